@@ -1,0 +1,51 @@
+# make run    the main job, end to end on this machine
+# make test   the test suite
+# make lint   ruff and strict types
+# make bench  every figure beside its target
+# make lock   resolve requirements.lock anew from pyproject.toml
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint bench lock clean
+
+help:
+	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
+
+install: $(VENV)/.installed
+
+# pip brings uv, uv brings the rest: the same versions, checked against the same hashes, in seconds.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "malearn needs Python 3.11, 3.12 or 3.13, this is %d.%d: try make PYTHON=python3.12" % v)'
+	@echo "Installing into $(VENV) …" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
+	@$(UV) pip sync --quiet --require-hashes requirements.lock
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: install
+	@$(BIN)/malearn run $(ARGS)
+
+test: install
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: install
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lock: install
+	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --no-header \
+	  --upgrade pyproject.toml --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .malearn data .pytest_cache .mypy_cache .ruff_cache
+	find mlruns -mindepth 1 ! -name .gitkeep -delete

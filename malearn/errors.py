@@ -1,0 +1,154 @@
+"""Every error malearn raises on purpose, each a sentence that says what to do next.
+
+    MalearnError
+    ├── DeclarationError        a tool-type declaration does not hold together
+    │   └── UnknownToolType     nobody declared that tool type
+    ├── InputError              a file or a value handed to us cannot be read
+    ├── Unreachable             Redis, MLflow or Prefect does not answer
+    ├── PlatformError           a server of ours does not start or stay up
+    ├── DatasetError            a table is missing, locked, or of another shape
+    ├── BatchRefused            too much of a batch is bad: it must not teach
+    ├── TrainingError           a model cannot be fitted
+    ├── ExportError             a model does not convert faithfully
+    ├── ArtifactRefused         an ONNX file is not what it should be
+    └── RegistryError           a version or an alias is not there
+
+The command line prints the sentence and exits with 1; a library user catches
+`MalearnError`. Rejected *records* are no errors: see `records.Rejected`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+__all__ = [
+    "ArtifactRefused",
+    "BatchRefused",
+    "DatasetError",
+    "DeclarationError",
+    "ExportError",
+    "InputError",
+    "MalearnError",
+    "PlatformError",
+    "RegistryError",
+    "TrainingError",
+    "UnknownToolType",
+    "Unreachable",
+]
+
+
+class MalearnError(Exception):
+    """The root: what malearn itself refuses, in one sentence."""
+
+
+class DeclarationError(MalearnError):
+    """A tool-type declaration does not hold together."""
+
+    def __init__(self, source: object, problem: str) -> None:
+        self.source, self.problem = str(source), problem
+        super().__init__(f"{source}: {problem}.")
+
+
+class UnknownToolType(DeclarationError):
+    """Nobody declared that tool type."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        MalearnError.__init__(
+            self,
+            f"There is no tool type '{name}'; declared are {', '.join(sorted(known))} "
+            "(add one in malearn.toml).",
+        )
+
+
+class InputError(MalearnError):
+    """A file or a value handed to us cannot be read."""
+
+    def __init__(self, what: object, problem: str) -> None:
+        self.what, self.problem = str(what), problem
+        super().__init__(f"{what}: {problem}.")
+
+
+class Unreachable(MalearnError):
+    """A service does not answer. `url` is shown without its password."""
+
+    def __init__(self, service: str, url: str, setting: str, cause: object = "no answer") -> None:
+        self.service, self.url = service, without_password(url)
+        super().__init__(
+            f"{service} at {self.url} cannot be reached ({cause}); "
+            f"start it or point {setting} at another."
+        )
+
+
+class PlatformError(MalearnError):
+    """A server of ours does not start or stay up."""
+
+    def __init__(self, service: str, problem: str, log: Path | None = None) -> None:
+        self.service, self.problem, self.log = service, problem, log
+        super().__init__(f"{service} {problem}{f'; see {log}' if log else ''}.")
+
+
+class DatasetError(MalearnError):
+    """A table is missing, locked, or of another shape."""
+
+    def __init__(self, table: object, problem: str) -> None:
+        self.table, self.problem = str(table), problem
+        super().__init__(f"Dataset {table}: {problem}.")
+
+
+class BatchRefused(MalearnError):
+    """Too much of a batch is bad: it must not teach."""
+
+    def __init__(self, tool_type: str, bad: int, total: int, worst: str, allowed: float) -> None:
+        self.tool_type, self.bad, self.total, self.worst = tool_type, bad, total, worst
+        super().__init__(
+            f"{bad} of {total} {tool_type} rows break their contract, most often '{worst}'; more "
+            f"than {allowed:.0%} stops the batch: all of it is quarantined, nothing was learnt."
+        )
+
+
+class TrainingError(MalearnError):
+    """A model cannot be fitted."""
+
+    def __init__(self, tool_type: str, problem: str) -> None:
+        self.tool_type, self.problem = tool_type, problem
+        super().__init__(f"{tool_type} cannot be trained: {problem}.")
+
+
+class ExportError(MalearnError):
+    """A model does not convert to ONNX faithfully."""
+
+    def __init__(self, tool_type: str, family: str, problem: str) -> None:
+        self.tool_type, self.family, self.problem = tool_type, family, problem
+        super().__init__(f"The {family} model of {tool_type} was not exported: {problem}.")
+
+
+class ArtifactRefused(MalearnError):
+    """An ONNX file is not what it should be; the model in use stays."""
+
+    def __init__(self, artifact: object, reasons: Sequence[str]) -> None:
+        self.artifact, self.reasons = str(artifact), tuple(reasons)
+        super().__init__(f"{artifact} is refused: {'; '.join(reasons)}.")
+
+
+class RegistryError(MalearnError):
+    """A registered version or an alias is not there."""
+
+    def __init__(self, model: str, problem: str) -> None:
+        self.model, self.problem = model, problem
+        super().__init__(f"{model}: {problem}.")
+
+
+def without_password(url: str) -> str:
+    """`url` with any password replaced, fit for logs and messages.
+
+    >>> without_password("redis://user:secret@host:6379/0")
+    'redis://user:***@host:6379/0'
+    """
+    scheme, separator, rest = url.partition("://")
+    credentials, at, address = rest.rpartition("@")
+    if not at:
+        return url
+    user = credentials.partition(":")[0]
+    return f"{scheme}{separator}{user}:***@{address}"

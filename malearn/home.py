@@ -1,0 +1,49 @@
+"""Where malearn keeps things, and where it finds the servers it was given.
+
+A home is one directory: MLflow's database and artifacts, the datasets, the
+state of the embedded servers. Nothing is created until something is written.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Home"]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The directories of one installation, all below `root`."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, root: str | os.PathLike[str] | None = None) -> Home:
+        """`root`, else `$MALEARN_HOME`, else the working directory."""
+        return cls(Path(root or os.environ.get("MALEARN_HOME") or ".").absolute())
+
+    @property
+    def data(self) -> Path:
+        """One Delta Lake table per tool type."""
+        return self.root / "data"
+
+    @property
+    def mlruns(self) -> Path:
+        """MLflow's database (`mlflow.db`) and artifacts."""
+        return self.root / "mlruns"
+
+    @property
+    def state(self) -> Path:
+        """What the embedded servers keep: Redis, Prefect, logs, the predictor's cache."""
+        return self.root / ".malearn"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def cache(self) -> Path:
+        """Last good models of a predictor that runs beside this home."""
+        return self.state / "cache"

@@ -1,0 +1,28 @@
+"""What a predictor answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Prediction", "Source"]
+
+#: The rung of the ladder that answered, best first.
+Source = Literal["model", "function_history", "tool_history", "heuristic"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """How long a task will take.
+
+    `seconds` is the expectation, finite and positive; `low` and `high` enclose
+    the outcome in about 80 % of cases. `model_version` is the registry's, None
+    where no model answered. `confidence` runs from 0 (a guess) to 1.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    source: Source
+    model_version: int | None = None
+    confidence: float = 0.0

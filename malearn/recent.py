@@ -1,0 +1,38 @@
+"""How long each function took lately, whatever order its executions came in."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable
+
+__all__ = ["LIMIT", "Recent"]
+
+#: How many executions of a function are remembered.
+LIMIT = 500
+
+
+class Recent:
+    """The last `LIMIT` executions of every function, by their end, then task id."""
+
+    __slots__ = ("_by_function",)
+
+    def __init__(self) -> None:
+        self._by_function: dict[str, list[tuple[float, str, float]]] = {}
+
+    def add(self, rows: Iterable[tuple[str, str, float, float]]) -> None:
+        """Take in `rows` of task id, function, end (seconds since the epoch) and seconds."""
+        for task_id, function, end, seconds in rows:
+            recent = self._by_function.setdefault(function, [])
+            if len(recent) < LIMIT:
+                heapq.heappush(recent, (end, task_id, seconds))
+            elif end >= recent[0][0]:
+                heapq.heappushpop(recent, (end, task_id, seconds))
+
+    def log_seconds(self, functions: Iterable[str], limit: int) -> dict[str, list[float]]:
+        """The last `limit` log-seconds of those of `functions` that are known, oldest first."""
+        return {
+            function: [math.log(max(seconds, 1e-3)) for _, _, seconds in sorted(recent)[-limit:]]
+            for function in functions
+            if (recent := self._by_function.get(function)) is not None
+        }

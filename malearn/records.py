@@ -1,0 +1,532 @@
+"""From what a worker wrote to an `Execution`, or to a `Rejected` that says why not.
+
+Two steps, because what is known of a task *before* it runs stands in the
+records of its predecessors: `read` takes one record apart; `join` brings the
+records of a run together and gives each typed task both of its feature views.
+
+The shape of a record, and the reason codes, are the execution-log contract.
+Payload text is never decoded: only the named fields are.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from malearn.tool_types import ToolType, ToolTypes
+
+__all__ = [
+    "RUN_ID_LENGTH",
+    "Execution",
+    "Reason",
+    "Record",
+    "Rejected",
+    "function_of",
+    "join",
+    "read",
+    "read_entry",
+    "run_of",
+    "serve_view",
+    "to_entry",
+    "typed",
+    "with_prediction",
+]
+
+#: A task id is a run's UUID, a hyphen and the function's name.
+RUN_ID_LENGTH = 36
+
+#: How many characters of a rejected record are kept.
+_KEPT = 4096
+
+#: A task that claims to have run longer than this, in seconds, has a broken clock.
+_LONGEST = 30 * 86_400.0
+
+
+class Reason(enum.StrEnum):
+    """Why a record does not teach."""
+
+    INVALID_JSON = "invalid_json"
+    NOT_AN_OBJECT = "not_an_object"
+    NO_TIMES = "no_times"
+    BAD_TIMES = "bad_times"
+    SKIPPED = "skipped"
+    SOFT_FAILED = "soft_failed"
+    NO_FEATURES = "no_features"
+    UNMAPPED_FUNCTION = "unmapped_function"
+    INVALID_FEATURE = "invalid_feature"
+    OUTLIER = "outlier"
+    BATCH_REFUSED = "batch_refused"
+    DUPLICATE = "duplicate"
+
+
+_REASONS = {reason.value: reason for reason in Reason}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One finished task as its worker reported it.
+
+    `start` and `end` are seconds since the epoch. `features` is what the task
+    says of itself as it ran; `successors` what it says of tasks after it, by
+    function, where the empty name stands for a map that names none.
+    """
+
+    task_id: str
+    function: str
+    start: float
+    end: float
+    features: Mapping[str, object] = field(default_factory=dict)
+    successors: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    query: str = ""
+
+    @property
+    def run(self) -> str:
+        return run_of(self.task_id)
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One task that can teach.
+
+    `serve` and `ran` hold one number per feature of its tool type, in declared
+    order, NaN where missing: `serve` as known from its predecessors before it
+    started, `ran` as it reported itself. Times are seconds since the epoch.
+    """
+
+    task_id: str
+    function: str
+    tool_type: str
+    start: float
+    end: float
+    serve: tuple[float, ...]
+    ran: tuple[float, ...]
+    query: str = ""
+    predicted: float | None = None
+    model_version: int | None = None
+
+    @property
+    def run(self) -> str:
+        return run_of(self.task_id)
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One record that does not teach, and why; `record` is what is kept of it, as JSON."""
+
+    task_id: str
+    function: str
+    reason: Reason
+    detail: str
+    record: str = ""
+
+
+class _Entry(msgspec.Struct):
+    """An execution as one JSON object: how it travels in the stream, and is kept when refused."""
+
+    task_id: Any = None
+    function: Any = None
+    tool_type: Any = None
+    start: Any = None
+    end: Any = None
+    serve: Any = None
+    ran: Any = None
+    query: Any = None
+    predicted: Any = None
+    model_version: Any = None
+    status: Any = None
+    rejected: Any = None
+
+
+_entry_decoder = msgspec.json.Decoder(_Entry)
+
+
+class _Fields(msgspec.Struct):
+    """The only keys that are ever decoded."""
+
+    start_time: Any = None
+    end_time: Any = None
+    status: Any = None
+    dag_id: Any = None
+    curr_task_feat: Any = None
+    succ_task_feat: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Fields)
+
+
+def function_of(task_id: str) -> str:
+    """The function's name within a task id.
+
+    >>> function_of("19725120-6620-445b-9f40-7ceccb20bae2-task1_speech_process")
+    'task1_speech_process'
+    """
+    return task_id[RUN_ID_LENGTH + 1 :]
+
+
+def run_of(task_id: str) -> str:
+    """The run's UUID within a task id."""
+    return task_id[:RUN_ID_LENGTH]
+
+
+def read(
+    task_id: str, raw: bytes | str | Mapping[str, object], function: str | None = None
+) -> Record | Rejected:
+    """Take one record apart. Never raises for what it holds.
+
+    `raw` is the value of `result:<task_id>`, or the same already decoded;
+    whatever else it is, is not an object.
+    `function` is read off the task id when not given.
+    """
+    task_id = _text(task_id)
+    function = _text(function) if function is not None else function_of(task_id)
+
+    def refuse(reason: Reason, detail: str) -> Rejected:
+        return Rejected(task_id, function, reason, detail, _kept(raw))
+
+    try:
+        fields = _fields(raw)
+    except (ValueError, RecursionError) as error:
+        return refuse(Reason.INVALID_JSON, _short(error))
+    if fields is None:
+        return refuse(Reason.NOT_AN_OBJECT, "the value is no JSON object")
+    if fields.start_time is None or fields.end_time is None:
+        return refuse(Reason.NO_TIMES, "start_time or end_time is missing")
+    start, end = _number(fields.start_time), _number(fields.end_time)
+    if start is None or end is None or isinstance(fields.start_time, bool):
+        return refuse(Reason.BAD_TIMES, "start_time or end_time is not a finite number")
+    if not 0.0 < end - start < _LONGEST:
+        return refuse(Reason.BAD_TIMES, f"it would have taken {end - start:g} s")
+    status = fields.status.strip().casefold() if isinstance(fields.status, str) else ""
+    if status == "skipped":
+        return refuse(Reason.SKIPPED, "status says skipped")
+    if status in {"failed", "failure", "error"}:
+        return refuse(Reason.SOFT_FAILED, f"status says {status}")
+    return Record(
+        task_id,
+        function,
+        start,
+        end,
+        fields.curr_task_feat if isinstance(fields.curr_task_feat, dict) else {},
+        _successors(fields.succ_task_feat),
+        _text(fields.dag_id) if isinstance(fields.dag_id, str) else "",
+    )
+
+
+def join(
+    records: Iterable[Record | Rejected], tool_types: ToolTypes
+) -> tuple[list[Execution], list[Rejected]]:
+    """Executions, and what was rejected, of records that hold whole runs.
+
+    Of records with one task id the one that ended last counts; each other is
+    rejected as a duplicate. Order in, order out.
+    """
+    rejected: list[Rejected] = []
+    latest: dict[str, Record] = {}
+    for record in records:
+        if isinstance(record, Rejected):
+            rejected.append(record)
+            continue
+        known = latest.get(record.task_id)
+        if known is not None:
+            record, older = (record, known) if record.end > known.end else (known, record)
+            rejected.append(_reject(older, Reason.DUPLICATE, "the same task was written again"))
+        latest[record.task_id] = record
+    # Who speaks of whom, so that a run of many tasks is not searched for each of them.
+    speakers: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in latest.values():
+        for function in record.successors:
+            speakers[record.run, function].append(record)
+    executions: list[Execution] = []
+    for record in latest.values():
+        outcome = _execution(record, tool_types, speakers)
+        if isinstance(outcome, Rejected):
+            rejected.append(outcome)
+        else:
+            executions.append(outcome)
+    return executions, rejected
+
+
+def read_entry(raw: object, tool_types: ToolTypes, place: str = "") -> Execution | Rejected:
+    """An execution from one entry of the stream `malearn:executions`. Never raises.
+
+    `raw` is the JSON of `to_entry`; `place` says in a rejection where it stood.
+    """
+    try:
+        entry = _entry(raw)
+    except (ValueError, RecursionError) as error:
+        return Rejected("", "", Reason.INVALID_JSON, f"{place}: {_short(error)}", _kept(raw))
+    if entry is None or not (isinstance(entry.task_id, str) and entry.task_id):
+        return Rejected("", "", Reason.NOT_AN_OBJECT, f"{place}: no task_id", _kept(raw))
+    task_id = _text(entry.task_id)
+    function = _text(entry.function) if isinstance(entry.function, str) else function_of(task_id)
+    refused = entry.rejected if isinstance(entry.rejected, dict) else {}
+    why, detail = refused.get("reason"), refused.get("detail")
+    if isinstance(why, str) and why in _REASONS:  # a scheduler had refused the record already
+        detail = _text(detail[:_KEPT]) if isinstance(detail, str) else ""
+        return Rejected(task_id, function, _REASONS[why], detail, _kept(raw))
+    ran = entry.ran if isinstance(entry.ran, dict) else {}
+    serve = entry.serve if isinstance(entry.serve, dict) else {}
+    task = {
+        "start_time": entry.start,
+        "end_time": entry.end,
+        "status": entry.status,
+        "dag_id": entry.query,
+        "curr_task_feat": ran,
+        "succ_task_feat": serve,
+    }
+    record = read(task_id, task, function)
+    if isinstance(record, Rejected):
+        return record
+    claimed = tool_types.get(entry.tool_type) if isinstance(entry.tool_type, str) else None
+    outcome = typed(record, claimed or tool_types.of(record.function), serve)
+    if isinstance(outcome, Rejected):
+        return outcome
+    return with_prediction(outcome, entry.predicted, entry.model_version)
+
+
+def with_prediction(execution: Execution, predicted: object, version: object) -> Execution:
+    """`execution` and what was predicted of it, in seconds, by which version; what is no
+    such number is left out."""
+    return replace(
+        execution,
+        predicted=_number(predicted),
+        model_version=version if isinstance(version, int) and 0 <= version < 2**63 else None,
+    )
+
+
+def to_entry(execution: Execution, tool_type: ToolType) -> bytes:
+    """`execution` as compact JSON, missing features left out; `read_entry` reads it back."""
+    views = {
+        view: {
+            name: number
+            for name, number in zip(tool_type.feature_names, numbers, strict=True)
+            if number == number
+        }
+        for view, numbers in (("serve", execution.serve), ("ran", execution.ran))
+    }
+    return msgspec.json.encode(
+        {
+            "task_id": execution.task_id,
+            "function": execution.function,
+            "tool_type": execution.tool_type,
+            "start": execution.start,
+            "end": execution.end,
+            **views,
+            "query": execution.query,
+            "predicted": execution.predicted,
+            "model_version": execution.model_version,
+        }
+    )
+
+
+def serve_view(
+    function: str, tool_type: ToolType, predecessors: Iterable[Record]
+) -> dict[str, object]:
+    """What `predecessors` say of the features of the next task, `function`.
+
+    Each may supply a part; of two that supply the same feature the one that
+    ended last wins. A map that names no function speaks to whichever successor
+    has such features. Keys outside the declaration are left out: newer logs
+    carry some that are known only after the run.
+    """
+    names = tool_type.feature_names
+    view: dict[str, object] = {}
+    for record in sorted(predecessors, key=lambda record: record.end):
+        said = record.successors.get(function)
+        if said is None:
+            said = record.successors.get("", {})
+        view.update((name, said[name]) for name in names if name in said)
+    return view
+
+
+def numbers(
+    tool_type: ToolType, features: Mapping[str, object]
+) -> tuple[tuple[float, ...], str | None]:
+    """One number per feature in declared order, and the first problem met, if any.
+
+    Missing values become the declared default, else NaN; so does what is no
+    finite number, which is also named as the problem.
+    """
+    problem = None
+    values = []
+    for feature in tool_type.features:
+        given = features.get(feature.name)
+        if type(given) is float and math.isfinite(given):  # nearly always
+            values.append(given)
+            continue
+        number = feature.missing if given is None else _number(given)
+        if number is None:
+            problem = problem or f"{feature.name} is {_short(given)}, not a finite number"
+            number = feature.missing
+        values.append(number)
+    return tuple(values), problem
+
+
+def typed(
+    record: Record, tool_type: ToolType | None, view: Mapping[str, object]
+) -> Execution | Rejected:
+    """The execution of `record`, whose predecessors said `view` of it, or why there is none."""
+    if tool_type is None:
+        if not record.features:
+            return _reject(record, Reason.NO_FEATURES, "it says nothing of its features")
+        return _reject(record, Reason.UNMAPPED_FUNCTION, "no tool type claims the function")
+    own, names = record.features, tool_type.feature_names
+    if all(own.get(name) is None and view.get(name) is None for name in names):
+        return _reject(record, Reason.NO_FEATURES, "it has none of its tool type's features")
+    serve, serve_problem = _view(tool_type, view)
+    ran, ran_problem = _view(tool_type, own)
+    if problem := ran_problem or serve_problem:
+        return _reject(record, Reason.INVALID_FEATURE, problem)
+    return Execution(
+        record.task_id,
+        record.function,
+        tool_type.name,
+        record.start,
+        record.end,
+        serve,
+        ran,
+        record.query,
+    )
+
+
+def _execution(
+    record: Record,
+    tool_types: ToolTypes,
+    speakers: Mapping[tuple[str, str], Sequence[Record]],
+) -> Execution | Rejected:
+    tool_type = tool_types.of(record.function)
+    if tool_type is None:
+        return typed(record, None, {})
+    named = speakers.get((record.run, record.function), ())
+    unnamed = speakers.get((record.run, ""), ()) if record.function else ()
+    if not named and not unnamed:
+        return typed(record, tool_type, {})
+    before = [
+        other
+        for other in (*named, *(u for u in unnamed if record.function not in u.successors))
+        if other.task_id != record.task_id and other.end <= record.end
+    ]
+    return typed(record, tool_type, serve_view(record.function, tool_type, before))
+
+
+def _view(
+    tool_type: ToolType, features: Mapping[str, object]
+) -> tuple[tuple[float, ...], str | None]:
+    """As `numbers`, but that where none of the features is so much as named, all are NaN."""
+    names = tool_type.feature_names
+    if not features or all(name not in features for name in names):
+        return (math.nan,) * len(names), None
+    return numbers(tool_type, features)
+
+
+def _entry(raw: object) -> _Entry | None:
+    """The named keys; None for what is no object. Raises ValueError for what is no JSON."""
+    if not isinstance(raw, bytes | str):
+        return None
+    try:
+        return _entry_decoder.decode(raw)
+    except msgspec.DecodeError:
+        value = json.loads(raw)
+    known = _Entry.__struct_fields__
+    return _Entry(**{n: value.get(n) for n in known}) if isinstance(value, dict) else None
+
+
+def _fields(raw: object) -> _Fields | None:
+    """The named fields; None for what is no object. Raises ValueError for what is no JSON."""
+    if not isinstance(raw, (bytes, str)):
+        if not isinstance(raw, Mapping):
+            return None
+        return _Fields(**{name: raw.get(name) for name in _Fields.__struct_fields__})
+    try:
+        return _decoder.decode(raw)
+    except msgspec.DecodeError:
+        # No object, or what Python's own writer emits and strict JSON does not know:
+        # NaN, Infinity, numbers beyond 64 bits, half a surrogate pair.
+        value = json.loads(raw)
+    return _fields(value) if isinstance(value, dict) else None
+
+
+def _number(value: object) -> float | None:
+    """`value` as a finite float, or None."""
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _successors(value: object) -> dict[str, Mapping[str, object]]:
+    """By function; under the empty name, values that stand there without one."""
+    if not isinstance(value, dict):
+        return {}
+    spoken: dict[str, Mapping[str, object]] = {
+        name: features for name, features in value.items() if isinstance(features, dict)
+    }
+    if flat := {name: number for name, number in value.items() if not isinstance(number, dict)}:
+        spoken[""] = flat
+    return spoken
+
+
+def _reject(record: Record, reason: Reason, detail: str) -> Rejected:
+    kept = {
+        "start_time": record.start,
+        "end_time": record.end,
+        "dag_id": record.query,
+        "curr_task_feat": record.features,
+        "succ_task_feat": record.successors,
+    }
+    return Rejected(record.task_id, record.function, reason, detail, _json(kept))
+
+
+def _kept(raw: object) -> str:
+    """What is kept of a record: never payload of an object."""
+    try:
+        fields = _fields(raw)
+    except (ValueError, RecursionError):
+        fields = None
+    if fields is not None:
+        return _json({k: v for k, v in msgspec.structs.asdict(fields).items() if v is not None})
+    if isinstance(raw, bytes):
+        return _text(raw[: 4 * _KEPT].decode("utf-8", "replace")[:_KEPT])
+    return _text(raw[:_KEPT])[:_KEPT] if isinstance(raw, str) else _json(raw)
+
+
+def _json(value: object) -> str:
+    """`value` as JSON, cut short where it is long; never raises."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=_short, skipkeys=True)
+    except (ValueError, RecursionError):  # a number of 5,000 digits, a list within a list within…
+        text = json.dumps(_short(value))
+    return _text(text[:_KEPT])[:_KEPT]
+
+
+def _short(value: object, limit: int = 120) -> str:
+    try:
+        text = str(value) if isinstance(value, Exception) else repr(value)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} too large to show"
+    return _text(text if len(text) <= limit else f"{text[:limit]}…")
+
+
+def _text(value: str) -> str:
+    """`value` as text that UTF-8 can carry: JSON may hold half a surrogate pair."""
+    if value.isascii():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")

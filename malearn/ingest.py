@@ -1,0 +1,305 @@
+"""From batches of records to rows in the datasets, with every record accounted for.
+
+A batch is joined, freed of what is known, validated, fenced and stored. What
+judges it is handed in, because dependencies point one way: the flows know
+Great Expectations, this does not. Accepted rows are committed first, table by
+table, what was refused last; whoever is killed in between and starts again
+finds the rows there and goes on where the last commit left off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from malearn import garbage, records
+from malearn.dataset import Dataset, Refusal, Rejections, Transactions
+from malearn.errors import BatchRefused
+from malearn.home import Home
+from malearn.records import Execution, Reason, Record, Rejected
+from malearn.sources import Stream
+from malearn.tool_types import ToolType, ToolTypes
+
+__all__ = [
+    "Durations",
+    "Fence",
+    "Ingest",
+    "IngestReport",
+    "ToolTypeReport",
+    "Validate",
+    "Validated",
+]
+
+
+class Validated(Protocol):
+    """How a validator splits executions; each quarantined one names what it broke."""
+
+    @property
+    def accepted(self) -> list[Execution]: ...
+
+    @property
+    def quarantined(self) -> list[Rejected]: ...
+
+
+#: Splits the executions of one tool type; raises `BatchRefused` where too many are bad.
+Validate = Callable[[ToolType, Sequence[Execution]], Validated]
+
+#: The recent log-seconds of each function, oldest first.
+Durations = Mapping[str, Sequence[float]]
+
+#: Splits executions by what the dataset has of their functions, and what was fenced off, lately.
+Fence = Callable[
+    [Sequence[Execution], Durations, Durations], tuple[list[Execution], list[Rejected]]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTypeReport:
+    """What became of the records of one tool type.
+
+    `replaced` of the accepted took the place of an earlier record of the same
+    task. `version` is the dataset's afterwards; None while there is none.
+    `refused` holds, for each batch that was refused whole, the sentence why;
+    its rows count as quarantined.
+    """
+
+    accepted: int = 0
+    quarantined: int = 0
+    outliers: int = 0
+    replaced: int = 0
+    version: int | None = None
+    refused: tuple[str, ...] = ()
+
+    def __add__(self, later: ToolTypeReport) -> ToolTypeReport:
+        return ToolTypeReport(
+            self.accepted + later.accepted,
+            self.quarantined + later.quarantined,
+            self.outliers + later.outliers,
+            self.replaced + later.replaced,
+            later.version if later.version is not None else self.version,
+            self.refused + later.refused,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of `records` records: the counts in it add up to that.
+
+    `rejected` counts by reason what was not validated; what was known already
+    is among it as `duplicate`. Reports of successive batches add up.
+    """
+
+    records: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    tool_types: Mapping[str, ToolTypeReport] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> int:
+        return sum(report.accepted for report in self.tool_types.values())
+
+    @property
+    def accounted(self) -> int:
+        """The sum of all counts."""
+        typed = self.tool_types.values()
+        kept_out = sum(report.quarantined + report.outliers for report in typed)
+        return sum(self.rejected.values()) + self.accepted + kept_out
+
+    def __add__(self, later: IngestReport) -> IngestReport:
+        rejected = Counter(self.rejected)
+        rejected.update(later.rejected)
+        tool_types = dict(self.tool_types)
+        for name, report in later.tool_types.items():
+            tool_types[name] = tool_types.get(name, ToolTypeReport()) + report
+        return IngestReport(
+            self.records + later.records, dict(sorted(rejected.items())), tool_types
+        )
+
+
+class Ingest:
+    """The way into the datasets below `home`.
+
+    Processes may ingest at the same time: they take turns, batch by batch.
+
+    Example::
+
+        ingest = Ingest(home, tool_types, suite.validate, outliers.fence)
+        report = sum((ingest.take(b, "redis") for b in sources.scan(url)), IngestReport())
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        tool_types: ToolTypes,
+        validate: Validate | None = None,
+        fence: Fence | None = None,
+    ) -> None:
+        self.home, self.tool_types = home, tool_types
+        self.datasets = {name: Dataset.of(home, t) for name, t in tool_types.items()}
+        self.rejections = Rejections.of(home)
+        self._validate, self._fence = validate, fence
+
+    def take(
+        self,
+        batch: Iterable[Record | Execution | Rejected],
+        source: str,
+        transaction: Transactions | None = None,
+    ) -> IngestReport:
+        """Ingest one batch, which holds whole runs, and say what became of it.
+
+        A task that is in its dataset, or was kept out of it by a verdict, with
+        the same end or a later one counts as a duplicate. `transaction`, an
+        application id and a position, is committed with every table that is
+        written to. Raises `DatasetError`; then some tables may hold the
+        batch's rows, and taking it again adds the rest.
+        """
+        batch = list(batch)
+        with self._turn(), garbage.kept():
+            return self._take(batch, source, transaction)
+
+    def drain(self, stream: Stream, size: int = 20_000) -> Iterator[IngestReport]:
+        """Ingest what `stream` holds, each entry exactly once, a report a batch.
+
+        The position is committed with the rows, and the stream trimmed once all
+        are. Killed at any moment, the next call goes on from there. Raises
+        `Unreachable` and `DatasetError`.
+        """
+        while True:
+            with self._turn(), garbage.kept():
+                after = self.rejections.position(stream.name) or 0
+                if after > stream.last():  # somebody deleted the stream and began it anew
+                    after = 0
+                entries = stream.read(after, size)
+                if not entries:
+                    if after:
+                        stream.trim(after)
+                    return
+                position = entries[-1][0]
+                outcomes = [outcome for _, outcome in entries]
+                report = self._take(outcomes, stream.key, (stream.name, position))
+                stream.trim(position)
+            yield report
+
+    def known(self, task_id: str) -> bool:
+        """Whether this task is in its dataset, or was rejected."""
+        tool_type = self.tool_types.of(records.function_of(task_id))
+        stored = tool_type is not None and self.datasets[tool_type.name].ends([task_id])
+        return bool(stored or self.rejections.known([task_id])[0])
+
+    def _take(
+        self,
+        batch: Sequence[Record | Execution | Rejected],
+        source: str,
+        transaction: Transactions | None,
+    ) -> IngestReport:
+        joined, refused = records.join(
+            (r for r in batch if not isinstance(r, Execution)), self.tool_types
+        )
+        joined.extend(r for r in batch if isinstance(r, Execution))
+        by_tool_type, duplicates = self._new(joined)
+        early = [Refusal(r, source, self._tool_type_of(r)) for r in refused]
+        late: list[Refusal] = []
+        reports = {}
+        for name, executions in by_tool_type.items():
+            report, judged = self._judge(self.tool_types[name], executions, transaction)
+            reports[name] = report
+            late.extend(replace(refusal, source=source) for refusal in judged)
+        news = {id(refusal) for refusal in self.rejections.append([*early, *late], transaction)}
+        # What was rejected for the same reason before is known, not news.
+        rejected = Counter(r.rejected.reason if id(r) in news else Reason.DUPLICATE for r in early)
+        rejected[Reason.DUPLICATE] += duplicates
+        counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
+        return IngestReport(len(batch), counts, reports)
+
+    def _new(self, executions: Iterable[Execution]) -> tuple[dict[str, list[Execution]], int]:
+        """Those that nobody knows, by tool type and the last of each task; how many others."""
+        latest: dict[tuple[str, str], Execution] = {}
+        total = 0
+        for execution in executions:
+            total += 1
+            key = (execution.tool_type, execution.task_id)
+            other = latest.get(key)
+            if other is None or execution.end > other.end:
+                latest[key] = execution
+        grouped: dict[str, list[Execution]] = defaultdict(list)
+        for execution in latest.values():
+            grouped[execution.tool_type].append(execution)
+        new = {}
+        for name, group in grouped.items():
+            task_ids = [e.task_id for e in group]
+            stored = self.datasets[name].ends(task_ids)
+            judged = self.rejections.judged_ends(task_ids)
+            chosen = [
+                e
+                for e in group
+                if e.end > max(stored.get(e.task_id, 0.0), judged.get(e.task_id, 0.0))
+            ]
+            if chosen:
+                new[name] = chosen
+        return new, total - sum(map(len, new.values()))
+
+    def _judge(
+        self,
+        tool_type: ToolType,
+        executions: Sequence[Execution],
+        transaction: Transactions | None,
+    ) -> tuple[ToolTypeReport, list[Refusal]]:
+        """Validate, fence and store the new `executions` of one tool type."""
+        dataset = self.datasets[tool_type.name]
+        accepted, quarantined, outliers = list(executions), list[Rejected](), list[Rejected]()
+        refused: tuple[str, ...] = ()
+        try:
+            if self._validate is not None:
+                validated = self._validate(tool_type, executions)
+                accepted, quarantined = validated.accepted, validated.quarantined
+        except BatchRefused as error:
+            refused = (str(error),)
+            accepted, quarantined = (
+                [],
+                [
+                    Rejected(e.task_id, e.function, Reason.BATCH_REFUSED, str(error))
+                    for e in executions
+                ],
+            )
+        if self._fence is not None and accepted:
+            functions = {e.function for e in accepted}
+            recent = dataset.recent_log_seconds(functions)
+            doubtful = self.rejections.recent_outliers(functions)
+            accepted, outliers = self._fence(accepted, recent, doubtful)
+        appended = dataset.append(accepted, transaction)
+        by_task = {e.task_id: e for e in executions}
+        refusals = [
+            _refusal(rejected, by_task[rejected.task_id], tool_type)
+            for rejected in (*quarantined, *outliers)
+        ]
+        report = ToolTypeReport(
+            len(accepted),
+            len(quarantined),
+            len(outliers),
+            len(appended.replaced),
+            appended.version,
+            refused,
+        )
+        return report, refusals
+
+    def _tool_type_of(self, rejected: Rejected) -> str | None:
+        tool_type = self.tool_types.of(rejected.function)
+        return None if tool_type is None else tool_type.name
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One batch at a time; the lock goes with the process that holds it."""
+        self.home.data.mkdir(parents=True, exist_ok=True)
+        with (self.home.data / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _refusal(rejected: Rejected, execution: Execution, tool_type: ToolType) -> Refusal:
+    record = records.to_entry(execution, tool_type).decode()
+    return Refusal(
+        replace(rejected, record=record), "", tool_type.name, execution.end, execution.seconds
+    )

@@ -1,0 +1,440 @@
+"""Where records come from: Redis, the scheduler's run log, the original's CSV files.
+
+Each source yields batches. Those of records hold *whole runs*, because what is
+known of a task before it starts stands in the records of its predecessors
+(`records.join`); each record is read once, and becomes a `Record`, an
+`Execution` or a `Rejected`. Redis is only read, but for trimming our own stream.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, cast
+
+import msgspec
+import redis
+
+from malearn import garbage, records
+from malearn.errors import InputError, Unreachable, without_password
+from malearn.records import Execution, Reason, Record, Rejected
+from malearn.tool_types import ToolType, ToolTypes
+
+__all__ = ["REDIS_SETTING", "STREAM", "Batch", "Stream", "jsonl", "scan", "table"]
+
+#: One batch of a source; a run's records stand in one batch.
+Batch = list[Record | Execution | Rejected]
+
+#: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
+STREAM = "malearn:executions"
+REDIS_SETTING = "MALEARN_REDIS_URL"
+
+_PREFIX = b"result:"
+_FIELD = b"e"
+#: Bytes that one MGET may bring, about; bounds memory where values are huge.
+_MGET_BYTES = 32 * 2**20
+#: Bits of a stream position that count entries of one millisecond.
+_SEQUENCE_BITS = 21
+
+
+def scan(
+    url: str, size: int = 50_000, known: Callable[[str], bool] | None = None
+) -> Iterator[Batch]:
+    """The records in Redis at `url`, in batches of about `size`.
+
+    Keys are collected first (SCAN; about 100 bytes of memory each), values then
+    run by run, so that keys written meanwhile wait for the next scan and keys
+    deleted meanwhile are passed over. Runs of which every task id is `known`
+    are left out, and with them what was written again of a known task. Raises
+    `Unreachable`.
+    """
+    with _answering(url), _connect(url) as client:
+        keys = sorted(client.scan_iter(match=_PREFIX + b"*", count=5_000))
+        for chosen in _whole_runs(keys, size, known):
+            batch: Batch = []
+            at, count = 0, 500
+            while at < len(chosen):
+                part = chosen[at : at + count]
+                values = client.mget(part)
+                with garbage.kept():
+                    batch.extend(
+                        records.read(_task_id(key), value)
+                        for key, value in zip(part, values, strict=True)
+                        if value is not None
+                    )
+                at += count
+                mean = sum(len(value) for value in values if value is not None) / len(part)
+                count = max(1, min(1_000, int(_MGET_BYTES / (mean + 1))))
+            if batch:
+                yield batch
+
+
+def jsonl(paths: Sequence[Path], size: int = 5_000) -> Iterator[Batch]:
+    """The records in run logs `task_exec_result.jsonl`, plain or gzipped, in batches of runs.
+
+    One line is `{"dag_id", "task_id", "func_name", "status", "data": record}`.
+    Files are read twice, line by line: first to learn where each run ends, as
+    runs overlap. Every line that is not blank becomes one outcome; one that
+    cannot be read, such as a truncated last one, is rejected by name and place.
+    Raises `InputError` for a file that is missing or no JSONL.
+    """
+    last: dict[str, int] = {}
+    at = 0
+    for path in paths:
+        lines = objects = 0
+        for line in _lines(path):
+            lines, at = lines + 1, at + 1
+            task = _task(line) if isinstance(line, _Line) else None
+            if task is not None:
+                objects += 1
+                last[records.run_of(task.task_id)] = at
+        if lines and not objects:
+            what = "its only line" if lines == 1 else f"not one of its {lines} lines"
+            negation = "is no" if lines == 1 else "is a"
+            raise InputError(path, f"is no task_exec_result.jsonl: {what} {negation} task's record")
+    yield from _closing_runs(paths, last, size)
+
+
+def table(path: Path, tool_type: ToolType, size: int = 5_000) -> Iterator[Batch]:
+    """The executions in a CSV file of the original, `task_id,timestamp,<features>,execution_time`.
+
+    `timestamp` is the start, in seconds since the epoch or ISO 8601 (UTC unless
+    it says otherwise); `execution_time` is in seconds. The features are what
+    the task reported of itself. Columns of `Dataset.export_csv` are understood
+    too; any other is an error. Raises `InputError`.
+    """
+    features = tool_type.feature_names
+    optional = {"function", "query", "predicted", "model_version"}
+    optional |= {f"serve_{name}" for name in features}
+    with _open(path) as file:
+        rows = csv.reader(line.decode("utf-8", "replace") for line in file)
+        header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
+        if missing := {"task_id", "timestamp", "execution_time"} - set(header):
+            raise InputError(path, f"is no dataset: its header lacks {', '.join(sorted(missing))}")
+        known = {"task_id", "timestamp", "execution_time", *features, *optional}
+        if unknown := set(header) - known:
+            raise InputError(
+                path, f"has columns {tool_type.name} does not know: {', '.join(sorted(unknown))}"
+            )
+        batch: Batch = []
+        if len(set(header)) < len(header):
+            raise InputError(path, "names a column twice in its header")
+        for row in _csv_rows(rows):
+            place = f"line {rows.line_num} of {path.name}"
+            if isinstance(row, str):
+                batch.append(Rejected("", "", Reason.INVALID_JSON, f"{place}: {row}"))
+            else:
+                batch.append(_csv_execution(header, row, tool_type, place))
+            if len(batch) >= size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+class Stream:
+    """Entries of `malearn:executions`, oldest first, each with its position.
+
+    A position is one integer in the order of the stream, as Delta keeps it in
+    a commit. Only `trim` takes anything away. Every method raises `Unreachable`.
+    """
+
+    def __init__(self, url: str, tool_types: ToolTypes, key: str = STREAM) -> None:
+        self.url, self.key, self._tool_types = url, key, tool_types
+        with _answering(url):
+            self._client = _connect(url)
+            server = cast("Mapping[str, object]", self._client.info("server"))
+        #: What tells this stream from any other: within one life of a Redis, ids only grow.
+        self.name = f"{key}@{server['run_id']}"
+
+    def last(self) -> int:
+        """The position of the newest entry ever added; 0 where there was none."""
+        with _answering(self.url):
+            if not self._client.exists(self.key):
+                return 0
+            info = cast("Mapping[str, bytes]", self._client.xinfo_stream(self.key))
+            return _position(info["last-generated-id"])
+
+    def read(self, after: int, count: int = 5_000) -> list[tuple[int, Execution | Rejected]]:
+        """At most `count` entries after position `after`; empty where there are no more."""
+        with _answering(self.url):
+            start = f"({_id(after)}" if after else "-"
+            entries = self._client.xrange(self.key, min=start, count=count)
+        return [
+            (_position(entry_id), self._read(entry_id, values))
+            for entry_id, values in cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
+        ]
+
+    def trim(self, upto: int) -> int:
+        """Remove the entries up to and including position `upto`; returns how many."""
+        with _answering(self.url):
+            return int(self._client.xtrim(self.key, minid=_id(upto + 1), approximate=False))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self, entry_id: bytes, values: Mapping[bytes, bytes]) -> Execution | Rejected:
+        place = f"entry {entry_id.decode()} of {self.key}"
+        return records.read_entry(values.get(_FIELD, b""), self._tool_types, place)
+
+
+class _Line(msgspec.Struct):
+    """One line of a run log; `data` is decoded by the contract, later."""
+
+    task_id: Any = None
+    func_name: Any = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Task(msgspec.Struct):
+    """The same, once it names a task."""
+
+    task_id: str
+    function: str | None
+    data: object
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+
+
+@contextmanager
+def _answering(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise Unreachable("Redis", url, REDIS_SETTING, _cause(error)) from error
+    except redis.ResponseError as error:
+        raise InputError(f"Redis at {without_password(url)}", f"refuses: {error}") from error
+
+
+def _connect(url: str) -> redis.Redis:
+    try:
+        return redis.Redis.from_url(
+            url, decode_responses=False, socket_connect_timeout=5.0, socket_timeout=60.0
+        )
+    except ValueError as error:
+        raise InputError(without_password(url), f"is no Redis URL ({error})") from error
+
+
+def _cause(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).rstrip(".")
+
+
+def _task_id(key: bytes) -> str:
+    return key[len(_PREFIX) :].decode("utf-8", "backslashreplace")
+
+
+def _whole_runs(
+    keys: Sequence[bytes], size: int, known: Callable[[str], bool] | None
+) -> Iterator[list[bytes]]:
+    """Sorted `keys`, without repetitions, in batches of about `size` that end where a run does."""
+    batch: list[bytes] = []
+    run: list[bytes] = []
+    width = len(_PREFIX) + records.RUN_ID_LENGTH
+
+    def close_run() -> None:
+        if run and not (known is not None and all(known(_task_id(key)) for key in run)):
+            batch.extend(run)
+        run.clear()
+
+    for key in keys:
+        if run and key == run[-1]:
+            continue  # SCAN may give a key twice
+        if run and key[:width] != run[-1][:width]:
+            close_run()
+            if len(batch) >= size:
+                yield batch
+                batch = []
+        run.append(key)
+    close_run()
+    if batch:
+        yield batch
+
+
+def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> Iterator[Batch]:
+    """Batches of runs, each from the moment that its last line has been read."""
+    open_runs: dict[str, Batch] = defaultdict(list)
+    batch: Batch = []
+    at = 0
+    for path in paths:
+        for number, line in enumerate(_lines(path), start=1):
+            at += 1
+            task = _task(line) if isinstance(line, _Line) else None
+            if task is None:
+                batch.append(_bad_line(line, f"line {number} of {path.name}"))
+            else:
+                run = records.run_of(task.task_id)
+                open_runs[run].append(records.read(task.task_id, _raw(task.data), task.function))
+                if last.get(run, at) <= at:
+                    batch.extend(open_runs.pop(run))
+            if len(batch) >= size:
+                yield batch
+                batch = []
+    for rest in open_runs.values():  # only where the files changed between the two readings
+        batch.extend(rest)
+    if batch:
+        yield batch
+
+
+def _raw(data: object) -> Any:
+    return bytes(data) if isinstance(data, msgspec.Raw) else data
+
+
+def _lines(path: Path) -> Iterator[_Line | tuple[bytes, str]]:
+    """Each line that is not blank, or its first bytes and what is wrong with it."""
+    with _open(path) as file:
+        lines = iter(file)
+        while True:
+            try:
+                line = next(lines)
+            except StopIteration:
+                return
+            except (EOFError, OSError, zlib.error) as error:
+                yield b"", f"the file cannot be read further ({_cause(error)})"
+                return
+            if line.strip():
+                yield _line(line)
+
+
+def _line(line: bytes) -> _Line | tuple[bytes, str]:
+    try:
+        return _line_decoder.decode(line)
+    except (ValueError, RecursionError):
+        pass
+    try:  # NaN and Infinity, which Python's own writer emits, are no strict JSON
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return line[:4096], _cause(error)
+    if not isinstance(value, dict):
+        return line[:4096], ""
+    return _Line(value.get("task_id"), value.get("func_name"), cast("Any", value.get("data")))
+
+
+def _task(line: _Line) -> _Task | None:
+    if not (isinstance(line.task_id, str) and line.task_id):
+        return None
+    function = line.func_name if isinstance(line.func_name, str) else None
+    return _Task(line.task_id, function, line.data)
+
+
+def _bad_line(line: _Line | tuple[bytes, str], place: str) -> Rejected:
+    if isinstance(line, _Line):
+        kept = json.dumps({"func_name": repr(line.func_name)[:200]})
+        return Rejected("", "", Reason.NOT_AN_OBJECT, f"{place}: no task_id", kept)
+    raw, problem = line
+    kept = raw.decode("utf-8", "backslashreplace")
+    if not problem:
+        return Rejected("", "", Reason.NOT_AN_OBJECT, f"{place}: no JSON object", kept)
+    return Rejected("", "", Reason.INVALID_JSON, f"{place}: {problem}", kept)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """`path` for reading bytes, unpacked where it is gzipped."""
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if packed:
+                with gzip.open(file) as unpacked:
+                    yield cast("IO[bytes]", unpacked)
+            else:
+                yield file
+    except FileNotFoundError:
+        raise InputError(path, "does not exist") from None
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror or error})") from error
+
+
+def _csv_rows(rows: Iterator[list[str]]) -> Iterator[list[str] | str]:
+    """Each row that is not blank, or what is wrong with it."""
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield _cause(error)
+        except (EOFError, OSError, zlib.error) as error:
+            yield f"the file cannot be read further ({_cause(error)})"
+            return
+        else:
+            if row:
+                yield row
+
+
+def _csv_execution(
+    header: Sequence[str], row: Sequence[str], tool_type: ToolType, place: str
+) -> Execution | Rejected:
+    cells = {name: value.strip() for name, value in zip(header, row, strict=False)}
+    task_id = cells.get("task_id", "")
+    function = cells.get("function") or records.function_of(task_id) or tool_type.name
+    if len(row) != len(header) or not task_id:
+        problem = f"{place}: {len(row)} values under {len(header)} names"
+        kept = json.dumps(cells)[:4096]
+        return Rejected(task_id, function, Reason.INVALID_JSON, problem, kept)
+    start, seconds = _seconds_of(cells["timestamp"]), _cell(cells["execution_time"])
+    late = isinstance(start, float) and isinstance(seconds, float)
+    serve = {name: _cell(cells.get(f"serve_{name}", "")) for name in tool_type.feature_names}
+    task = {
+        "start_time": start,
+        "end_time": cast("float", start) + cast("float", seconds) if late else seconds,
+        "dag_id": cells.get("query", ""),
+        "curr_task_feat": {n: _cell(cells[n]) for n in tool_type.feature_names if n in cells},
+        "succ_task_feat": {function: serve},
+    }
+    record = records.read(task_id, task, function)
+    if isinstance(record, Rejected):
+        return record
+    view = {name: value for name, value in serve.items() if value is not None}
+    outcome = records.typed(record, tool_type, view)
+    if isinstance(outcome, Rejected):
+        return outcome
+    predicted, version = _cell(cells.get("predicted", "")), cells.get("model_version", "")
+    return records.with_prediction(outcome, predicted, int(version) if version.isdigit() else None)
+
+
+def _cell(text: str) -> float | str | None:
+    """A number; None for an empty cell; the text itself where it is no number."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _seconds_of(timestamp: str) -> float | str | None:
+    """Seconds since the epoch."""
+    value = _cell(timestamp)
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return value
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _position(entry_id: bytes) -> int:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    if int(sequence) >> _SEQUENCE_BITS or int(milliseconds) >> (63 - _SEQUENCE_BITS):
+        raise InputError(f"stream entry {entry_id.decode()}", "has an id out of the clock's range")
+    return int(milliseconds) << _SEQUENCE_BITS | int(sequence)
+
+
+def _id(position: int) -> str:
+    return f"{position >> _SEQUENCE_BITS}-{position & (1 << _SEQUENCE_BITS) - 1}"

@@ -1,0 +1,11 @@
+"""Data contracts: executions in, the accepted and the quarantined out, and a report of it.
+
+The only place that knows Great Expectations and pandas; importing it imports neither.
+"""
+
+from expectations.contract import suite
+from expectations.report import html_report, markdown_report
+from expectations.tally import Result, Tally
+from expectations.validation import Validated, validate
+
+__all__ = ["Result", "Tally", "Validated", "html_report", "markdown_report", "suite", "validate"]

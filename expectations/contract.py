@@ -1,0 +1,252 @@
+"""What rows of a tool type must look like: its declaration as a Great Expectations suite.
+
+A row is one execution. Columns `serve_<feature>` and `ran_<feature>` hold its two views
+(missing is NaN, and allowed); `task_id`, `function`, `start`, `end` and `seconds` the rest.
+Everything follows from the declaration: bounds from `min` and `max`, rules between
+columns from the features' names. Such a rule must hold for *every* tool type with these
+names, whatever computed the numbers, or it has no place here: `image_area` against height
+times width has none, because image features are means over a batch.
+
+Each expectation's `meta` says in words what it expects, so that a suite read back from
+JSON explains itself:
+
+    {"column": "serve_token_count", "phrase": "between 0 and 200,000 tokens", "beside": []}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from malearn import errors
+from malearn.tool_types import Feature, ToolType
+
+if TYPE_CHECKING:
+    from great_expectations import ExpectationSuite
+
+__all__ = ["LONGEST", "SHORTEST", "VIEWS", "Ceiling", "as_json", "ceilings", "from_json", "suite"]
+
+#: The views of a task's features: as known before it started, and as it ran.
+VIEWS = ("serve", "ran")
+
+#: What a task may take, in seconds: a tick of the clock at least, thirty days at most.
+SHORTEST, LONGEST = 1e-6, 30 * 86_400.0
+
+#: The latest believable moment, in seconds since the epoch: the year 2100.
+_LATEST = 4_102_444_800.0
+
+#: Models compute in float32: what does not fit there is not a number to them.
+_LARGEST = float(np.finfo(np.float32).max)
+
+#: A tokenizer that falls back to bytes makes at most 4 tokens of a character, and a chat
+#: template adds some of its own.
+_TOKENS_PER_CHARACTER, _TEMPLATE_TOKENS = 4, 256
+
+#: Prompts that go with these may count them as tokens too, thousands for one picture.
+_NOT_TEXT = ("image_", "audio_", "video_", "frame_")
+
+#: Names, before or after the same stem, from the least to the greatest of a few numbers.
+_ORDER = (("min",), ("mean", "avg", "median"), ("max",))
+
+_importing = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """`feature` is never above `limit` of `other`, in the same view."""
+
+    feature: str
+    other: str
+    phrase: str
+    limit: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+
+    def column(self, view: str) -> str:
+        """The column of limits; the space keeps it apart from any feature's name."""
+        return f"most {view}_{self.feature} by {self.other}"
+
+
+def gx() -> ModuleType:
+    """Great Expectations: imported when first needed (it takes seconds), silent, no analytics."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while it is imported
+    with _importing, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations
+        import great_expectations.expectations
+    return great_expectations
+
+
+def suite(tool_type: ToolType) -> ExpectationSuite:
+    """The suite of `tool_type`: what `validate` checks, one expectation after another."""
+    expectations = [*_identity(), *_times(), *_features(tool_type), *_between_columns(tool_type)]
+    built: ExpectationSuite = gx().ExpectationSuite(
+        name=f"malearn-{tool_type.name}", expectations=expectations
+    )
+    _check_count(built.name, len(built.expectations), len(expectations))
+    return built
+
+
+def as_json(suite: ExpectationSuite) -> str:
+    """`suite` as JSON text, for keeping beside a dataset version."""
+    return json.dumps(suite.to_json_dict(), indent=2, allow_nan=False)
+
+
+def from_json(text: str) -> ExpectationSuite:
+    """The suite that `as_json` wrote.
+
+    Raises:
+        InputError: no such JSON, or one with expectations that Great Expectations does
+            not understand; it would drop them without a word.
+    """
+    try:
+        written = json.loads(text)
+        stated = len(written["expectations"])
+        read: ExpectationSuite = gx().ExpectationSuite(**written)
+    except (ValueError, TypeError, KeyError) as error:
+        raise errors.InputError("suite", f"is not one that was written here ({error})") from error
+    _check_count(read.name, len(read.expectations), stated)
+    return read
+
+
+def ceilings(tool_type: ToolType) -> Iterator[Ceiling]:
+    """The rules between features that the names of `tool_type` imply."""
+    names = set(tool_type.feature_names)
+    if not any(name.startswith(_NOT_TEXT) for name in names):
+        yield from _token_ceilings(tool_type)
+    yield from _order_ceilings(tool_type)
+    if {"avg_brightness", "brightness_variance"} <= names:
+        # Bhatia and Davis: levels in 0…255 with mean m vary by at most m·(255 - m). It holds
+        # for means over a batch as well; twice that allows for any sample variance.
+        yield Ceiling(
+            "brightness_variance",
+            "avg_brightness",
+            "possible with its avg_brightness",
+            lambda mean: 2 * mean * (255 - mean) + 1,
+        )
+
+
+def _token_ceilings(tool_type: ToolType) -> Iterator[Ceiling]:
+    for name in tool_type.feature_names:
+        if name != "token_count" and not name.endswith("_token_count"):
+            continue
+        length = f"{name.removesuffix('token_count').removesuffix('_') or 'text'}_length"
+        if length in tool_type.feature_names:
+            yield Ceiling(
+                name,
+                length,
+                f"possible with its {length}",
+                lambda length: _TOKENS_PER_CHARACTER * length + _TEMPLATE_TOKENS,
+            )
+
+
+def _order_ceilings(tool_type: ToolType) -> Iterator[Ceiling]:
+    ranks = {word: rank for rank, words in enumerate(_ORDER) for word in words}
+    placed: list[tuple[str, int, str]] = []
+    for name in tool_type.feature_names:
+        first, _, rest = name.partition("_")
+        before, _, last = name.rpartition("_")
+        if rest and first in ranks:
+            placed.append((rest, ranks[first], name))
+        elif before and last in ranks:
+            placed.append((before, ranks[last], name))
+    for stem, rank, name in placed:
+        for other_stem, other_rank, other in placed:
+            if stem == other_stem and rank < other_rank:
+                # A mean of equal numbers may differ from them in the last digits.
+                yield Ceiling(
+                    name, other, f"at most its {other}", lambda value: value + 1e-9 * abs(value)
+                )
+
+
+def _identity() -> Iterator[Any]:
+    yield _expect("ExpectColumnValuesToNotBeNull", "task_id", "present")
+    yield _expect("ExpectColumnValuesToBeUnique", "task_id", "unique")
+    yield _expect("ExpectColumnValuesToNotBeNull", "function", "present")
+
+
+def _times() -> Iterator[Any]:
+    for column in ("start", "end"):
+        yield _expect("ExpectColumnValuesToNotBeNull", column, "present")
+        yield _between(column, 0.0, _LATEST, "a time between 1970 and 2100")
+    yield _expect(
+        "ExpectColumnPairValuesAToBeGreaterThanB",
+        "end",
+        "after start",
+        beside=("start",),
+        column_A="end",
+        column_B="start",
+        ignore_row_if="either_value_is_missing",
+    )
+    yield _between("seconds", SHORTEST, LONGEST, "between a microsecond and 30 days")
+
+
+def _features(tool_type: ToolType) -> Iterator[Any]:
+    yield _between("known_features", 1, None, "at least 1, in either view")
+    for view in VIEWS:
+        for feature in tool_type.features:
+            low, high = max(feature.minimum, -_LARGEST), min(feature.maximum, _LARGEST)
+            yield _between(f"{view}_{feature.name}", low, high, _bounds(feature))
+
+
+def _between_columns(tool_type: ToolType) -> Iterator[Any]:
+    for view in VIEWS:
+        for ceiling in ceilings(tool_type):
+            yield _expect(
+                "ExpectColumnPairValuesAToBeGreaterThanB",
+                f"{view}_{ceiling.feature}",
+                ceiling.phrase,
+                beside=(f"{view}_{ceiling.other}",),
+                column_A=ceiling.column(view),
+                column_B=f"{view}_{ceiling.feature}",
+                or_equal=True,
+                ignore_row_if="either_value_is_missing",
+            )
+
+
+def _between(column: str, low: float, high: float | None, phrase: str) -> Any:
+    kind = "ExpectColumnValuesToBeBetween"
+    return _expect(kind, column, phrase, min_value=low, max_value=high)
+
+
+def _expect(
+    kind: str, shown: str, phrase: str, beside: tuple[str, ...] = (), **arguments: object
+) -> Any:
+    """One expectation. `shown` and `beside` are the columns that show a person what broke it."""
+    if "column_A" not in arguments:
+        arguments["column"] = shown
+    meta = {"column": shown, "phrase": phrase, "beside": list(beside)}
+    return getattr(gx().expectations, kind)(meta=meta, **arguments)
+
+
+def _bounds(feature: Feature) -> str:
+    """The bounds of `feature` in words."""
+    unit = f" {feature.unit}" if feature.unit else ""
+    low, high = (_number(float(bound)) for bound in (feature.minimum, feature.maximum))
+    if math.isinf(feature.minimum) and math.isinf(feature.maximum):
+        return f"a finite number{f' of{unit}' if unit else ''}"
+    if math.isinf(feature.maximum):
+        return f"at least {low}{unit}"
+    if math.isinf(feature.minimum):
+        return f"at most {high}{unit}"
+    return f"between {low} and {high}{unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+def _check_count(name: str, found: int, stated: int) -> None:
+    if found != stated:
+        raise errors.InputError(
+            f"suite {name}",
+            f"holds {found} expectations of {stated}; the others were not understood",
+        )

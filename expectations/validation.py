@@ -1,0 +1,226 @@
+"""Which executions keep the contract of their tool type, and what exactly the others broke."""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from expectations import contract
+from expectations.frame import frame
+from expectations.tally import EXAMPLES, Result, Tally
+from malearn import errors, outliers
+from malearn.records import Execution, Reason, Rejected
+from malearn.tool_types import ToolType
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from great_expectations import ExpectationSuite
+    from great_expectations.data_context.data_context.ephemeral_data_context import (
+        EphemeralDataContext,
+    )
+
+__all__ = ["ENOUGH_TO_REFUSE", "Validated", "validate"]
+
+#: Smaller batches are never refused: a single bad row of three says little.
+ENOUGH_TO_REFUSE = 20
+
+_LOOKED_AT = 200  # failed rows of an expectation, to find examples in
+_NAMED = 4  # failed expectations that a row's detail spells out
+
+_validating = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """A batch of one tool type after validation. Each execution is in one of the two lists."""
+
+    tool_type: str
+    accepted: list[Execution]
+    quarantined: list[Rejected]
+    results: tuple[Result, ...] = ()
+
+    def tally(self) -> Tally:
+        """The same in numbers, for a report over many batches."""
+        return Tally(self.tool_type, len(self.accepted), len(self.quarantined), self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """One expectation, evaluated: the labels of the rows that failed it."""
+
+    column: str
+    phrase: str
+    beside: tuple[str, ...]
+    checked: int
+    failed: tuple[int, ...]
+
+
+def validate(
+    tool_type: ToolType, executions: Sequence[Execution], *, allowed_bad: float = 0.5
+) -> Validated:
+    """Split `executions`, all of `tool_type`, by its suite; order in, order out.
+
+    Of executions that share a task id the last to end is accepted and the others are
+    quarantined as duplicates, which does not count as bad. A batch of at least
+    `ENOUGH_TO_REFUSE` of which more than the share `allowed_bad` is bad is refused as a
+    whole. With 1.0 none ever is: so to see row by row what was wrong with a refused one.
+
+    Raises:
+        BatchRefused: too much of the batch is bad.
+        DatasetError: the executions do not have the features of `tool_type`.
+    """
+    if not executions:
+        return Validated(tool_type.name, [], [])
+    table = frame(tool_type, executions)
+    checks = _evaluate(tool_type, contract.suite(tool_type), table)
+    broken: dict[int, list[_Checked]] = defaultdict(list)
+    repeated: set[int] = set()
+    for check in checks:
+        if check.phrase == "unique":
+            repeated.update(check.failed)
+            continue
+        for row in check.failed:
+            broken[row].append(check)
+    total = len(executions)
+    if total >= ENOUGH_TO_REFUSE and len(broken) > allowed_bad * total:
+        worst = max(checks, key=lambda check: len(check.failed) * (check.phrase != "unique"))
+        raise errors.BatchRefused(
+            tool_type.name, len(broken), total, f"{worst.column} is {worst.phrase}", allowed_bad
+        )
+    older = _older(executions, sorted(repeated - broken.keys()))
+    values: dict[str, list[Any]] = {name: table[name].tolist() for name in table}
+    accepted: list[Execution] = []
+    quarantined: list[Rejected] = []
+    for row, execution in enumerate(executions):
+        if row in broken:
+            detail = _detail(broken[row], values, row)
+            quarantined.append(_reject(execution, Reason.INVALID_FEATURE, detail))
+        elif row in older:
+            detail = "the same task was written again"
+            quarantined.append(_reject(execution, Reason.DUPLICATE, detail))
+        else:
+            accepted.append(execution)
+    results = tuple(_result(check, values) for check in checks)
+    return Validated(tool_type.name, accepted, quarantined, results)
+
+
+@functools.cache
+def _context() -> EphemeralDataContext:
+    """One for the process: nothing on disk, nothing sent, nothing drawn on the screen."""
+    context: EphemeralDataContext = contract.gx().get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    quiet: Any = {"globally": False}  # a plain mapping serves; its class is private
+    context.variables.progress_bars = quiet
+    return context
+
+
+def _evaluate(tool_type: ToolType, suite: ExpectationSuite, table: pd.DataFrame) -> list[_Checked]:
+    """Every expectation of `suite` on `table`. One at a time: the context is shared."""
+    with _validating, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sources = _context().data_sources
+        source = sources.add_or_update_pandas("executions")
+        try:
+            definition = source.add_dataframe_asset("batch").add_batch_definition_whole_dataframe(
+                "whole"
+            )
+            outcome: Any = definition.get_batch({"dataframe": table}).validate(
+                suite,
+                result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+            )
+        finally:
+            sources.delete("executions")  # it would hold on to the table
+    if len(outcome.results) != len(suite.expectations):
+        raise errors.DatasetError(tool_type.name, "not every expectation was evaluated")
+    given = [_said(expectation.meta) for expectation in suite.expectations]
+    checks = [_checked(tool_type, result) for result in outcome.results]
+    return sorted(checks, key=lambda check: given.index((check.column, check.phrase)))
+
+
+def _said(meta: Any) -> tuple[str, str]:
+    return meta["column"], meta["phrase"]
+
+
+def _checked(tool_type: ToolType, result: Any) -> _Checked:
+    meta, found = result.expectation_config.meta, result.result
+    if "unexpected_index_list" not in found:
+        # Without this list nobody knows which rows failed: none may teach.
+        raise errors.DatasetError(
+            tool_type.name,
+            f"it could not be checked whether {meta['column']} is {meta['phrase']} "
+            f"({_cause(result.exception_info)})",
+        )
+    return _Checked(
+        meta["column"],
+        meta["phrase"],
+        tuple(meta["beside"]),
+        found["element_count"] - (found.get("missing_count") or 0),
+        tuple(int(row) for row in found["unexpected_index_list"] or ()),
+    )
+
+
+def _cause(information: object) -> str:
+    """The message somewhere within what Great Expectations says of an exception."""
+    if not isinstance(information, Mapping):
+        return "no cause was given"
+    message = information.get("exception_message")
+    return str(message) if message else _cause(next(iter(information.values()), None))
+
+
+def _older(executions: Sequence[Execution], rows: Iterable[int]) -> set[int]:
+    """Of `rows`, all but the one of each task that ended last."""
+    latest: dict[str, int] = {}
+    older: set[int] = set()
+    for row in rows:
+        task_id = executions[row].task_id
+        known = latest.setdefault(task_id, row)
+        if known != row:
+            later = row if executions[row].end > executions[known].end else known
+            older.add(known if later == row else row)
+            latest[task_id] = later
+    return older
+
+
+def _detail(checks: Sequence[_Checked], values: Mapping[str, list[Any]], row: int) -> str:
+    said = [f"{_shown(check, values, row)}, not {check.phrase}" for check in checks[:_NAMED]]
+    more = len(checks) - len(said)
+    return "; ".join(said) + (f"; and {more} more" if more else "")
+
+
+def _shown(check: _Checked, values: Mapping[str, list[Any]], row: int) -> str:
+    """What stands in `row`: `end is 4 (start 5)`."""
+    beside = ", ".join(f"{column} {_value(values[column][row])}" for column in check.beside)
+    found = _value(values[check.column][row])
+    return f"{check.column} is {found}{f' ({beside})' if beside else ''}"
+
+
+def _result(check: _Checked, values: Mapping[str, list[Any]]) -> Result:
+    shown = (_shown(check, values, row) for row in check.failed[:_LOOKED_AT])
+    examples = tuple(dict.fromkeys(text.removeprefix(f"{check.column} is ") for text in shown))
+    failed = len(check.failed)
+    return Result(check.column, check.phrase, check.checked, failed, examples[:EXAMPLES])
+
+
+def _value(value: object) -> str:
+    """A value for people; names are quoted, so that none can hide in a message."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else f"{value[:80]}…")
+    if value is None or not isinstance(value, float) or math.isnan(value):
+        return "missing"
+    if value.is_integer() and abs(value) < 1e15:
+        return f"{value:,.0f}"
+    if 1e6 <= abs(value) < 1e15:
+        return f"{value:.3f}"
+    # Six digits do, unless they would hide by how little a value is beyond a round bound.
+    short = f"{value:.6g}"
+    return short if "." in short and len(short.strip("-0.")) >= 6 else repr(value)
+
+
+def _reject(execution: Execution, reason: Reason, detail: str) -> Rejected:
+    return Rejected(execution.task_id, execution.function, reason, detail, outliers.kept(execution))

@@ -1,0 +1,121 @@
+"""A `Regressor` as one self-describing ONNX file, proven equal to it before anyone relies on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from malearn.errors import ArtifactRefused, ExportError
+from malearn.matrix import Matrix
+from malearn.regressor import Regressor
+from malearn.stamp import INPUT, KEY, OUTPUT, Stamp
+
+__all__ = ["PARITY", "parity_error", "seconds", "stamp_of", "to_onnx"]
+
+#: The largest relative difference in seconds that still counts as the same answer.
+PARITY = 1e-4
+
+_OPSET, _OPSET_ML = 15, 3
+_OPSETS = (helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _OPSET_ML))
+
+
+def to_onnx(regressor: Regressor, stamp: Stamp) -> bytes:
+    """The model as an ONNX file with `stamp` inside. Raises `ExportError`."""
+    try:
+        nodes, weights = _estimator(regressor)
+        graph = helper.make_graph(
+            [*nodes, *_around(regressor)],
+            f"malearn-{stamp.tool_type}",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, stamp.width])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
+            [*weights, *_constants(regressor)],
+        )
+        model = helper.make_model(graph, opset_imports=_OPSETS, producer_name="malearn")
+        model.ir_version = 10  # readable by every onnxruntime since 1.18
+        helper.set_model_props(model, {KEY: stamp.to_json()})
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
+        raise ExportError(stamp.tool_type, regressor.family, f"ONNX refuses it ({error})") from error
+    return bytes(model.SerializeToString())
+
+
+def stamp_of(model: bytes, artifact: object) -> Stamp:
+    """The stamp inside an ONNX file. Raises `ArtifactRefused`, naming `artifact`."""
+    return Stamp.parse(_session(model, artifact).get_modelmeta().custom_metadata_map, artifact)
+
+
+def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
+    """What an exported model answers for `rows`, in seconds, shape (rows,).
+
+    Columns are found by name, so a model of an older declaration can be asked
+    too. Raises `ArtifactRefused` when it does not fit the tool type.
+    """
+    artifact = f"The {rows.tool_type.name} model"
+    session = _session(model, artifact)
+    stamp = Stamp.parse(session.get_modelmeta().custom_metadata_map, artifact)
+    stamp.check(rows.tool_type, artifact)
+    columns = [rows.columns.index(name) for name in (*stamp.features, *stamp.history)]
+    (answers,) = session.run([OUTPUT], {INPUT: rows.inputs[:, columns]})
+    return np.asarray(answers, dtype=np.float64).reshape(-1)
+
+
+def parity_error(model: bytes, regressor: Regressor, rows: Matrix) -> float:
+    """The largest relative difference between the file's answers and the trainer's on `rows`."""
+    expected = regressor.seconds(rows.inputs)
+    return float((np.abs(seconds(model, rows) - expected) / expected).max(initial=0.0))
+
+
+def _session(model: bytes, artifact: object) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  onnxruntime raises a type of its own per cause
+        raise ArtifactRefused(artifact, [f"onnxruntime cannot load it ({error})"]) from error
+
+
+def _estimator(
+    regressor: Regressor,
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The family's own converter at work; its output is renamed to `ratio`."""
+    width = len(regressor.columns)
+    if regressor.family == "xgboost":
+        from onnxmltools import convert_xgboost
+        from onnxmltools.convert.common.data_types import FloatTensorType
+
+        types = [(INPUT, FloatTensorType([None, width]))]
+        model = convert_xgboost(regressor.estimator, initial_types=types, target_opset=_OPSET)
+    else:
+        from skl2onnx import to_onnx as convert_sklearn
+        from skl2onnx.common.data_types import FloatTensorType
+
+        types = [(INPUT, FloatTensorType([None, width]))]
+        model = convert_sklearn(regressor.estimator, initial_types=types, target_opset=_OPSET)
+    answer = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["ratio" if name == answer else name for name in node.output]
+        node.input[:] = ["ratio" if name == answer else name for name in node.input]
+    return list(model.graph.node), list(model.graph.initializer)
+
+
+def _around(regressor: Regressor) -> list[onnx.NodeProto]:
+    """seconds = exp(clip(level + ratio)), in the same order of float32 steps as `Regressor`."""
+    return [
+        helper.make_node("Gather", [INPUT, "level_column"], ["given_level"], axis=1),
+        helper.make_node("IsNaN", ["given_level"], ["unknown_level"]),
+        helper.make_node("Where", ["unknown_level", "level_default", "given_level"], ["level"]),
+        helper.make_node("Add", ["level", "ratio"], ["total"]),
+        helper.make_node("Clip", ["total", "log_low", "log_high"], ["log_seconds"]),
+        helper.make_node("Exp", ["log_seconds"], [OUTPUT]),
+    ]
+
+
+def _constants(regressor: Regressor) -> list[onnx.TensorProto]:
+    low, high = regressor.log_range
+    return [
+        helper.make_tensor("level_column", TensorProto.INT64, [1], [regressor.level_column]),
+        helper.make_tensor("level_default", TensorProto.FLOAT, [], [regressor.level_default]),
+        helper.make_tensor("log_low", TensorProto.FLOAT, [], [low]),
+        helper.make_tensor("log_high", TensorProto.FLOAT, [], [high]),
+    ]

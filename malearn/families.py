@@ -1,0 +1,126 @@
+"""The model families: what can be fitted, each in one row of a table.
+
+A family fits a function from a row of inputs to a number in log-seconds. What
+surrounds it (the level it starts from, the clips, the exponential) is the same
+for all and lives in `regressor.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DEFAULT", "FAMILIES", "Family"]
+
+Matrix = NDArray[np.float32]
+Vector = NDArray[np.float64]
+
+#: Everything random is drawn from this, so that a fit can be repeated exactly.
+SEED = 7
+
+DEFAULT = "xgboost"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One kind of model.
+
+    `fit(inputs, target, monotone)` takes float32 inputs of shape (rows, columns)
+    with NaN for missing, targets in log-seconds and one constraint of -1, 0 or 1
+    per column, and returns an estimator with scikit-learn's `predict`.
+    `importance(estimator, columns)` gives one non-negative weight per column.
+    Fewer rows than `fewest_rows` do not suffice for it.
+    """
+
+    name: str
+    fewest_rows: int
+    parameters: Mapping[str, object]
+    fit: Callable[[Matrix, Vector, Sequence[int]], Any]
+    importance: Callable[[Any, int], Vector]
+
+
+_XGBOOST: Mapping[str, Any] = {
+    "n_estimators": 250,
+    "max_depth": 5,
+    "learning_rate": 0.05,
+    "objective": "reg:absoluteerror",
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+    "min_child_weight": 3,
+}
+_MLP: Mapping[str, Any] = {
+    "hidden_layer_sizes": (32, 16),
+    "solver": "lbfgs",
+    "alpha": 1.0,
+    "max_iter": 200,
+}
+_LINEAR: Mapping[str, Any] = {"alpha": 3.0}
+
+
+def _fit_xgboost(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
+    from xgboost import XGBRegressor
+
+    return XGBRegressor(
+        **_XGBOOST,
+        n_jobs=2,
+        random_state=SEED,
+        monotone_constraints=tuple(monotone) if any(monotone) else None,
+    ).fit(inputs, target)
+
+
+def _fit_mlp(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
+    with warnings.catch_warnings():
+        # Stopping at max_iter is the regularisation that is wanted.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return _scaled(MLPRegressor(**_MLP, random_state=SEED)).fit(inputs, target)
+
+
+def _fit_linear(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
+    from sklearn.linear_model import Ridge
+
+    return _scaled(Ridge(**_LINEAR)).fit(inputs, target)
+
+
+def _scaled(estimator: Any) -> Any:
+    """Medians for what is missing, inputs held to the range of training, then `estimator`."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+    return make_pipeline(
+        SimpleImputer(strategy="median", keep_empty_features=True),
+        MinMaxScaler(clip=True),
+        StandardScaler(),
+        estimator,
+    )
+
+
+def _gain(estimator: Any, columns: int) -> Vector:
+    gains = estimator.get_booster().get_score(importance_type="total_gain")
+    return np.array([float(gains.get(f"f{i}", 0.0)) for i in range(columns)])
+
+
+def _first_layer(estimator: Any, columns: int) -> Vector:
+    return np.asarray(np.abs(estimator[-1].coefs_[0]).sum(axis=1), dtype=np.float64)
+
+
+def _coefficients(estimator: Any, columns: int) -> Vector:
+    return np.asarray(np.abs(estimator[-1].coef_), dtype=np.float64).reshape(-1)
+
+
+FAMILIES: Mapping[str, Family] = {
+    family.name: family
+    for family in (
+        Family("xgboost", 60, _XGBOOST, _fit_xgboost, _gain),
+        Family("mlp", 100, _MLP, _fit_mlp, _first_layer),
+        Family("linear", 30, _LINEAR, _fit_linear, _coefficients),
+    )
+}

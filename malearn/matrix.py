@@ -1,0 +1,108 @@
+"""From executions to the numbers a model sees: features, history, target.
+
+The one place where columns are put in order. Training builds whole matrices
+here, the predictor single rows, from the same declaration and the same history.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn import history
+from malearn.records import Execution
+from malearn.tool_types import ToolType
+
+__all__ = ["Matrix", "build", "known_before", "observation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One tool type's executions as a model sees them, in order of their start.
+
+    `inputs` is float32 of shape (rows, features + history), NaN where missing;
+    `seconds` float64 of shape (rows,).
+    """
+
+    tool_type: ToolType
+    executions: tuple[Execution, ...]
+    inputs: NDArray[np.float32]
+    seconds: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.executions)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.tool_type.feature_names, *history.FEATURES)
+
+    @property
+    def log_seconds(self) -> NDArray[np.float64]:
+        return np.log(self.seconds)
+
+    def rows(self, chosen: NDArray[np.intp]) -> Matrix:
+        """The chosen rows, in the order given."""
+        return Matrix(
+            self.tool_type,
+            tuple(self.executions[i] for i in chosen),
+            self.inputs[chosen],
+            self.seconds[chosen],
+        )
+
+    def split(self, newest: float) -> tuple[Matrix, Matrix]:
+        """The older rows and the `newest` share of them, by time of start.
+
+        The older ones are those that had *ended* when the newest slice began:
+        nothing in them was unknown then.
+        """
+        first = len(self) - max(1, round(len(self) * newest))
+        cut = self.executions[first].start
+        older = [i for i in range(first) if self.executions[i].end <= cut]
+        return self.rows(np.array(older, dtype=np.intp)), self.rows(np.arange(first, len(self)))
+
+
+def known_before(execution: Execution) -> tuple[float, ...]:
+    """The features as known before the task ran.
+
+    Where its predecessors said nothing, or their records are gone, what it
+    reported itself stands in: the best guess at what they would have said.
+    """
+    if any(not math.isnan(value) for value in execution.serve):
+        return execution.serve
+    return execution.ran
+
+
+def observation(execution: Execution) -> history.Observation:
+    """What a history takes in of `execution`."""
+    return history.Observation(
+        execution.function,
+        execution.tool_type,
+        execution.start,
+        execution.end,
+        known_before(execution),
+    )
+
+
+def build(tool_type: ToolType, executions: Sequence[Execution]) -> Matrix:
+    """The matrix of `tool_type` from `executions` of any tool types, replayed in time."""
+    snapshots = history.replay([observation(e) for e in executions])
+    rows = sorted(
+        (
+            (execution, snapshot)
+            for execution, snapshot in zip(executions, snapshots, strict=True)
+            if execution.tool_type == tool_type.name
+        ),
+        key=lambda row: (row[0].start, row[0].task_id),
+    )
+    width = len(tool_type.features) + len(history.FEATURES)
+    inputs = np.array([(*known_before(e), *s) for e, s in rows], dtype=np.float32)
+    return Matrix(
+        tool_type,
+        tuple(e for e, _ in rows),
+        inputs.reshape(len(rows), width),
+        np.array([e.seconds for e, _ in rows], dtype=np.float64),
+    )

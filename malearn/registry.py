@@ -1,0 +1,201 @@
+"""Versions and aliases in MLflow's registry. The alias is the only truth about what serves.
+
+`Production` serves, `Previous` served before it, `Candidate` is the newest that
+was not promoted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from malearn.errors import RegistryError
+from malearn.gate import Decision
+from malearn.tool_types import ToolType
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+__all__ = [
+    "CANDIDATE",
+    "PREVIOUS",
+    "PRODUCTION",
+    "Version",
+    "by_alias",
+    "decide",
+    "model_file",
+    "move",
+    "register",
+    "rollback",
+    "version",
+    "versions",
+]
+
+PRODUCTION, PREVIOUS, CANDIDATE = "Production", "Previous", "Candidate"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One registered version; `created` in seconds since the epoch."""
+
+    tool_type: str
+    number: int
+    family: str
+    run_id: str
+    created: float
+    aliases: tuple[str, ...]
+    decision: Decision | None
+    tags: Mapping[str, str]
+
+
+def register(tool_type: ToolType, model_uri: str, run_id: str, tags: Mapping[str, str]) -> int:
+    """Register a logged model as the next version; returns its number."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    name = tool_type.registered_model
+    if not client.search_registered_models(filter_string=f"name='{name}'"):
+        _create(client, tool_type)
+    source = mlflow.models.get_model_info(model_uri)
+    created = client.create_model_version(
+        name, source.model_uri, run_id=run_id, tags=dict(tags), model_id=source.model_id
+    )
+    return int(created.version)
+
+
+def decide(tool_type: ToolType, number: int, decision: Decision, summary: str = "") -> None:
+    """Keep `decision`, with each of its reasons, on the version.
+
+    Its description becomes `summary`, or what it was, and the reasons as they stand now.
+    """
+    client = _client()
+    name, text = tool_type.registered_model, str(number)
+    client.set_model_version_tag(name, text, "malearn.promote", str(decision.promote).lower())
+    client.set_model_version_tag(name, text, "malearn.decision", decision.to_json())
+    summary = summary or (client.get_model_version(name, text).description or "").split("\n\n")[0]
+    marks = [f"- {'✓' if r.passed else '✗'} {r.detail}" for r in decision.reasons]
+    client.update_model_version(name, text, "\n\n".join([summary, "\n".join(marks)]))
+
+
+def move(tool_type: ToolType, alias: str, number: int) -> None:
+    """Let `alias` name version `number`. Moving `Production` keeps the last one as `Previous`."""
+    client, name = _client(), tool_type.registered_model
+    version(tool_type, number)
+    if alias == PRODUCTION:
+        current = by_alias(tool_type, PRODUCTION)
+        if current is not None and current.number != number:
+            # First, so that a crash in between leaves something to go back to.
+            client.set_registered_model_alias(name, PREVIOUS, str(current.number))
+        candidate = by_alias(tool_type, CANDIDATE)
+        if candidate is not None and candidate.number == number:
+            client.delete_registered_model_alias(name, CANDIDATE)
+    client.set_registered_model_alias(name, alias, str(number))
+
+
+def rollback(tool_type: ToolType) -> tuple[int, int]:
+    """Swap `Production` and `Previous`; returns what served and what serves now.
+
+    Raises `RegistryError` when there is nothing to go back to.
+    """
+    current, previous = by_alias(tool_type, PRODUCTION), by_alias(tool_type, PREVIOUS)
+    if current is None or previous is None or current.number == previous.number:
+        raise RegistryError(
+            tool_type.registered_model, "there is no previous version to roll back to"
+        )
+    move(tool_type, PRODUCTION, previous.number)
+    return current.number, previous.number
+
+
+def by_alias(tool_type: ToolType, alias: str) -> Version | None:
+    """The version that `alias` names, or None."""
+    found = _or_none(
+        lambda: _client().get_model_version_by_alias(tool_type.registered_model, alias)
+    )
+    return None if found is None else _version(tool_type, found)
+
+
+def version(tool_type: ToolType, number: int) -> Version:
+    """Version `number`. Raises `RegistryError` when it is not there."""
+    found = _or_none(lambda: _client().get_model_version(tool_type.registered_model, str(number)))
+    if found is None:
+        raise RegistryError(tool_type.registered_model, f"there is no version {number}")
+    return _version(tool_type, found)
+
+
+def versions(tool_type: ToolType) -> list[Version]:
+    """All versions, newest first."""
+    found = _client().search_model_versions(f"name='{tool_type.registered_model}'")
+    return sorted((_version(tool_type, v) for v in found), key=lambda v: -v.number)
+
+
+def model_file(tool_type: ToolType, number: int) -> bytes:
+    """The ONNX file of version `number`. Raises `RegistryError` when it has none."""
+    import mlflow
+
+    uri = f"models:/{tool_type.registered_model}/{number}"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+            return (Path(path) / "model.onnx").read_bytes()
+        except (mlflow.exceptions.MlflowException, OSError) as error:
+            raise RegistryError(
+                tool_type.registered_model, f"version {number} holds no model.onnx ({error})"
+            ) from error
+
+
+def _client() -> MlflowClient:
+    import mlflow
+
+    return mlflow.MlflowClient()
+
+
+def _create(client: MlflowClient, tool_type: ToolType) -> None:
+    import mlflow
+
+    features = ", ".join(tool_type.feature_names)
+    try:
+        client.create_registered_model(
+            tool_type.registered_model,
+            tags={"malearn.tool_type": tool_type.name},
+            description=f"How many seconds a {tool_type.name} task will take, from {features} and "
+            "what its function took lately. `Production` is what schedulers use.",
+        )
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _version(tool_type: ToolType, found: ModelVersion) -> Version:
+    tags = dict(found.tags)
+    decision = tags.get("malearn.decision")
+    return Version(
+        tool_type.name,
+        int(found.version),
+        tags.get("malearn.family", "?"),
+        found.run_id or "",
+        found.creation_timestamp / 1000.0,
+        tuple(found.aliases),
+        Decision.from_json(decision) if decision else None,
+        tags,
+    )
+
+
+def _or_none(ask: Callable[[], _T]) -> _T | None:
+    """What `ask` finds, None for what is not there; other refusals stay errors."""
+    import mlflow
+
+    try:
+        return ask()
+    except mlflow.exceptions.MlflowException as error:
+        missing = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+        if error.error_code in missing:
+            return None
+        raise
+
+

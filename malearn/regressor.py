@@ -1,0 +1,83 @@
+"""A fitted model of one tool type, whatever its family: inputs in, seconds out.
+
+It predicts the log-ratio of a task's time to the recent level of its function,
+so that a level that moves (another backend, a busier node) moves the answer at
+once, and what is learnt is how tasks differ *around* that level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn import history
+from malearn.errors import TrainingError
+from malearn.families import FAMILIES
+from malearn.matrix import Matrix
+
+__all__ = ["Regressor", "fit"]
+
+#: Answers are held within the range of training, widened by this factor either way.
+_WIDER = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Regressor:
+    """One fitted model.
+
+    seconds = exp(clip(level + estimator(inputs))), where `level` is the input
+    column `level_column`, `level_default` where that is missing, and the clip
+    is to `log_range`.
+    """
+
+    family: str
+    columns: tuple[str, ...]
+    estimator: Any
+    level_column: int
+    level_default: float
+    log_range: tuple[float, float]
+
+    def seconds(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Predicted seconds, shape (rows,), for float32 inputs of shape (rows, columns)."""
+        ratio = np.asarray(self.estimator.predict(inputs), dtype=np.float32).reshape(-1)
+        total = _level(inputs, self.level_column, self.level_default) + ratio
+        return np.asarray(np.exp(np.clip(total, *self.log_range)), dtype=np.float64)
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """Weight per column, summing to 1, largest first."""
+        weights = FAMILIES[self.family].importance(self.estimator, len(self.columns))
+        total = float(weights.sum()) or 1.0
+        shares = {c: float(w) / total for c, w in zip(self.columns, weights, strict=True)}
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def fit(family: str, rows: Matrix) -> Regressor:
+    """Fit `family` on `rows`. Raises `TrainingError` when there are too few."""
+    kind = FAMILIES[family]
+    if len(rows) < kind.fewest_rows:
+        raise TrainingError(
+            rows.tool_type.name, f"{family} needs {kind.fewest_rows} rows, there are {len(rows)}"
+        )
+    column = len(rows.tool_type.features) + history.FEATURES.index("level")
+    target = rows.log_seconds
+    default = float(np.median(target))
+    relative = target - _level(rows.inputs, column, default)
+    monotone = [f.monotone for f in rows.tool_type.features] + [0] * len(history.FEATURES)
+    wider = float(np.log(_WIDER))
+    return Regressor(
+        family,
+        rows.columns,
+        kind.fit(rows.inputs, relative, monotone),
+        column,
+        default,
+        (float(target.min()) - wider, float(target.max()) + wider),
+    )
+
+
+def _level(inputs: NDArray[np.float32], column: int, default: float) -> NDArray[np.float32]:
+    level = inputs[:, column]
+    return np.where(np.isnan(level), np.float32(default), level)

@@ -1,0 +1,250 @@
+"""Runs in MLflow: one parent a retraining, one child a candidate.
+
+With `registry.py` the only place that knows MLflow. Metric names are the same
+everywhere, so that any two runs compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from malearn.errors import Unreachable
+from malearn.gate import Decision
+from malearn.matrix import Matrix
+from malearn.metrics import Scores
+from malearn.regressor import Regressor
+from malearn.stamp import INPUT, OUTPUT
+from malearn.tool_types import ToolType
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "candidate",
+    "connect",
+    "log_figures",
+    "log_lineage",
+    "log_native",
+    "log_onnx",
+    "log_outcome",
+    "log_scores",
+    "load_native",
+    "resume",
+    "retraining",
+]
+
+#: Chart sections of the MLflow UI, by the prefix of the metrics in them.
+NEWEST, CHOOSING, BASELINE = "newest", "choosing", "baseline"
+
+_PACKAGES = ("mlflow", "numpy", "onnxruntime", "scikit-learn", "xgboost", "skops")
+
+
+def connect(tracking_uri: str) -> None:
+    """Make MLflow's client use `tracking_uri`. Raises `Unreachable` when nothing answers there."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    if tracking_uri.startswith("http"):
+        try:
+            with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=10):
+                pass
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", reason) from error
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+@contextlib.contextmanager
+def retraining(
+    tool_type: ToolType, name: str, tags: Mapping[str, str], description: str
+) -> Iterator[str]:
+    """One retraining of `tool_type` as the parent run; yields its id."""
+    import mlflow
+
+    experiment = mlflow.set_experiment(tool_type.registered_model)
+    mlflow.set_experiment_tags({"mlflow.experimentKind": "custom_model_development"})
+    with mlflow.start_run(
+        experiment_id=experiment.experiment_id,
+        run_name=name,
+        tags={**tags, "malearn.tool_type": tool_type.name, "mlflow.note.content": description},
+    ) as run:
+        yield run.info.run_id
+
+
+@contextlib.contextmanager
+def candidate(family: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[str]:
+    """One candidate as a child of the retraining in progress; yields its id."""
+    import mlflow
+
+    with mlflow.start_run(nested=True, run_name=family, tags=dict(tags)) as run:
+        mlflow.log_params({"family": family, **parameters})
+        yield run.info.run_id
+
+
+def log_lineage(rows: Matrix, table: str, version: int, context: str) -> None:
+    """Which rows of which version of which Delta table the run in progress used."""
+    import mlflow
+    from mlflow.data.delta_dataset_source import DeltaDatasetSource
+    from mlflow.data.numpy_dataset import from_numpy
+
+    dataset = from_numpy(
+        rows.inputs,
+        source=DeltaDatasetSource(path=table, delta_table_version=version),
+        targets=rows.seconds,
+        name=f"{rows.tool_type.name} v{version}",
+    )
+    mlflow.log_input(dataset, context=context)
+
+
+@contextlib.contextmanager
+def resume(run_id: str) -> Iterator[None]:
+    """Add to a candidate's run that had ended."""
+    import mlflow
+
+    with mlflow.start_run(run_id=run_id, nested=True):
+        yield
+
+
+def log_outcome(scores: Mapping[str, Scores], own: str, version: int, decision: Decision) -> None:
+    """What the retraining in progress came to: the winner's scores, the decision, its reasons."""
+    import mlflow
+
+    log_scores(scores, own)
+    mlflow.set_tags(
+        {
+            "malearn.family": own,
+            "malearn.version": str(version),
+            "malearn.promote": str(decision.promote).lower(),
+            "malearn.why": decision.why,
+        }
+    )
+    mlflow.log_text(decision.to_json(), "decision.json")
+
+
+def log_scores(
+    scores: Mapping[str, Scores], own: str, chosen_by: Scores | None = None
+) -> None:
+    """`own`'s scores under `newest/`, the others' under `baseline/`, in one call.
+
+    `chosen_by` are the scores on the slice that chose among the candidates.
+    """
+    import mlflow
+
+    metrics = {f"{NEWEST}/{k}": v for k, v in scores[own].as_dict().items()}
+    if chosen_by is not None:
+        metrics |= {f"{CHOOSING}/{k}": v for k, v in chosen_by.as_dict().items()}
+    for name, rival in scores.items():
+        if name != own:
+            key = "incumbent" if name.startswith("incumbent") else name
+            metrics[f"{BASELINE}/{key}_mae"] = rival.mae
+            metrics[f"{BASELINE}/{key}_order"] = rival.order
+    mlflow.log_metrics({k: v for k, v in metrics.items() if np.isfinite(v)})
+
+
+def log_figures(figures: Mapping[str, Figure]) -> None:
+    """Each figure as an image that the UI can lay beside those of other runs."""
+    import mlflow
+    from PIL import Image
+
+    for key, figure in figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        buffer.seek(0)
+        mlflow.log_image(Image.open(buffer), key=key, step=0)
+        mlflow.log_figure(figure, f"plots/{key}.png")
+
+
+def log_native(regressor: Regressor, rows: Matrix) -> str:
+    """The estimator in its library's own form, with what surrounds it; returns its model URI."""
+    import mlflow
+
+    common: dict[str, Any] = {
+        "name": "native",
+        "signature": _signature(len(rows.columns)),
+        "pip_requirements": _requirements(),
+        "metadata": {
+            "malearn": {
+                "family": regressor.family,
+                "columns": list(rows.columns),
+                "level_column": regressor.level_column,
+                "level_default": regressor.level_default,
+                "log_range": list(regressor.log_range),
+            }
+        },
+    }
+    if regressor.family == "xgboost":
+        info = mlflow.xgboost.log_model(regressor.estimator, model_format="ubj", **common)
+    else:
+        info = mlflow.sklearn.log_model(
+            regressor.estimator,
+            serialization_format="skops",  # no pickle, which runs what it is given
+            skops_trusted_types=["numpy.dtype"],
+            **common,
+        )
+    return str(info.model_uri)
+
+
+def log_onnx(model: bytes, rows: Matrix) -> str:
+    """The exported model, loadable with `mlflow.pyfunc`; returns its model URI."""
+    import mlflow
+    import onnx
+
+    info = mlflow.onnx.log_model(
+        onnx.load_model_from_string(model),
+        name="model",
+        signature=_signature(len(rows.columns)),
+        input_example=rows.inputs[-3:],
+        pip_requirements=_requirements(),
+        save_as_external_data=False,
+    )
+    return str(info.model_uri)
+
+
+def load_native(model_uri: str) -> Regressor:
+    """What `log_native` kept, as a `Regressor` again."""
+    import mlflow
+
+    kept: Any = (mlflow.models.get_model_info(model_uri).metadata or {})["malearn"]
+    if kept["family"] == "xgboost":
+        estimator = mlflow.xgboost.load_model(model_uri)
+    else:
+        estimator = mlflow.sklearn.load_model(model_uri)
+    low, high = kept["log_range"]
+    return Regressor(
+        kept["family"],
+        tuple(kept["columns"]),
+        estimator,
+        int(kept["level_column"]),
+        float(kept["level_default"]),
+        (float(low), float(high)),
+    )
+
+
+def _signature(width: int) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, width), INPUT)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1), OUTPUT)]),
+    )
+
+
+def _requirements() -> list[str]:
+    """The versions in use, named here because MLflow would take xgboost for two packages."""
+    from importlib.metadata import version
+
+    return [f"{package}=={version(package)}" for package in _PACKAGES]

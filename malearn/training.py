@@ -1,0 +1,262 @@
+"""One retraining of one tool type: candidates fitted, chosen, judged, logged, registered.
+
+Three slices in order of time keep it honest. Candidates are fitted on the
+oldest and one is chosen on the next; then each, fitted on both, is measured on
+the newest, and the chosen one judged there beside the incumbent and the
+baselines. What is registered is the chosen recipe fitted on all rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn import baselines, export, gate, history, plots, registry, regressor, tracking
+from malearn.errors import ArtifactRefused, RegistryError
+from malearn.families import FAMILIES
+from malearn.gate import Decision
+from malearn.matrix import Matrix
+from malearn.metrics import Scores, score
+from malearn.regressor import Regressor
+from malearn.stamp import Stamp
+from malearn.tool_types import ToolType, ToolTypes
+
+__all__ = ["Source", "Trained", "train"]
+
+#: Share of the rows, newest first, that judge; and of the rest, that choose.
+_JUDGING, _CHOOSING = 0.2, 0.2
+#: Executions per function that a model carries with it, for schedulers that saw none.
+_CARRIED = 32
+
+_log = logging.getLogger(__name__)
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The dataset a retraining reads: a Delta table's path and its version."""
+
+    table: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a retraining. Without a `version` nothing was registered; `why` says so."""
+
+    tool_type: str
+    rows: int
+    why: str
+    version: int | None = None
+    family: str | None = None
+    decision: Decision | None = None
+    scores: Mapping[str, Scores] | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    family: str
+    run_id: str
+    choosing: Scores
+    newest: Scores
+    seconds: Vector
+
+
+def train(
+    rows: Matrix,
+    tool_types: ToolTypes,
+    source: Source,
+    *,
+    families: Sequence[str] = tuple(FAMILIES),
+    trigger: str = "manual",
+    progress: Callable[[str], None] = lambda _: None,
+) -> Trained:
+    """Train `families` on `rows` and register the best as a version, with the gate's decision.
+
+    Nothing is promoted here. Needs `tracking.connect` first.
+    """
+    tool_type = rows.tool_type
+    older, newest = rows.split(_JUDGING) if len(rows) else (rows, rows)
+    oldest, choosing = older.split(_CHOOSING) if len(older) else (older, older)
+    able = [name for name in families if len(oldest) >= FAMILIES[name].fewest_rows]
+    if not able:
+        need = min(FAMILIES[name].fewest_rows for name in families)
+        return Trained(
+            tool_type.name,
+            len(rows),
+            f"{len(rows)} rows, of which {len(oldest)} may be fitted on: "
+            f"{need} are needed before a model can be chosen and judged",
+        )
+    rivals = _rivals(rows, tool_types, len(newest))
+    tags = {
+        "malearn.trigger": trigger,
+        "malearn.dataset_version": str(source.version),
+        "malearn.rows": str(len(rows)),
+    }
+    name = f"retrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    description = (
+        f"{len(able)} candidates on {len(rows)} {tool_type.name} executions (dataset version "
+        f"{source.version}): fitted on {len(oldest)}, chosen on {len(choosing)}, judged on the "
+        f"newest {len(newest)}."
+    )
+    with tracking.retraining(tool_type, name, tags, description) as run_id:
+        tracking.log_lineage(rows, source.table, source.version, "training")
+        candidates = []
+        for family in able:
+            progress(f"{tool_type.name}: {family}")
+            candidates.append(
+                _try(family, oldest, choosing, older, newest, rivals, {**tags}, source)
+            )
+        best = min(candidates, key=lambda c: c.choosing.mae)
+        scores = {name: score(newest.seconds, p) for name, p in rivals.items()}
+        scores[best.family] = best.newest
+        decision = gate.decide(best.family, scores)
+        progress(f"{tool_type.name}: {best.family} on all {len(rows)} rows")
+        version = _register(best, rows, newest, source, decision, tags)
+        tracking.log_outcome(scores, best.family, version, decision)
+        _log.info("%s version %d: %s", tool_type.registered_model, version, decision.why)
+    return Trained(
+        tool_type.name, len(rows), decision.why, version, best.family, decision, scores, run_id
+    )
+
+
+def _rivals(rows: Matrix, tool_types: ToolTypes, newest: int) -> dict[str, Vector]:
+    """What everybody who is no candidate predicts for the newest rows."""
+    rivals = {
+        name: predict(rows.executions, tool_types)[-newest:]
+        for name, predict in baselines.BASELINES.items()
+    }
+    incumbent = registry.by_alias(rows.tool_type, registry.PRODUCTION)
+    if incumbent is not None:
+        try:
+            model = registry.model_file(rows.tool_type, incumbent.number)
+            last = rows.rows(np.arange(len(rows) - newest, len(rows)))
+            rivals[f"incumbent v{incumbent.number}"] = export.seconds(model, last)
+        except (ArtifactRefused, RegistryError) as error:
+            # It cannot serve either: schedulers refuse the same file for the same reason.
+            _log.warning("The incumbent is left out of the comparison: %s", error)
+    return rivals
+
+
+def _try(
+    family: str,
+    oldest: Matrix,
+    choosing: Matrix,
+    older: Matrix,
+    newest: Matrix,
+    rivals: Mapping[str, Vector],
+    tags: Mapping[str, str],
+    source: Source,
+) -> _Candidate:
+    tool_type = newest.tool_type
+    with tracking.candidate(family, FAMILIES[family].parameters, tags) as run_id:
+        tracking.log_lineage(older, source.table, source.version, "training")
+        chosen_by = score(choosing.seconds, regressor.fit(family, oldest).seconds(choosing.inputs))
+        fitted = regressor.fit(family, older)
+        predicted = fitted.seconds(newest.inputs)
+        scores = {name: score(newest.seconds, p) for name, p in rivals.items()}
+        scores[family] = score(newest.seconds, predicted)
+        tracking.log_scores(scores, family, chosen_by)
+        start = np.array([e.start for e in newest.executions])
+        functions = [e.function for e in newest.executions]
+        title = f"{tool_type.name}, {family}"
+        tracking.log_figures(
+            {
+                "predicted_against_actual": plots.predicted_against_actual(
+                    newest.seconds, predicted, f"{title}: the newest {len(newest)} executions"
+                ),
+                "residuals_over_time": plots.residuals_over_time(
+                    start, newest.seconds, predicted, f"{title}: how far off, over time"
+                ),
+                "error_by_function": plots.error_by_function(
+                    functions, newest.seconds, predicted, f"{title}: error by function"
+                ),
+                "importance": plots.importance(
+                    fitted.importance, f"{title}: what the model looks at"
+                ),
+                "rivals": plots.rivals(
+                    {name: s.mae for name, s in scores.items()}, family, f"{title}: beside its rivals"
+                ),
+            }
+        )
+    return _Candidate(family, run_id, chosen_by, scores[family], predicted)
+
+
+def _register(
+    best: _Candidate,
+    rows: Matrix,
+    newest: Matrix,
+    source: Source,
+    decision: Decision,
+    tags: Mapping[str, str],
+) -> int:
+    tool_type = rows.tool_type
+    fitted = regressor.fit(best.family, rows)
+    model = export.to_onnx(fitted, _stamp(fitted, rows, newest, best, source))
+    with tracking.resume(best.run_id):
+        native = tracking.log_native(fitted, rows)
+        uri = tracking.log_onnx(model, rows)
+    number = registry.register(
+        tool_type,
+        uri,
+        best.run_id,
+        {**tags, "malearn.family": best.family, "malearn.native": native},
+    )
+    registry.decide(tool_type, number, decision, _summary(best, rows, source))
+    return number
+
+
+def _stamp(
+    fitted: Regressor, rows: Matrix, newest: Matrix, best: _Candidate, source: Source
+) -> Stamp:
+    clips = {}
+    for i, name in enumerate(rows.tool_type.feature_names):
+        known = rows.inputs[:, i][~np.isnan(rows.inputs[:, i])]
+        if len(known):
+            clips[name] = (float(known.min()), float(known.max()))
+    low, high = np.quantile(newest.seconds / best.seconds, [0.1, 0.9])
+    return Stamp(
+        tool_type=rows.tool_type.name,
+        family=best.family,
+        features=rows.tool_type.feature_names,
+        history=history.FEATURES,
+        run_id=best.run_id,
+        dataset_version=source.version,
+        trained_until=max(e.end for e in rows.executions),
+        rows=len(rows),
+        seconds_range=(math.exp(fitted.log_range[0]), math.exp(fitted.log_range[1])),
+        clips=clips,
+        calibration={"low": float(low), "high": float(high)},
+        recent=_recent(rows),
+    )
+
+
+def _recent(rows: Matrix) -> tuple[tuple[str, float, float, tuple[float | None, ...]], ...]:
+    """The last executions of each function, oldest first."""
+    kept: list[tuple[str, float, float, tuple[float | None, ...]]] = []
+    counts: dict[str, int] = {}
+    features = len(rows.tool_type.features)
+    for i in sorted(range(len(rows)), key=lambda i: -rows.executions[i].end):
+        e = rows.executions[i]
+        counts[e.function] = counts.get(e.function, 0) + 1
+        if counts[e.function] <= _CARRIED:
+            numbers = (float(v) for v in rows.inputs[i, :features])
+            known = tuple(None if math.isnan(v) else v for v in numbers)
+            kept.append((e.function, e.start, e.end, known))
+    return tuple(reversed(kept))
+
+
+def _summary(best: _Candidate, rows: Matrix, source: Source) -> str:
+    return (
+        f"{best.family} on {len(rows)} executions, dataset version {source.version}. On the newest "
+        f"{best.newest.n}, unseen by its twin: MAE {best.newest.mae:.3g} s, median error "
+        f"{best.newest.median_ape:.0%}, order {best.newest.order:.0%}."
+    )

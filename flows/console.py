@@ -1,0 +1,88 @@
+"""What a person sees while a command works: lines on stderr, never on stdout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.status import Status
+
+__all__ = ["Progress", "following", "progress"]
+
+_OURS = str(Path(__file__).parent)
+
+
+class Progress:
+    """A line per finished step, and a moving one for the step in progress."""
+
+    def __init__(self, console: Console, status: Status | None) -> None:
+        self._console, self._status = console, status
+
+    def step(self, text: str) -> None:
+        """What is being done now."""
+        if self._status is not None:
+            self._status.update(text)
+        else:
+            self._console.print(f"[dim]{text}[/]", highlight=False)
+
+    def done(self, text: str) -> None:
+        """What has been done."""
+        self._console.print(f"[green]✓[/] {text}", highlight=False)
+
+    def server(self, service: str, event: str, seconds: float) -> None:
+        """For `Platform(on_event=…)`."""
+        if event == "starting":
+            self.step(f"Starting {service} …")
+        elif event == "ready":
+            self.done(f"{service} is up [dim]({seconds:.0f} s)[/]")
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """Progress on stderr: animated on a terminal, plain lines elsewhere."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("…") as status:
+            yield Progress(console, status)
+    else:
+        yield Progress(console, None)
+
+
+@contextmanager
+def following(shown: Progress) -> Iterator[None]:
+    """Show what our flows log; what Prefect says of itself goes to its server alone.
+
+    Enter it once the server's address is in the environment, which Prefect
+    reads when it is imported, and leave it while the server is still up: the
+    last logs and events are sent on the way out.
+    """
+    import prefect.main  # configures logging, so that our handler comes after it
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogHandler
+
+    handler = _FlowLogs(shown)
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        APILogHandler().flush()
+        EventsWorker.drain_all(timeout=5)
+
+
+class _FlowLogs(logging.Handler):
+    """Passes on what our own flows log."""
+
+    def __init__(self, shown: Progress) -> None:
+        super().__init__(logging.INFO)
+        self._shown = shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.pathname.startswith(_OURS):
+            self._shown.step(record.getMessage())

@@ -1,0 +1,131 @@
+"""The flow that brings execution logs into the datasets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+import expectations
+from malearn import outliers, sources, tool_types
+from malearn.errors import InputError
+from malearn.home import Home
+from malearn.ingest import Ingest, IngestReport
+from malearn.records import Execution
+from malearn.tool_types import ToolType
+
+__all__ = ["ingest"]
+
+
+@flow(name="ingest", flow_run_name="ingest {files}", validate_parameters=False)
+def ingest(
+    files: Sequence[str] = (),
+    home: str | None = None,
+    tables: Mapping[str, str] | None = None,
+) -> IngestReport:
+    """Bring logs into the datasets below `home` and say what became of every record.
+
+    `files` are `task_exec_result.jsonl` logs, plain or gzipped; `tables` the
+    original's CSV files, each with its tool type. Without any of them Redis at
+    `$MALEARN_REDIS_URL` is read: the stream first, then `result:*`.
+    """
+    place = Home.find(home)
+    judge = _Judge()
+    ingestion = Ingest(place, tool_types.declared(), judge, outliers.fence)
+    report = IngestReport()
+    if files:
+        report += take_files(ingestion, [Path(file) for file in files])
+    for file, tool_type in (tables or {}).items():
+        report += take_table(ingestion, Path(file), tool_type)
+    if not files and not tables:
+        url = os.environ.get("MALEARN_REDIS_URL", "")
+        if not url:
+            raise InputError("MALEARN_REDIS_URL", "is not set, and no files were given")
+        report += drain_stream(ingestion, url)
+        report += scan_results(ingestion, url)
+    publish(judge, report, place)
+    return report
+
+
+@task(cache_policy=NO_CACHE)
+def take_files(ingestion: Ingest, files: Sequence[Path]) -> IngestReport:
+    """Import run logs; one that is no run log fails the flow and says which."""
+    report = IngestReport()
+    for batch in sources.jsonl(files):
+        report += ingestion.take(batch, ", ".join(file.name for file in files))
+        get_run_logger().info("%d records read, %d accepted", report.records, report.accepted)
+    return report
+
+
+@task(cache_policy=NO_CACHE)
+def take_table(ingestion: Ingest, file: Path, tool_type: str) -> IngestReport:
+    """Import one of the original's datasets, `task_id,timestamp,<features>,execution_time`."""
+    report = IngestReport()
+    for batch in sources.table(file, ingestion.tool_types[tool_type]):
+        report += ingestion.take(batch, file.name)
+        get_run_logger().info("%d rows read, %d accepted", report.records, report.accepted)
+    return report
+
+
+@task(retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
+def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
+    """Take what schedulers put into the stream, each entry exactly once."""
+    report = IngestReport()
+    with sources.Stream(url, ingestion.tool_types) as stream:
+        for part in ingestion.drain(stream):
+            report += part
+            get_run_logger().info("%d stream entries read", report.records)
+    return report
+
+
+@task(retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
+def scan_results(ingestion: Ingest, url: str) -> IngestReport:
+    """Take what lies in Redis as `result:*`, for schedulers that put nothing into the stream."""
+    report = IngestReport()
+    for batch in sources.scan(url, known=ingestion.known):
+        report += ingestion.take(batch, "redis")
+        get_run_logger().info("%d results read, %d accepted", report.records, report.accepted)
+    return report
+
+
+@task(cache_policy=NO_CACHE)
+def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
+    """The validation report: a page on disk, and the same as an artifact of this run."""
+    now = datetime.now(UTC)
+    versions = {n: t.version for n, t in report.tool_types.items() if t.version is not None}
+    refused = [why for t in report.tool_types.values() for why in t.refused]
+    folder = home.data / "_reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / f"validation-{now:%Y%m%dT%H%M%S}.html"
+    html = expectations.html_report(
+        judge.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
+    )
+    page.write_text(html, encoding="utf-8")
+    text = expectations.markdown_report(
+        judge.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
+    )
+    create_markdown_artifact(
+        f"{text}\n\nPage: `{page}`\n",
+        key="validation-report",
+        description="What became of the records, and which expectations failed",
+    )
+
+
+class _Judge:
+    """The validator, and what it found, for the report."""
+
+    def __init__(self) -> None:
+        self.batches: list[expectations.Validated] = []
+
+    def __call__(
+        self, tool_type: ToolType, executions: Sequence[Execution]
+    ) -> expectations.Validated:
+        validated = expectations.validate(tool_type, executions)
+        self.batches.append(validated)
+        return validated

@@ -1,0 +1,82 @@
+"""The flow of flows: ingest, then train and promote each tool type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.ingest import ingest
+from flows.promote import promote
+from flows.train import train
+from malearn import registry, tool_types
+from malearn.ingest import IngestReport
+from malearn.training import Trained
+
+__all__ = ["Lifecycle", "Outcome", "lifecycle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one tool type: its retraining, what serves now, and why."""
+
+    trained: Trained
+    production: int | None
+    family: str | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """What a whole turn of the lifecycle came to."""
+
+    ingested: IngestReport
+    outcomes: Mapping[str, Outcome]
+
+
+@flow(name="lifecycle", flow_run_name="lifecycle {trigger}", validate_parameters=False)
+def lifecycle(
+    files: Sequence[str] = (), home: str | None = None, trigger: str = "manual"
+) -> Lifecycle:
+    """Bring in what is new, retrain every tool type, promote what earns it.
+
+    `files` are run logs; without any, Redis is read.
+    """
+    ingested = ingest(files, home)
+    outcomes = {name: _renew(name, home, trigger) for name in tool_types.declared()}
+    done = Lifecycle(ingested, outcomes)
+    create_markdown_artifact(_summary(done), key="lifecycle", description="What serves now, and why")
+    return done
+
+
+def _renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
+    trained = train(tool_type, home, trigger=trigger)
+    why = trained.why
+    if trained.version is not None:
+        why = promote(tool_type, trained.version, home).why
+    serving = registry.by_alias(tool_types.declared()[tool_type], registry.PRODUCTION)
+    return Outcome(
+        trained,
+        serving.number if serving else None,
+        serving.family if serving else None,
+        why,
+    )
+
+
+def _summary(done: Lifecycle) -> str:
+    report = done.ingested
+    lines = [
+        f"{report.records} records in, {report.accepted} accepted.",
+        "",
+        "| tool type | accepted | quarantined | outliers | Production | why |",
+        "| --- | ---: | ---: | ---: | --- | --- |",
+    ]
+    for name, outcome in done.outcomes.items():
+        counts = report.tool_types.get(name)
+        numbers = (counts.accepted, counts.quarantined, counts.outliers) if counts else (0, 0, 0)
+        serving = f"v{outcome.production} {outcome.family}" if outcome.production else "–"
+        cells = " | ".join(str(n) for n in numbers)
+        lines.append(f"| {name} | {cells} | {serving} | {outcome.why} |")
+    return "\n".join(lines)

@@ -1,0 +1,38 @@
+"""The flow that lets a version serve, once it is proven."""
+
+from __future__ import annotations
+
+import os
+
+from prefect import flow
+from prefect.logging import get_run_logger
+
+from flows.train import load
+from malearn import promotion, tool_types, tracking
+from malearn.dataset import Dataset
+from malearn.home import Home
+from malearn.promotion import Promoted
+
+__all__ = ["promote"]
+
+
+@flow(name="promote", flow_run_name="promote {tool_type} v{version}", validate_parameters=False)
+def promote(
+    tool_type: str, version: int, home: str | None = None, by_hand: bool = False
+) -> Promoted:
+    """Prove the ONNX file of `version` on the dataset's rows and move the alias if it may serve.
+
+    `by_hand` overrules the gate, not the proof.
+    """
+    types = tool_types.declared()
+    tracking.connect(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    rows, _ = load(Dataset.of(Home.find(home), types[tool_type]))
+    promoted = promotion.promote(rows, version, by_hand=by_hand)
+    get_run_logger().info(
+        "%s version %d %s: %s",
+        tool_type,
+        version,
+        "serves now" if promoted.promoted else "does not serve",
+        promoted.why,
+    )
+    return promoted

@@ -1,0 +1,118 @@
+"""The main job: logs, lifecycle, predictor, report, on a platform that comes and goes with it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows import console
+from malearn import tool_types
+from malearn.dataset import Dataset
+from malearn.embedded import Platform
+from malearn.home import Home
+
+if TYPE_CHECKING:
+    from flows.lifecycle import Lifecycle
+
+__all__ = ["Answer", "Report", "run"]
+
+_CALLS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How the predictor answered for one tool type: the rung, and the median call in seconds."""
+
+    source: str
+    version: int | None
+    latency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the main job came to."""
+
+    lifecycle: Lifecycle
+    answers: Mapping[str, Answer]
+    home: Home
+
+    def as_json(self) -> dict[str, Any]:
+        """The form that `malearn run --json` prints."""
+        ingested = self.lifecycle.ingested
+        types = {}
+        for name, outcome in self.lifecycle.outcomes.items():
+            counts = ingested.tool_types.get(name)
+            production = {"version": outcome.production, "family": outcome.family}
+            types[name] = {
+                "accepted": counts.accepted if counts else 0,
+                "quarantined": counts.quarantined if counts else 0,
+                "outliers": counts.outliers if counts else 0,
+                "production": production if outcome.production else None,
+                "why": outcome.why,
+            }
+        return {
+            "records": ingested.records,
+            "rejected": dict(ingested.rejected),
+            "tool_types": types,
+        }
+
+
+def run(home: Home, files: Sequence[Path], shown: console.Progress) -> Report:
+    """Take `files`, or else what a small real workload on this machine leaves in Redis,
+    through the whole lifecycle below `home`, and ask a predictor for answers.
+    """
+    with Platform(home, redis=True, mlflow=True, prefect=True, on_event=shown.server) as platform:
+        if not files:
+            _work(platform.redis_url, shown)
+        with console.following(shown):
+            from flows.lifecycle import lifecycle
+
+            done = lifecycle([str(file) for file in files], str(home.root), trigger="malearn run")
+        shown.done("The lifecycle has run")
+        shown.step("Asking the predictor …")
+        answers = _ask(home, platform)
+        shown.step("Stopping the servers …")
+    return Report(done, answers, home)
+
+
+def _work(redis_url: str, shown: console.Progress) -> None:
+    from malearn import workload
+
+    def tell(finished: int, total: int) -> None:
+        if finished % 20 == 0 or finished == total:
+            shown.step(f"Executing a small real workload: {finished} of {total} tasks")
+
+    records = workload.execute(redis_url, progress=tell)
+    shown.done(f"Executed a small real workload: {records} records in Redis")
+
+
+def _ask(home: Home, platform: Platform) -> dict[str, Answer]:
+    """Ask for the newest execution of every tool type, as a scheduler would for a start node."""
+    from malearn import DAGTaskPredictor, matrix
+
+    answers = {}
+    with DAGTaskPredictor(
+        redis_url=platform.redis_url, tracking_uri=platform.tracking_uri, cache_dir=home.cache
+    ) as predictor:
+        predictor.wait_until_ready(30.0)
+        for name, tool_type in tool_types.declared().items():
+            dataset = Dataset.of(home, tool_type)
+            if dataset.version is None:
+                function, features = tool_type.functions[0], {}
+            else:
+                newest = dataset.read()[-1]
+                known = zip(tool_type.feature_names, matrix.known_before(newest), strict=True)
+                function = newest.function
+                features = {key: value for key, value in known if not math.isnan(value)}
+            times = []
+            for _ in range(_CALLS):
+                began = time.perf_counter()
+                answer = predictor.estimate(function, tool_type.resource, [], features=features)
+                times.append(time.perf_counter() - began)
+            answers[name] = Answer(answer.source, answer.model_version, statistics.median(times))
+    return answers

@@ -1,0 +1,1 @@
+"""Figures that say how fast and how good, each beside its target."""

@@ -1,0 +1,181 @@
+"""What finished tasks said of the tasks after them.
+
+The scheduler reports a task just before it asks about its successors, so what
+was reported is kept for a while and the question needs no round trip. Kept are
+numbers only, already checked, never the records.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import msgspec
+
+from malearn import records
+from malearn.records import Record
+from malearn.tool_types import ToolTypes
+from serving.columns import Columns
+from serving.recent import Recent
+
+__all__ = ["SILENT", "Memory", "Said"]
+
+_MOST_SUCCESSORS = 256  # a record naming more functions is no workflow
+_MOST_WORDS = 1024  # of a record that is longer than `_SHORT` bytes
+_SHORT = 8192
+_MOST_STATUSES = 1000
+_ORDINARY = 86_400.0  # seconds; whether a longer task is believed is for `records` to say
+_end = itemgetter(0)
+
+
+class Said(NamedTuple):
+    """What one task said: a map per successor and, beside them, numbers said to anyone.
+
+    `end` is when it ended, in seconds since the epoch.
+    """
+
+    end: float
+    words: Mapping[str, Any]
+
+
+#: Of a task that said nothing, or nothing that can be used.
+SILENT = Said(0.0, {})
+
+
+class _Heard(msgspec.Struct, gc=False):
+    """As much of a record as a successor needs, where it holds numbers and nothing odd."""
+
+    start_time: float = math.nan
+    end_time: float = math.nan
+    status: str | None = None
+    succ_task_feat: dict[str, dict[str, float | None] | float | None] | None = None
+
+
+_decode = msgspec.json.Decoder(_Heard).decode
+
+
+class Memory:
+    """The last few thousand tasks' words on their successors; shared by threads.
+
+    Agrees with `records.serve_view` on every set of predecessors.
+    """
+
+    def __init__(self, tool_types: ToolTypes, size: int) -> None:
+        self._said: Recent[str, Said] = Recent(size)
+        self._fine: dict[str | None, bool] = {}
+        self.declare(tool_types)
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    def declare(self, tool_types: ToolTypes) -> None:
+        """Take in another declaration; what was said under the old one is forgotten."""
+        self._tool_types = tool_types
+        self.columns = {name: Columns(tool_type) for name, tool_type in tool_types.items()}
+        self._names = frozenset(n for t in tool_types.values() for n in t.feature_names)
+        self._said.clear()
+
+    def forget(self) -> None:
+        """Forget what was said."""
+        self._said.clear()
+
+    def remember(self, record: Record) -> None:
+        """Keep what `record` says of its successors: numbers of declared features only."""
+        said = self._believed(record) if record.successors else Said(record.end, {})
+        self._said.put(record.task_id, said)
+
+    def silence(self, task_id: str) -> None:
+        """Keep that this task says nothing, so that nobody asks Redis again."""
+        self._said.put(task_id, SILENT)
+
+    def hear(self, task_id: str, raw: memoryview) -> None:
+        """Keep what a raw record says; the same as `records.read` and `remember`, but quick."""
+        try:
+            heard = _decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._hear_slowly(task_id, raw)
+            return
+        words = heard.succ_task_feat or {}
+        status, end = heard.status, heard.end_time
+        if (
+            0.0 < end - heard.start_time < _ORDINARY
+            and (self._fine.get(status) or self._is_fine(status))
+            and (len(raw) < _SHORT or _size(words) < _MOST_WORDS)
+        ):
+            self._said.put(task_id, Said(end, words))
+        else:
+            self._hear_slowly(task_id, raw)
+
+    def recall(
+        self, function: str, columns: Columns, predecessors: Iterable[str]
+    ) -> tuple[dict[str, float], list[str]]:
+        """What `predecessors` said of `function`, and those of whom nothing is known.
+
+        Of two that say the same thing the one that ended last wins.
+        """
+        heard: list[tuple[float, Mapping[str, Any]]] = []
+        unknown: list[str] = []
+        recall = self._said.get
+        for task_id in predecessors:
+            said = recall(task_id)
+            if said is None:
+                unknown.append(task_id)
+                continue
+            end, words = said
+            if not words:
+                continue
+            mine = words.get(function)
+            if not isinstance(mine, dict):
+                mine = {n: words[n] for n in columns.names if n in words}
+            if mine:
+                heard.append((end, mine))
+        if not heard:
+            return {}, unknown
+        if len(heard) > 1:
+            heard.sort(key=_end)
+            together: dict[str, Any] = {}
+            for _, mine in heard:
+                together |= mine
+            return columns.believed(together), unknown
+        return columns.believed(heard[0][1]), unknown
+
+    def _hear_slowly(self, task_id: str, raw: memoryview) -> None:
+        record = records.read(task_id, bytes(raw))
+        if isinstance(record, Record):
+            self.remember(record)
+        else:
+            self.silence(task_id)
+
+    def _is_fine(self, status: str | None) -> bool:
+        """Whether a record of that status teaches; `records` knows, and is asked once."""
+        fine = self._fine.get(status)
+        if fine is None:
+            probe = {"start_time": 0.0, "end_time": 1.0, "status": status}
+            fine = isinstance(records.read("", probe, ""), Record)
+            if len(self._fine) < _MOST_STATUSES:
+                self._fine[status] = fine
+        return fine
+
+    def _believed(self, record: Record) -> Said:
+        if len(record.successors) > _MOST_SUCCESSORS:
+            return SILENT
+        words: dict[str, Any] = {}
+        for function, features in record.successors.items():
+            if not function:
+                numbers = (int, float)
+                words |= {
+                    n: value if isinstance(value := features[n], numbers) else None
+                    for n in self._names
+                    if n in features
+                }
+        for function, features in record.successors.items():
+            if function and (tool_type := self._tool_types.of(function)) is not None:
+                words[function] = self.columns[tool_type.name].believed(features)
+        return Said(record.end, words)
+
+
+def _size(words: Mapping[str, Any]) -> int:
+    """How many numbers there are."""
+    return sum(len(word) if isinstance(word, dict) else 1 for word in words.values())

@@ -1,0 +1,143 @@
+"""One loaded model: an ONNX session and what the file says of itself.
+
+Loading is parse, check, act: nothing is run before the stamp fits the tool
+type, and nothing is served before a probe was answered sensibly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from malearn.errors import ArtifactRefused
+from malearn.stamp import INPUT, OUTPUT, Stamp
+from malearn.tool_types import ToolType
+from serving.interval import Interval, interval
+
+__all__ = ["LARGEST", "Model", "load"]
+
+#: Bytes; no honest model of ours comes near it.
+LARGEST = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What answers for one tool type. Shared by threads; never changed, only replaced.
+
+    `columns` says which of the declared features the model wants, in its order;
+    None where that is all of them as declared. `loaded_at` is seconds since the
+    epoch.
+    """
+
+    tool_type: str
+    version: int
+    stamp: Stamp
+    session: Any
+    columns: tuple[int, ...] | None
+    interval: Interval
+    loaded_at: float
+
+    def row(self, values: Sequence[float], snapshot: Sequence[float]) -> tuple[float, ...]:
+        """One row of the matrix, from numbers in declared order and a history snapshot."""
+        if self.columns is None:
+            return (*values, *snapshot)
+        return (*(values[column] for column in self.columns), *snapshot)
+
+    def seconds(self, row: Sequence[float]) -> float:
+        """The answer to one row; NaN when the model answers nonsense."""
+        inputs = np.array((row,), dtype=np.float32)
+        answer = self.session.run(_OUTPUTS, {INPUT: inputs})[0].item()
+        return answer if 0.0 < answer < math.inf else math.nan
+
+    def many(self, rows: Sequence[Sequence[float]]) -> list[float]:
+        """The answers to `rows`, in one call."""
+        flat = chain.from_iterable(rows)
+        size = len(rows) * self.stamp.width
+        inputs = np.fromiter(flat, np.float32, size).reshape(len(rows), -1)
+        answers: list[float] = self.session.run(_OUTPUTS, {INPUT: inputs})[0].ravel().tolist()
+        return answers
+
+
+_OUTPUTS = [OUTPUT]
+
+
+def load(artifact: bytes, tool_type: ToolType, version: int) -> Model:
+    """A model from the bytes of an ONNX file.
+
+    Raises `ArtifactRefused`, naming tool type, version and every reason found.
+    """
+    name = f"{tool_type.registered_model} version {version}"
+    if len(artifact) > LARGEST:
+        raise ArtifactRefused(name, [f"it is larger than {LARGEST // 2**20} MiB"])
+    session = _session(artifact, name)
+    stamp = Stamp.parse(session.get_modelmeta().custom_metadata_map, name)
+    stamp.check(tool_type, name)
+    if reasons := [*_signature_problems(session, stamp), *_probe_problems(session, stamp)]:
+        raise ArtifactRefused(name, reasons)
+    declared = tool_type.feature_names
+    columns = tuple(declared.index(feature) for feature in stamp.features)
+    return Model(
+        tool_type.name,
+        version,
+        stamp,
+        session,
+        None if columns == tuple(range(len(declared))) else columns,
+        interval("model", stamp.calibration),
+        time.time(),
+    )
+
+
+def _session(artifact: bytes, name: str) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(
+            artifact, sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's errors have no common base
+        problem = f"onnxruntime cannot load it ({type(error).__name__})"
+        raise ArtifactRefused(name, [problem]) from error
+
+
+def _signature_problems(session: Any, stamp: Stamp) -> list[str]:
+    """Why the graph is not `inputs` float32 (N, width) → `seconds` float32 (N, 1)."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if [(i.name, i.type) for i in inputs] != [(INPUT, "tensor(float)")]:
+        return [f"its input is not one float tensor named '{INPUT}'"]
+    if OUTPUT not in [o.name for o in outputs]:
+        return [f"it has no output named '{OUTPUT}'"]
+    shape = inputs[0].shape
+    if len(shape) != 2 or shape[1] != stamp.width or isinstance(shape[0], int):
+        return [f"its input has shape {shape}, not (any, {stamp.width})"]
+    return []
+
+
+def _probe_problems(session: Any, stamp: Stamp) -> list[str]:
+    """Why the answers to unknown, lowest and highest inputs are not times."""
+    if session.get_inputs()[0].shape[-1] != stamp.width:
+        return []
+    try:
+        answers = session.run([OUTPUT], {INPUT: _probe(stamp)})[0]
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
+        return [f"it fails on a probe ({type(error).__name__})"]
+    if getattr(answers, "size", 0) != 3 or not np.all(np.isfinite(answers) & (answers > 0)):
+        return ["it answers a probe with something that is no time"]
+    return []
+
+
+def _probe(stamp: Stamp) -> npt.NDArray[np.float32]:
+    rows = np.full((3, stamp.width), np.nan, dtype=np.float32)
+    for column, feature in enumerate((*stamp.features, *stamp.history)):
+        rows[1, column], rows[2, column] = stamp.clips.get(feature, (math.nan, math.nan))
+    return rows

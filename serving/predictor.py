@@ -1,0 +1,544 @@
+"""`DAGTaskPredictor`: what a scheduler calls, on its own thread, with its lock held.
+
+Every call returns a finite positive number of seconds within its budget,
+whatever Redis, MLflow or the disk do. A call computes and, at most, makes one
+round trip; everything else happens on two background threads.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from malearn import records
+from malearn.history import Observation
+from malearn.prediction import Prediction, Source
+from malearn.records import Record, Rejected
+from malearn.tool_types import ToolTypes, declared, heuristic_seconds
+from serving import wire
+from serving.cache import ModelCache, default_directory
+from serving.collector import Collector
+from serving.columns import Columns
+from serving.courier import Courier
+from serving.function_names import FunctionNames
+from serving.interval import interval
+from serving.link import Garbled, Refused, connector
+from serving.memory import Memory
+from serving.model import Model
+from serving.models import Models
+from serving.recent import Recent
+from serving.registry import Registry
+from serving.shared_history import SharedHistory
+from serving.stats import BUCKETS, ModelStats, Stats, Tally
+from serving.wire import Predicted, Report
+
+__all__ = ["DAGTaskPredictor"]
+
+_log = logging.getLogger("malearn.serving")
+
+_NOTHING: tuple[float, ...] = ()
+_REMEMBERED = 4096  # tasks, by their words on their successors
+_INTERVALS = {
+    source: interval(source) for source in ("function_history", "tool_history", "heuristic")
+}
+
+
+class _Question(NamedTuple):
+    """One task to tell the time of. `trouble` says why Redis could not be asked."""
+
+    function: str
+    resource: str | None
+    columns: Columns | None
+    values: tuple[float, ...]
+    known: bool
+    task_id: str
+    trouble: str
+
+
+class DAGTaskPredictor:
+    """Seconds that tasks of a DAG will take, before they run.
+
+    `redis_url` is where the scheduler keeps its records (`$MALEARN_REDIS_URL`),
+    `tracking_uri` an MLflow server (`$MLFLOW_TRACKING_URI`), `alias` the name of
+    the version to serve. `budget` bounds every call, `refresh_interval` is how
+    often the alias is looked up, both in seconds. `cache_dir` holds the last
+    good models. Building one reads that cache and touches no network.
+
+    Safe to share between threads; after a fork the child goes on by itself.
+    """
+
+    def __init__(
+        self,
+        redis_url: str | None = None,
+        tracking_uri: str | None = None,
+        alias: str = "Production",
+        *,
+        budget: float = 0.05,
+        refresh_interval: float = 10.0,
+        cache_dir: str | os.PathLike[str] | None = None,
+        tool_types: ToolTypes | None = None,
+    ) -> None:
+        self._tool_types = declared() if tool_types is None else tool_types
+        self._budget, self._refresh_interval = budget, refresh_interval
+        self._memory = Memory(self._tool_types, _REMEMBERED)
+        self._history = SharedHistory()
+        self._predicted: Recent[str, Predicted] = Recent(_REMEMBERED)
+        self._tally = Tally()
+        self._collector = Collector()
+        url = redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
+        self._courier = Courier(
+            connector(url, timeout=1.0),
+            self._collector,
+            deliver=self._deliver,
+            observe=self._observe_others,
+            restore=self._restore,
+        )
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        directory = Path(cache_dir) if cache_dir is not None else default_directory()
+        self._cache = ModelCache(directory, uri, alias) if uri else None
+        self._models = Models(
+            lambda: self._tool_types, Registry(uri, alias) if uri else None, self._cache, self._warm
+        )
+        self.func_name_to_tool_type = FunctionNames(lambda: self._tool_types, self._declare)
+        self._refreshed = threading.Event()
+        self._stop = threading.Event()
+        self._start_lock = threading.Lock()
+        self._closed = False
+        self._models.load_cached()
+        _alive.add(self)
+        self._start()
+
+    def predict(
+        self, succ_func_name: str, succ_task_type: str | None, pred_task_ids: Sequence[str]
+    ) -> float:
+        """Seconds that `succ_func_name` will take after `pred_task_ids`, finite and positive."""
+        return self.estimate(succ_func_name, succ_task_type, pred_task_ids).seconds
+
+    def estimate(
+        self,
+        succ_func_name: str,
+        succ_task_type: str | None,
+        pred_task_ids: Sequence[str] = (),
+        features: Mapping[str, object] | None = None,
+        *,
+        task_id: str | None = None,
+    ) -> Prediction:
+        """As `predict`, with an interval, and where the answer comes from.
+
+        `succ_task_type` is what the task runs on: gpu, cpu or io. `features` are
+        what is known beyond the predecessors' words, as for a start node;
+        `task_id` names the task where there are no predecessors to tell its run.
+        """
+        started = perf_counter()
+        try:
+            self._ensure_running()
+            (question,) = self._questions(
+                ((succ_func_name, succ_task_type, pred_task_ids),), started, features, task_id
+            )
+            prediction, reason = self._answer(question)
+        except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
+            self._blame("estimate")
+            prediction, reason = _guess(succ_task_type), "internal_error"
+        self._tally.answered(prediction.source, reason, perf_counter() - started)
+        return prediction
+
+    def estimate_many(
+        self, tasks: Iterable[tuple[str, str | None, Sequence[str]]]
+    ) -> list[Prediction]:
+        """One `Prediction` for each `(function, task type, predecessors' ids)`, in order.
+
+        All together cost one round trip, and one model call per tool type.
+        """
+        started = perf_counter()
+        tasks = list(tasks)
+        try:
+            self._ensure_running()
+            answers = self._answers(self._questions(tasks, started))
+        except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
+            self._blame("estimate_many")
+            answers = [
+                (_guess(task[1] if len(task) > 1 else None), "internal_error") for task in tasks
+            ]
+        predictions = [prediction for prediction, _ in answers]
+        self._tally.answered_many(
+            Counter([prediction.source for prediction in predictions]),
+            Counter([reason for _, reason in answers if reason]),
+            perf_counter() - started,
+        )
+        return predictions
+
+    def collect_data_for_task(
+        self,
+        task_id: str,
+        func_name: str | None = None,
+        record_json: str | bytes | Mapping[str, object] | None = None,
+    ) -> None:
+        """Report a finished task; returns at once.
+
+        `record_json` is the value of `result:<task_id>`; without it Redis is read
+        in the background.
+        """
+        try:
+            self._ensure_running()
+            if record_json is None:
+                self._courier.ask(task_id, func_name)
+            else:
+                self._take(records.read(task_id, record_json, func_name))
+        except Exception:  # noqa: BLE001 - a scheduler must never fail for reporting a task
+            self._blame("collect_data_for_task")
+
+    def refresh(self) -> bool:
+        """Follow the registry now, on this thread; False when it gave no answer."""
+        followed = self._models.refresh()
+        self._refreshed.set()
+        return followed
+
+    def wait_until_ready(self, timeout: float = 10.0) -> bool:
+        """Wait until registry and Redis were asked once; False when that took too long.
+
+        `timeout` is in seconds. Nobody needs to call this: without, the first
+        predictions come from the cache, or from a lower rung.
+        """
+        until = perf_counter() + timeout
+        done = self._refreshed.wait(timeout)
+        return self._courier.restored.wait(max(0.0, until - perf_counter())) and done
+
+    def stats(self) -> Stats:
+        """Counters since this predictor was built, and what it serves now."""
+        tally, models, now = self._tally, self._models, time.time()
+        return Stats(
+            calls=tally.calls,
+            sources=dict(tally.sources),
+            reasons=dict(tally.reasons),
+            latency=dict(zip((*BUCKETS, math.inf), tally.latency, strict=True)),
+            latency_sum=tally.latency_sum,
+            models={
+                name: ModelStats(model.version, model.stamp.family, now - model.loaded_at)
+                for name, model in models.current.items()
+            },
+            refused=models.refused,
+            swaps=models.swaps,
+            refresh_failures=models.failures,
+            refresh_age=None if models.refreshed_at is None else now - models.refreshed_at,
+            collected=tally.collected,
+            rejected=dict(tally.rejected),
+            queued=len(self._collector) + len(self._courier),
+            sent=self._collector.sent,
+            dropped=self._collector.dropped,
+            lost=self._courier.lost,
+            remembered=len(self._memory),
+            redis_up=self._courier.breaker.closed,
+            redis_outages=self._courier.breaker.opened,
+            cache_failures=self._cache.failures if self._cache else 0,
+            internal_errors=tally.errors,
+        )
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Send what was collected, for `timeout` seconds at most, and stop. Safe to repeat.
+
+        A closed predictor still answers, from what it knows.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        _alive.discard(self)
+        self._stop.set()
+        self._courier.close(timeout)
+        if (lost := self._collector.dropped) > 0:
+            _log.warning("%d finished tasks could not be sent to Redis", lost)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # What one call does.
+
+    def _questions(
+        self,
+        tasks: Sequence[tuple[str, str | None, Sequence[str]]],
+        started: float,
+        features: Mapping[str, object] | None = None,
+        task_id: str | None = None,
+    ) -> list[_Question]:
+        """Tasks with all that their predecessors said, after one round trip at most."""
+        memory, of = self._memory, self._tool_types.of
+        heard = []
+        unknown: dict[str, None] = {}
+        tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
+        for function, _, predecessors in tasks:
+            tool_type = of(function)
+            columns = memory.columns[tool_type.name] if tool_type is not None else None
+            said: dict[str, float] = {}
+            silent: list[str] = []
+            if columns is not None and predecessors:
+                said, silent = memory.recall(function, columns, predecessors)
+                unknown.update(dict.fromkeys(silent))
+            heard.append((columns, said, silent))
+        trouble = self._fetch(list(unknown), started) if unknown else ""
+        questions = []
+        for (function, resource, predecessors), (columns, said, silent) in zip(
+            tasks, heard, strict=True
+        ):
+            if silent and columns is not None and not trouble:
+                said, _ = memory.recall(function, columns, predecessors)
+            if features and columns is not None:
+                said = said | columns.believed(features)
+            identity = task_id or (
+                f"{predecessors[0][: records.RUN_ID_LENGTH]}-{function}" if predecessors else ""
+            )
+            questions.append(
+                _Question(
+                    function,
+                    resource,
+                    columns,
+                    _NOTHING if columns is None else columns.values(said),
+                    bool(said),
+                    identity,
+                    trouble if silent else "",
+                )
+            )
+        return questions
+
+    def _fetch(self, task_ids: list[str], started: float) -> str:
+        """Bring records into memory; what was the trouble, if that did not go well."""
+        courier = self._courier
+        breaker = courier.breaker
+        if not breaker.closed:
+            return "redis_down"
+        # What is left of the budget after this pays for the answer itself.
+        deadline = started + self._budget * 0.9
+        link = courier.links.take(deadline)
+        if link is None:
+            breaker.fail()
+            return "redis_busy"
+        try:
+            raws = link.mget([f"result:{task_id}" for task_id in task_ids], deadline)
+            for task_id, raw in zip(task_ids, raws, strict=True):
+                if raw is not None:
+                    self._memory.hear(task_id, raw)
+                    if perf_counter() > deadline:
+                        break
+        except (OSError, Garbled, Refused) as error:
+            courier.links.drop(link)
+            breaker.fail()
+            courier.nudge()
+            return "redis_slow" if isinstance(error, TimeoutError) else "redis_failed"
+        except BaseException:
+            courier.links.drop(link)
+            raise
+        courier.links.give(link)
+        breaker.succeed()
+        return "out_of_time" if perf_counter() > deadline else ""
+
+    def _answer(self, question: _Question) -> tuple[Prediction, str]:
+        """The best rung's answer, and why no better one gave it."""
+        model, reason = self._model_for(question)
+        if model is None:
+            return self._lower(question, reason)
+        snapshot = self._history.snapshot(
+            question.function, model.tool_type, time.time(), question.values
+        )
+        seconds = model.seconds(model.row(question.values, snapshot))
+        if not seconds > 0.0:
+            return self._lower(question, "model_nonsense")
+        return self._from_model(question, model, seconds), ""
+
+    def _answers(self, questions: list[_Question]) -> list[tuple[Prediction, str]]:
+        answers: list[tuple[Prediction, str] | None] = [None] * len(questions)
+        groups: dict[str, tuple[Model, list[int]]] = {}
+        for number, question in enumerate(questions):
+            model, reason = self._model_for(question)
+            if model is None:
+                answers[number] = self._lower(question, reason)
+            else:
+                groups.setdefault(model.tool_type, (model, []))[1].append(number)
+        at = time.time()
+        for model, numbers in groups.values():
+            asked = [questions[number] for number in numbers]
+            snapshots = self._history.snapshots(
+                model.tool_type, at, [(question.function, question.values) for question in asked]
+            )
+            rows = [model.row(q.values, s) for q, s in zip(asked, snapshots, strict=True)]
+            for number, question, seconds in zip(numbers, asked, model.many(rows), strict=True):
+                answers[number] = (
+                    (self._from_model(question, model, seconds), "")
+                    if 0.0 < seconds < math.inf
+                    else self._lower(question, "model_nonsense")
+                )
+        return [answer for answer in answers if answer is not None]
+
+    def _model_for(self, question: _Question) -> tuple[Model | None, str]:
+        """The model that should answer, or why none should."""
+        if question.columns is None:
+            return None, "unmapped_function"
+        model = self._models.current.get(question.columns.tool_type.name)
+        if model is None:
+            return None, "no_model"
+        if question.trouble and not question.known:
+            # A model that was never shown such ignorance is a worse guess than the last times.
+            return None, question.trouble
+        return model, ""
+
+    def _from_model(self, question: _Question, model: Model, seconds: float) -> Prediction:
+        low, high, confidence = model.interval
+        if question.task_id:
+            predicted = Predicted(question.values, seconds, model.version)
+            self._predicted.put(question.task_id, predicted)
+        return Prediction(
+            seconds, seconds * low, seconds * high, "model", model.version, confidence
+        )
+
+    def _lower(self, question: _Question, reason: str) -> tuple[Prediction, str]:
+        """What the rungs below the model say."""
+        source: Source = "function_history"
+        seconds = self._history.function_seconds(question.function)
+        if seconds is None and question.columns is not None:
+            source = "tool_history"
+            seconds = self._history.tool_seconds(question.columns.tool_type.name)
+        if seconds is None or not 0.0 < seconds < math.inf:
+            source = "heuristic"
+            seconds = heuristic_seconds(question.resource)
+        low, high, confidence = _INTERVALS[source]
+        if question.task_id:
+            self._predicted.put(question.task_id, Predicted(question.values, seconds, None))
+        return Prediction(seconds, seconds * low, seconds * high, source, None, confidence), reason
+
+    # What becomes of a finished task.
+
+    def _take(self, record: Record | Rejected) -> None:
+        task_id = record.task_id
+        if isinstance(record, Rejected):
+            self._memory.silence(task_id)
+            self._tally.took(record.reason.value)
+            self._collector.put(Report(record))
+            return
+        self._memory.remember(record)
+        tool_type = self._tool_types.of(record.function)
+        predicted = self._predicted.pop(task_id)
+        name = tool_type.name if tool_type is not None else ""
+        values = predicted.values if predicted is not None else _NOTHING
+        if tool_type is not None and not any(value == value for value in values):
+            # As in training: what it says of itself stands in for what nobody said before.
+            columns = self._memory.columns[tool_type.name]
+            values = columns.values(columns.believed(record.features))
+        self._history.observe(
+            task_id, Observation(record.function, name, record.start, record.end, values)
+        )
+        self._tally.took()
+        self._collector.put(Report(record, tool_type, predicted, values))
+
+    def _deliver(self, task_id: str, function: str | None, raw: bytes) -> None:
+        self._take(records.read(task_id, raw, function))
+
+    def _observe_others(self, entries: list[bytes]) -> None:
+        for raw in entries:
+            found = wire.observation(raw, self._tool_types)
+            if found is not None:
+                self._history.observe(*found)
+        self._history.trim()
+
+    def _restore(self, memos: dict[str, list[bytes]]) -> None:
+        found = (
+            wire.observation(raw, self._tool_types, function)
+            for function, raws in memos.items()
+            for raw in raws
+        )
+        self._history.restore([observation for _, observation in filter(None, found)])
+
+    def _warm(self, model: Model) -> None:
+        """Start from the model's own recent observations where nothing else is known."""
+        tool_type = self._tool_types.get(model.tool_type)
+        if tool_type is None or self._history.knows(model.tool_type):
+            return
+        rows = wire.recent(model.stamp.recent, model.stamp.features, tool_type)
+        self._history.restore(rows)
+
+    # Housekeeping.
+
+    def _declare(self, tool_types: ToolTypes) -> None:
+        self._tool_types = tool_types
+        self._memory.declare(tool_types)
+
+    def _ensure_running(self) -> None:
+        if not self._courier.running and not self._closed:
+            self._start()
+
+    def _start(self) -> None:
+        with self._start_lock:
+            if self._courier.running or self._closed:
+                return
+            self._courier.start()
+            threading.Thread(target=self._follow, name="malearn-registry", daemon=True).start()
+
+    def _follow(self) -> None:
+        stop = self._stop
+        while not stop.is_set():
+            try:
+                self.refresh()
+            except Exception:  # noqa: BLE001 - the thread must live on
+                self._blame("refresh")
+            stop.wait(self._refresh_interval)
+
+    def _blame(self, where: str) -> None:
+        """Our own failure: counted, and shown once."""
+        if self._tally.failed() == 1:
+            _log.exception("malearn failed in %s and went on", where)
+
+    def _after_fork(self) -> None:
+        self._start_lock = threading.Lock()
+        self._stop = threading.Event()
+        self._refreshed = threading.Event()
+        self._tally.renew_locks()
+        self._history.renew_locks()
+        self._models.renew_locks()
+        self._courier.abandon()
+
+
+def _ids(predecessors: Sequence[str] | None) -> Sequence[str]:
+    """Predecessors as a sequence, however they were given."""
+    if isinstance(predecessors, list | tuple):
+        return predecessors
+    if isinstance(predecessors, str):
+        return (predecessors,)
+    return list(predecessors or ())
+
+
+def _guess(resource: object) -> Prediction:
+    seconds = heuristic_seconds(str(resource))
+    low, high, confidence = _INTERVALS["heuristic"]
+    return Prediction(seconds, seconds * low, seconds * high, "heuristic", None, confidence)
+
+
+_alive: weakref.WeakSet[DAGTaskPredictor] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for predictor in list(_alive):
+        predictor._after_fork()
+
+
+def _at_exit() -> None:
+    for predictor in list(_alive):
+        predictor.close(timeout=1.0)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,104 @@
+"""A predictor's statistics as Prometheus reads them.
+
+`expose(predictor.stats, port)` needs the package `prometheus-client`, which a scheduler
+that wants an endpoint installs; nothing else here does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from serving.stats import Stats
+
+__all__ = ["StatsCollector", "expose"]
+
+
+class StatsCollector:
+    """Reads `stats` whenever Prometheus asks; for a registry of `prometheus-client`."""
+
+    def __init__(self, stats: Callable[[], Stats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+
+        stats = self._stats()
+        yield _by("malearn_predictions", "Answers by rung.", "source", stats.sources)
+        yield _by("malearn_fallbacks", "Why a lower rung answered.", "reason", stats.reasons)
+        yield _by("malearn_rejected", "Records that do not teach.", "reason", stats.rejected)
+        for name, help_text, value in _COUNTERS:
+            yield _one(f"malearn_{name}", help_text, getattr(stats, value))
+        seconds = HistogramMetricFamily("malearn_call_seconds", "Duration of a call.")
+        seconds.add_metric([], _cumulative(stats.latency), stats.latency_sum)
+        yield seconds
+        version = GaugeMetricFamily(
+            "malearn_model_version", "Version served.", labels=["tool_type"]
+        )
+        age = GaugeMetricFamily(
+            "malearn_model_age_seconds", "Time since it was loaded.", labels=["tool_type"]
+        )
+        for tool_type, model in stats.models.items():
+            version.add_metric([tool_type], model.version)
+            age.add_metric([tool_type], model.age)
+        yield version
+        yield age
+        yield GaugeMetricFamily("malearn_queue", "Tasks waiting to be sent.", stats.queued)
+        yield GaugeMetricFamily("malearn_redis_up", "Whether Redis answers.", stats.redis_up)
+
+
+_COUNTERS = (
+    ("collected", "Finished tasks reported.", "collected"),
+    ("sent", "Finished tasks sent to the stream.", "sent"),
+    ("dropped", "Finished tasks that found no room.", "dropped"),
+    ("lost", "Records that were gone before they were read.", "lost"),
+    ("redis_outages", "Times that Redis stopped answering.", "redis_outages"),
+    ("model_swaps", "Models replaced while serving.", "swaps"),
+    ("cache_failures", "Models that could not be cached.", "cache_failures"),
+    ("internal_errors", "Failures of malearn itself.", "internal_errors"),
+)
+
+
+def expose(stats: Callable[[], Stats], port: int, address: str = "127.0.0.1") -> Callable[[], None]:
+    """Serve `http://address:port/metrics`; returns what stops it.
+
+    `stats` is a predictor's method. Raises ImportError, saying what to install,
+    without `prometheus-client`.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, start_http_server
+    except ImportError as error:
+        raise ImportError("A metrics endpoint needs: pip install prometheus-client") from error
+    registry = CollectorRegistry()
+    registry.register(StatsCollector(stats))
+    server, thread = start_http_server(port, address, registry)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop
+
+
+def _one(name: str, help_text: str, value: float) -> Any:
+    from prometheus_client.core import CounterMetricFamily
+
+    return CounterMetricFamily(name, help_text, value)
+
+
+def _by(name: str, help_text: str, label: str, counts: Mapping[str, int]) -> Any:
+    from prometheus_client.core import CounterMetricFamily
+
+    family = CounterMetricFamily(name, help_text, labels=[label])
+    for key, count in counts.items():
+        family.add_metric([key], count)
+    return family
+
+
+def _cumulative(latency: Mapping[float, int]) -> list[tuple[str, int]]:
+    total, buckets = 0, []
+    for bound, count in latency.items():
+        total += count
+        buckets.append(("+Inf" if bound == float("inf") else str(bound), total))
+    return buckets

@@ -1,0 +1,53 @@
+"""A dictionary that forgets: bounded, without a lock.
+
+Two generations instead of a linked list: when the young one is full it becomes
+the old one, and what was old is gone. Every step is one dictionary operation,
+so threads may share it; the worst a race costs is a forgotten entry.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+__all__ = ["Recent"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """Keeps at least the last `size` entries put, at most twice as many.
+
+    >>> seen = Recent(2)
+    >>> for number in range(5): seen.put(number, str(number))
+    >>> seen.get(4), seen.get(3), seen.get(0)
+    ('4', '3', None)
+    """
+
+    __slots__ = ("_old", "_size", "_young")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._young: dict[K, V] = {}
+        self._old: dict[K, V] = {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
+
+    def get(self, key: K) -> V | None:
+        value = self._young.get(key)
+        return value if value is not None else self._old.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        young = self._young
+        if len(young) >= self._size:
+            self._old, self._young = young, {}
+            young = self._young
+        young[key] = value
+
+    def pop(self, key: K) -> V | None:
+        old = self._old.pop(key, None)
+        return self._young.pop(key, old)
+
+    def clear(self) -> None:
+        self._young, self._old = {}, {}

@@ -1,0 +1,107 @@
+"""The history a predictor answers from: its own, other schedulers', and yesterday's.
+
+State is never shared, only observations are: whoever needs a history replays
+them. So a restart, a second scheduler and a new version of the history all
+work the same way.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from malearn.history import History, Observation
+from serving.recent import Recent
+
+__all__ = ["SharedHistory"]
+
+_KEPT = 8192
+_MOST_FUNCTIONS = 10_000
+
+
+class SharedHistory:
+    """A `History` that threads may share; the lock is held for microseconds, never for I/O."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._history = History()
+        self._kept: deque[Observation] = deque(maxlen=_KEPT)
+        self._seen: Recent[str, float] = Recent(_KEPT)
+        self._functions: set[str] = set()
+        self._tools: set[str] = set()
+
+    def observe(self, task_id: str, observation: Observation) -> bool:
+        """Take in one finished task; False when it is known already."""
+        with self._lock:
+            if self._seen.get(task_id) == observation.end:
+                return False
+            self._seen.put(task_id, observation.end)
+            self._kept.append(observation)
+            self._functions.add(observation.function)
+            self._tools.add(observation.tool_type)
+            self._history.observe(observation)
+        return True
+
+    def restore(self, observations: Iterable[Observation]) -> int:
+        """Take in older ones, in their place in time; returns how many were new.
+
+        The new history is built aside and takes over in one assignment.
+        """
+        with self._lock:
+            mine = list(self._kept)
+        known = {_identity(o) for o in mine}
+        older = {i: o for o in observations if (i := _identity(o)) not in known}
+        together = sorted([*older.values(), *mine], key=lambda o: o.end)
+        history = History(together)
+        with self._lock:
+            for observation in list(self._kept)[len(mine) :] if len(mine) < _KEPT else ():
+                history.observe(observation)
+                together.append(observation)
+            self._history = history
+            self._kept = deque(together, maxlen=_KEPT)
+            self._functions = {o.function for o in together}
+            self._tools = {o.tool_type for o in together}
+        return len(older)
+
+    def trim(self) -> None:
+        """Forget functions not seen lately, once names without end have come by."""
+        if len(self._functions) > _MOST_FUNCTIONS:
+            self.restore(())
+
+    def snapshot(
+        self, function: str, tool_type: str, at: float, features: Sequence[float]
+    ) -> tuple[float, ...]:
+        """As `History.snapshot`."""
+        with self._lock:
+            return self._history.snapshot(function, tool_type, at, features)
+
+    def snapshots(
+        self, tool_type: str, at: float, tasks: Iterable[tuple[str, Sequence[float]]]
+    ) -> list[tuple[float, ...]]:
+        """One for each `(function, features)`, under one lock."""
+        with self._lock:
+            snapshot = self._history.snapshot
+            return [snapshot(function, tool_type, at, values) for function, values in tasks]
+
+    def function_seconds(self, function: str) -> float | None:
+        """The recent median of `function`, in seconds."""
+        with self._lock:
+            return self._history.function_seconds(function)
+
+    def tool_seconds(self, tool_type: str) -> float | None:
+        """The recent median of `tool_type`, in seconds."""
+        with self._lock:
+            return self._history.tool_seconds(tool_type)
+
+    def knows(self, tool_type: str) -> bool:
+        """Whether any task of `tool_type` was ever observed."""
+        return tool_type in self._tools
+
+    def renew_locks(self) -> None:
+        """After a fork nobody holds what another thread held."""
+        self._lock = threading.Lock()
+
+
+def _identity(observation: Observation) -> tuple[str, float, float]:
+    return observation.function, observation.start, observation.end

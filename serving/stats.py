@@ -1,0 +1,106 @@
+"""What a predictor did, in numbers."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["BUCKETS", "ModelStats", "Stats", "Tally"]
+
+#: Upper bounds of the latency histogram, in seconds; above the last lies the rest.
+BUCKETS = (10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStats:
+    """One model in use; `age` is seconds since it was loaded."""
+
+    version: int
+    family: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A predictor's account of itself at one moment.
+
+    `sources` counts answers by rung, `reasons` why an answer came from a lower
+    one; `latency` counts calls by bucket, `latency_sum` is in seconds.
+    `queued`, `sent` and `dropped` count finished tasks on their way to the
+    stream; `lost` counts records that were gone before they were read.
+    """
+
+    calls: int
+    sources: Mapping[str, int]
+    reasons: Mapping[str, int]
+    latency: Mapping[float, int]
+    latency_sum: float
+    models: Mapping[str, ModelStats]
+    refused: Mapping[str, str]
+    swaps: int
+    refresh_failures: int
+    refresh_age: float | None
+    collected: int
+    rejected: Mapping[str, int]
+    queued: int
+    sent: int
+    dropped: int
+    lost: int
+    remembered: int
+    redis_up: bool
+    redis_outages: int
+    cache_failures: int
+    internal_errors: int
+
+
+class Tally:
+    """Counters that threads share. Each method holds the lock for less than a microsecond."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.sources: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.latency = [0] * (len(BUCKETS) + 1)
+        self.latency_sum = 0.0
+        self.calls = self.collected = self.errors = 0
+
+    def answered(self, source: str, reason: str, seconds: float) -> None:
+        """One answer from `source`, after `seconds`; `reason` is empty where it is the best."""
+        bucket = bisect_left(BUCKETS, seconds)
+        with self._lock:
+            self.calls += 1
+            self.sources[source] += 1
+            if reason:
+                self.reasons[reason] += 1
+            self.latency[bucket] += 1
+            self.latency_sum += seconds
+
+    def answered_many(self, sources: Counter[str], reasons: Counter[str], seconds: float) -> None:
+        """Many answers of one call that took `seconds`."""
+        with self._lock:
+            self.calls += 1
+            self.sources.update(sources)
+            self.reasons.update(reasons)
+            self.latency[bisect_left(BUCKETS, seconds)] += 1
+            self.latency_sum += seconds
+
+    def took(self, rejected: str = "") -> None:
+        """One finished task was reported, and perhaps rejected."""
+        with self._lock:
+            self.collected += 1
+            if rejected:
+                self.rejected[rejected] += 1
+
+    def failed(self) -> int:
+        """Count a failure of our own; returns how many there were."""
+        with self._lock:
+            self.errors += 1
+            return self.errors
+
+    def renew_locks(self) -> None:
+        """After a fork nobody holds what another thread held."""
+        self._lock = threading.Lock()

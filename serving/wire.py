@@ -1,0 +1,153 @@
+"""What goes through Redis between schedulers and to ingestion, and how it is written.
+
+`malearn:executions`, a stream: one entry a finished task, one field `e`, JSON.
+`malearn:history:<function>`, a capped list, newest first: recent observations.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from malearn import records
+from malearn.history import Observation
+from malearn.records import Record, Rejected
+from malearn.tool_types import ToolType, ToolTypes
+
+__all__ = ["HISTORY", "STREAM", "Predicted", "Report", "entry", "memo", "observation"]
+
+STREAM = "malearn:executions"
+HISTORY = "malearn:history:"
+
+_LARGEST = sys.float_info.max
+_MOST_UNCLAIMED = 32
+_LONGEST_TEXT = 64  # what stands where a number should is kept, shortened, for the reject's report
+_encode = msgspec.json.Encoder().encode
+
+
+class Predicted(msgspec.Struct, frozen=True, gc=False):
+    """What was answered for a task, and from which numbers (declared order)."""
+
+    values: tuple[float, ...]
+    seconds: float
+    version: int | None
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A finished task on its way to Redis; `tool_type` is None where nobody claims it.
+
+    `observed` are the numbers a history takes in, in declared order.
+    """
+
+    record: Record | Rejected
+    tool_type: ToolType | None = None
+    predicted: Predicted | None = None
+    observed: tuple[float, ...] = ()
+
+
+class _Entry(msgspec.Struct):
+    """As much of an entry as a history needs."""
+
+    task_id: str = ""
+    function: str = ""
+    tool_type: str | None = None
+    start: float = 0.0
+    end: float = 0.0
+    serve: dict[str, float | None] = {}
+    ran: dict[str, Any] = {}
+
+
+_decode = msgspec.json.Decoder(_Entry).decode
+
+
+def entry(report: Report) -> bytes:
+    """The stream's JSON for one finished, or rejected, task."""
+    record = report.record
+    if isinstance(record, Rejected):
+        why = {"reason": record.reason.value, "detail": record.detail}
+        return _encode({"task_id": record.task_id, "function": record.function, "rejected": why})
+    tool_type, predicted = report.tool_type, report.predicted
+    names = tool_type.feature_names if tool_type is not None else ()
+    # Of a function nobody claims yet: whoever claims it later will want to know.
+    own = names or list(record.features)[:_MOST_UNCLAIMED]
+    return _encode(
+        {
+            "task_id": record.task_id,
+            "function": record.function,
+            "tool_type": tool_type.name if tool_type is not None else None,
+            "start": record.start,
+            "end": record.end,
+            "serve": _named(names, predicted.values) if predicted else {},
+            "ran": {n: _plain(record.features[n]) for n in own if n in record.features},
+            "query": record.query,
+            "predicted": predicted.seconds if predicted else None,
+            "model_version": predicted.version if predicted else None,
+        }
+    )
+
+
+def memo(report: Report) -> bytes | None:
+    """The history list's JSON for one finished task; None for a rejected one."""
+    record, tool_type = report.record, report.tool_type
+    if isinstance(record, Rejected):
+        return None
+    names = tool_type.feature_names if tool_type is not None else ()
+    serve = _named(names, report.observed)
+    return _encode({"start": record.start, "end": record.end, "serve": serve})
+
+
+def observation(
+    raw: bytes, tool_types: ToolTypes, function: str = ""
+) -> tuple[str, Observation] | None:
+    """Task id (empty in a memo) and observation in an entry or a memo; None for anything else."""
+    try:
+        found = _decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    function = function or found.function
+    if not function or not 0.0 < found.end - found.start < math.inf:
+        return None
+    tool_type = tool_types.of(function)
+    features: tuple[float, ...] = ()
+    if tool_type is not None and (found.serve or found.ran):
+        features = records.numbers(tool_type, found.serve or found.ran)[0]
+    name = tool_type.name if tool_type is not None else ""
+    return found.task_id, Observation(function, name, found.start, found.end, features)
+
+
+def recent(
+    rows: Iterable[tuple[str, float, float, tuple[float | None, ...]]],
+    features: tuple[str, ...],
+    tool_type: ToolType,
+) -> list[Observation]:
+    """Observations from a stamp's `recent`, whose numbers stand in the order of `features`."""
+    observations = []
+    for function, start, end, numbers in rows:
+        if not 0.0 < end - start < math.inf:
+            continue
+        given: Mapping[str, Any] = dict(zip(features, numbers, strict=False))
+        values = tuple(_or_nan(given.get(name)) for name in tool_type.feature_names)
+        observations.append(Observation(function, tool_type.name, start, end, values))
+    return observations
+
+
+def _named(names: Iterable[str], values: Iterable[float]) -> dict[str, float]:
+    """What is known of them, by name."""
+    return {n: v for n, v in zip(names, values, strict=False) if math.isfinite(v)}
+
+
+def _plain(value: object) -> object:
+    """`value` as JSON that ingestion judges as it would have judged the record's own."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST:
+        return float(value)
+    return str(value)[:_LONGEST_TEXT]
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,223 @@
+"""What the predictor's tests share: small models made by hand, and servers to be mistreated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from malearn import DAGTaskPredictor, history
+from malearn.embedded.redis import binary
+from malearn.stamp import INPUT, KEY, OUTPUT, Stamp
+from malearn.tool_types import Feature, ToolType, ToolTypes
+
+RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
+NOWHERE = "redis://127.0.0.1:1/0"  # a port nobody listens on
+
+Toy = Callable[..., bytes]
+
+
+@pytest.fixture
+def tool_type() -> ToolType:
+    """A tool type of this test alone: `size` and `words`, the latter 1 where nobody says."""
+    features = (Feature("size", "px", 0, 1e6), Feature("words", "", 0, 1e6, default=1.0))
+    name = f"toy_{uuid.uuid4().hex[:8]}"
+    return ToolType(name, (name, "toy_process"), "cpu", features)
+
+
+@pytest.fixture
+def tool_types(tool_type: ToolType) -> ToolTypes:
+    return ToolTypes([tool_type])
+
+
+@pytest.fixture
+def toy(tool_type: ToolType) -> Toy:
+    """Builds an ONNX file that answers `bias + size + words` seconds, unknown ones left out."""
+
+    def build(bias: float = 10.0, **changes: Any) -> bytes:
+        return build_toy(changes.pop("tool_type", tool_type), bias, **changes)
+
+    return build
+
+
+def build_toy(tool_type: ToolType, bias: float = 10.0, **changes: Any) -> bytes:
+    """`changes` are fields of the stamp; `stamp=None` leaves it out, `columns` sets the width."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    features = changes.get("features", tool_type.feature_names)
+    width = changes.pop("columns", len(features) + len(history.FEATURES))
+    stamped = changes.pop("stamp", True)
+    padding = changes.pop("padding", 0)
+    weights = np.zeros((width, 1), np.float32)
+    weights[: len(features)] = 1.0
+    constants = [
+        numpy_helper.from_array(weights, "weights"),
+        numpy_helper.from_array(np.float32(bias), "bias"),
+        numpy_helper.from_array(np.float32(0), "zero"),
+        numpy_helper.from_array(np.zeros(padding, np.uint8), "padding"),
+    ]
+    nodes = [
+        helper.make_node("IsNaN", [INPUT], ["unknown"]),
+        helper.make_node("Where", ["unknown", "zero", INPUT], ["known"]),
+        helper.make_node("MatMul", ["known", "weights"], ["weighed"]),
+        helper.make_node("Add", ["weighed", "bias"], [OUTPUT]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, width])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    if stamped:
+        values: dict[str, Any] = {
+            "tool_type": tool_type.name,
+            "family": "toy",
+            "features": features,
+            "history": history.FEATURES,
+            "run_id": "run",
+            "dataset_version": 1,
+            "trained_until": 0.0,
+            "rows": 100,
+            "seconds_range": (0.1, 1e4),
+        }
+        helper.set_model_props(model, {KEY: Stamp(**(values | changes)).to_json()})
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def publish(tracking_uri: str, tool_type: ToolType, tmp_path: Path) -> Callable[..., int]:
+    """Registers an ONNX file as the next version of `tool_type`, and lets the alias name it."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri)
+
+    def register(artifact: bytes, alias: str | None = "Production") -> int:
+        run = client.create_run("0")
+        file = tmp_path / "model.onnx"
+        file.write_bytes(artifact)
+        client.log_artifact(run.info.run_id, str(file), "onnx")
+        name = tool_type.registered_model
+        with contextlib.suppress(MlflowException):  # it is there from the version before
+            client.create_registered_model(name)
+        source = f"{run.info.artifact_uri}/onnx"
+        version = int(client.create_model_version(name, source, run.info.run_id).version)
+        if alias:
+            client.set_registered_model_alias(name, alias, str(version))
+        return version
+
+    return register
+
+
+@pytest.fixture
+def predictor(tool_types: ToolTypes, tmp_path: Path) -> Iterator[Callable[..., DAGTaskPredictor]]:
+    """Builds predictors that are closed after the test; without servers unless some are given."""
+    made: list[DAGTaskPredictor] = []
+
+    def build(redis_url: str = NOWHERE, tracking_uri: str | None = None, **options: Any) -> Any:
+        options = {"cache_dir": tmp_path / "cache", "tool_types": tool_types} | options
+        made.append(DAGTaskPredictor(redis_url, tracking_uri, **options))
+        return made[-1]
+
+    yield build
+    for predictor in made:
+        predictor.close()
+
+
+class OwnRedis:
+    """A server process to be killed, paused and started again on one port."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        words = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
+        command = [binary(), *words, "--appendonly", "yes", "--save", ""]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        with self.client() as client:
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                try:
+                    client.ping()
+                    return
+                except redis.ConnectionError:
+                    time.sleep(0.02)
+        raise AssertionError("the server did not start")
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    server = OwnRedis(tmp_path)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def record() -> Callable[..., str]:
+    """Writes what a worker writes: a record that ran `seconds` and said `successors`."""
+
+    def write(
+        seconds: float = 5.0,
+        successors: Mapping[str, object] | None = None,
+        features: Mapping[str, object] | None = None,
+        end: float = 1_754_000_100.0,
+        **more: object,
+    ) -> str:
+        return json.dumps(
+            {
+                "start_time": end - seconds,
+                "end_time": end,
+                "status": "success",
+                "dag_id": "query-1",
+                "curr_task_feat": features,
+                "succ_task_feat": successors or {},
+                "result": "payload",
+                **more,
+            }
+        )
+
+    return write
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Waits until `condition` holds."""
+
+    def wait(condition: Callable[[], object], within: float = 10.0) -> None:
+        until = time.monotonic() + within
+        while not condition():
+            assert time.monotonic() < until, "it never came true"
+            time.sleep(0.01)
+
+    return wait

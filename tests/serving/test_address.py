@@ -1,0 +1,109 @@
+"""A Redis URL says where, which database, and who asks; the password stays unseen."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from malearn.embedded.redis import binary
+from malearn.errors import InputError
+from serving.address import Address
+from serving.link import Refused, connector, pack
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://", Address()),
+        ("redis://cache", Address("cache")),
+        ("redis://cache:7000/3", Address("cache", 7000, database=3)),
+        ("redis://[::1]:7000?db=4", Address("::1", 7000, database=4)),
+        ("redis://ann:p%40ss@cache", Address("cache", user="ann", password="p@ss")),
+        ("unix:///tmp/redis.sock?db=1", Address(path="/tmp/redis.sock", database=1)),
+        ("rediss://cache", Address("cache", tls={})),
+    ],
+)
+def test_addresses_are_read_as_redis_py_reads_them(url: str, address: Address) -> None:
+    assert Address.parse(url) == address
+
+
+@pytest.mark.parametrize(
+    "url", ["", "cache:6379", "http://c", "redis://u:secret@c:x", "redis://c/x"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="is no Redis URL") as error:
+        Address.parse(url)
+    assert "secret" not in str(error.value)
+
+
+def test_no_password_is_shown() -> None:
+    assert "secret" not in repr(Address.parse("redis://ann:secret@cache"))
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, request: Any) -> Any:
+    """A server that wants a password, on a port and on a socket."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "s/cret"]
+    path = Path("/tmp") / f"malearn-{port}.sock"
+    command = [str(binary()), *words, "--unixsocket", str(path), "--dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    yield port, path
+    process.kill()
+    process.wait()
+    path.unlink(missing_ok=True)
+
+
+def test_a_password_and_a_database_are_given_on_connecting(guarded: Any) -> None:
+    port, path = guarded
+    for url in (f"redis://:s%2Fcret@127.0.0.1:{port}/2", f"unix://:s%2Fcret@{path}?db=2"):
+        link = connector(url, 2.0)()
+        (info,) = link.call(pack("CLIENT", "INFO"), 1, time.perf_counter() + 2)
+        assert b" db=2 " in info
+        link.close()
+
+
+def test_a_wrong_password_is_a_refusal(guarded: Any) -> None:
+    with pytest.raises(Refused, match="WRONGPASS"):
+        connector(f"redis://:wrong@127.0.0.1:{guarded[0]}", 2.0)()
+
+
+def test_tls_is_spoken_to_a_server_that_speaks_it(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    words += " -addext subjectAltName=DNS:localhost -keyout"
+    command = ["openssl", *words.split(), str(key), "-out", str(certificate)]
+    made = subprocess.run(command, capture_output=True)
+    if made.returncode:
+        pytest.skip("no openssl to make a certificate with")
+    import ssl
+    import threading
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    heard: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with context.wrap_socket(connection, server_side=True) as secure:
+            heard.append(secure.recv(1000))
+            secure.sendall(b"+OK\r\n")
+
+    with socket.create_server(("localhost", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listener.getsockname()[1]
+        url = f"rediss://:secret@localhost:{port}?ssl_ca_certs={certificate}"
+        connector(url, 5.0)().close()
+        thread.join()
+    assert heard == [pack("AUTH", "secret")]

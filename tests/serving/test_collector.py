@@ -1,0 +1,163 @@
+"""Finished tasks reach Redis: other schedulers' histories, and ingestion, live off them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from malearn import DAGTaskPredictor
+from malearn.records import Execution, Reason, Rejected, read_entry
+from malearn.tool_types import ToolTypes
+from serving import wire
+from serving.collector import Collector
+
+RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
+Build = Callable[..., DAGTaskPredictor]
+
+
+def entries(client: redis.Redis) -> list[Any]:
+    return [json.loads(fields[b"e"]) for _, fields in client.xrange(wire.STREAM)]  # type: ignore[union-attr]
+
+
+def test_a_report_becomes_one_entry_with_what_was_used_to_predict(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, tool_type: Any
+) -> None:
+    with predictor(redis_url) as p:
+        said = {"toy_process": {"size": 20, "leak": 1}}
+        p.collect_data_for_task(f"{RUN}-first", "first", record(successors=said))
+        predicted = p.predict("toy_process", "cpu", [f"{RUN}-first"])
+        ran = record(7.0, features={"size": 25, "words": 2, "output_tokens": 900})
+        p.collect_data_for_task(f"{RUN}-toy_process", "toy_process", ran)
+    entry = entries(redis_client)[-1]
+    assert entry == {
+        "task_id": f"{RUN}-toy_process",
+        "function": "toy_process",
+        "tool_type": tool_type.name,
+        "start": 1_754_000_093.0,
+        "end": 1_754_000_100.0,
+        "serve": {"size": 20, "words": 1},
+        "ran": {"size": 25, "words": 2},
+        "query": "query-1",
+        "predicted": predicted,
+        "model_version": None,
+    }
+
+
+def test_ingestion_reads_what_a_scheduler_wrote(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, tool_types: ToolTypes
+) -> None:
+    with predictor(redis_url) as p:
+        ran = record(7.0, features={"size": 25})
+        p.collect_data_for_task(f"{RUN}-toy_process", "toy_process", ran)
+        p.collect_data_for_task(f"{RUN}-a", "toy_process", record(status="failed"))
+        p.collect_data_for_task(f"{RUN}-b", "toy_process", "{no json")
+        p.collect_data_for_task(f"{RUN}-c", "untyped", record(features={"rows": 3}))
+        p.collect_data_for_task(f"{RUN}-d", "toy_process", record(features={"size": "much"}))
+    raws = [fields[b"e"] for _, fields in redis_client.xrange(wire.STREAM)]  # type: ignore[union-attr]
+    first, *others = [read_entry(raw, tool_types) for raw in raws]
+    assert isinstance(first, Execution)
+    assert (first.seconds, first.ran) == (7.0, (25.0, 1.0))
+    assert [other.reason for other in others if isinstance(other, Rejected)] == [
+        Reason.SOFT_FAILED,
+        Reason.INVALID_JSON,
+        Reason.UNMAPPED_FUNCTION,
+        Reason.INVALID_FEATURE,
+    ]
+
+
+def test_a_task_only_named_is_read_in_the_background(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, eventually: Any
+) -> None:
+    redis_client.set(f"result:{RUN}-step", record(4.0))
+    p = predictor(redis_url)
+    p.collect_data_for_task(f"{RUN}-step", "step")
+    p.collect_data_for_task(f"{RUN}-gone", "step")
+    eventually(lambda: p.estimate("step", "gpu").source == "function_history")
+    eventually(lambda: len(entries(redis_client)) == 1)
+    assert p.stats().lost == 1
+
+
+def test_another_scheduler_learns_of_it(
+    predictor: Build, record: Any, redis_url: str, eventually: Any
+) -> None:
+    here, there = predictor(redis_url), predictor(redis_url)
+    assert here.wait_until_ready(10) is there.wait_until_ready(10)
+    here.collect_data_for_task(f"{RUN}-step", "step", record(4.0))
+    eventually(lambda: there.estimate("step", "gpu").source == "function_history")
+    assert there.predict("step", "gpu", []) == pytest.approx(4.0)
+
+
+def test_a_restart_remembers_the_last_observations_of_each_function(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, eventually: Any
+) -> None:
+    with predictor(redis_url) as p:
+        for number in range(200):
+            task = f"{RUN}-{number}"
+            p.collect_data_for_task(task, "step", record(1.0 + number, end=1e9 + number))
+    assert redis_client.llen(f"{wire.HISTORY}step") == 64
+    again = predictor(redis_url)
+    again.wait_until_ready(10)
+    assert again.predict("step", "gpu", []) > 150.0
+
+
+def test_garbage_in_our_own_keys_is_passed_over(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, eventually: Any
+) -> None:
+    good = b'{"start":1e9,"end":1000000004.0,"serve":{}}'
+    for garbage in (b"\xff", b"[]", b"{}", b'{"start":"x"}', good):
+        redis_client.lpush(f"{wire.HISTORY}step", garbage)
+    redis_client.set(f"{wire.HISTORY}other", "no list")
+    p = predictor(redis_url)
+    p.wait_until_ready(10)
+    assert p.predict("step", "gpu", []) == pytest.approx(4.0)
+    for garbage in (b"\xff", b"[]", b'{"task_id":1}'):
+        redis_client.xadd(wire.STREAM, {b"e": garbage})
+        redis_client.xadd(wire.STREAM, {b"other": garbage})
+    fine = {"task_id": "t", "function": "late", "start": 1e9, "end": 1e9 + 6}
+    redis_client.xadd(wire.STREAM, {"e": json.dumps(fine)})
+    eventually(lambda: p.estimate("late", "gpu").source == "function_history")
+
+
+def test_what_finds_no_room_is_dropped_and_counted(record: Any) -> None:
+    rejected = wire.Report(Rejected("t", "f", Reason.SKIPPED, ""))
+    collector = Collector(capacity=10)
+    for _ in range(15):
+        collector.put(rejected)
+    assert (len(collector), collector.dropped) == (10, 5)
+    collector.pack()
+    for _ in range(7):
+        collector.put(rejected)
+    collector.pack()
+    assert (len(collector), collector.dropped) == (10, 12)
+
+
+def test_nothing_is_lost_while_redis_restarts(
+    predictor: Build, record: Any, own_redis: Any, eventually: Any
+) -> None:
+    p = predictor(own_redis.url)
+    p.wait_until_ready(10)
+    own_redis.kill()
+    for number in range(500):
+        p.collect_data_for_task(f"{RUN}-{number}", "step", record(end=1e9 + number))
+    eventually(lambda: not p.stats().redis_up)
+    own_redis.start()
+    with own_redis.client() as client:
+        eventually(lambda: client.xlen(wire.STREAM) == 500, 20)
+        eventually(lambda: p.stats().sent == 500)
+    assert p.stats().dropped == 0
+
+
+def test_a_stream_key_of_another_kind_is_reported_and_hurts_nobody(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, eventually: Any
+) -> None:
+    redis_client.set(wire.STREAM, "not a stream")
+    p = predictor(redis_url)
+    p.collect_data_for_task(f"{RUN}-step", "step", record(4.0))
+    eventually(lambda: p._collector.refused > 0)
+    assert p.predict("step", "gpu", []) == pytest.approx(4.0)
+    p.close()
+    assert p.stats().dropped == 1

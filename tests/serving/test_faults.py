@@ -1,0 +1,185 @@
+"""Whatever Redis does, a call answers in time. The servers are real, and so are the faults.
+
+Timings here are bounded loosely: `benchmarks/serving.py` measures them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from malearn import DAGTaskPredictor
+
+RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
+LATE = 0.5  # ten budgets: a machine may be busy, a call that hangs is later still
+Build = Callable[..., DAGTaskPredictor]
+
+
+def ask(p: DAGTaskPredictor, calls: int = 20) -> list[str]:
+    """Sources of so many answers, each in time."""
+    sources = []
+    for number in range(calls):
+        started = time.perf_counter()
+        answer = p.estimate("toy_process", "cpu", [f"{RUN}-{number}", f"{RUN}-x{number}"])
+        assert time.perf_counter() - started < LATE
+        assert answer.seconds > 0.0
+        sources.append(answer.source)
+    return sources
+
+
+@contextlib.contextmanager
+def server(behave: Callable[[socket.socket], object]) -> Iterator[str]:
+    """A port where every connection is treated by `behave`."""
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+        threads = []
+
+        def serve(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(0.05)
+                while not stop.is_set():
+                    behave(connection)
+
+        def accept() -> None:
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    threads.append(threading.Thread(target=serve, args=(listener.accept()[0],)))
+                    threads[-1].start()
+
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        stop.set()
+        for thread in (acceptor, *threads):
+            thread.join()
+
+
+def swallow(connection: socket.socket) -> None:
+    with contextlib.suppress(TimeoutError):
+        connection.recv(65536)
+
+
+def drip(connection: socket.socket) -> None:
+    """Answers the handshake, then a byte at a time for ever."""
+    with contextlib.suppress(TimeoutError):
+        asked = connection.recv(65536)
+        if b"MGET" in asked:
+            connection.sendall(b"*")
+            for _ in range(100):
+                connection.sendall(b"1")
+                time.sleep(0.02)
+        elif b"EXISTS" in asked:
+            connection.sendall(b":0\r\n")
+        else:
+            connection.sendall(b"+OK\r\n" * max(asked.count(b"*"), 1))
+
+
+def babble(connection: socket.socket) -> None:
+    with contextlib.suppress(TimeoutError):
+        asked = connection.recv(65536)
+        if b"EXISTS" in asked or b"MGET" not in asked:
+            connection.sendall(b"+OK\r\n" * max(asked.count(b"*"), 1))
+        else:
+            connection.sendall(os.urandom(300))
+
+
+@pytest.mark.parametrize("behave", [swallow, drip, babble, socket.socket.close])
+def test_a_server_that_is_no_redis(predictor: Build, behave: Any) -> None:
+    with server(behave) as url:
+        p = predictor(url)
+        ask(p)
+        p.close(timeout=5)
+    assert p.stats().internal_errors == 0
+
+
+def test_nobody_listens(predictor: Build, eventually: Any) -> None:
+    p = predictor("redis://127.0.0.1:1/0")
+    eventually(lambda: not p.stats().redis_up)
+    assert set(ask(p)) == {"heuristic"}
+    assert p.stats().reasons["no_model"] == 20
+
+
+@pytest.mark.parametrize("url", ["nonsense", "redis://[/0", "redis://user:secret@127.0.0.1:1/x"])
+def test_an_address_that_is_none(predictor: Build, url: str, caplog: Any) -> None:
+    caplog.set_level(0)
+    p = predictor(url)
+    p.wait_until_ready(5)
+    ask(p)
+    assert "secret" not in caplog.text
+
+
+def test_a_server_that_is_killed_and_comes_back(
+    predictor: Build, own_redis: Any, record: Any, eventually: Any
+) -> None:
+    p = predictor(own_redis.url)
+    p.wait_until_ready(10)
+    ask(p)
+    assert p.stats().redis_up
+    own_redis.kill()
+    ask(p)
+    own_redis.start()
+    eventually(lambda: p.stats().redis_up)
+    with own_redis.client() as client:
+        client.set(f"result:{RUN}-new", record(successors={"toy_process": {"size": 1}}))
+    ask(p)
+    p.estimate("toy_process", "cpu", [f"{RUN}-new"])
+    _, unknown = p._memory.recall(
+        "toy_process", next(iter(p._memory.columns.values())), [f"{RUN}-new"]
+    )
+    assert unknown == []
+    assert p.stats().redis_outages >= 1
+    assert p.stats().internal_errors == 0
+
+
+def test_a_server_that_is_paused_and_resumed(
+    predictor: Build, own_redis: Any, eventually: Any
+) -> None:
+    p = predictor(own_redis.url)
+    p.wait_until_ready(10)
+    ask(p)
+    own_redis.pause()
+    started = time.perf_counter()
+    ask(p, 200)
+    assert time.perf_counter() - started < 5.0  # the breaker: not 200 budgets
+    own_redis.resume()
+    eventually(lambda: p.stats().redis_up, 15)
+    ask(p)
+    assert p.stats().internal_errors == 0
+
+
+@pytest.mark.parametrize(
+    "value", [b"\xff\x00", b"{", b"[]", b"null", b'{"succ_task_feat": 7}', b""]
+)
+def test_garbage_where_records_should_be(
+    predictor: Build, redis_url: str, redis_client: Any, value: bytes
+) -> None:
+    p = predictor(redis_url)
+    p.wait_until_ready(10)
+    for number in range(3):
+        redis_client.set(f"result:{RUN}-{number}", value)
+    ask(p, 3)
+    assert p.stats().internal_errors == 0
+    assert p.stats().redis_up
+
+
+def test_while_redis_is_away_a_known_functions_median_is_better_than_a_blind_model(
+    predictor: Build, record: Any, toy: Any, tool_type: Any, tmp_path: Any, eventually: Any
+) -> None:
+    from serving.cache import ModelCache
+
+    uri = "http://127.0.0.1:1"
+    ModelCache(tmp_path / "cache", uri, "Production").write(tool_type.registered_model, 1, toy())
+    p = predictor(tracking_uri=uri)
+    eventually(lambda: not p.stats().redis_up)
+    p.collect_data_for_task(f"{RUN}-toy_process", "toy_process", record(4.0))
+    answer = p.estimate("toy_process", "cpu", [f"{RUN}-unseen"])
+    assert answer.source == "function_history"
+    assert p.stats().reasons["redis_down"] == 1

@@ -1,0 +1,74 @@
+"""The quick way of hearing predecessors agrees with the kernel's plain one, whatever they say."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from malearn import records
+from malearn.records import Record
+from malearn.tool_types import Feature, ToolType, ToolTypes
+from serving.memory import Memory
+
+TOOL = ToolType(
+    "toy", ("toy",), "gpu", (Feature("size", "", 0, 100), Feature("reason", default=0.0))
+)
+TYPES = ToolTypes([TOOL])
+
+odd = st.sampled_from([None, -1, 7, 7.5, 1e9, math.nan, math.inf, "7", True, [1], 10**400])
+features = st.dictionaries(st.sampled_from(["size", "reason", "leak"]), odd)
+said = st.none() | st.dictionaries(
+    st.sampled_from(["toy", "other", "size", "reason"]), features | odd, max_size=4
+)
+status = st.sampled_from([None, "success", " Failed ", "skipped", "完成", 7])
+worker = st.fixed_dictionaries(
+    {"status": status, "succ_task_feat": said, "result": st.text(max_size=9)},
+    optional={"start_time": st.just(100.0), "end_time": st.sampled_from([90, 110.0, 120.0, "x"])},
+)
+
+
+@given(st.lists(worker, max_size=5))
+def test_quick_and_plain_agree(wrote: list[dict[str, object]]) -> None:
+    raws = {f"task-{number}": json.dumps(value).encode() for number, value in enumerate(wrote)}
+    read = [records.read(task_id, raw) for task_id, raw in raws.items()]
+    plain = records.serve_view("toy", TOOL, [r for r in read if isinstance(r, Record)])
+    heard, reported = Memory(TYPES, 100), Memory(TYPES, 100)
+    for task_id, raw in raws.items():
+        heard.hear(task_id, memoryview(raw))
+    for record in read:
+        if isinstance(record, Record):
+            reported.remember(record)
+        else:
+            reported.silence(record.task_id)
+    columns = heard.columns["toy"]
+    expected = columns.values(columns.believed(plain))
+    for memory in (heard, reported):
+        found, unknown = memory.recall("toy", columns, list(raws))
+        assert not unknown
+        assert str(columns.values(found)) == str(expected)
+
+
+def test_what_is_forgotten_must_be_asked_again() -> None:
+    memory = Memory(TYPES, 100)
+    memory.silence("a")
+    assert memory.recall("toy", memory.columns["toy"], ["a", "b"]) == ({}, ["b"])
+    memory.forget()
+    assert memory.recall("toy", memory.columns["toy"], ["a", "b"]) == ({}, ["a", "b"])
+
+
+def test_memory_is_bounded() -> None:
+    memory = Memory(TYPES, 100)
+    for number in range(10_000):
+        memory.silence(str(number))
+    assert len(memory) <= 200
+
+
+def test_a_record_with_successors_without_end_is_not_kept() -> None:
+    many = {f"f{number}": {"size": 1} for number in range(5000)}
+    raw = json.dumps({"start_time": 1.0, "end_time": 2.0, "succ_task_feat": many}).encode()
+    memory = Memory(TYPES, 100)
+    memory.hear("a", memoryview(raw))
+    assert memory.recall("toy", memory.columns["toy"], ["a"]) == ({}, [])

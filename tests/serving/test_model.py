@@ -1,0 +1,65 @@
+"""An artifact is served only when it is what it should be; otherwise it is refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from malearn.errors import ArtifactRefused
+from malearn.tool_types import ToolType
+from serving import model
+
+
+def test_a_good_one_answers(toy: Any, tool_type: ToolType) -> None:
+    loaded = model.load(toy(), tool_type, 4)
+    row = loaded.row((3.0, 2.0), [0.0] * len(loaded.stamp.history))
+    assert loaded.seconds(row) == 15.0
+    assert loaded.many([row, row]) == [15.0, 15.0]
+    assert loaded.version == 4
+
+
+def test_features_in_another_order_are_put_right(toy: Any, tool_type: ToolType) -> None:
+    loaded = model.load(toy(features=("words", "size")), tool_type, 1)
+    assert loaded.row((3.0, 2.0), ()) == (2.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"stamp": None}, "carries no malearn stamp"),
+        ({"format": 99}, "not of format"),
+        ({"history": ("moon_phase",)}, "history features"),
+        ({"features": ("size", "luck")}, "nobody declares: luck"),
+        ({"columns": 5}, "not (any,"),
+        ({"bias": -5.0}, "no time"),
+        ({"bias": float("nan")}, "no time"),
+        ({"clips": {"size": (-1e9, 1.0)}}, "no time"),
+    ],
+)
+def test_others_are_refused_with_the_reason(
+    toy: Any, tool_type: ToolType, changes: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ArtifactRefused) as refusal:
+        model.load(toy(**changes), tool_type, 7)
+    assert f"{tool_type.registered_model} version 7 is refused" in str(refusal.value)
+    assert reason in str(refusal.value)
+
+
+def test_another_tool_types_model_is_refused(toy: Any, tool_type: ToolType) -> None:
+    other = ToolType("other", ("other",), "gpu", tool_type.features)
+    with pytest.raises(ArtifactRefused, match="predicts other, not toy_"):
+        model.load(toy(tool_type=other), tool_type, 1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no model", "half", "flipped"])
+def test_a_damaged_file_is_refused(toy: Any, tool_type: ToolType, damage: Any) -> None:
+    whole = toy()
+    broken = {"half": whole[: len(whole) // 2], "flipped": bytes(b ^ 255 for b in whole)}
+    with pytest.raises(ArtifactRefused, match="onnxruntime cannot load it"):
+        model.load(broken.get(damage, damage), tool_type, 1)
+
+
+def test_an_oversized_file_is_refused_unread(tool_type: ToolType) -> None:
+    with pytest.raises(ArtifactRefused, match="larger than 64 MiB"):
+        model.load(bytes(model.LARGEST + 1), tool_type, 1)

@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 
 import expectations
 from malearn import outliers, sources, tool_types
-from malearn.errors import InputError
+from malearn.errors import BatchRefused, InputError
 from malearn.home import Home
 from malearn.ingest import Ingest, IngestReport
 from malearn.records import Execution
@@ -118,14 +118,20 @@ def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
 
 
 class _Judge:
-    """The validator, and what it found, for the report."""
+    """The validator, and the tally of what it found, for the report."""
 
     def __init__(self) -> None:
-        self.batches: list[expectations.Validated] = []
+        self.batches: list[expectations.Tally] = []
 
     def __call__(
         self, tool_type: ToolType, executions: Sequence[Execution]
     ) -> expectations.Validated:
-        validated = expectations.validate(tool_type, executions)
-        self.batches.append(validated)
+        try:
+            validated = expectations.validate(tool_type, executions)
+        except BatchRefused:
+            # Nobody is let through, but the page shows what was wrong with each.
+            everyone = expectations.validate(tool_type, executions, allowed_bad=1.0)
+            self.batches.append(everyone.tally())
+            raise
+        self.batches.append(validated.tally())
         return validated

@@ -37,7 +37,7 @@ class Original:
         frame = pd.DataFrame(draw.lognormal(3, 1, (rows, len(names))), columns=list(names))
         scaler = StandardScaler().fit(frame)
         matrix = xgb.DMatrix(scaler.transform(frame), label=frame.sum(axis=1))
-        return cls(names, scaler, xgb.train({"max_depth": 4, "nthread": 1}, matrix, 200))
+        return cls(names, scaler, xgb.train({"max_depth": 4}, matrix, 200))
 
     def seconds(self, features: Mapping[str, float]) -> float:
         """The model part of one prediction."""

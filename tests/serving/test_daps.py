@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,3 +41,12 @@ def test_criticality_is_a_number_whatever_is_predicted(predicted: float, expecte
 @given(st.integers(0, 100), st.integers(1, 100))
 def test_the_fewer_remain_the_more_urgent(remaining: int, most: int) -> None:
     assert daps.urgency(remaining, most) >= daps.urgency(remaining + 1, most)
+
+
+def test_the_example_scheduler_runs_every_query_to_its_end() -> None:
+    example = Path(__file__).parents[2] / "docs" / "scheduler.py"
+    environment = os.environ | {"MALEARN_REDIS_URL": "redis://127.0.0.1:1"}
+    command = [sys.executable, str(example)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("expected") == 12

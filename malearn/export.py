@@ -58,20 +58,25 @@ def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
     stamp = Stamp.parse(session.get_modelmeta().custom_metadata_map, artifact)
     stamp.check(rows.tool_type, artifact)
     columns = [rows.columns.index(name) for name in (*stamp.features, *stamp.history)]
-    (answers,) = session.run([OUTPUT], {INPUT: rows.inputs[:, columns]})
+    try:
+        (answers,) = session.run([OUTPUT], {INPUT: rows.inputs[:, columns]})
+    except Exception as error:  # onnxruntime raises a type of its own per cause
+        raise ArtifactRefused(artifact, [f"onnxruntime cannot run it ({error})"]) from error
     return np.asarray(answers, dtype=np.float64).reshape(-1)
 
 
 def parity_error(model: bytes, regressor: Regressor, rows: Matrix) -> float:
     """The largest relative difference between the file's answers and the trainer's on `rows`."""
-    expected = regressor.seconds(rows.inputs)
-    return float((np.abs(seconds(model, rows) - expected) / expected).max(initial=0.0))
+    answers = seconds(model, rows)  # refuses by name what the trainer's model would choke on
+    columns = [rows.columns.index(name) for name in regressor.columns]
+    expected = regressor.seconds(rows.inputs[:, columns])
+    return float((np.abs(answers - expected) / expected).max(initial=0.0))
 
 
 def _session(model: bytes, artifact: object) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001  onnxruntime raises a type of its own per cause
+    except Exception as error:  # onnxruntime raises a type of its own per cause
         raise ArtifactRefused(artifact, [f"onnxruntime cannot load it ({error})"]) from error
 
 
@@ -100,22 +105,29 @@ def _estimator(
 
 
 def _around(regressor: Regressor) -> list[onnx.NodeProto]:
-    """seconds = exp(clip(level + ratio)), in the same order of float32 steps as `Regressor`."""
+    """What surrounds the estimator, in the same float32 steps as in `Regressor`."""
     return [
+        helper.make_node("Clip", ["ratio", "ratio_low", "ratio_high"], ["held_ratio"]),
+        helper.make_node("Mul", ["held_ratio", "trust"], ["believed"]),
         helper.make_node("Gather", [INPUT, "level_column"], ["given_level"], axis=1),
         helper.make_node("IsNaN", ["given_level"], ["unknown_level"]),
         helper.make_node("Where", ["unknown_level", "level_default", "given_level"], ["level"]),
-        helper.make_node("Add", ["level", "ratio"], ["total"]),
+        helper.make_node("Add", ["level", "believed"], ["total"]),
         helper.make_node("Clip", ["total", "log_low", "log_high"], ["log_seconds"]),
         helper.make_node("Exp", ["log_seconds"], [OUTPUT]),
     ]
 
 
 def _constants(regressor: Regressor) -> list[onnx.TensorProto]:
-    low, high = regressor.log_range
+    numbers = {
+        "level_default": regressor.level_default,
+        "trust": regressor.trust,
+        "ratio_low": regressor.ratio_range[0],
+        "ratio_high": regressor.ratio_range[1],
+        "log_low": regressor.log_range[0],
+        "log_high": regressor.log_range[1],
+    }
     return [
         helper.make_tensor("level_column", TensorProto.INT64, [1], [regressor.level_column]),
-        helper.make_tensor("level_default", TensorProto.FLOAT, [], [regressor.level_default]),
-        helper.make_tensor("log_low", TensorProto.FLOAT, [], [low]),
-        helper.make_tensor("log_high", TensorProto.FLOAT, [], [high]),
+        *(helper.make_tensor(name, TensorProto.FLOAT, [], [n]) for name, n in numbers.items()),
     ]

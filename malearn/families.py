@@ -45,21 +45,22 @@ class Family:
 
 
 _XGBOOST: Mapping[str, Any] = {
-    "n_estimators": 250,
-    "max_depth": 5,
-    "learning_rate": 0.05,
+    "n_estimators": 150,
+    "max_depth": 6,
+    "learning_rate": 0.03,
     "objective": "reg:absoluteerror",
-    "subsample": 0.8,
-    "colsample_bytree": 0.8,
-    "min_child_weight": 3,
+    "subsample": 0.7,
+    "colsample_bytree": 0.5,
+    "min_child_weight": 4,
+    "max_bin": 64,
 }
 _MLP: Mapping[str, Any] = {
-    "hidden_layer_sizes": (32, 16),
+    "hidden_layer_sizes": (16,),
     "solver": "lbfgs",
     "alpha": 1.0,
     "max_iter": 200,
 }
-_LINEAR: Mapping[str, Any] = {"alpha": 3.0}
+_LINEAR: Mapping[str, Any] = {"alpha": 10.0, "max_iter": 300}
 
 
 def _fit_xgboost(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
@@ -74,19 +75,15 @@ def _fit_xgboost(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any
 
 
 def _fit_mlp(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 
-    with warnings.catch_warnings():
-        # Stopping at max_iter is the regularisation that is wanted.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return _scaled(MLPRegressor(**_MLP, random_state=SEED)).fit(inputs, target)
+    return _fitted(_scaled(MLPRegressor(**_MLP, random_state=SEED)), inputs, target)
 
 
 def _fit_linear(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
-    from sklearn.linear_model import Ridge
+    from sklearn.linear_model import HuberRegressor
 
-    return _scaled(Ridge(**_LINEAR)).fit(inputs, target)
+    return _fitted(_scaled(HuberRegressor(**_LINEAR)), inputs, target)
 
 
 def _scaled(estimator: Any) -> Any:
@@ -101,6 +98,17 @@ def _scaled(estimator: Any) -> Any:
         StandardScaler(),
         estimator,
     )
+
+
+def _fitted(estimator: Any, inputs: Matrix, target: Vector) -> Any:
+    """Fit on one thread: small as these are, more only get in each other's way."""
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Stopping at max_iter is the regularisation that is wanted.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator.fit(inputs, target)
 
 
 def _gain(estimator: Any, columns: int) -> Vector:
@@ -119,7 +127,7 @@ def _coefficients(estimator: Any, columns: int) -> Vector:
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
-        Family("xgboost", 60, _XGBOOST, _fit_xgboost, _gain),
+        Family("xgboost", 40, _XGBOOST, _fit_xgboost, _gain),
         Family("mlp", 100, _MLP, _fit_mlp, _first_layer),
         Family("linear", 30, _LINEAR, _fit_linear, _coefficients),
     )

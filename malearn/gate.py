@@ -57,9 +57,16 @@ class Decision:
         return cls(**values)
 
     def with_check(self, check: str, passed: bool, detail: str) -> Decision:
-        """This decision after one more condition; failing it stops the promotion."""
-        reasons = (*self.reasons, Reason(check, passed, detail))
-        return Decision(self.promote and passed, self.candidate, self.rows, reasons)
+        """This decision after one more condition; failing it stops the promotion.
+
+        A check made again takes the place of its last outcome, which then stops nothing more.
+        """
+        others = tuple(reason for reason in self.reasons if reason.check != check)
+        stood = self.promote or (
+            len(others) < len(self.reasons) and all(reason.passed for reason in others)
+        )
+        reasons = (*others, Reason(check, passed, detail))
+        return Decision(stood and passed, self.candidate, self.rows, reasons)
 
 
 def decide(candidate: str, scores: Mapping[str, Scores]) -> Decision:

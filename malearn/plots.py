@@ -42,9 +42,7 @@ def predicted_against_actual(actual: Vector, predicted: Vector, title: str) -> F
     return figure
 
 
-def residuals_over_time(
-    start: Vector, actual: Vector, predicted: Vector, title: str
-) -> Figure:
+def residuals_over_time(start: Vector, actual: Vector, predicted: Vector, title: str) -> Figure:
     """How far off, as a factor, in order of time; `start` in seconds since the epoch."""
     figure, axes = _figure(title, (8.0, 3.6))
     factor = predicted / actual
@@ -73,8 +71,13 @@ def error_by_function(
     figure, axes = _figure(title, (8.0, 1.2 + 0.34 * max(len(ranked), 3)))
     means = [float(np.mean(errors[f])) for f in ranked]
     bars = axes.barh(ranked, means, color=_BLUE, alpha=0.8)
-    axes.bar_label(bars, [f"{m:.3g} s · n={len(errors[f])}" for m, f in zip(means, ranked, strict=True)],
-                   padding=4, color=_INK, fontsize=8)
+    axes.bar_label(
+        bars,
+        [f"{m:.3g} s · n={len(errors[f])}" for m, f in zip(means, ranked, strict=True)],
+        padding=4,
+        color=_INK,
+        fontsize=8,
+    )
     axes.set_xlim(0, max(means) * 1.3 or 1)
     axes.set_xlabel("mean absolute error, s")
     return figure
@@ -98,7 +101,7 @@ def rivals(errors: Mapping[str, float], candidate: str, title: str) -> Figure:
     values = [errors[name] for name in ranked]
     bars = axes.barh(ranked, values, color=colours, alpha=0.85)
     axes.bar_label(bars, [f"{v:.3g} s" for v in values], padding=4, color=_INK, fontsize=9)
-    axes.set_xlim(0, max(values) * 1.2)
+    axes.set_xlim(0, max(values) * 1.2 or 1)
     axes.set_xlabel("mean absolute error on the newest slice, s")
     return figure
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from malearn import export, registry, tracking
 from malearn.errors import ArtifactRefused, ExportError, RegistryError
-from malearn.gate import Decision
+from malearn.gate import Decision, Reason
 from malearn.matrix import Matrix
 
 __all__ = ["Promoted", "promote"]
@@ -18,12 +18,13 @@ __all__ = ["Promoted", "promote"]
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
-    """What came of a promotion: whether the version serves now, and why."""
+    """What came of a promotion: whether the version serves now, why, and all that was looked at."""
 
     tool_type: str
     version: int
     promoted: bool
     why: str
+    reasons: tuple[Reason, ...] = ()
 
 
 def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
@@ -49,7 +50,9 @@ def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
         registry.move(tool_type, registry.PRODUCTION, number)
     elif registry.PRODUCTION not in version.aliases:
         registry.move(tool_type, registry.CANDIDATE, number)
-    return Promoted(tool_type.name, number, decision.promote, decision.why)
+    return Promoted(
+        tool_type.name, number, decision.promote, decision.why, decision.reasons
+    )
 
 
 def _proven(rows: Matrix, version: registry.Version, decision: Decision) -> Decision:

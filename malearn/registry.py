@@ -197,5 +197,3 @@ def _or_none(ask: Callable[[], _T]) -> _T | None:
         if error.error_code in missing:
             return None
         raise
-
-

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn import history
 from malearn.errors import TrainingError
 from malearn.families import FAMILIES
 from malearn.matrix import Matrix
 
 __all__ = ["Regressor", "fit"]
 
+#: How much of what an estimator says is believed. It is fitted to what the level left over, most
+#: of which is noise: halfway to the level errs less than all the way to the estimate.
+TRUST = 0.7
 #: Answers are held within the range of training, widened by this factor either way.
 _WIDER = 4.0
 
@@ -28,9 +30,9 @@ _WIDER = 4.0
 class Regressor:
     """One fitted model.
 
-    seconds = exp(clip(level + estimator(inputs))), where `level` is the input
-    column `level_column`, `level_default` where that is missing, and the clip
-    is to `log_range`.
+    seconds = exp(clip(level + trust · clip(estimator(inputs)))), where `level` is
+    the input column `level_column`, `level_default` where that is missing; the
+    clips are to the range of training: `ratio_range` and `log_range`.
     """
 
     family: str
@@ -38,12 +40,15 @@ class Regressor:
     estimator: Any
     level_column: int
     level_default: float
+    ratio_range: tuple[float, float]
     log_range: tuple[float, float]
+    trust: float = TRUST
 
     def seconds(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Predicted seconds, shape (rows,), for float32 inputs of shape (rows, columns)."""
         ratio = np.asarray(self.estimator.predict(inputs), dtype=np.float32).reshape(-1)
-        total = _level(inputs, self.level_column, self.level_default) + ratio
+        believed = np.float32(self.trust) * np.clip(ratio, *np.array(self.ratio_range, np.float32))
+        total = _level(inputs, self.level_column, self.level_default) + believed
         return np.asarray(np.exp(np.clip(total, *self.log_range)), dtype=np.float64)
 
     @property
@@ -62,11 +67,12 @@ def fit(family: str, rows: Matrix) -> Regressor:
         raise TrainingError(
             rows.tool_type.name, f"{family} needs {kind.fewest_rows} rows, there are {len(rows)}"
         )
-    column = len(rows.tool_type.features) + history.FEATURES.index("level")
+    column = rows.columns.index("level")
     target = rows.log_seconds
     default = float(np.median(target))
     relative = target - _level(rows.inputs, column, default)
-    monotone = [f.monotone for f in rows.tool_type.features] + [0] * len(history.FEATURES)
+    features = rows.tool_type.features
+    monotone = [f.monotone for f in features] + [0] * (len(rows.columns) - len(features))
     wider = float(np.log(_WIDER))
     return Regressor(
         family,
@@ -74,6 +80,7 @@ def fit(family: str, rows: Matrix) -> Regressor:
         kind.fit(rows.inputs, relative, monotone),
         column,
         default,
+        (float(relative.min()), float(relative.max())),
         (float(target.min()) - wider, float(target.max()) + wider),
     )
 

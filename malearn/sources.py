@@ -27,7 +27,7 @@ from malearn.errors import InputError, Unreachable, without_password
 from malearn.records import Execution, Reason, Record, Rejected
 from malearn.tool_types import ToolType, ToolTypes
 
-__all__ = ["REDIS_SETTING", "STREAM", "Batch", "Stream", "jsonl", "scan", "table"]
+__all__ = ["REDIS_SETTING", "STREAM", "Batch", "Stream", "examine", "jsonl", "scan", "table"]
 
 #: One batch of a source; a run's records stand in one batch.
 Batch = list[Record | Execution | Rejected]
@@ -96,10 +96,29 @@ def jsonl(paths: Sequence[Path], size: int = 5_000) -> Iterator[Batch]:
                 objects += 1
                 last[records.run_of(task.task_id)] = at
         if lines and not objects:
-            what = "its only line" if lines == 1 else f"not one of its {lines} lines"
-            negation = "is no" if lines == 1 else "is a"
-            raise InputError(path, f"is no task_exec_result.jsonl: {what} {negation} task's record")
+            raise _no_log(path, lines)
     yield from _closing_runs(paths, last, size)
+
+
+def examine(paths: Sequence[Path]) -> None:
+    """Look whether `paths` can be run logs, reading each up to its first record.
+
+    Raises `InputError` for one that is missing or no JSONL, as `jsonl` would
+    later, and where all of them together hold nothing.
+    """
+    found = 0
+    for path in paths:
+        lines = 0
+        for line in _lines(path):
+            lines += 1
+            if isinstance(line, _Line) and _task(line) is not None:
+                found += 1
+                break
+        else:
+            if lines:
+                raise _no_log(path, lines)
+    if paths and not found:
+        raise InputError(", ".join(str(path) for path in paths), "there is no record in it")
 
 
 def table(path: Path, tool_type: ToolType, size: int = 5_000) -> Iterator[Batch]:
@@ -287,6 +306,11 @@ def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> 
         batch.extend(rest)
     if batch:
         yield batch
+
+
+def _no_log(path: Path, lines: int) -> InputError:
+    what = "its only line is no" if lines == 1 else f"not one of its {lines} lines is a"
+    return InputError(path, f"is no task_exec_result.jsonl: {what} task's record")
 
 
 def _raw(data: object) -> Any:

@@ -6,18 +6,20 @@ everywhere, so that any two runs compare.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import logging
 import os
-import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from malearn.errors import Unreachable
+from malearn.errors import RegistryError, Unreachable, without_password
 from malearn.gate import Decision
 from malearn.matrix import Matrix
 from malearn.metrics import Scores
@@ -31,19 +33,23 @@ if TYPE_CHECKING:
 __all__ = [
     "candidate",
     "connect",
+    "connected",
+    "load_native",
     "log_figures",
     "log_lineage",
     "log_native",
     "log_onnx",
     "log_outcome",
     "log_scores",
-    "load_native",
     "resume",
     "retraining",
 ]
 
 #: Chart sections of the MLflow UI, by the prefix of the metrics in them.
 NEWEST, CHOOSING, BASELINE = "newest", "choosing", "baseline"
+
+#: How long a server may take to say that it is there, in seconds.
+_PATIENCE = 5.0
 
 _PACKAGES = ("mlflow", "numpy", "onnxruntime", "scikit-learn", "xgboost", "skops")
 
@@ -52,11 +58,15 @@ def connect(tracking_uri: str) -> None:
     """Make MLflow's client use `tracking_uri`. Raises `Unreachable` when nothing answers there."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    # A server that went away is away: say so within half a minute, not after five.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    # Its bars would stand between our lines, or in the middle of one.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if tracking_uri.startswith("http"):
         try:
-            with urllib.request.urlopen(f"{tracking_uri.rstrip('/')}/health", timeout=10):
+            with urllib.request.urlopen(_health(tracking_uri), timeout=_PATIENCE):
                 pass
-        except (urllib.error.URLError, OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", reason) from error
     import mlflow
@@ -65,6 +75,26 @@ def connect(tracking_uri: str) -> None:
     mlflow.set_registry_uri(tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+@contextlib.contextmanager
+def connected(tracking_uri: str) -> Iterator[None]:
+    """`connect`, and let no exception of MLflow's own out of the `with`.
+
+    Raises `Unreachable` when the server goes away meanwhile, `RegistryError` with what it
+    said when it refuses; the cause is kept.
+    """
+    connect(tracking_uri)
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        said = " ".join(str(error).split()).rstrip(".")
+        if said.startswith("API request to") and "failed with exception" in said:
+            raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI") from error
+        where = f"MLflow at {without_password(tracking_uri)}"
+        raise RegistryError(where, f"refuses: {said[:300]}") from error
 
 
 @contextlib.contextmanager
@@ -85,7 +115,9 @@ def retraining(
 
 
 @contextlib.contextmanager
-def candidate(family: str, parameters: Mapping[str, object], tags: Mapping[str, str]) -> Iterator[str]:
+def candidate(
+    family: str, parameters: Mapping[str, object], tags: Mapping[str, str]
+) -> Iterator[str]:
     """One candidate as a child of the retraining in progress; yields its id."""
     import mlflow
 
@@ -134,9 +166,7 @@ def log_outcome(scores: Mapping[str, Scores], own: str, version: int, decision: 
     mlflow.log_text(decision.to_json(), "decision.json")
 
 
-def log_scores(
-    scores: Mapping[str, Scores], own: str, chosen_by: Scores | None = None
-) -> None:
+def log_scores(scores: Mapping[str, Scores], own: str, chosen_by: Scores | None = None) -> None:
     """`own`'s scores under `newest/`, the others' under `baseline/`, in one call.
 
     `chosen_by` are the scores on the slice that chose among the candidates.
@@ -181,7 +211,9 @@ def log_native(regressor: Regressor, rows: Matrix) -> str:
                 "columns": list(rows.columns),
                 "level_column": regressor.level_column,
                 "level_default": regressor.level_default,
+                "ratio_range": list(regressor.ratio_range),
                 "log_range": list(regressor.log_range),
+                "trust": regressor.trust,
             }
         },
     }
@@ -222,15 +254,27 @@ def load_native(model_uri: str) -> Regressor:
         estimator = mlflow.xgboost.load_model(model_uri)
     else:
         estimator = mlflow.sklearn.load_model(model_uri)
-    low, high = kept["log_range"]
     return Regressor(
         kept["family"],
         tuple(kept["columns"]),
         estimator,
         int(kept["level_column"]),
         float(kept["level_default"]),
-        (float(low), float(high)),
+        (float(kept["ratio_range"][0]), float(kept["ratio_range"][1])),
+        (float(kept["log_range"][0]), float(kept["log_range"][1])),
+        float(kept["trust"]),
     )
+
+
+def _health(tracking_uri: str) -> urllib.request.Request:
+    """The question whether a server is there; a user and password in its address go along."""
+    scheme, _, rest = tracking_uri.rstrip("/").partition("://")
+    credentials, at, address = rest.rpartition("@")
+    request = urllib.request.Request(f"{scheme}://{address}/health")
+    if at:
+        token = base64.b64encode(urllib.parse.unquote(credentials).encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    return request
 
 
 def _signature(width: int) -> Any:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from malearn import baselines, export, gate, history, plots, registry, regressor, tracking
 from malearn.errors import ArtifactRefused, RegistryError
-from malearn.families import FAMILIES
+from malearn.families import DEFAULT, FAMILIES
 from malearn.gate import Decision
 from malearn.matrix import Matrix
 from malearn.metrics import Scores, score
@@ -31,6 +31,8 @@ __all__ = ["Source", "Trained", "train"]
 
 #: Share of the rows, newest first, that judge; and of the rest, that choose.
 _JUDGING, _CHOOSING = 0.2, 0.2
+#: How much lower another family's error must be for it to be preferred to the default.
+_CLEARLY = 0.05
 #: Executions per function that a model carries with it, for schedulers that saw none.
 _CARRIED = 32
 
@@ -115,7 +117,7 @@ def train(
             candidates.append(
                 _try(family, oldest, choosing, older, newest, rivals, {**tags}, source)
             )
-        best = min(candidates, key=lambda c: c.choosing.mae)
+        best = _choose(candidates)
         scores = {name: score(newest.seconds, p) for name, p in rivals.items()}
         scores[best.family] = best.newest
         decision = gate.decide(best.family, scores)
@@ -188,6 +190,13 @@ def _try(
             }
         )
     return _Candidate(family, run_id, chosen_by, scores[family], predicted)
+
+
+def _choose(candidates: Sequence[_Candidate]) -> _Candidate:
+    """The one that erred least where nobody was fitted; the default unless clearly beaten."""
+    best = min(candidates, key=lambda c: c.choosing.mae)
+    default = next((c for c in candidates if c.family == DEFAULT), best)
+    return best if best.choosing.mae < (1.0 - _CLEARLY) * default.choosing.mae else default
 
 
 def _register(

@@ -19,8 +19,6 @@ __all__ = ["Collector"]
 
 _BATCH = 256
 _POLITE = 16  # entries encoded before other threads are let in
-_REMEMBERED = 64  # observations a function's list keeps
-_KEEP_SECONDS = str(30 * 86_400)  # a function unseen for so long is forgotten
 
 #: Function, entry for the stream, memo for the function's list.
 _Parcel = tuple[str, bytes, bytes | None]
@@ -110,9 +108,9 @@ def _lists(batch: Iterable[_Parcel]) -> list[bytes]:
         if memo is not None:
             by_function[function].append(memo)
     return [
-        pack("LPUSH", key, *memos[-_REMEMBERED:])
-        + pack("LTRIM", key, "0", str(_REMEMBERED - 1))
-        + pack("EXPIRE", key, _KEEP_SECONDS)
+        pack("LPUSH", key, *memos[-wire.REMEMBERED :])
+        + pack("LTRIM", key, "0", str(wire.REMEMBERED - 1))
+        + pack("EXPIRE", key, str(wire.KEEP_SECONDS))
         for function, memos in by_function.items()
         for key in (wire.HISTORY + function,)
     ]

@@ -18,10 +18,24 @@ from malearn.history import Observation
 from malearn.records import Record, Rejected
 from malearn.tool_types import ToolType, ToolTypes
 
-__all__ = ["HISTORY", "STREAM", "Predicted", "Report", "entry", "memo", "observation"]
+__all__ = [
+    "HISTORY",
+    "KEEP_SECONDS",
+    "REMEMBERED",
+    "STREAM",
+    "Predicted",
+    "Report",
+    "entry",
+    "memo",
+    "memo_of",
+    "observation",
+    "recent",
+]
 
 STREAM = "malearn:executions"
 HISTORY = "malearn:history:"
+REMEMBERED = 64  # observations a function's list keeps
+KEEP_SECONDS = 30 * 86_400  # a function unseen for so long is forgotten
 
 _LARGEST = sys.float_info.max
 _MOST_UNCLAIMED = 32
@@ -96,8 +110,13 @@ def memo(report: Report) -> bytes | None:
     if isinstance(record, Rejected):
         return None
     names = tool_type.feature_names if tool_type is not None else ()
-    serve = _named(names, report.observed)
-    return _encode({"start": record.start, "end": record.end, "serve": serve})
+    return _memo(record.start, record.end, names, report.observed)
+
+
+def memo_of(observation: Observation, tool_type: ToolType) -> bytes:
+    """The same for an observation from elsewhere."""
+    names = tool_type.feature_names
+    return _memo(observation.start, observation.end, names, observation.features)
 
 
 def observation(
@@ -133,6 +152,10 @@ def recent(
         values = tuple(_or_nan(given.get(name)) for name in tool_type.feature_names)
         observations.append(Observation(function, tool_type.name, start, end, values))
     return observations
+
+
+def _memo(start: float, end: float, names: Iterable[str], values: Iterable[float]) -> bytes:
+    return _encode({"start": start, "end": end, "serve": _named(names, values)})
 
 
 def _named(names: Iterable[str], values: Iterable[float]) -> dict[str, float]:

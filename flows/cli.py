@@ -13,20 +13,42 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from malearn.errors import InputError, MalearnError
 from malearn.home import Home
 
 if TYPE_CHECKING:
     from malearn.embedded import Platform
+    from malearn.ingest import IngestReport
     from malearn.tool_types import ToolType
 
 __all__ = ["app", "main"]
 
+
+class _Command(TyperGroup):
+    """The group of all commands: every refusal is one sentence on stderr, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MalearnError as error:
+            _refuse(error)
+        except KeyboardInterrupt:
+            _say("stopped")
+            raise SystemExit(130) from None
+        except BrokenPipeError:  # whoever read our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+        except OSError as error:
+            _refuse(InputError(error.filename or "The system", error.strerror or str(error)))
+
+
 app = typer.Typer(
+    cls=_Command,
     help="Learns, from a scheduler's own logs, how many seconds a task will take.",
     no_args_is_help=True,
     add_completion=False,
@@ -45,25 +67,32 @@ class Format(enum.StrEnum):
 
 HomeOption = Annotated[
     Path | None,
-    typer.Option("--home", help="Directory of data, models and servers.", show_default="$MALEARN_HOME, else here"),
+    typer.Option(
+        "--home",
+        help="Directory of data, models and servers.",
+        show_default="$MALEARN_HOME, else here",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else.")]
 ToolArgument = Annotated[str, typer.Argument(metavar="TOOL", help="A tool type.")]
 
 
 def main() -> None:
-    """Run the command line; every refusal is one sentence on stderr."""
+    """Run the command line."""
+    # Failures are told in one sentence, below; Prefect's own server keeps the rest.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    try:
-        app()
-    except MalearnError as error:
-        print(f"malearn: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("malearn: stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    app()
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Say why in one sentence on stderr, whatever lines it had, and exit with 1."""
+    _say(" ".join(str(error).split()))
+    raise SystemExit(1) from error
+
+
+def _say(sentence: str) -> None:
+    typer.echo(f"malearn: {sentence}", err=True)
 
 
 @app.command()
@@ -84,9 +113,12 @@ def run(
         raise typer.BadParameter("name run logs with --from FILE…")
     from flows import console, report
     from flows.run import run as main_job
+    from malearn import tool_types
 
+    tool_types.declared()
+    files = _run_logs([*(source or []), *(more or [])])
     with console.progress() as shown:
-        done = main_job(Home.find(home), _existing([*(source or []), *(more or [])]), shown)
+        done = main_job(Home.find(home), files, shown)
     _answer(done.as_json(), as_json, lambda: report.show_run(done))
 
 
@@ -100,14 +132,16 @@ def ingest(
 ) -> None:
     """Bring execution logs into the datasets, every record accounted for."""
     from flows import report
+    from malearn import tool_types
 
-    place = Home.find(home)
-    chosen = _existing(files or [])
+    tool_types.declared()
+    place, chosen = Home.find(home), _run_logs(files or [])
     with _platform(place, redis=not chosen, mlflow=False):
         from flows.ingest import ingest as flow
 
         done = flow([str(file) for file in chosen], str(place.root))
     _answer(report.ingested(done), as_json, lambda: report.show_ingested(done))
+    _told(done)
 
 
 @app.command()
@@ -129,7 +163,9 @@ def train(
     names = [types[name].name for name in tools or types]
     chosen = family or list(families.FAMILIES)
     if unknown := set(chosen) - set(families.FAMILIES):
-        raise typer.BadParameter(f"no such family: {', '.join(sorted(unknown))}")
+        raise InputError(
+            ", ".join(sorted(unknown)), f"is no family; there are {', '.join(families.FAMILIES)}"
+        )
     with _platform(place):
         from flows.train import train as flow
 
@@ -163,22 +199,27 @@ def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = 
     from malearn import registry, tracking
 
     tool_type = _tool_type(tool)
-    with _platform(Home.find(home), prefect=False) as platform:
-        tracking.connect(platform.tracking_uri)
+    with (
+        _platform(Home.find(home), prefect=False) as platform,
+        tracking.connected(platform.tracking_uri),
+    ):
         before, now = registry.rollback(tool_type)
     result = {"tool_type": tool_type.name, "before": before, "production": now}
-    _answer(result, as_json, lambda: print(f"{tool_type.name}: version {now} serves again."))
+    _answer(result, as_json, lambda: typer.echo(f"{tool_type.name}: version {now} serves again."))
 
 
 @app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Per tool type: what serves, since when, and what has come in since."""
     from flows import report
-    from malearn import tracking
+    from malearn import tool_types, tracking
 
     place = Home.find(home)
-    with _platform(place, prefect=False) as platform:
-        tracking.connect(platform.tracking_uri)
+    tool_types.declared()
+    with (
+        _platform(place, prefect=False) as platform,
+        tracking.connected(platform.tracking_uri),
+    ):
         rows = report.status(place)
     _answer(rows, as_json, lambda: report.show_status(rows))
 
@@ -187,7 +228,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def predict(
     function: Annotated[str, typer.Argument(help="The task's function, e.g. task1_llm_process.")],
     feature: Annotated[
-        list[str] | None, typer.Option("--feature", "-f", metavar="NAME=NUMBER", help="What is known of it.")
+        list[str] | None,
+        typer.Option("--feature", "-f", metavar="NAME=NUMBER", help="What is known of it."),
     ] = None,
     predecessor: Annotated[
         list[str] | None, typer.Option(metavar="TASK_ID", help="Tasks before it, read from Redis.")
@@ -214,7 +256,7 @@ def predict(
     _answer(
         asdict(answer),
         as_json,
-        lambda: print(
+        lambda: typer.echo(
             f"{answer.seconds:.3g} s ({answer.low:.3g} to {answer.high:.3g} s), "
             f"from {answer.source}{version}"
         ),
@@ -226,7 +268,9 @@ def export_dataset(
     tool: ToolArgument,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to.")] = None,
     form: Annotated[Format, typer.Option("--format", help="csv or parquet.")] = Format.CSV,
-    version: Annotated[int | None, typer.Option(help="A version of the dataset, else the newest.")] = None,
+    version: Annotated[
+        int | None, typer.Option(help="A version of the dataset, else the newest.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -239,13 +283,15 @@ def export_dataset(
     write = dataset.export_csv if form is Format.CSV else dataset.export_parquet
     rows = write(file, version)
     result = {"tool_type": tool_type.name, "rows": rows, "file": str(file)}
-    _answer(result, as_json, lambda: print(f"{rows} rows of {tool_type.name} in {file}"))
+    _answer(result, as_json, lambda: typer.echo(f"{rows} rows of {tool_type.name} in {file}"))
 
 
 @data.command("import")
 def import_dataset(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Run logs, or CSV files.")],
-    tool: Annotated[str | None, typer.Option("--tool", help="Whose CSV it is, unless the file's name says so.")] = None,
+    tool: Annotated[
+        str | None, typer.Option("--tool", help="Whose CSV it is, unless the file's name says so.")
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -253,17 +299,23 @@ def import_dataset(
     from flows import report
 
     place = Home.find(home)
-    tables = {str(f): _tool_type(tool or f.stem).name for f in _existing(files) if f.suffix == ".csv"}
-    logs = [str(f) for f in files if str(f) not in tables]
+    tables = {file: _tool_type(tool or file.stem) for file in files if file.suffix == ".csv"}
+    logs = _run_logs([file for file in files if file not in tables])
+    for file, tool_type in tables.items():
+        _look(file, tool_type)
     with _platform(place, mlflow=False):
         from flows.ingest import ingest as flow
 
-        done = flow(logs, str(place.root), tables)
+        named = {str(file): tool_type.name for file, tool_type in tables.items()}
+        done = flow([str(file) for file in logs], str(place.root), named)
     _answer(report.ingested(done), as_json, lambda: report.show_ingested(done))
+    _told(done)
 
 
 @data.command("history")
-def dataset_history(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def dataset_history(
+    tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = False
+) -> None:
     """The versions of a dataset: when, what, how many rows."""
     from dataclasses import asdict
 
@@ -272,6 +324,18 @@ def dataset_history(tool: ToolArgument, home: HomeOption = None, as_json: JsonOp
 
     commits = Dataset.of(Home.find(home), _tool_type(tool)).history()
     _answer([asdict(c) for c in commits], as_json, lambda: report.show_history(commits))
+
+
+@app.command()
+def up(home: HomeOption = None) -> None:
+    """Redis, MLflow, Prefect and the scheduled flows, until Ctrl-C."""
+    from flows import console
+    from flows.up import up as stay
+    from malearn import tool_types
+
+    tool_types.declared()
+    with console.progress() as shown:
+        stay(Home.find(home), shown)
 
 
 @contextmanager
@@ -307,16 +371,32 @@ def _features(pairs: list[str]) -> dict[str, float]:
 
 def _answer(result: object, as_json: bool, show: Callable[[], None]) -> None:
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        typer.echo(json.dumps(result, ensure_ascii=False))
     else:
         show()
 
 
-def _existing(files: list[Path]) -> list[Path]:
-    for file in files:
-        if not file.is_file():
-            raise InputError(file, "there is no such file")
+def _run_logs(files: list[Path]) -> list[Path]:
+    """`files`, once each has shown that it can be one; before any server is started."""
+    from malearn import sources
+
+    sources.examine(files)
     return files
+
+
+def _look(file: Path, tool_type: ToolType) -> None:
+    """Refuse a table whose header is not that of `tool_type`."""
+    from malearn import sources
+
+    next(iter(sources.table(file, tool_type, size=1)), None)
+
+
+def _told(report: IngestReport) -> None:
+    """A batch that was refused whole is a failure, though everything else went in."""
+    refused = [why for counts in report.tool_types.values() for why in counts.refused]
+    if refused:
+        _say(" ".join(refused))
+        raise typer.Exit(1)
 
 
 def _tool_type(name: str) -> ToolType:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 __all__ = ["Progress", "following", "progress"]
-
-_OURS = str(Path(__file__).parent)
 
 
 class Progress:
@@ -24,20 +24,24 @@ class Progress:
     def step(self, text: str) -> None:
         """What is being done now."""
         if self._status is not None:
-            self._status.update(text)
+            self._status.update(Text(text))
         else:
-            self._console.print(f"[dim]{text}[/]", highlight=False)
+            self._print(Text(f"  {text}", "dim"))
 
-    def done(self, text: str) -> None:
+    def done(self, text: str, seconds: float | None = None) -> None:
         """What has been done."""
-        self._console.print(f"[green]✓[/] {text}", highlight=False)
+        took = "" if seconds is None else f" ({seconds:.0f} s)"
+        self._print(Text.assemble(("✓", "green"), f" {text}", (took, "dim")))
 
     def server(self, service: str, event: str, seconds: float) -> None:
         """For `Platform(on_event=…)`."""
-        if event == "starting":
+        if event == "starting" and self._status is not None:
             self.step(f"Starting {service} …")
         elif event == "ready":
-            self.done(f"{service} is up [dim]({seconds:.0f} s)[/]")
+            self.done(f"{service} is up", seconds)
+
+    def _print(self, line: Text) -> None:
+        self._console.print(line, soft_wrap=True)
 
 
 @contextmanager
@@ -59,7 +63,7 @@ def following(shown: Progress) -> Iterator[None]:
     reads when it is imported, and leave it while the server is still up: the
     last logs and events are sent on the way out.
     """
-    import prefect.main  # configures logging, so that our handler comes after it
+    import_module("prefect.main")  # configures logging, so that our handler comes after it
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogHandler
 
@@ -84,5 +88,11 @@ class _FlowLogs(logging.Handler):
         self._shown = shown
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.pathname.startswith(_OURS):
+        if Path(record.pathname).parent != Path(__file__).parent:
+            return
+        from flows.progress import is_finished
+
+        if is_finished(record):
+            self._shown.done(record.getMessage())
+        else:
             self._shown.step(record.getMessage())

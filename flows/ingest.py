@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import redis
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 import expectations
-from malearn import outliers, sources, tool_types
-from malearn.errors import BatchRefused, InputError
+from flows import progress
+from malearn import matrix, outliers, sources, tool_types
+from malearn.errors import BatchRefused, InputError, without_password
 from malearn.home import Home
 from malearn.ingest import Ingest, IngestReport
 from malearn.records import Execution
 from malearn.tool_types import ToolType
+from serving.backfill import backfill, known_functions
 
 __all__ = ["ingest"]
 
@@ -38,18 +41,26 @@ def ingest(
     place = Home.find(home)
     judge = _Judge()
     ingestion = Ingest(place, tool_types.declared(), judge, outliers.fence)
-    report = IngestReport()
+    url = os.environ.get(sources.REDIS_SETTING, "")
+    streamed = found = IngestReport()
     if files:
-        report += take_files(ingestion, [Path(file) for file in files])
+        found += take_files(ingestion, [Path(file) for file in files])
     for file, tool_type in (tables or {}).items():
-        report += take_table(ingestion, Path(file), tool_type)
+        found += take_table(ingestion, Path(file), tool_type)
     if not files and not tables:
-        url = os.environ.get("MALEARN_REDIS_URL", "")
         if not url:
-            raise InputError("MALEARN_REDIS_URL", "is not set, and no files were given")
-        report += drain_stream(ingestion, url)
-        report += scan_results(ingestion, url)
+            raise InputError(sources.REDIS_SETTING, "is not set, and no files were given")
+        streamed = drain_stream(ingestion, url)
+        found = scan_results(ingestion, url)
+    report = streamed + found
     publish(judge, report, place)
+    if url:
+        # What came by the stream its schedulers have remembered themselves.
+        remember(ingestion, {n for n, counts in found.tool_types.items() if counts.accepted}, url)
+    progress.finished(
+        f"Ingested {report.records:,} records: {report.accepted:,} accepted, "
+        f"{report.accounted - report.accepted:,} kept out"
+    )
     return report
 
 
@@ -115,6 +126,29 @@ def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
         key="validation-report",
         description="What became of the records, and which expectations failed",
     )
+
+
+@task(cache_policy=NO_CACHE)
+def remember(ingestion: Ingest, fresh: Collection[str], url: str) -> None:
+    """Let schedulers that start on this Redis know what the functions took lately.
+
+    Of the tool types in `fresh`, and of those of which this Redis knows nothing. It is a
+    help, not the data: where Redis does not answer, a line in the log says so.
+    """
+    types = ingestion.tool_types
+    try:
+        with redis.Redis.from_url(url) as client:
+            known = {t.name for f in known_functions(client) if (t := types.of(f)) is not None}
+            for name, dataset in ingestion.datasets.items():
+                if name in fresh or name not in known:
+                    seen = [matrix.observation(execution) for execution in dataset.read()]
+                    backfill(client, seen, types)
+    except redis.RedisError as error:
+        get_run_logger().warning(
+            "Schedulers do not learn of this: Redis at %s does not answer (%s)",
+            without_password(url),
+            error,
+        )
 
 
 class _Judge:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from prefect.artifacts import create_markdown_artifact
 from flows.ingest import ingest
 from flows.promote import promote
 from flows.train import train
-from malearn import registry, tool_types
+from malearn import registry, tool_types, tracking
+from malearn.gate import Reason
 from malearn.ingest import IngestReport
 from malearn.training import Trained
 
@@ -20,12 +22,13 @@ __all__ = ["Lifecycle", "Outcome", "lifecycle"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one tool type: its retraining, what serves now, and why."""
+    """What came of one tool type: its retraining, what serves now, and why, reason by reason."""
 
     trained: Trained
     production: int | None
     family: str | None
     why: str
+    reasons: tuple[Reason, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +50,27 @@ def lifecycle(
     ingested = ingest(files, home)
     outcomes = {name: _renew(name, home, trigger) for name in tool_types.declared()}
     done = Lifecycle(ingested, outcomes)
-    create_markdown_artifact(_summary(done), key="lifecycle", description="What serves now, and why")
+    create_markdown_artifact(
+        _summary(done), key="lifecycle", description="What serves now, and why"
+    )
     return done
 
 
 def _renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
     trained = train(tool_type, home, trigger=trigger)
     why = trained.why
+    reasons: tuple[Reason, ...] = (Reason("rows", False, why),)
     if trained.version is not None:
-        why = promote(tool_type, trained.version, home).why
-    serving = registry.by_alias(tool_types.declared()[tool_type], registry.PRODUCTION)
+        promoted = promote(tool_type, trained.version, home)
+        why, reasons = promoted.why, promoted.reasons
+    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        serving = registry.by_alias(tool_types.declared()[tool_type], registry.PRODUCTION)
     return Outcome(
         trained,
         serving.number if serving else None,
         serving.family if serving else None,
         why,
+        reasons,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from prefect import flow
-from prefect.logging import get_run_logger
 
+from flows import progress
 from flows.train import load
 from malearn import promotion, tool_types, tracking
 from malearn.dataset import Dataset
@@ -25,14 +25,9 @@ def promote(
     `by_hand` overrules the gate, not the proof.
     """
     types = tool_types.declared()
-    tracking.connect(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    rows, _ = load(Dataset.of(Home.find(home), types[tool_type]))
-    promoted = promotion.promote(rows, version, by_hand=by_hand)
-    get_run_logger().info(
-        "%s version %d %s: %s",
-        tool_type,
-        version,
-        "serves now" if promoted.promoted else "does not serve",
-        promoted.why,
-    )
+    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        rows, _ = load(Dataset.of(Home.find(home), types[tool_type]))
+        promoted = promotion.promote(rows, version, by_hand=by_hand)
+    verdict = "serves now" if promoted.promoted else "stays a candidate"
+    progress.finished(f"{tool_type}: version {version} {verdict}")
     return promoted

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from malearn import registry, tool_types
-from malearn.dataset import Commit, Dataset
-from malearn.home import Home
-from malearn.ingest import IngestReport
-from malearn.promotion import Promoted
-from malearn.training import Trained
+from malearn.gate import Reason
 
 if TYPE_CHECKING:
-    from flows.run import Report
+    from flows.lifecycle import Outcome
+    from flows.run import Answer, Report
+    from malearn.dataset import Commit
+    from malearn.home import Home
+    from malearn.ingest import IngestReport
+    from malearn.promotion import Promoted
+    from malearn.registry import Version
+    from malearn.training import Trained
 
 __all__ = [
     "ingested",
@@ -32,6 +36,11 @@ __all__ = [
     "status",
     "trained",
 ]
+
+#: Columns of output that goes to no terminal.
+_PIPED = 100
+#: What a predictor's `source` is called here.
+_SOURCES = {"function_history": "history", "tool_history": "tool history"}
 
 
 def ingested(report: IngestReport) -> dict[str, Any]:
@@ -68,11 +77,14 @@ def trained(results: Sequence[Trained]) -> dict[str, Any]:
 
 def promoted(result: Promoted) -> dict[str, Any]:
     """Whether the version serves now, and why."""
-    return asdict(result)
+    return {**asdict(result), "reasons": [asdict(reason) for reason in result.reasons]}
 
 
 def status(home: Home) -> dict[str, Any]:
     """Per tool type: rows in the dataset, what serves, what else there is. Needs MLflow."""
+    from malearn import registry, tool_types
+    from malearn.dataset import Dataset
+
     result = {}
     for name, tool_type in tool_types.declared().items():
         production = registry.by_alias(tool_type, registry.PRODUCTION)
@@ -90,125 +102,186 @@ def status(home: Home) -> dict[str, Any]:
 
 def show_run(report: Report) -> None:
     """The main job's report."""
-    console = Console()
-    ingest = report.lifecycle.ingested
-    show_ingested(ingest, console)
-    table = _table("What serves now", "tool type", "Production", "MAE, s", "", "", "answers from")
-    table.columns[3].header, table.columns[4].header = "function median", "15/3/1 s"
-    table.add_column("a call takes", justify="right")
+    console = _console()
+    show_ingested(report.lifecycle.ingested, console)
+    _show_serving(report, console)
     for name, outcome in report.lifecycle.outcomes.items():
-        answer = report.answers[name]
-        scores = outcome.trained.scores or {}
-        own = scores.get(outcome.trained.family or "")
-        table.add_row(
-            name,
-            f"version {outcome.production}, {outcome.family}" if outcome.production else "none",
-            f"{own.mae:.3g}" if own else "–",
-            *(
-                f"{scores[rival].mae:.3g}" if rival in scores else "–"
-                for rival in ("function_median", "heuristic")
-            ),
-            answer.source.replace("_", " "),
-            f"{answer.latency * 1e6:.0f} µs",
-        )
-    console.print(table)
-    for name, outcome in report.lifecycle.outcomes.items():
-        console.print(f"[bold]{name}[/]: {outcome.why}.", highlight=False)
-        if not outcome.production:
-            source = report.answers[name].source.replace("_", " ")
-            console.print(f"  Served instead: {source}.", highlight=False)
-    console.print(
-        f"\nCompare the runs in MLflow, look at the flows in Prefect: "
-        f"[bold]malearn up --home {report.home.root}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
+        _show_reasons(console, _verdict(name, outcome, report.answers[name]), outcome.reasons)
+    _show(console, "To compare the runs in MLflow and watch the flows in Prefect:")
+    _show(console, f"  malearn up --home {shlex.quote(str(report.home.root))}", "bold")
 
 
 def show_ingested(report: IngestReport, console: Console | None = None) -> None:
     """What became of the records."""
-    console = console or Console()
-    table = _table(
-        f"{report.records:,} records", "tool type", "accepted", "quarantined", "outliers", "dataset"
-    )
+    console = console or _console()
+    _show(console, f"{report.records:,} records", "bold")
+    table = _table("tool type", "accepted", "quarantined", "outliers", "dataset")
     for name, counts in report.tool_types.items():
+        numbers = (counts.accepted, counts.quarantined, counts.outliers)
         version = "–" if counts.version is None else f"version {counts.version}"
-        table.add_row(
-            name, str(counts.accepted), str(counts.quarantined), str(counts.outliers), version
-        )
-    console.print(table)
+        table.add_row(name, *(f"{n:,}" for n in numbers), version)
+    if report.tool_types:
+        console.print(table)
+        console.print()
+    if report.rejected:
+        table = _table("rejected, because", "records")
+        for reason, n in sorted(report.rejected.items(), key=lambda item: -item[1]):
+            table.add_row(reason, f"{n:,}")
+        console.print(table)
+        console.print()
     for counts in report.tool_types.values():
         for sentence in counts.refused:
-            console.print(f"[red]refused[/] {sentence}", highlight=False)
-    reasons = ", ".join(f"{n:,} {reason}" for reason, n in report.rejected.items()) or "none"
-    console.print(f"Rejected: {reasons}.", highlight=False)
-    console.print(
-        f"{report.accepted:,} accepted and {report.accounted - report.accepted:,} kept out "
-        f"make {report.accounted:,} of {report.records:,}.\n",
-        highlight=False,
+            _show(console, f"✗ {sentence}", "red")
+    _show(
+        console,
+        f"{report.accepted:,} accepted + {report.accounted - report.accepted:,} kept out "
+        f"= {report.accounted:,} of {report.records:,}.\n",
     )
 
 
 def show_trained(results: Sequence[Trained]) -> None:
     """Everyone's scores per tool type, and the gate's word."""
-    console = Console()
+    console = _console()
     for result in results:
         if result.scores:
-            title = f"{result.tool_type}, version {result.version}"
-            table = _table(title, "predictor", "MAE, s", "median error", "order", "R²")
-            for name, s in sorted(result.scores.items(), key=lambda item: item[1].mae):
+            _show(console, f"{result.tool_type}, version {result.version}", "bold")
+            table = _table("predictor", "MAE, s", "median error", "order", "R²")
+            ranked = sorted(result.scores.items(), key=lambda item: item[1].mae)
+            shown = _decimals(score.mae for _, score in ranked)
+            for name, s in ranked:
                 table.add_row(
-                    f"[bold]{name}[/]" if name == result.family else name,
-                    f"{s.mae:.3g}",
+                    f"{name} ←" if name == result.family else name,
+                    shown(s.mae),
                     f"{s.median_ape:.0%}",
                     f"{s.order:.0%}",
                     f"{s.r2:.2f}",
                 )
             console.print(table)
-        verdict = "fit to serve" if result.decision and result.decision.promote else "not promoted"
-        console.print(f"[bold]{result.tool_type}[/] {verdict}: {result.why}.\n", highlight=False)
+        decision = result.decision
+        verdict = "is fit to serve" if decision and decision.promote else "is not fit to serve"
+        reasons = decision.reasons if decision else (Reason("rows", False, result.why),)
+        _show_reasons(console, f"{result.tool_type} {verdict}", reasons)
 
 
 def show_promoted(result: Promoted) -> None:
-    """One line."""
+    """The verdict, and all that was looked at."""
     verdict = "serves now" if result.promoted else "does not serve"
-    print(f"{result.tool_type} version {result.version} {verdict}: {result.why}.")
+    title = f"{result.tool_type} version {result.version} {verdict}"
+    _show_reasons(_console(), title, result.reasons)
 
 
 def show_status(rows: Mapping[str, Any]) -> None:
     """One line a tool type."""
-    table = _table("", "tool type", "rows", "Production", "age", "rows since", "Previous", "Candidate")
+    table = _table("tool type", "rows", "Production", "age", "rows since", "Previous", "Candidate")
     for name, row in rows.items():
         production = row["production"]
         table.add_row(
             name,
-            str(row["rows"]),
+            f"{row['rows']:,}",
             _short(production),
             f"{(time.time() - production['created']) / 3600:.1f} h" if production else "–",
-            str(row["rows_since"]),
+            f"{row['rows_since']:,}",
             _short(row["previous"]),
             _short(row["candidate"]),
         )
-    Console().print(table)
+    _console().print(table)
 
 
 def show_history(commits: Sequence[Commit]) -> None:
     """The versions of a dataset, as they are recorded."""
-    table = _table("", "version", "time", "rows added", "operation")
+    table = _table("version", "time", "rows added", "operation")
     for commit in commits:
-        table.add_row(*(str(getattr(commit, key)) for key in ("version", "time", "added", "operation")))
-    Console().print(table)
+        keys = ("version", "time", "added", "operation")
+        table.add_row(*(str(getattr(commit, key)) for key in keys))
+    _console().print(table)
 
 
-def _table(title: str, first: str, *others: str) -> Table:
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.add_column(first)
+def _show_serving(report: Report, console: Console) -> None:
+    """What answers now for each tool type, and how good it was on the newest rows."""
+    _show(console, "What serves now, and its mean error on the newest tasks", "bold")
+    table = _table("tool type", "Production", "MAE, s", "median, s", "15/3/1, s", "from", "call")
+    every = {name: _errors(outcome) for name, outcome in report.lifecycle.outcomes.items()}
+    shown = _decimals(e for errors in every.values() for e in errors if e is not None)
+    for name, outcome in report.lifecycle.outcomes.items():
+        answer = report.answers[name]
+        table.add_row(
+            name,
+            f"v{outcome.production} {outcome.family}" if outcome.production else "–",
+            *("–" if error is None else shown(error) for error in every[name]),
+            _SOURCES.get(answer.source, answer.source),
+            f"{answer.latency * 1e6:.0f} µs",
+        )
+    console.print(table)
+    _show(
+        console,
+        "MAE is the best model's; median the function's own so far; 15/3/1 s for gpu, cpu, io.\n",
+        "dim",
+    )
+
+
+def _errors(outcome: Outcome) -> tuple[float | None, float | None, float | None]:
+    """Mean absolute errors, in seconds, on the same rows: own, function median, heuristic."""
+    scores = outcome.trained.scores or {}
+    own, median, heuristic = (
+        scores[name].mae if name in scores else None
+        for name in (outcome.trained.family or "", "function_median", "heuristic")
+    )
+    return own, median, heuristic
+
+
+def _verdict(name: str, outcome: Outcome, answer: Answer) -> str:
+    new, serving = outcome.trained.version, outcome.production
+    if serving is not None and serving == new:
+        return f"{name}: version {serving}, {outcome.family}, serves"
+    if serving is not None:
+        return f"{name}: version {serving}, {outcome.family}, goes on serving"
+    instead = {
+        "function_history": "what the function took lately",
+        "tool_history": "what the tool type took lately",
+    }.get(answer.source, "the 15/3/1 s heuristic")
+    return f"{name}: no model serves yet, answers come from {instead}"
+
+
+def _show_reasons(console: Console, title: str, reasons: Iterable[Reason]) -> None:
+    """`title` and one line a reason, those that failed first."""
+    _show(console, title, "bold")
+    for reason in sorted(reasons, key=lambda reason: reason.passed):
+        mark, style = ("✓", "green") if reason.passed else ("✗", "red")
+        lines = Text(reason.detail).wrap(console, max(20, console.width - 4))
+        for number, line in enumerate(lines):
+            line.rstrip()
+            head = Text(f"  {mark} ", style) if number == 0 else Text("    ")
+            console.print(head + line, soft_wrap=True)
+    console.print()
+
+
+def _decimals(numbers: Iterable[float]) -> Callable[[float], str]:
+    """One way to write all of them, so that their points stand below each other."""
+    least = min((n for n in numbers if n > 0.0), default=1.0)
+    digits = 1 if least >= 1.0 else 2 if least >= 0.1 else 3
+    return lambda number: f"{number:,.{digits}f}"
+
+
+def _console() -> Console:
+    """stdout: as wide as the terminal, and wide enough for any table elsewhere."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPED)
+
+
+def _show(console: Console, line: str, style: str = "") -> None:
+    console.print(Text(line, style), soft_wrap=True)
+
+
+def _table(first: str, *others: str) -> Table:
+    """Numbers to the right; the name is never cut."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column(first, no_wrap=True, overflow="fold")
     for name in others:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 
-def _version(found: registry.Version | None) -> dict[str, Any] | None:
+def _version(found: Version | None) -> dict[str, Any] | None:
     if found is None:
         return None
     return {"version": found.number, "family": found.family, "created": found.created}

@@ -73,7 +73,6 @@ def run(home: Home, files: Sequence[Path], shown: console.Progress) -> Report:
             from flows.lifecycle import lifecycle
 
             done = lifecycle([str(file) for file in files], str(home.root), trigger="malearn run")
-        shown.done("The lifecycle has run")
         shown.step("Asking the predictor …")
         answers = _ask(home, platform)
         shown.step("Stopping the servers …")

@@ -10,6 +10,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from flows import progress
 from malearn import matrix, tool_types, tracking, training
 from malearn.dataset import Dataset
 from malearn.families import FAMILIES
@@ -32,15 +33,28 @@ def train(
     MLflow is at `$MLFLOW_TRACKING_URI`.
     """
     types = tool_types.declared()
-    tracking.connect(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    rows, source = load(Dataset.of(Home.find(home), types[tool_type]))
-    logger = get_run_logger()
-    trained = training.train(
-        rows, types, source, families=families, trigger=trigger, progress=logger.info
-    )
-    logger.info("%s", trained.why)
+    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        rows, source = load(Dataset.of(Home.find(home), types[tool_type]))
+        trained = training.train(
+            rows, types, source, families=families, trigger=trigger, progress=_fitting
+        )
     show_candidates(trained)
+    progress.finished(_line(trained))
     return trained
+
+
+def _fitting(what: str) -> None:
+    get_run_logger().info("Fitting %s", what)
+
+
+def _line(trained: Trained) -> str:
+    if trained.version is None:
+        return f"{trained.tool_type}: no model yet, {trained.rows:,} executions are too few"
+    fit = trained.decision is not None and trained.decision.promote
+    return (
+        f"{trained.tool_type}: trained on {trained.rows:,} executions, {trained.family} is best "
+        f"and {'passes' if fit else 'does not pass'} the gate"
+    )
 
 
 @task(cache_policy=NO_CACHE)

@@ -29,7 +29,7 @@ def heuristic(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray
 
 
 def function_median(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray[np.float64]:
-    """The median of all that this function took so far; else its tool type's; else the heuristic."""
+    """The median of all this function took so far; else its tool type's; else the heuristic."""
     return _replayed(executions, tool_types, _Median)
 
 

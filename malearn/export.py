@@ -38,7 +38,9 @@ def to_onnx(regressor: Regressor, stamp: Stamp) -> bytes:
         helper.set_model_props(model, {KEY: stamp.to_json()})
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
-        raise ExportError(stamp.tool_type, regressor.family, f"ONNX refuses it ({error})") from error
+        raise ExportError(
+            stamp.tool_type, regressor.family, f"ONNX refuses it ({error})"
+        ) from error
     return bytes(model.SerializeToString())
 
 

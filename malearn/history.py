@@ -49,7 +49,7 @@ _FLOOR = 1e-3  # seconds; shorter ones are taken as this
 
 # Shares of an ordinary error that function and tool type take over …
 _FUNCTION_RATE, _TOOL_RATE = 0.05, 0.03
-# … and of what exceeds `_JUMP` spreads (fewer after errors in a row on one side) tool type, cluster.
+# … and of what exceeds `_JUMP` spreads (fewer after several on one side) tool type and cluster.
 _TOOL_JUMP, _CLUSTER_JUMP = 0.40, 0.05
 _JUMP, _LONGEST_RUN = 4.0, 3
 # A function's quick level takes over where it departs from the slow one by more than a spread.
@@ -59,6 +59,7 @@ _FUNCTION_SPREAD_RATE, _TOOL_SPREAD_RATE = 0.1, 0.05
 _MOST_ERROR = 2.0  # nothing moves a level by more than this at once, in log-seconds
 _EMA_RATE = 0.3
 _RECENT = 20  # of which `median` is taken
+_SETTLED = 5  # executions of a function before its level says more than their median
 
 # Effects of inputs.
 _EFFECT_RATE = 0.3
@@ -152,9 +153,20 @@ class _Inputs:
 class _Function:
     """The level of one function above its tool type's."""
 
-    __slots__ = ("count", "ema", "inputs", "median", "offset", "quick", "recent", "spread")
+    __slots__ = (
+        "count",
+        "ema",
+        "inputs",
+        "median",
+        "offset",
+        "quick",
+        "recent",
+        "spread",
+        "tool_type",
+    )
 
-    def __init__(self, offset: float, spread: float, value: float) -> None:
+    def __init__(self, tool_type: str, offset: float, spread: float, value: float) -> None:
+        self.tool_type = tool_type
         self.offset = self.quick = offset
         self.spread = spread
         self.count = 0
@@ -166,14 +178,13 @@ class _Function:
 class _Tool:
     """The level of one tool type above the cluster's."""
 
-    __slots__ = ("count", "ema", "level", "newcomer", "recent", "run", "spread", "xx", "xy")
+    __slots__ = ("count", "ema", "level", "newcomer", "run", "spread", "xx", "xy")
 
     def __init__(self) -> None:
         self.level = self.newcomer = self.ema = 0.0
         self.count = self.run = 0
         self.spread = _FIRST_SPREAD
         self.xy = self.xx = 0.0  # of effects foretold and found
-        self.recent: deque[float] = deque(maxlen=_RECENT)
 
     @property
     def worth(self) -> float:
@@ -210,14 +221,14 @@ class History:
         function = self._functions.get(observation.function)
         if function is None:
             offset = value - self._cluster - tool.level
-            function = self._functions[observation.function] = _Function(offset, tool.spread, value)
+            function = _Function(observation.tool_type, offset, tool.spread, value)
+            self._functions[observation.function] = function
         else:
             effect = function.inputs.effect(x, key)[0] if x is not None else 0.0
             self._follow(function, tool, value, effect)
         function.count += 1
         function.recent.append(value)
         function.median = _median(function.recent)
-        tool.recent.append(value)
         own = value - self._cluster - tool.level
         tool.newcomer += (own - tool.newcomer) * (_EMA_RATE if tool.count else 1.0)
         tool.ema += (value - tool.ema) * (_EMA_RATE if tool.count else 1.0)
@@ -261,15 +272,23 @@ class History:
             tool.ema - level,
         )
 
-    def function_seconds(self, function: str) -> float | None:
-        """The recent median of `function`, in seconds."""
+    def function_seconds(self, function: str, features: Sequence[float] = ()) -> float | None:
+        """What `function` takes lately, with inputs like `features`, in seconds.
+
+        The median of its first few; from then on its level and the effect of the inputs.
+        """
         known = self._functions.get(function)
-        return None if known is None else math.exp(known.median)
+        if known is None:
+            return None
+        if known.count < _SETTLED:
+            return math.exp(known.median)
+        level = self.snapshot(function, known.tool_type, 0.0, features)[0]
+        return math.exp(level)
 
     def tool_seconds(self, tool_type: str) -> float | None:
-        """The recent median of `tool_type`, in seconds."""
+        """What functions of `tool_type` take lately, in seconds."""
         tool = self._tools.get(tool_type)
-        return None if tool is None else math.exp(_median(tool.recent))
+        return None if tool is None else math.exp(self._cluster + tool.level + tool.newcomer)
 
     def _level(self, function: _Function, tool: _Tool) -> float:
         quick = function.quick - function.offset

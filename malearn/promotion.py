@@ -50,12 +50,12 @@ def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
         registry.move(tool_type, registry.PRODUCTION, number)
     elif registry.PRODUCTION not in version.aliases:
         registry.move(tool_type, registry.CANDIDATE, number)
-    return Promoted(
-        tool_type.name, number, decision.promote, decision.why, decision.reasons
-    )
+    return Promoted(tool_type.name, number, decision.promote, decision.why, decision.reasons)
 
 
 def _proven(rows: Matrix, version: registry.Version, decision: Decision) -> Decision:
+    if not len(rows):
+        return decision.with_check("onnx", False, "there are no rows to prove its ONNX file on")
     try:
         model = registry.model_file(rows.tool_type, version.number)
         native = tracking.load_native(version.tags["malearn.native"])

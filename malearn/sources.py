@@ -108,15 +108,10 @@ def examine(paths: Sequence[Path]) -> None:
     """
     found = 0
     for path in paths:
-        lines = 0
-        for line in _lines(path):
-            lines += 1
-            if isinstance(line, _Line) and _task(line) is not None:
-                found += 1
-                break
-        else:
-            if lines:
-                raise _no_log(path, lines)
+        first, lines = _first_record(path)
+        if lines and not first:
+            raise _no_log(path, lines)
+        found += first
     if paths and not found:
         raise InputError(", ".join(str(path) for path in paths), "there is no record in it")
 
@@ -306,6 +301,16 @@ def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> 
         batch.extend(rest)
     if batch:
         yield batch
+
+
+def _first_record(path: Path) -> tuple[bool, int]:
+    """Whether there is a task's record, and how many lines were read to learn it."""
+    number = 0
+    for line in _lines(path):
+        number += 1
+        if isinstance(line, _Line) and _task(line) is not None:
+            return True, number
+    return False, number
 
 
 def _no_log(path: Path, lines: int) -> InputError:

@@ -246,14 +246,17 @@ def log_onnx(model: bytes, rows: Matrix) -> str:
 
 
 def load_native(model_uri: str) -> Regressor:
-    """What `log_native` kept, as a `Regressor` again."""
+    """What `log_native` kept, as a `Regressor` again. Raises `RegistryError` when it is gone."""
     import mlflow
 
-    kept: Any = (mlflow.models.get_model_info(model_uri).metadata or {})["malearn"]
-    if kept["family"] == "xgboost":
-        estimator = mlflow.xgboost.load_model(model_uri)
-    else:
-        estimator = mlflow.sklearn.load_model(model_uri)
+    try:
+        kept: Any = (mlflow.models.get_model_info(model_uri).metadata or {})["malearn"]
+        if kept["family"] == "xgboost":
+            estimator = mlflow.xgboost.load_model(model_uri)
+        else:
+            estimator = mlflow.sklearn.load_model(model_uri)
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
     return Regressor(
         kept["family"],
         tuple(kept["columns"]),

@@ -25,7 +25,7 @@ from malearn.matrix import Matrix
 from malearn.metrics import Scores, score
 from malearn.regressor import Regressor
 from malearn.stamp import Stamp
-from malearn.tool_types import ToolType, ToolTypes
+from malearn.tool_types import ToolTypes
 
 __all__ = ["Source", "Trained", "train"]
 
@@ -185,7 +185,9 @@ def _try(
                     fitted.importance, f"{title}: what the model looks at"
                 ),
                 "rivals": plots.rivals(
-                    {name: s.mae for name, s in scores.items()}, family, f"{title}: beside its rivals"
+                    {name: s.mae for name, s in scores.items()},
+                    family,
+                    f"{title}: beside its rivals",
                 ),
             }
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import cast
 
 import redis
 from redis.client import Pipeline
@@ -22,8 +23,8 @@ __all__ = ["backfill", "known_functions"]
 
 def known_functions(client: redis.Redis) -> set[str]:
     """The functions of which this Redis remembers anything."""
-    keys = client.scan_iter(match=f"{wire.HISTORY}*", count=1_000)
-    return {_text(key).removeprefix(wire.HISTORY) for key in keys}
+    keys = cast("Iterable[bytes]", client.scan_iter(match=f"{wire.HISTORY}*", count=1_000))
+    return {key.decode("utf-8", "replace").removeprefix(wire.HISTORY) for key in keys}
 
 
 def backfill(
@@ -37,52 +38,39 @@ def backfill(
     by_function: dict[str, list[Observation]] = defaultdict(list)
     for observation in observations:
         by_function[observation.function].append(observation)
-    changed = 0
-    for function, seen in by_function.items():
-        seen.sort(key=lambda o: -o.end)
-        given = {(o.start, o.end): o for o in seen[: wire.REMEMBERED]}
-        changed += bool(
-            client.transaction(
-                lambda pipe, function=function, given=given: _merge(
-                    pipe, function, given, tool_types
-                ),
-                wire.HISTORY + function,
-                value_from_callable=True,
-            )
-        )
-    return changed
+    return sum(
+        _merged(client, function, seen, tool_types) for function, seen in by_function.items()
+    )
 
 
-def _merge(
-    pipe: Pipeline,
-    function: str,
-    given: dict[tuple[float, float], Observation],
-    tool_types: ToolTypes,
+def _merged(
+    client: redis.Redis, function: str, seen: list[Observation], tool_types: ToolTypes
 ) -> bool:
-    """Queue the commands that make the watched list what it should be; whether any were."""
+    """Whether the list of `function` was changed."""
+    newest = sorted(seen, key=lambda o: -o.end)[: wire.REMEMBERED]
+    with client.pipeline() as pipe:
+        while True:
+            try:
+                return _merge(pipe, function, newest, tool_types)
+            except redis.WatchError:
+                continue
+
+
+def _merge(pipe: Pipeline, function: str, newest: list[Observation], tool_types: ToolTypes) -> bool:
     key = wire.HISTORY + function
-    before: list[bytes] = list(pipe.lrange(key, 0, -1))  # type: ignore[arg-type]
-    merged = [
-        (found[1].start, found[1].end, raw)
-        for raw in before
-        if (found := wire.observation(raw, tool_types, function)) is not None
-    ]
-    known = {(start, end) for start, end, _ in merged}
-    merged += [
-        (start, end, wire.memo_of(o, tool_types[o.tool_type]))
-        for (start, end), o in given.items()
-        if (start, end) not in known
-    ]
-    merged.sort(key=lambda memo: -memo[1])
-    after = [raw for _, _, raw in merged[: wire.REMEMBERED]]
-    pipe.multi()
+    pipe.watch(key)  # type: ignore[no-untyped-call]
+    before = cast("list[bytes]", pipe.lrange(key, 0, -1))
+    found = [(raw, wire.observation(raw, tool_types, function)) for raw in before]
+    memos = {(o[1].start, o[1].end): raw for raw, o in found if o is not None}
+    for o in newest:
+        memos.setdefault((o.start, o.end), wire.memo_of(o, tool_types[o.tool_type]))
+    by_end = sorted(memos.items(), key=lambda memo: -memo[0][1])
+    after = [raw for _, raw in by_end[: wire.REMEMBERED]]
     if after == before:
         return False
+    pipe.multi()
     pipe.delete(key)
     pipe.rpush(key, *after)
     pipe.expire(key, wire.KEEP_SECONDS)
+    pipe.execute()
     return True
-
-
-def _text(key: bytes | str) -> str:
-    return key.decode("utf-8", "replace") if isinstance(key, bytes) else key

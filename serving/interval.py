@@ -1,7 +1,8 @@
 """How far the truth may lie from an answer.
 
-One place, so that a better calibration replaces one function. Intervals are
-multiplicative: execution times err by factors, not by seconds.
+Intervals are multiplicative: execution times err by factors, not by seconds.
+`malearn.interval` calibrates them as outcomes come in; before there are
+enough, what the model was judged by, or a wide default, stands in.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from malearn.interval import Width
 from malearn.prediction import Source
 
-__all__ = ["Interval", "interval"]
+__all__ = ["Interval", "from_width", "interval"]
 
 #: `(low, high, confidence)`: two factors on the seconds answered, and 0…1.
 Interval = tuple[float, float, float]
@@ -36,7 +38,17 @@ def interval(source: Source, calibration: Mapping[str, float] | None = None) -> 
     if calibration:
         low = _factor(calibration.get("low"), low, below=True)
         high = _factor(calibration.get("high"), high, below=False)
-    return low, high, max(0.0, 1.0 - math.log(high / low) / _BLIND)
+    return low, high, _confidence(math.log(high / low))
+
+
+def from_width(width: Width) -> Interval:
+    """Factors and confidence of the calibration that runs in this process."""
+    factor = math.exp(width.half)
+    return 1.0 / factor, factor, _confidence(2.0 * width.half)
+
+
+def _confidence(width: float) -> float:
+    return max(0.0, 1.0 - width / _BLIND)
 
 
 def _factor(value: object, otherwise: float, *, below: bool) -> float:

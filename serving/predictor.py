@@ -23,6 +23,7 @@ from typing import NamedTuple, Self
 
 from malearn import records
 from malearn.history import Observation
+from malearn.interval import Width
 from malearn.prediction import Prediction, Source
 from malearn.records import Record, Rejected
 from malearn.tool_types import ToolTypes, declared, heuristic_seconds
@@ -32,7 +33,7 @@ from serving.collector import Collector
 from serving.columns import Columns
 from serving.courier import Courier
 from serving.function_names import FunctionNames
-from serving.interval import interval
+from serving.interval import from_width, interval
 from serving.link import Garbled, Refused, connector
 from serving.memory import Memory
 from serving.model import Model
@@ -49,9 +50,7 @@ _log = logging.getLogger("malearn.serving")
 
 _NOTHING: tuple[float, ...] = ()
 _REMEMBERED = 4096  # tasks, by their words on their successors
-_INTERVALS = {
-    source: interval(source) for source in ("function_history", "tool_history", "heuristic")
-}
+_GUESS = interval("heuristic")
 
 
 class _Question(NamedTuple):
@@ -353,13 +352,13 @@ class DAGTaskPredictor:
         model, reason = self._model_for(question)
         if model is None:
             return self._lower(question, reason)
-        snapshot = self._history.snapshot(
+        snapshot, width = self._history.snapshot(
             question.function, model.tool_type, time.time(), question.values
         )
         seconds = model.seconds(model.row(question.values, snapshot))
         if not seconds > 0.0:
             return self._lower(question, "model_nonsense")
-        return self._from_model(question, model, seconds), ""
+        return self._from_model(question, model, seconds, width), ""
 
     def _answers(self, questions: list[_Question]) -> list[tuple[Prediction, str]]:
         answers: list[tuple[Prediction, str] | None] = [None] * len(questions)
@@ -376,10 +375,12 @@ class DAGTaskPredictor:
             snapshots = self._history.snapshots(
                 model.tool_type, at, [(question.function, question.values) for question in asked]
             )
-            rows = [model.row(q.values, s) for q, s in zip(asked, snapshots, strict=True)]
-            for number, question, seconds in zip(numbers, asked, model.many(rows), strict=True):
+            rows = [model.row(q.values, s) for q, (s, _) in zip(asked, snapshots, strict=True)]
+            for number, question, (_, width), seconds in zip(
+                numbers, asked, snapshots, model.many(rows), strict=True
+            ):
                 answers[number] = (
-                    (self._from_model(question, model, seconds), "")
+                    (self._from_model(question, model, seconds, width), "")
                     if 0.0 < seconds < math.inf
                     else self._lower(question, "model_nonsense")
                 )
@@ -397,28 +398,33 @@ class DAGTaskPredictor:
             return None, question.trouble
         return model, ""
 
-    def _from_model(self, question: _Question, model: Model, seconds: float) -> Prediction:
-        low, high, confidence = model.interval
+    def _from_model(
+        self, question: _Question, model: Model, seconds: float, width: Width
+    ) -> Prediction:
         if question.task_id:
-            predicted = Predicted(question.values, seconds, model.version)
+            predicted = Predicted(question.values, seconds, model.version, width)
             self._predicted.put(question.task_id, predicted)
+        # Until this process has seen enough outcomes, the slice that judged the model speaks.
+        low, high, confidence = from_width(width) if width.calibrated else model.interval
         return Prediction(
             seconds, seconds * low, seconds * high, "model", model.version, confidence
         )
 
     def _lower(self, question: _Question, reason: str) -> tuple[Prediction, str]:
         """What the rungs below the model say."""
-        source: Source = "function_history"
-        seconds = self._history.function_seconds(question.function)
-        if seconds is None and question.columns is not None:
-            source = "tool_history"
-            seconds = self._history.tool_seconds(question.columns.tool_type.name)
-        if seconds is None or not 0.0 < seconds < math.inf:
-            source = "heuristic"
-            seconds = heuristic_seconds(question.resource)
-        low, high, confidence = _INTERVALS[source]
+        tool_type = question.columns.tool_type.name if question.columns is not None else ""
+        recent = self._history.recent_seconds(question.function, tool_type, question.values)
+        source: Source = "heuristic"
+        width = None
+        if recent is not None and 0.0 < recent[1] < math.inf:
+            source, seconds, width = recent
+            found = from_width(width) if width.calibrated else interval(source)
+        else:
+            seconds, found = heuristic_seconds(question.resource), _GUESS
         if question.task_id:
-            self._predicted.put(question.task_id, Predicted(question.values, seconds, None))
+            predicted = Predicted(question.values, seconds, None, width)
+            self._predicted.put(question.task_id, predicted)
+        low, high, confidence = found
         return Prediction(seconds, seconds * low, seconds * high, source, None, confidence), reason
 
     # What becomes of a finished task.
@@ -434,6 +440,10 @@ class DAGTaskPredictor:
         tool_type = self._tool_types.of(record.function)
         predicted = self._predicted.pop(task_id)
         name = tool_type.name if tool_type is not None else ""
+        if predicted is not None and predicted.width is not None:
+            self._history.learn(
+                record.function, name, record.seconds, predicted.seconds, predicted.width
+            )
         values = predicted.values if predicted is not None else _NOTHING
         if tool_type is not None and not any(value == value for value in values):
             # As in training: what it says of itself stands in for what nobody said before.
@@ -523,7 +533,7 @@ def _ids(predecessors: Sequence[str] | None) -> Sequence[str]:
 
 def _guess(resource: object) -> Prediction:
     seconds = heuristic_seconds(str(resource))
-    low, high, confidence = _INTERVALS["heuristic"]
+    low, high, confidence = _GUESS
     return Prediction(seconds, seconds * low, seconds * high, "heuristic", None, confidence)
 
 

@@ -12,9 +12,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from malearn.history import History, Observation
+from malearn.interval import Intervals, Width
+from malearn.prediction import Source
 from serving.recent import Recent
 
-__all__ = ["SharedHistory"]
+__all__ = ["Known", "SharedHistory"]
+
+#: `History.FEATURES` of a task, and the width of the interval around its answer.
+Known = tuple[tuple[float, ...], Width]
 
 _KEPT = 8192
 _MOST_FUNCTIONS = 10_000
@@ -26,6 +31,7 @@ class SharedHistory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._history = History()
+        self._intervals = Intervals()
         self._kept: deque[Observation] = deque(maxlen=_KEPT)
         self._seen: Recent[str, float] = Recent(_KEPT)
         self._functions: set[str] = set()
@@ -69,30 +75,46 @@ class SharedHistory:
         if len(self._functions) > _MOST_FUNCTIONS:
             self.restore(())
 
+    def learn(
+        self, function: str, tool_type: str, actual: float, predicted: float, given: Width
+    ) -> None:
+        """What came of an answer, both in seconds, and the width that was given with it."""
+        with self._lock:
+            self._intervals.learn(function, tool_type, actual, predicted, given)
+
     def snapshot(
         self, function: str, tool_type: str, at: float, features: Sequence[float]
-    ) -> tuple[float, ...]:
-        """As `History.snapshot`."""
+    ) -> Known:
+        """As `History.snapshot`, and the width of the interval around the answer."""
         with self._lock:
-            return self._history.snapshot(function, tool_type, at, features)
+            return (
+                self._history.snapshot(function, tool_type, at, features),
+                self._intervals.width(function, tool_type),
+            )
 
     def snapshots(
         self, tool_type: str, at: float, tasks: Iterable[tuple[str, Sequence[float]]]
-    ) -> list[tuple[float, ...]]:
+    ) -> list[Known]:
         """One for each `(function, features)`, under one lock."""
         with self._lock:
-            snapshot = self._history.snapshot
-            return [snapshot(function, tool_type, at, values) for function, values in tasks]
+            snapshot, width = self._history.snapshot, self._intervals.width
+            return [
+                (snapshot(function, tool_type, at, values), width(function, tool_type))
+                for function, values in tasks
+            ]
 
-    def function_seconds(self, function: str) -> float | None:
-        """The recent median of `function`, in seconds."""
+    def recent_seconds(
+        self, function: str, tool_type: str, features: Sequence[float]
+    ) -> tuple[Source, float, Width] | None:
+        """What `function`, else its tool type, takes lately; None where neither is known."""
         with self._lock:
-            return self._history.function_seconds(function)
-
-    def tool_seconds(self, tool_type: str) -> float | None:
-        """The recent median of `tool_type`, in seconds."""
-        with self._lock:
-            return self._history.tool_seconds(tool_type)
+            source: Source = "function_history"
+            seconds = self._history.function_seconds(function, features)
+            if seconds is None and tool_type:
+                source, seconds = "tool_history", self._history.tool_seconds(tool_type)
+            if seconds is None:
+                return None
+            return source, seconds, self._intervals.width(function, tool_type)
 
     def knows(self, tool_type: str) -> bool:
         """Whether any task of `tool_type` was ever observed."""

@@ -15,6 +15,7 @@ import msgspec
 
 from malearn import records
 from malearn.history import Observation
+from malearn.interval import Width
 from malearn.records import Record, Rejected
 from malearn.tool_types import ToolType, ToolTypes
 
@@ -44,11 +45,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Predicted(msgspec.Struct, frozen=True, gc=False):
-    """What was answered for a task, and from which numbers (declared order)."""
+    """What was answered for a task, and from which numbers (declared order).
+
+    `width` is that of the interval given with it; None where nothing was known.
+    """
 
     values: tuple[float, ...]
     seconds: float
     version: int | None
+    width: Width | None = None
 
 
 class Report(msgspec.Struct, frozen=True):

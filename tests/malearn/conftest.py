@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
-from collections.abc import Callable
-from dataclasses import replace
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import pytest
 
+from malearn import export, history, matrix, regressor, tracking
+from malearn.families import FAMILIES
+from malearn.matrix import Matrix
 from malearn.records import Execution
-from malearn.tool_types import Feature, ToolType
+from malearn.regressor import Regressor
+from malearn.stamp import Stamp
+from malearn.tool_types import Feature, ToolType, declared
 
 Synthetic = Callable[..., list[Execution]]
 
@@ -62,6 +69,68 @@ def _value(feature: Feature, share: float) -> float:
     return max(feature.minimum, math.expm1(share * math.log1p(high)))
 
 
-def renamed(tool_type: ToolType, name: str) -> ToolType:
-    """`tool_type` under another name, which no other test's experiment or model bears."""
-    return replace(tool_type, name=name, functions=(name,))
+@dataclass(frozen=True)
+class Fitted:
+    """One family fitted to one tool type, and the file it became."""
+
+    rows: Matrix
+    regressor: Regressor
+    stamp: Stamp
+    model: bytes
+
+
+@functools.cache
+def fit_once(family: str, name: str) -> Fitted:
+    tool_type = declared()[name]
+    rows = matrix.build(tool_type, draw(tool_type, 160))
+    fitted = regressor.fit(family, rows)
+    low, high = fitted.log_range
+    stamp = Stamp(
+        tool_type=name,
+        family=family,
+        features=tool_type.feature_names,
+        history=history.FEATURES,
+        run_id="a run",
+        dataset_version=3,
+        trained_until=rows.executions[-1].end,
+        rows=len(rows),
+        seconds_range=(math.exp(low), math.exp(high)),
+    )
+    return Fitted(rows, fitted, stamp, export.to_onnx(fitted, stamp))
+
+
+@pytest.fixture(params=[f"{family}-{name}" for family in FAMILIES for name in declared()])
+def fitted(request: pytest.FixtureRequest) -> Fitted:
+    """Every family × every tool type, each fitted once."""
+    family, _, name = request.param.partition("-")
+    return fit_once(family, name)
+
+
+@pytest.fixture(scope="session")
+def fit() -> Callable[[str, str], Fitted]:
+    """Any one of them, by the names of family and tool type."""
+    return fit_once
+
+
+@pytest.fixture(scope="session")
+def connected(tracking_uri: str) -> Iterator[str]:
+    """MLflow's client pointed at the session's server, and nowhere once the tests are done."""
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    tracking.connect(tracking_uri)
+    yield tracking_uri
+    mlflow.set_tracking_uri(before)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.fixture(scope="module")
+def own_tool_type() -> ToolType:
+    """A tool type of this module alone, so that nobody else's experiment or model is its own."""
+    name = f"toy_{uuid.uuid4().hex[:8]}"
+    features = (
+        Feature("words", "tokens", 0, 5_000),
+        Feature("pages", "pages", 0, 100),
+        Feature("careful", "flag", 0, 1, default=0.0),
+    )
+    return ToolType(name, (name,), "cpu", features)

@@ -1,0 +1,102 @@
+"""How far the truth may lie from a prediction: intervals that keep their promise.
+
+Online conformal prediction: an interval reaches as far, in units of what this
+function lately missed by, as the wanted share of this tool type's latest
+predictions did; feedback holds the share where it is wanted. Nothing is
+assumed about the distribution of errors, nor that it stays what it was.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from typing import NamedTuple
+
+__all__ = ["COVERAGE", "Intervals", "Width"]
+
+#: The share of outcomes that intervals enclose.
+COVERAGE = 0.8
+
+_FUNCTION_RATE, _TOOL_RATE = 0.1, 0.05
+_PRIOR = 5.0  # predictions of a function before its own errors outweigh its tool type's
+_LEAST, _FIRST = 0.03, 0.5  # log-seconds
+_WINDOW, _ENOUGH = 200, 10
+_FEEDBACK, _LOWEST, _HIGHEST = 0.02, 0.5, 0.99
+
+
+class Width(NamedTuple):
+    """Half an interval, in log-seconds, and the usual miss that it is a multiple of.
+
+    `calibrated` says whether enough outcomes stand behind it.
+    """
+
+    half: float
+    unit: float
+    calibrated: bool = False
+
+    def around(self, seconds: float) -> tuple[float, float]:
+        """`low` and `high`, in seconds."""
+        factor = math.exp(self.half)
+        return seconds / factor, seconds * factor
+
+
+class _Tool:
+    __slots__ = ("latest", "level", "miss", "ordered")
+
+    def __init__(self, miss: float) -> None:
+        self.miss = miss
+        self.level = COVERAGE
+        self.latest: deque[float] = deque(maxlen=_WINDOW)
+        self.ordered: list[float] = []
+
+    def add(self, ratio: float) -> None:
+        if len(self.latest) == _WINDOW:
+            del self.ordered[bisect_left(self.ordered, self.latest[0])]
+        self.latest.append(ratio)
+        insort(self.ordered, ratio)
+
+    @property
+    def reach(self) -> float:
+        """How many usual misses reach as far as the share `level` of the latest predictions."""
+        n = len(self.ordered)
+        if n < _ENOUGH:
+            return 2.0
+        return self.ordered[min(n, max(1, math.ceil(self.level * (n + 1)))) - 1]
+
+
+class Intervals:
+    """The running calibration of all tool types. Not thread-safe: its owner serialises calls."""
+
+    __slots__ = ("_functions", "_tools")
+
+    def __init__(self) -> None:
+        self._functions: dict[str, tuple[float, int]] = {}  # usual miss, how many
+        self._tools: dict[str, _Tool] = {}
+
+    def width(self, function: str, tool_type: str) -> Width:
+        """Of the interval around the next prediction for `function`."""
+        tool = self._tools.get(tool_type)
+        unit = tool.miss if tool is not None else _FIRST
+        own, count = self._functions.get(function, (unit, 0))
+        unit = max((count * own + _PRIOR * unit) / (count + _PRIOR), _LEAST)
+        if tool is None:
+            return Width(2.0 * unit, unit)
+        return Width(tool.reach * unit, unit, len(tool.ordered) >= _ENOUGH)
+
+    def learn(
+        self, function: str, tool_type: str, actual: float, predicted: float, given: Width
+    ) -> None:
+        """What came of a prediction, both in seconds, and the width that was given with it."""
+        miss = abs(math.log(actual / predicted))
+        tool = self._tools.get(tool_type)
+        if tool is None:
+            tool = self._tools[tool_type] = _Tool(min(miss, 1.0))
+        tool.add(miss / given.unit)
+        level = tool.level + _FEEDBACK * (COVERAGE - (miss <= given.half))
+        tool.level = min(_HIGHEST, max(_LOWEST, level))
+        held = min(miss, 3.0 * max(tool.miss, _LEAST))
+        tool.miss += _TOOL_RATE * (held - tool.miss)
+        own, count = self._functions.get(function, (tool.miss, 0))
+        count = min(count + 1, 50)
+        self._functions[function] = (own + max(_FUNCTION_RATE, 1.0 / count) * (held - own), count)

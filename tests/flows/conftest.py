@@ -1,0 +1,123 @@
+"""The command as users start it, and small synthetic run logs to feed it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from malearn.home import Home
+
+MALEARN = Path(sys.executable).with_name("malearn")
+Log = Callable[..., Path]
+
+
+class Cli(Protocol):
+    """Runs `malearn` to its end; keywords are environment variables."""
+
+    def __call__(
+        self, *words: object, timeout: float = 120, **environment: object
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+def clean(folder: Path, **environment: object) -> dict[str, str]:
+    """The environment of a user who set nothing, with a HOME in which nothing is."""
+    ours = ("MALEARN_", "MLFLOW_", "PREFECT_", "GX_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    place = folder / "user"
+    place.mkdir(exist_ok=True)
+    return kept | {"HOME": str(place)} | {key: str(value) for key, value in environment.items()}
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    def run(
+        *words: object, timeout: float = 120, **environment: object
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(MALEARN), *map(str, words)],
+            cwd=tmp_path,
+            env=clean(tmp_path, **environment),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    """Writes a `task_exec_result.jsonl` of so many runs, each a first step and a typed task."""
+
+    def write(
+        runs: int = 5,
+        function: str = "task2_llm_process",
+        name: str = "run.jsonl",
+        seed: int = 0,
+        features: Callable[[random.Random], dict[str, Any]] | None = None,
+        **record: Any,
+    ) -> Path:
+        file = tmp_path / name
+        lines = list(records(runs, function, seed, features or _prompt, record))
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+        return file
+
+    return write
+
+
+def records(
+    runs: int,
+    function: str,
+    seed: int,
+    features: Callable[[random.Random], dict[str, Any]],
+    changes: dict[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """The lines of such a log. A task takes as long as its first feature makes it."""
+    dice = random.Random(seed)
+    clock = 1.7e9 + seed * 1e6
+    for _ in range(runs):
+        run = str(uuid.UUID(int=dice.getrandbits(128), version=4))
+        known = features(dice)
+        size = float(next(iter(known.values())))
+        seconds = 1.0 + size / 100.0 * dice.uniform(0.95, 1.05)
+        said = {"succ_task_feat": {function: known}, "status": "success"}
+        yield _line(run, "task1_read_file", said, clock, clock + 0.1)
+        task = {"curr_task_feat": known, "status": "success"} | changes
+        yield _line(run, function, task, clock + 0.2, clock + 0.2 + seconds)
+        clock += 60.0
+
+
+def _line(
+    run: str, function: str, data: dict[str, Any], start: float, end: float
+) -> dict[str, Any]:
+    return {
+        "dag_id": run,
+        "task_id": f"{run}-{function}",
+        "func_name": function,
+        "status": "finished",
+        "data": {"start_time": start, "end_time": end, **data},
+    }
+
+
+def _prompt(dice: random.Random) -> dict[str, Any]:
+    return {
+        "text_length": dice.randint(100, 4000),
+        "token_count": dice.randint(20, 900),
+        "reason": dice.randint(0, 1),
+    }
+
+
+def processes(home: Home) -> set[str]:
+    """The command lines of whatever still runs for `home`; empty is what we want."""
+    listed = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True)
+    return {line for line in listed.stdout.splitlines() if str(home.root) in line}

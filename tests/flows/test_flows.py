@@ -1,0 +1,200 @@
+"""The flows, on a real Prefect, a real MLflow and a real Redis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from malearn import DAGTaskPredictor, registry
+from malearn.dataset import Dataset
+from malearn.errors import RegistryError, UnknownToolType, Unreachable
+from malearn.home import Home
+from malearn.tool_types import declared
+from serving import wire
+from tests.flows.conftest import Log
+
+TOOL = "flow_process"
+FUNCTION = f"task2_{TOOL}"
+DECLARATION = f"""
+[{TOOL}]
+resource = "cpu"
+[{TOOL}.features]
+length = {{ min = 0, max = 100000, monotone = 1 }}
+"""
+
+
+@pytest.fixture
+def only_ours(
+    tmp_path: Path, tracking_uri: str, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A tool type of this module's own, declared beside the shipped ones, and the servers."""
+    file = tmp_path / "types.toml"
+    file.write_text(DECLARATION)
+    monkeypatch.setenv("MALEARN_TOOL_TYPES", str(file))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+    monkeypatch.delenv("MALEARN_REDIS_URL", raising=False)
+    yield
+
+
+@pytest.fixture
+def some_log(log: Log) -> Path:
+    """Eighty tasks whose time follows their length."""
+    return log(80, FUNCTION, features=lambda dice: {"length": dice.randint(100, 5000)})
+
+
+@pytest.fixture
+def artifacts(prefect_api: str) -> Callable[[str], list[Any]]:
+    """The artifacts of a key, newest first."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    def find(key: str) -> list[Any]:
+        with get_client(sync_client=True) as client:
+            return client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+                sort=ArtifactSort.CREATED_DESC,
+            )
+
+    return find
+
+
+def test_a_whole_turn_of_the_lifecycle(
+    only_ours: None, some_log: Path, home: Home, artifacts: Callable[[str], list[Any]]
+) -> None:
+    from flows.lifecycle import lifecycle
+
+    done = lifecycle([str(some_log)], str(home.root), trigger="a test")
+
+    ours = done.outcomes[TOOL]
+    assert done.ingested.tool_types[TOOL].accepted == ours.trained.rows == 80
+    assert (ours.production, ours.family) == (1, ours.trained.family)
+    assert all(reason.passed for reason in ours.reasons)
+    assert {reason.check for reason in ours.reasons} >= {"rows", "order", "onnx"}
+
+    nothing = done.outcomes["speech_process"]
+    assert (nothing.production, nothing.trained.version) == (None, None)
+    assert "0 rows" in nothing.why
+
+    (page,) = (home.data / "_reports").glob("validation-*.html")
+    assert TOOL in page.read_text("utf-8")
+    assert TOOL in artifacts("validation-report")[0].data
+    assert f"| {TOOL} | 80 | 0 | 0 | v1 {ours.family} |" in artifacts("lifecycle")[0].data
+    rows = json.loads(artifacts("candidates-flow-process")[0].data)
+    assert {row["predictor"] for row in rows} >= {ours.family, "function_median", "heuristic"}
+
+    again = lifecycle([str(some_log)], str(home.root), trigger="a test").ingested
+    assert again.rejected["duplicate"] == again.records == 160
+    assert Dataset.of(home, declared()[TOOL]).rows == 80
+
+
+def test_training_alone_promotes_nothing(
+    only_ours: None, some_log: Path, home: Home, tracking_uri: str
+) -> None:
+    from flows.ingest import ingest
+    from flows.promote import promote
+    from flows.train import train
+
+    ingest([str(some_log)], str(home.root))
+    before = _production(tracking_uri)
+    trained = train(TOOL, str(home.root), ["linear"])
+    assert trained.version is not None
+    assert _production(tracking_uri) == before
+
+    promoted = promote(TOOL, trained.version, str(home.root), by_hand=True)
+    assert promoted.promoted
+    assert "by hand" in {reason.check for reason in promoted.reasons}
+    assert _production(tracking_uri) == trained.version
+
+    with pytest.raises(RegistryError, match=f"malearn-{TOOL}: there is no version 9999"):
+        promote(TOOL, 9999, str(home.root))
+
+
+def test_what_goes_wrong_keeps_its_own_error(
+    only_ours: None, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.train import train
+
+    with pytest.raises(UnknownToolType, match="There is no tool type 'nonsense'"):
+        train("nonsense", str(home.root))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    with pytest.raises(Unreachable, match="MLflow at http://127.0.0.1:1 cannot be reached"):
+        train(TOOL, str(home.root))
+
+
+def test_a_scheduler_that_starts_after_an_import_knows_what_was_imported(
+    only_ours: None,
+    some_log: Path,
+    home: Home,
+    redis_url: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from flows.ingest import ingest
+
+    monkeypatch.setenv("MALEARN_REDIS_URL", redis_url)
+    ingest([str(some_log)], str(home.root))
+    key = wire.HISTORY + FUNCTION
+    memos: Any = redis_client.lrange(key, 0, -1)
+    seen = [wire.observation(memo, declared(), FUNCTION) for memo in memos]
+    newest = sorted((e.end for e in Dataset.of(home, declared()[TOOL]).read()), reverse=True)
+    assert [found[1].end for found in seen if found] == newest[: wire.REMEMBERED]
+
+    ingest([str(some_log)], str(home.root))
+    assert redis_client.lrange(key, 0, -1) == memos
+
+    with DAGTaskPredictor(redis_url, "http://127.0.0.1:1", cache_dir=home.cache) as predictor:
+        predictor.wait_until_ready(10)
+        assert predictor.estimate(FUNCTION, "cpu").source == "function_history"
+
+
+def test_what_a_scheduler_remembered_itself_stays(
+    only_ours: None,
+    some_log: Path,
+    home: Home,
+    redis_url: str,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It reported a later task, and one that is in the log too."""
+    from flows.ingest import ingest
+
+    ingest([str(some_log)], str(home.root))
+    newest = Dataset.of(home, declared()[TOOL]).read()[-1]
+    record = {"start_time": newest.start, "end_time": newest.end}
+    record |= {"curr_task_feat": {"length": newest.ran[0]}}
+    later = record | {"start_time": newest.end, "end_time": newest.end + 1.0}
+    with DAGTaskPredictor(redis_url, "http://127.0.0.1:1", cache_dir=home.cache) as predictor:
+        predictor.collect_data_for_task(newest.task_id, FUNCTION, record)
+        predictor.collect_data_for_task(f"{newest.task_id[:36]}-later", FUNCTION, later)
+    before: Any = redis_client.lrange(wire.HISTORY + FUNCTION, 0, -1)
+
+    monkeypatch.setenv("MALEARN_REDIS_URL", redis_url)
+    other = Home(home.root / "other")
+    ingest([str(some_log)], str(other.root))
+    after: Any = redis_client.lrange(wire.HISTORY + FUNCTION, 0, -1)
+    assert (len(before), len(after)) == (2, wire.REMEMBERED)
+    assert set(before) <= set(after)
+    assert len(set(after)) == len(after)
+
+
+def test_a_redis_that_does_not_answer_does_not_undo_an_import(
+    only_ours: None, some_log: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.ingest import ingest
+
+    monkeypatch.setenv("MALEARN_REDIS_URL", "redis://127.0.0.1:1")
+    assert ingest([str(some_log)], str(home.root)).tool_types[TOOL].accepted == 80
+
+
+def _production(tracking_uri: str) -> int | None:
+    from malearn import tracking
+
+    tracking.connect(tracking_uri)
+    found = registry.by_alias(declared()[TOOL], registry.PRODUCTION)
+    return found.number if found else None

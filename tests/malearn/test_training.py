@@ -1,0 +1,208 @@
+"""A retraining as a data scientist finds it in MLflow: one real server, a few small trainings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Run
+
+from malearn import baselines, export, history, matrix, promotion, registry, regressor, training
+from malearn.families import FAMILIES
+from malearn.matrix import Matrix
+from malearn.metrics import Scores, score
+from malearn.tool_types import ToolType, ToolTypes
+from malearn.training import Source, Trained
+
+SOURCE = Source("/data/a table", 3)
+SCORES = set(Scores.__slots__)
+
+
+@pytest.fixture(scope="module")
+def rows(own_tool_type: ToolType, synthetic) -> Matrix:
+    return matrix.build(own_tool_type, synthetic(own_tool_type, 190))
+
+
+def train(rows: Matrix, **options: object) -> Trained:
+    return training.train(rows, ToolTypes([rows.tool_type]), SOURCE, **options)
+
+
+@pytest.fixture(scope="module")
+def first(connected: str, rows: Matrix) -> Trained:
+    """The first training of the tool type, of every family."""
+    return train(rows, trigger="a test")
+
+
+@pytest.fixture(scope="module")
+def second(first: Trained, rows: Matrix) -> Trained:
+    """Another after the first was promoted, on the same rows: it cannot be better."""
+    assert promotion.promote(rows, first.version).promoted
+    return train(rows, families=(first.family,))
+
+
+@pytest.fixture(scope="module")
+def children(first: Trained) -> dict[str, Run]:
+    client = mlflow.MlflowClient()
+    found = client.search_runs(
+        [client.get_run(first.run_id).info.experiment_id],
+        f"tags.mlflow.parentRunId = '{first.run_id}'",
+    )
+    return {run.info.run_name: run for run in found}
+
+
+def test_a_model_that_learns_beats_the_baselines(first: Trained) -> None:
+    assert first.decision.promote, first.why
+    assert set(first.scores) == {first.family, *baselines.BASELINES}
+    assert first.rows == 190
+
+
+def test_every_family_is_a_child_run_with_its_parameters(children: dict[str, Run]) -> None:
+    assert set(children) == set(FAMILIES)
+    for name, run in children.items():
+        expected = {"family": name, **FAMILIES[name].parameters}
+        assert {
+            key: str(value) for key, value in expected.items()
+        }.items() <= run.data.params.items()
+        assert run.info.status == "FINISHED"
+
+
+def test_every_child_has_its_scores_and_those_of_its_rivals(children: dict[str, Run]) -> None:
+    for run in children.values():
+        names = set(run.data.metrics)
+        assert {f"newest/{name}" for name in SCORES} <= names
+        assert {f"choosing/{name}" for name in SCORES} <= names
+        assert {f"baseline/{name}_mae" for name in baselines.BASELINES} <= names
+        assert {f"baseline/{name}_order" for name in baselines.BASELINES} <= names
+        assert run.data.metrics["newest/n"] == 38
+
+
+def test_what_a_run_says_of_its_model_can_be_computed_again(
+    children: dict[str, Run], rows: Matrix
+) -> None:
+    older, newest = rows.split(0.2)
+    again = score(newest.seconds, regressor.fit("linear", older).seconds(newest.inputs))
+    assert children["linear"].data.metrics["newest/mae"] == pytest.approx(again.mae)
+
+
+def test_everybody_is_judged_on_the_same_newest_rows(first: Trained, rows: Matrix) -> None:
+    types = ToolTypes([rows.tool_type])
+    median = baselines.function_median(rows.executions, types)[-38:]
+    assert first.scores["function_median"] == score(rows.seconds[-38:], median)
+    assert {scores.n for scores in first.scores.values()} == {38}
+
+
+def test_runs_know_their_dataset_and_its_version(first: Trained, children: dict[str, Run]) -> None:
+    for run in (mlflow.get_run(first.run_id), *children.values()):
+        (used,) = run.inputs.dataset_inputs
+        source = json.loads(used.dataset.source)
+        assert (source["path"], source["delta_table_version"]) == (SOURCE.table, SOURCE.version)
+        assert run.data.tags["malearn.dataset_version"] == "3"
+        assert run.data.tags["malearn.trigger"] == "a test"
+
+
+def test_every_child_has_its_plots(children: dict[str, Run]) -> None:
+    client = mlflow.MlflowClient()
+    for run in children.values():
+        names = {file.path for file in client.list_artifacts(run.info.run_id, "plots")}
+        assert {
+            "plots/predicted_against_actual.png",
+            "plots/residuals_over_time.png",
+            "plots/error_by_function.png",
+            "plots/importance.png",
+            "plots/rivals.png",
+        } <= names
+        assert client.list_artifacts(run.info.run_id, "images")
+
+
+def test_the_retraining_says_what_it_came_to(first: Trained) -> None:
+    run = mlflow.get_run(first.run_id)
+    assert run.data.tags["malearn.family"] == first.family
+    assert run.data.tags["malearn.version"] == "1"
+    assert run.data.tags["malearn.promote"] == "true"
+    assert run.data.tags["malearn.why"] == first.why
+    assert run.data.metrics["newest/mae"] == first.scores[first.family].mae
+
+
+def test_the_chosen_family_erred_little_where_nobody_was_fitted(
+    first: Trained, children: dict[str, Run]
+) -> None:
+    """Not always least: the default is kept unless another is clearly better."""
+    errors = {name: run.data.metrics["choosing/mae"] for name, run in children.items()}
+    assert errors[first.family] <= 1.1 * min(errors.values())
+
+
+def test_the_best_is_registered_with_its_decision(first: Trained, rows: Matrix) -> None:
+    version = registry.version(rows.tool_type, first.version)
+    assert version.number == 1
+    assert version.family == first.family
+    assert version.tags["malearn.rows"] == "190"
+    kept = version.decision
+    assert kept.reasons[: len(first.decision.reasons)] == first.decision.reasons
+
+
+def test_its_signature_is_one_matrix_in_seconds_out(first: Trained, rows: Matrix) -> None:
+    info = mlflow.models.get_model_info(f"models:/{rows.tool_type.registered_model}/1")
+    (inputs,), (outputs,) = info.signature.inputs, info.signature.outputs
+    assert (inputs.name, inputs.shape) == ("inputs", (-1, len(rows.columns)))
+    assert (outputs.name, outputs.shape) == ("seconds", (-1, 1))
+
+
+def test_its_file_says_what_it_is_and_what_it_saw(first: Trained, rows: Matrix) -> None:
+    stamp = export.stamp_of(registry.model_file(rows.tool_type, 1), "it")
+    assert (stamp.tool_type, stamp.family) == (rows.tool_type.name, first.family)
+    assert (stamp.features, stamp.history) == (rows.tool_type.feature_names, history.FEATURES)
+    assert (stamp.rows, stamp.dataset_version) == (190, 3)
+    assert stamp.trained_until == max(e.end for e in rows.executions)
+    pages = rows.inputs[:, 1]
+    assert stamp.clips["pages"] == pytest.approx((np.nanmin(pages), np.nanmax(pages)))
+
+
+def test_the_executions_it_carries_are_the_last_of_each_function(
+    first: Trained, rows: Matrix
+) -> None:
+    recent = export.stamp_of(registry.model_file(rows.tool_type, 1), "it").recent
+    assert {function for function, *_ in recent} == {e.function for e in rows.executions}
+    ends = [end for _, _, end, _ in recent]
+    assert ends == sorted(ends)
+    assert max(ends) == max(e.end for e in rows.executions)
+
+
+def test_the_next_training_is_compared_with_what_serves(second: Trained) -> None:
+    assert set(second.scores) == {second.family, "incumbent v1", *baselines.BASELINES}
+    assert second.scores["incumbent v1"].n == second.scores[second.family].n
+    run = mlflow.get_run(second.run_id)
+    assert run.data.metrics["baseline/incumbent_mae"] == second.scores["incumbent v1"].mae
+
+
+def test_a_candidate_no_better_than_what_serves_becomes_candidate(
+    second: Trained, rows: Matrix
+) -> None:
+    """The incumbent has even seen these rows."""
+    assert not second.decision.promote
+    assert "does not beat, by 2%, incumbent v1" in second.why
+    assert not promotion.promote(rows, second.version).promoted
+    assert registry.by_alias(rows.tool_type, registry.CANDIDATE).number == second.version == 2
+    assert registry.by_alias(rows.tool_type, registry.PRODUCTION).number == 1
+
+
+@pytest.fixture
+def unheard(rows: Matrix) -> Matrix:
+    """Rows of a tool type that MLflow has not heard of."""
+    name = f"{rows.tool_type.name}_unheard"
+    return replace(rows, tool_type=replace(rows.tool_type, name=name))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 20])
+def test_too_few_rows_register_nothing_and_say_how_many_are_needed(
+    connected: str, unheard: Matrix, count: int
+) -> None:
+    trained = train(unheard.rows(np.arange(count)))
+    assert (trained.version, trained.decision, trained.run_id) == (None, None, None)
+    need = min(family.fewest_rows for family in FAMILIES.values())
+    assert trained.why.startswith(f"{count} rows, of which ")
+    assert trained.why.endswith(f": {need} are needed before a model can be chosen and judged")
+    assert registry.versions(unheard.tool_type) == []
+    assert mlflow.get_experiment_by_name(unheard.tool_type.registered_model) is None

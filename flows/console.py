@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from malearn.errors import Unreachable
+
 __all__ = ["Progress", "following", "progress"]
 
 
@@ -20,9 +23,13 @@ class Progress:
 
     def __init__(self, console: Console, status: Status | None) -> None:
         self._console, self._status = console, status
+        self._shown = ""
 
     def step(self, text: str) -> None:
         """What is being done now."""
+        if text == self._shown:
+            return
+        self._shown = text
         if self._status is not None:
             self._status.update(Text(text))
         else:
@@ -61,10 +68,14 @@ def following(shown: Progress) -> Iterator[None]:
 
     Enter it once the server's address is in the environment, which Prefect
     reads when it is imported, and leave it while the server is still up: the
-    last logs and events are sent on the way out.
+    last logs and events are sent on the way out. Raises `Unreachable` when
+    that server goes away meanwhile, or is none of Prefect's.
     """
+    import httpx
+
     import_module("prefect.main")  # configures logging, so that our handler comes after it
     from prefect.events.worker import EventsWorker
+    from prefect.exceptions import PrefectException
     from prefect.logging.handlers import APILogHandler
 
     handler = _FlowLogs(shown)
@@ -73,6 +84,9 @@ def following(shown: Progress) -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
+    except (httpx.HTTPError, PrefectException) as error:
+        url = os.environ.get("PREFECT_API_URL", "")
+        raise Unreachable("Prefect", url, "PREFECT_API_URL", type(error).__name__) from error
     finally:
         for logger in loggers:
             logger.removeHandler(handler)

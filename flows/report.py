@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flows.lifecycle import Outcome
     from flows.run import Answer, Report
     from malearn.dataset import Commit
+    from malearn.evaluation import Evaluation
     from malearn.home import Home
     from malearn.ingest import IngestReport
     from malearn.promotion import Promoted
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ingested",
     "promoted",
+    "show_evaluation",
     "show_history",
     "show_ingested",
     "show_promoted",
@@ -194,6 +196,32 @@ def show_history(commits: Sequence[Commit]) -> None:
         keys = ("version", "time", "added", "operation")
         table.add_row(*(str(getattr(commit, key)) for key in keys))
     _console().print(table)
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Everyone's errors per tool type, and the order of all pairs."""
+    console = _console()
+    for tool_type in evaluation.tool_types:
+        _show(console, f"{tool_type}, {len(evaluation.rows(tool_type)):,} tasks", "bold")
+        table = _table("predictor", "MAE, s", "median error", "R²", "within interval")
+        ranked = sorted(evaluation.scores(tool_type).items(), key=lambda item: item[1].mae)
+        shown = _decimals(s.mae for _, s in ranked)
+        for name, s in ranked:
+            ours = name == evaluation.own
+            table.add_row(
+                f"{name} ←" if ours else name,
+                shown(s.mae),
+                f"{s.median_ape:.0%}",
+                f"{s.r2:.2f}",
+                f"{evaluation.coverage(tool_type):.0%}" if ours else "–",
+            )
+        console.print(table)
+        console.print()
+    _show(console, "Pairs within a run, in the right order", "bold")
+    table = _table("predictor", "share")
+    for name, share in sorted(evaluation.order().items(), key=lambda item: -item[1]):
+        table.add_row(f"{name} ←" if name == evaluation.own else name, f"{share:.1%}")
+    console.print(table)
 
 
 def _show_serving(report: Report, console: Console) -> None:

@@ -18,7 +18,7 @@ from malearn.home import Home
 from malearn.matrix import Matrix
 from malearn.training import Source, Trained
 
-__all__ = ["train"]
+__all__ = ["load", "train"]
 
 
 @flow(name="train", flow_run_name="train {tool_type}", validate_parameters=False)
@@ -49,7 +49,7 @@ def _fitting(what: str) -> None:
 
 def _line(trained: Trained) -> str:
     if trained.version is None:
-        return f"{trained.tool_type}: no model yet, {trained.rows:,} executions are too few"
+        return f"{trained.tool_type}: nothing trained, {trained.why}"
     fit = trained.decision is not None and trained.decision.promote
     return (
         f"{trained.tool_type}: trained on {trained.rows:,} executions, {trained.family} is best "

@@ -35,6 +35,7 @@ __all__ = [
     "TrainingError",
     "UnknownToolType",
     "Unreachable",
+    "without_password",
 ]
 
 

@@ -58,6 +58,7 @@ class Evaluation:
     predicted: Mapping[str, Vector]
     ours: Replayed
     score_from: int = 0
+    own: str = OURS
 
     @property
     def actual(self) -> Vector:
@@ -79,11 +80,20 @@ class Evaluation:
         rows, actual = self.rows(tool_type), self.actual
         return {name: score(actual[rows], p[rows]) for name, p in self.predicted.items()}
 
+    @property
+    def tool_types(self) -> list[str]:
+        """Those of the scored tasks."""
+        return sorted({self.executions[i].tool_type for i in self.rows()})
+
+    def inside(self, tool_type: str) -> Vector:
+        """1 for each scored outcome within our interval, else 0."""
+        rows, actual = self.rows(tool_type), self.actual
+        within = (self.ours.low[rows] <= actual[rows]) & (actual[rows] <= self.ours.high[rows])
+        return within.astype(np.float64)
+
     def coverage(self, tool_type: str) -> float:
         """The share of outcomes within our intervals."""
-        rows, actual = self.rows(tool_type), self.actual
-        inside = (self.ours.low[rows] <= actual[rows]) & (actual[rows] <= self.ours.high[rows])
-        return float(inside.mean())
+        return float(self.inside(tool_type).mean())
 
     def order(self) -> dict[str, float]:
         """Share of pairs within a run, of any tool types, that each predictor orders rightly."""
@@ -97,7 +107,7 @@ class Evaluation:
     def as_json(self) -> dict[str, object]:
         """The form that `malearn evaluate --json` prints."""
         types = {}
-        for name in sorted({self.executions[i].tool_type for i in self.rows()}):
+        for name in self.tool_types:
             predictors = {
                 predictor: {
                     "mae": s.mae,

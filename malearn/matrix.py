@@ -19,6 +19,8 @@ from malearn.tool_types import ToolType
 
 __all__ = ["Matrix", "build", "known_before", "observation"]
 
+_LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
+
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
@@ -53,13 +55,16 @@ class Matrix:
             self.seconds[chosen],
         )
 
-    def split(self, newest: float) -> tuple[Matrix, Matrix]:
+    def split(self, newest: float, since: float = -math.inf) -> tuple[Matrix, Matrix]:
         """The older rows and the `newest` share of them, by time of start.
 
         The older ones are those that had *ended* when the newest slice began:
-        nothing in them was unknown then.
+        nothing in them was unknown then. Nothing that started before `since`,
+        seconds since the epoch, is in the newest slice, which needs one row.
         """
         first = len(self) - max(1, round(len(self) * newest))
+        while first < len(self) - 1 and self.executions[first].start < since:
+            first += 1
         cut = self.executions[first].start
         older = [i for i in range(first) if self.executions[i].end <= cut]
         return self.rows(np.array(older, dtype=np.intp)), self.rows(np.arange(first, len(self)))
@@ -70,10 +75,11 @@ def known_before(execution: Execution) -> tuple[float, ...]:
 
     Where its predecessors said nothing, or their records are gone, what it
     reported itself stands in: the best guess at what they would have said.
+    What float32 cannot hold is missing, as it is to a scheduler.
     """
-    if any(not math.isnan(value) for value in execution.serve):
-        return execution.serve
-    return execution.ran
+    said = any(not math.isnan(value) for value in execution.serve)
+    values = execution.serve if said else execution.ran
+    return tuple(value if abs(value) <= _LARGEST else math.nan for value in values)
 
 
 def observation(execution: Execution) -> history.Observation:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +12,9 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 __all__ = [
+    "coverage_over_time",
     "error_by_function",
+    "error_over_time",
     "importance",
     "predicted_against_actual",
     "residuals_over_time",
@@ -19,6 +22,7 @@ __all__ = [
 ]
 
 _INK, _SOFT, _BLUE = "#222222", "#8a8a8a", "#2f6db5"
+_PALETTE = (_BLUE, "#c98a2b", "#5b9a68", "#9a6bb0", "#b5564f")
 
 Vector = NDArray[np.float64]
 
@@ -114,3 +118,48 @@ def _figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
     return figure, axes
+
+
+def error_over_time(
+    actual: Vector, predicted: Mapping[str, Vector], title: str, window: int = 25
+) -> Figure:
+    """The running median of how far off each predictor was, in order of the tasks' start."""
+    figure, axes = _figure(title, (8.6, 3.8))
+    for name, colour, width in _lines(predicted):
+        share = np.abs(predicted[name] - actual) / actual
+        axes.plot(_running(share, window), label=name, color=colour, lw=width)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0%}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel(f"median error of {window} tasks")
+    axes.set_xlabel("tasks, in order of their start")
+    axes.legend(frameon=False, ncols=3, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.2))
+    return figure
+
+
+def coverage_over_time(inside: Mapping[str, Vector], title: str, window: int = 100) -> Figure:
+    """The running share of outcomes within the interval, per tool type; 0.8 is wanted."""
+    figure, axes = _figure(title, (8.6, 3.6))
+    axes.axhspan(0.77, 0.83, color=_SOFT, alpha=0.18, lw=0, label="77 to 83 %")
+    for (name, values), colour in zip(inside.items(), _PALETTE, strict=False):
+        if len(values) >= window // 2:
+            axes.plot(_running(values, window, np.mean), label=name, color=colour, lw=1.4)
+    axes.set_ylim(0.4, 1.02)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.0%}"))
+    axes.set_ylabel(f"covered, of {window} tasks")
+    axes.set_xlabel("tasks, in order of their start")
+    axes.legend(frameon=False, ncols=3, fontsize=8, loc="lower right")
+    return figure
+
+
+def _running(
+    values: Vector, window: int, of: Callable[[Vector], np.floating[Any]] = np.median
+) -> Vector:
+    return np.array([of(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))])
+
+
+def _lines(predicted: Mapping[str, Vector]) -> list[tuple[str, str, float]]:
+    """Name, colour and width of each line; the first one stands out and is drawn last."""
+    ours, *others = predicted
+    lines = [(name, colour, 1.0) for name, colour in zip(others, _PALETTE[1:], strict=False)]
+    return [*lines, (ours, _BLUE, 2.0)]

@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import os
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from malearn import plots
 from malearn.errors import RegistryError, Unreachable, without_password
 from malearn.gate import Decision
 from malearn.matrix import Matrix
@@ -30,11 +32,14 @@ from malearn.tool_types import ToolType
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from malearn.evaluation import Evaluation
+
 __all__ = [
     "candidate",
     "connect",
     "connected",
     "load_native",
+    "log_evaluation",
     "log_figures",
     "log_lineage",
     "log_native",
@@ -67,6 +72,8 @@ def connect(tracking_uri: str) -> None:
             with urllib.request.urlopen(_health(tracking_uri), timeout=_PATIENCE):
                 pass
         except (OSError, ValueError, HTTPException) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                error.close()  # it holds the connection
             reason = getattr(error, "reason", error)
             raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", reason) from error
     import mlflow
@@ -182,6 +189,35 @@ def log_scores(scores: Mapping[str, Scores], own: str, chosen_by: Scores | None 
             metrics[f"{BASELINE}/{key}_mae"] = rival.mae
             metrics[f"{BASELINE}/{key}_order"] = rival.order
     mlflow.log_metrics({k: v for k, v in metrics.items() if np.isfinite(v)})
+
+
+def log_evaluation(evaluation: Evaluation, name: str) -> str:
+    """A replay as one run of its own experiment, with its plots; returns the run's id."""
+    import mlflow
+
+    mlflow.set_experiment("malearn-evaluation")
+    with mlflow.start_run(run_name=name) as run:
+        metrics = {f"order/{who}": share for who, share in evaluation.order().items()}
+        figures, inside = {}, {}
+        for tool_type in evaluation.tool_types:
+            rows = evaluation.rows(tool_type)
+            actual = evaluation.actual[rows]
+            for who, s in evaluation.scores(tool_type).items():
+                metrics |= {f"{tool_type}/{who}_mae": s.mae, f"{tool_type}/{who}_r2": s.r2}
+                metrics[f"{tool_type}/{who}_median_ape"] = s.median_ape
+            metrics[f"{tool_type}/coverage"] = evaluation.coverage(tool_type)
+            inside[tool_type] = evaluation.inside(tool_type)
+            figures[f"error_over_time_{tool_type}"] = plots.error_over_time(
+                actual,
+                {who: p[rows] for who, p in evaluation.predicted.items()},
+                f"{tool_type}: how far off, over {len(rows)} tasks",
+            )
+        figures["coverage_over_time"] = plots.coverage_over_time(
+            inside, "Outcomes within the 80 % interval, over time"
+        )
+        mlflow.log_metrics({k: v for k, v in metrics.items() if np.isfinite(v)})
+        log_figures(figures)
+        return str(run.info.run_id)
 
 
 def log_figures(figures: Mapping[str, Figure]) -> None:

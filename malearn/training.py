@@ -25,7 +25,7 @@ from malearn.matrix import Matrix
 from malearn.metrics import Scores, score
 from malearn.regressor import Regressor
 from malearn.stamp import Stamp
-from malearn.tool_types import ToolTypes
+from malearn.tool_types import ToolType, ToolTypes
 
 __all__ = ["Source", "Trained", "train"]
 
@@ -72,6 +72,15 @@ class _Candidate:
     seconds: Vector
 
 
+@dataclass(frozen=True, slots=True)
+class _Incumbent:
+    """What serves: judged, like everyone, on rows it was not fitted on."""
+
+    name: str
+    model: bytes
+    trained_until: float
+
+
 def train(
     rows: Matrix,
     tool_types: ToolTypes,
@@ -86,7 +95,18 @@ def train(
     Nothing is promoted here. Needs `tracking.connect` first.
     """
     tool_type = rows.tool_type
-    older, newest = rows.split(_JUDGING) if len(rows) else (rows, rows)
+    incumbent = _incumbent(tool_type)
+    if incumbent is not None:
+        unseen = sum(e.start >= incumbent.trained_until for e in rows.executions)
+        if unseen < gate.FEWEST_ROWS:
+            return Trained(
+                tool_type.name,
+                len(rows),
+                f"{unseen} executions have started since {incumbent.name} was trained, "
+                f"{gate.FEWEST_ROWS} are needed to judge another beside it",
+            )
+    since = incumbent.trained_until if incumbent is not None else -math.inf
+    older, newest = rows.split(_JUDGING, since) if len(rows) else (rows, rows)
     oldest, choosing = older.split(_CHOOSING) if len(older) else (older, older)
     able = [name for name in families if len(oldest) >= FAMILIES[name].fewest_rows]
     if not able:
@@ -97,7 +117,7 @@ def train(
             f"{len(rows)} rows, of which {len(oldest)} may be fitted on: "
             f"{need} are needed before a model can be chosen and judged",
         )
-    rivals = _rivals(rows, tool_types, len(newest))
+    rivals = _rivals(rows, newest, tool_types, incumbent)
     tags = {
         "malearn.trigger": trigger,
         "malearn.dataset_version": str(source.version),
@@ -130,21 +150,33 @@ def train(
     )
 
 
-def _rivals(rows: Matrix, tool_types: ToolTypes, newest: int) -> dict[str, Vector]:
+def _incumbent(tool_type: ToolType) -> _Incumbent | None:
+    """What serves now, if it can be asked."""
+    version = registry.by_alias(tool_type, registry.PRODUCTION)
+    if version is None:
+        return None
+    name = f"incumbent v{version.number}"
+    try:
+        model = registry.model_file(tool_type, version.number)
+        stamp = export.stamp_of(model, name)
+        stamp.check(tool_type, name)
+    except (ArtifactRefused, RegistryError) as error:
+        # It cannot serve either: schedulers refuse the same file for the same reason.
+        _log.warning("The incumbent is left out of the comparison: %s", error)
+        return None
+    return _Incumbent(name, model, stamp.trained_until)
+
+
+def _rivals(
+    rows: Matrix, newest: Matrix, tool_types: ToolTypes, incumbent: _Incumbent | None
+) -> dict[str, Vector]:
     """What everybody who is no candidate predicts for the newest rows."""
     rivals = {
-        name: predict(rows.executions, tool_types)[-newest:]
+        name: predict(rows.executions, tool_types)[-len(newest) :]
         for name, predict in baselines.BASELINES.items()
     }
-    incumbent = registry.by_alias(rows.tool_type, registry.PRODUCTION)
     if incumbent is not None:
-        try:
-            model = registry.model_file(rows.tool_type, incumbent.number)
-            last = rows.rows(np.arange(len(rows) - newest, len(rows)))
-            rivals[f"incumbent v{incumbent.number}"] = export.seconds(model, last)
-        except (ArtifactRefused, RegistryError) as error:
-            # It cannot serve either: schedulers refuse the same file for the same reason.
-            _log.warning("The incumbent is left out of the comparison: %s", error)
+        rivals[incumbent.name] = export.seconds(incumbent.model, newest)
     return rivals
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from serving.address import Address
 
-__all__ = ["Garbled", "Link", "Links", "Refused", "Reply", "pack"]
+__all__ = ["Garbled", "Link", "Links", "Refused", "Reply", "connector", "pack"]
 
 #: What Redis answers: text, a number, nothing, a list of such, or a `Refused`.
 Reply = Any

@@ -72,8 +72,21 @@ def test_of_nothing_there_is_an_empty_matrix_of_the_right_width() -> None:
 
 def test_what_predecessors_said_counts_before_what_the_task_reported() -> None:
     both = Execution("a", "f", "toy", 0, 1, (3.0, math.nan), (4.0, 5.0))
-    assert matrix.known_before(both) == both.serve
+    assert matrix.known_before(both) == pytest.approx(both.serve, nan_ok=True)
     assert matrix.known_before(replace(both, serve=(math.nan, math.nan))) == both.ran
+
+
+def test_a_number_that_float32_cannot_hold_is_missing() -> None:
+    """As it is to a scheduler; one of them would else stop every training there is."""
+    rows = matrix.build(TOY, [Execution("a", "f", "toy", 0, 1, (1e300, -1e39), (1.0, 1.0))])
+    assert np.all(np.isnan(rows.inputs[0, :2]))
+
+
+def test_nothing_that_an_incumbent_saw_is_in_the_newest_slice() -> None:
+    """Unless there is nothing else: one row it must hold."""
+    rows = matrix.build(TOY, [ran("f", 10 * i, 1) for i in range(10)])
+    assert [e.start for e in rows.split(0.5, since=75.0)[1].executions] == [80, 90]
+    assert len(rows.split(0.5, since=1e9)[1]) == 1
 
 
 @given(logs, st.data())

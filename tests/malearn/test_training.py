@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import mlflow
@@ -10,7 +11,18 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from malearn import baselines, export, history, matrix, promotion, registry, regressor, training
+from malearn import (
+    baselines,
+    export,
+    gate,
+    history,
+    matrix,
+    promotion,
+    registry,
+    regressor,
+    tracking,
+    training,
+)
 from malearn.families import FAMILIES
 from malearn.matrix import Matrix
 from malearn.metrics import Scores, score
@@ -37,10 +49,27 @@ def first(connected: str, rows: Matrix) -> Trained:
 
 
 @pytest.fixture(scope="module")
-def second(first: Trained, rows: Matrix) -> Trained:
-    """Another after the first was promoted, on the same rows: it cannot be better."""
+def promoted(first: Trained, rows: Matrix) -> Trained:
     assert promotion.promote(rows, first.version).promoted
-    return train(rows, families=(first.family,))
+    return first
+
+
+@pytest.fixture(scope="module")
+def misled(own_tool_type: ToolType, synthetic) -> Matrix:
+    """The same rows; then as many where more work took less time; then a while as before."""
+    log = synthetic(own_tool_type, 190 + 190 + 110)
+    usual = {e.function: math.log(e.seconds) for e in log[:190]}
+    turned = [
+        replace(e, end=e.start + math.exp(2 * usual[e.function] - math.log(e.seconds)))
+        for e in log[190:380]
+    ]
+    return matrix.build(own_tool_type, [*log[:190], *turned, *log[380:]])
+
+
+@pytest.fixture(scope="module")
+def second(promoted: Trained, misled: Matrix) -> Trained:
+    """Another training while the first one serves, on rows that mislead it."""
+    return train(misled, families=("linear",))
 
 
 @pytest.fixture(scope="module")
@@ -170,29 +199,46 @@ def test_the_executions_it_carries_are_the_last_of_each_function(
     assert max(ends) == max(e.end for e in rows.executions)
 
 
-def test_the_next_training_is_compared_with_what_serves(second: Trained) -> None:
-    assert set(second.scores) == {second.family, "incumbent v1", *baselines.BASELINES}
-    assert second.scores["incumbent v1"].n == second.scores[second.family].n
-    run = mlflow.get_run(second.run_id)
-    assert run.data.metrics["baseline/incumbent_mae"] == second.scores["incumbent v1"].mae
-
-
-def test_a_candidate_no_better_than_what_serves_becomes_candidate(
-    second: Trained, rows: Matrix
+def test_a_training_that_nothing_new_could_judge_registers_nothing(
+    promoted: Trained, rows: Matrix
 ) -> None:
-    """The incumbent has even seen these rows."""
+    """Whoever serves has seen these rows: on them it would be hard to beat."""
+    trained = train(rows)
+    assert trained.version is None
+    assert trained.why == (
+        "0 executions have started since incumbent v1 was trained, "
+        f"{gate.FEWEST_ROWS} are needed to judge another beside it"
+    )
+
+
+def test_the_next_training_is_compared_with_what_serves(second: Trained, misled: Matrix) -> None:
+    assert set(second.scores) == {"linear", "incumbent v1", *baselines.BASELINES}
+    newest = misled.rows(np.arange(len(misled) - second.scores["linear"].n, len(misled)))
+    model = registry.model_file(misled.tool_type, 1)
+    again = score(newest.seconds, export.seconds(model, newest))
+    assert second.scores["incumbent v1"] == again
+    run = mlflow.get_run(second.run_id)
+    assert run.data.metrics["baseline/incumbent_mae"] == pytest.approx(again.mae)
+
+
+def test_one_that_is_worse_than_what_serves_becomes_candidate(
+    second: Trained, misled: Matrix
+) -> None:
     assert not second.decision.promote
     assert "does not beat, by 2%, incumbent v1" in second.why
-    assert not promotion.promote(rows, second.version).promoted
-    assert registry.by_alias(rows.tool_type, registry.CANDIDATE).number == second.version == 2
-    assert registry.by_alias(rows.tool_type, registry.PRODUCTION).number == 1
+    assert not promotion.promote(misled, second.version).promoted
+    assert registry.by_alias(misled.tool_type, registry.CANDIDATE).number == second.version == 2
+    assert registry.by_alias(misled.tool_type, registry.PRODUCTION).number == 1
 
 
 @pytest.fixture
 def unheard(rows: Matrix) -> Matrix:
     """Rows of a tool type that MLflow has not heard of."""
     name = f"{rows.tool_type.name}_unheard"
-    return replace(rows, tool_type=replace(rows.tool_type, name=name))
+    return matrix.build(
+        replace(rows.tool_type, name=name),
+        [replace(execution, tool_type=name) for execution in rows.executions],
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 20])
@@ -206,3 +252,20 @@ def test_too_few_rows_register_nothing_and_say_how_many_are_needed(
     assert trained.why.endswith(f": {need} are needed before a model can be chosen and judged")
     assert registry.versions(unheard.tool_type) == []
     assert mlflow.get_experiment_by_name(unheard.tool_type.registered_model) is None
+
+
+def test_what_serves_but_cannot_be_loaded_is_no_rival_and_training_is_quiet(
+    connected: str, unheard: Matrix, fit, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Schedulers refuse the same file: it must not stand in the way of one that loads."""
+    strange = fit("linear", "speech_process")
+    mlflow.set_experiment("training tests")
+    with mlflow.start_run() as run:
+        uri = tracking.log_onnx(strange.model, strange.rows)
+    registry.register(unheard.tool_type, uri, run.info.run_id, {})
+    registry.move(unheard.tool_type, registry.PRODUCTION, 1)
+    told: list[str] = []
+    trained = train(unheard, families=("linear",), progress=told.append)
+    assert set(trained.scores) == {"linear", *baselines.BASELINES}
+    assert told[0] == f"{unheard.tool_type.name}: linear"
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,116 @@
+"""Accuracy on real logs, replayed in time: malearn beside what needs no training.
+
+Each task is predicted from what had finished before it started; models are
+retrained every 25 finished tasks. The logs are `maze/run*.jsonl` below
+`$MALEARN_TRACES` (default: `../shared/traces`). `python -m benchmarks.accuracy`
+also prints what each ingredient contributes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.figure import Figure, at_least, at_most
+from flows.evaluate import evaluate
+from malearn import evaluation, history, tool_types
+from malearn.evaluation import OURS, Evaluation
+from malearn.metrics import pairwise_order
+
+__all__ = ["figures"]
+
+_TARGETS = {"vlm_process": 0.65, "llm_process": 0.72, "llm_fuse2In1": 0.80, "speech_process": 1.0}
+_RIVALS = ("function_median", "function_ema")
+_MOST_SECONDS = 300.0
+
+#: What is switched off, and how: constants of `malearn.history` set to another value.
+_WITHOUT: dict[str, dict[str, float]] = {
+    "without changes of regime": {"_TOOL_JUMP": 0.0, "_CLUSTER_JUMP": 0.0},
+    "without what the tool type shares": {
+        "_TOOL_JUMP": 0.0,
+        "_CLUSTER_JUMP": 0.0,
+        "_TOOL_RATE": 0.0,
+    },
+    "without the quick level": {"_QUICK_RATE": 0.0},
+    "without similar inputs": {"_PRIOR": 1e12},
+    "without rare equal values": {"_EXACT": 0.0},
+    "without near values": {"_NEAR": 0.0},
+}
+
+
+def figures() -> list[Figure]:
+    """The figures on the logs; none where there are no logs."""
+    files = _logs()
+    if not files:
+        return []
+    began = time.perf_counter()
+    done = evaluate(files)
+    took = time.perf_counter() - began
+    found = []
+    for tool_type, target in _TARGETS.items():
+        if tool_type in done.tool_types:
+            name = f"{tool_type}: MAE against the better of function_median and function_ema"
+            found.append(at_most(name, _ratio(done, tool_type), "ratio", target))
+    found.append(at_least("pairs of a run in the right order", done.order()[OURS], "share", 0.86))
+    for tool_type in done.tool_types:
+        if len(done.rows(tool_type)) >= 200:
+            off = abs(done.coverage(tool_type) - 0.8)
+            name = f"{tool_type}: coverage of the 80 % interval, distance from 80 %"
+            found.append(at_most(name, off, "share", 0.03))
+    found.append(at_most("replay of all runs", took, "s", _MOST_SECONDS))
+    return found
+
+
+def ablation() -> Iterator[tuple[str, dict[str, float], float]]:
+    """Per variant: its name, the ratio per tool type, and the order of pairs."""
+    done = evaluate(_logs())
+    yield "malearn", {t: _ratio(done, t) for t in done.tool_types}, done.order()[OURS]
+    for family in ("linear", "mlp"):
+        yield _variant(done, f"{family} instead of xgboost", family)
+    yield _variant(done, "history alone, no model", "")
+    for name, constants in _WITHOUT.items():
+        with _set(constants):
+            yield _variant(done, f"history alone, {name}", "")
+
+
+def _variant(done: Evaluation, name: str, family: str) -> tuple[str, dict[str, float], float]:
+    types = tool_types.declared()
+    said = evaluation.replay(done.executions, types, family=family).seconds
+    other = Evaluation(
+        done.executions, done.groups, {**done.predicted, OURS: said}, done.ours, done.score_from
+    )
+    ratios = {t: _ratio(other, t) for t in other.tool_types}
+    return name, ratios, pairwise_order(other.actual, said, other.groups)
+
+
+@contextmanager
+def _set(constants: dict[str, float]) -> Iterator[None]:
+    before = {name: getattr(history, name) for name in constants}
+    for name, value in constants.items():
+        setattr(history, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(history, name, value)
+
+
+def _ratio(done: Evaluation, tool_type: str) -> float:
+    scores = done.scores(tool_type)
+    return float(scores[OURS].mae / np.min([scores[name].mae for name in _RIVALS]))
+
+
+def _logs() -> list[Path]:
+    folder = Path(os.environ.get("MALEARN_TRACES", "../shared/traces")) / "maze"
+    return sorted(folder.glob("run*.jsonl"))
+
+
+if __name__ == "__main__":
+    for variant, ratios, order in ablation():
+        cells = "  ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
+        print(f"{variant:50} {cells}  order {order:.3f}")

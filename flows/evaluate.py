@@ -1,0 +1,50 @@
+"""A chronological replay of run logs: how well everyone would have predicted them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from malearn import evaluation, records, sources, tool_types
+from malearn.errors import InputError
+from malearn.evaluation import Evaluation
+from malearn.records import Execution
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    files: Sequence[Path],
+    *,
+    score_from: int = 0,
+    cadence: int = evaluation.CADENCE,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Replay the executions in `files`, each of which is a run of its own.
+
+    Of a task that stands in several files the one that ended last counts. Raises
+    `InputError` where there is nothing to score.
+    """
+    types = tool_types.declared()
+    latest: dict[str, tuple[Execution, str]] = {}
+    for file in files:
+        for batch in sources.jsonl([file]):
+            read = (record for record in batch if not isinstance(record, Execution))
+            executions, _ = records.join(read, types)
+            for execution in executions:
+                known = latest.get(execution.task_id)
+                if known is None or execution.end > known[0].end:
+                    latest[execution.task_id] = execution, file.name
+    if len(latest) <= score_from:
+        raise InputError(
+            ", ".join(file.name for file in files),
+            f"{len(latest)} executions can be replayed, none is left to score from {score_from} on",
+        )
+    return evaluation.evaluate(
+        [execution for execution, _ in latest.values()],
+        types,
+        {task_id: name for task_id, (_, name) in latest.items()},
+        score_from=score_from,
+        cadence=cadence,
+        progress=progress,
+    )

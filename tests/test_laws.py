@@ -1,0 +1,322 @@
+"""What holds for the whole repository, whoever adds to it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("malearn", "serving", "expectations", "flows")
+MALEARN = Path(sys.executable).with_name("malearn")
+
+#: What each package may import of ours.
+ALLOWED = {
+    "malearn": {"malearn"},
+    "serving": {"serving", "malearn"},
+    "expectations": {"expectations", "malearn"},
+    "flows": {"flows", "expectations", "serving", "malearn"},
+}
+#: All of `malearn` that may be loaded into a scheduler.
+KERNEL = {
+    f"malearn.{name}"
+    for name in (
+        "errors",
+        "tool_types",
+        "records",
+        "history",
+        "prediction",
+        "stamp",
+        "home",
+        "interval",
+    )
+}
+#: Where alone a library may be imported.
+HOMES = {
+    "great_expectations": {"expectations"},
+    "pandas": {"expectations"},
+    "prefect": {"flows"},
+    "yaml": {"flows.deployments"},
+    "mlflow": {"malearn.tracking", "malearn.registry", "malearn.embedded"},
+    "deltalake": {"malearn.dataset"},
+    "pyarrow": {"malearn.dataset"},
+    "xgboost": {"malearn.families"},
+    "sklearn": {"malearn.families"},
+    "onnx": {"malearn.export", "malearn.tracking"},  # MLflow takes a parsed model
+    "skl2onnx": {"malearn.export"},
+    "onnxmltools": {"malearn.export"},
+    "onnxruntime": {"malearn.export", "serving.model"},
+    "matplotlib": {"malearn.plots", "malearn.tracking"},
+    "prometheus_client": {"serving.prometheus"},
+    "typer": {"flows.commands"},
+    "rich": {"flows.console", "flows.report"},
+}
+#: What every installation has, beside the standard library.
+BASE = {"msgspec", "numpy", "onnxruntime", "redis"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module of ours by its dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return dict(sorted(found.items()))
+
+
+MODULES = modules()
+
+
+def imports(module: str, *, at_run_time: bool = False) -> Iterator[str]:
+    """The full names that `module` imports anywhere, or only those that it needs to run."""
+    yield from _imports(ast.parse(MODULES[module].read_text("utf-8")), at_run_time)
+
+
+def _imports(tree: ast.AST, at_run_time: bool) -> Iterator[str]:
+    for node in ast.iter_child_nodes(tree):
+        if at_run_time and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole way"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from _imports(node, at_run_time)
+
+
+def within(name: str, homes: set[str]) -> bool:
+    return any(name == home or name.startswith(f"{home}.") for home in homes)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_dependencies_point_one_way(module: str) -> None:
+    package = module.partition(".")[0]
+    lazy = {"serving.predictor.DAGTaskPredictor"} if module == "malearn" else set()
+    wrong = {
+        name
+        for name in imports(module)
+        if name.partition(".")[0] in set(PACKAGES) - ALLOWED[package] and name not in lazy
+    }
+    assert not wrong, f"{module} imports {wrong}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if within(name, {"serving"})])
+def test_serving_needs_the_kernel_and_nothing_else(module: str) -> None:
+    wrong = {
+        name
+        for name in imports(module)
+        if not within(name, KERNEL | {"serving"} | BASE)
+        and name.partition(".")[0] not in sys.stdlib_module_names
+        and module not in HOMES.get(name.partition(".")[0], ())
+    }
+    assert not wrong, f"{module} imports {wrong}"
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_each_heavy_library_has_one_home(library: str) -> None:
+    users = {
+        module
+        for module in MODULES
+        for name in imports(module)
+        if name.partition(".")[0] == library and not within(module, HOMES[library])
+    }
+    assert not users, f"{library} is imported by {users}; its home is {HOMES[library]}"
+    assert any(
+        name.partition(".")[0] == library
+        for module in MODULES
+        if within(module, HOMES[library])
+        for name in imports(module)
+    ), f"{library} is used nowhere any more: take it from the table"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_all_names_what_a_module_offers(module: str) -> None:
+    """Every name in `__all__` is there, is defined there, and is listed in order, once."""
+    tree = ast.parse(MODULES[module].read_text("utf-8"))
+    loaded = importlib.import_module(module)
+    offered = list(getattr(loaded, "__all__", []))
+    assert len(offered) == len(set(offered))
+    assert [name for name in offered if not hasattr(loaded, name)] == []
+    defined = {
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+    }
+    hidden = {"main"} if MODULES[module].name in ("guardian.py", "database.py") else set()
+    if offered:
+        used = {name for other in MODULES if other != module for name in imports(other)}
+        borrowed = {name for name in defined if f"{module}.{name}" in used}
+        assert borrowed - hidden <= set(offered), "used elsewhere, but not offered"
+
+
+def test_importing_does_no_work(tmp_path: Path) -> None:
+    """No file is written, no connection made, no process started by importing all of ours."""
+    names = [
+        name
+        for name in MODULES
+        if not name.startswith("flows.") or name in ("flows.cli", "flows.commands")
+    ]
+    script = f"""
+import socket, subprocess, sys
+def refuse(*args, **kwargs):
+    raise AssertionError(f"work at import: {{args}}")
+socket.socket.connect = refuse
+import importlib
+for name in {names!r}:
+    importlib.import_module(name)
+"""
+    env = os.environ | {"HOME": str(tmp_path), "MALEARN_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", script],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    ours = [p for p in tmp_path.rglob("*") if ".cache" not in p.parts and ".config" not in p.parts]
+    assert ours == []
+
+
+def test_nothing_in_the_repository_names_a_machine() -> None:
+    """No path and no package index of whoever wrote it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("this is no git clone")
+    places = "|".join(("/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/\w", "/Use" + "rs/"))
+    indexes = "|".join(("index-" + "url", "find-" + "links", "pypi" + r"\.org"))
+    wrong = []
+    for name in listed.stdout.splitlines():
+        file = ROOT / name
+        if not file.is_file():
+            continue
+        text = file.read_text("utf-8", errors="replace")
+        wrong += [f"{name}: {hit.group()}" for hit in re.finditer(f"{places}|{indexes}", text)]
+    assert not wrong
+
+
+# The command.
+
+
+def commands() -> dict[str, str]:
+    """Every subcommand with the first line of its help."""
+    import typer
+
+    from flows.commands import app
+
+    def below(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        for name, sub in getattr(command, "commands", {}).items():
+            if hasattr(sub, "commands"):
+                yield from below(sub, (*words, name))
+            else:
+                yield " ".join((*words, name)), sub.help or ""
+
+    return dict(below(typer.main.get_command(app), ()))
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_answers_help(command: str) -> None:
+    from typer.testing import CliRunner
+
+    from flows.commands import app
+
+    done = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert done.exit_code == 0
+    assert commands()[command].split("\n")[0].split()[0] in done.output
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert [name for name in commands() if f"malearn {name}" not in readme] == []
+
+
+def test_help_is_quick() -> None:
+    """Nothing heavy is loaded to answer it."""
+    script = (
+        "import sys; from flows import cli; sys.argv = ['malearn', '--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        f"print(*(name for name in {sorted(HOMES)} if name in sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert set(done.stderr.split()) <= {"typer", "rich"}
+
+
+# An installation without the extras.
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A venv with the base dependencies alone, as locked, and malearn; its Python."""
+    place = tmp_path_factory.mktemp("bare")
+    uv = Path(sys.executable).with_name("uv")
+    python = place / "venv" / "bin" / "python"
+    wheels = place / "wheels"
+    _run(uv, "venv", "--quiet", "--python", sys.executable, place / "venv")
+    (place / "base.txt").write_text(_locked(uv, place))
+    _run(uv, "pip", "install", "--quiet", "--python", python, "--require-hashes",
+         "-r", place / "base.txt")  # fmt: skip
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", wheels)
+    (wheel,) = wheels.glob("*.whl")
+    _run(uv, "pip", "install", "--quiet", "--python", python, "--no-deps", wheel)
+    return python
+
+
+def _locked(uv: Path, place: Path) -> str:
+    """The part of `requirements.lock` that the base dependencies need, with its hashes."""
+    return _run(
+        uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11",
+        "--generate-hashes", "--no-header", "--no-annotate",
+        "--constraint", ROOT / "requirements.lock", ROOT / "pyproject.toml",
+    )  # fmt: skip
+
+
+def _run(*command: object) -> str:
+    done = subprocess.run(
+        [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_base_installation_predicts(bare: Path, tmp_path: Path) -> None:
+    script = """
+from malearn import DAGTaskPredictor
+with DAGTaskPredictor("redis://127.0.0.1:1", "http://127.0.0.1:1", cache_dir="cache") as p:
+    print(p.predict("task1_llm_process", "gpu", []))
+"""
+    done = subprocess.run(
+        [bare, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "15.0\n"), done.stderr
+
+
+def test_the_base_installation_says_what_the_command_needs(bare: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [bare.with_name("malearn"), "run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sentence = "malearn: this command needs typer, which malearn[lifecycle] brings; "
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{sentence}pip install 'malearn[lifecycle]'.\n"

@@ -27,6 +27,8 @@ __all__ = ["figures"]
 _TARGETS = {"vlm_process": 0.65, "llm_process": 0.72, "llm_fuse2In1": 0.80, "speech_process": 1.0}
 _RIVALS = ("function_median", "function_ema")
 _MOST_SECONDS = 300.0
+_SWAP = "run16.jsonl"  # the first on another backend
+_PHASES = ((5, 10), (15, 10_000))  # tasks of the function ended since
 
 #: What is switched off, and how: constants of `malearn.history` set to another value.
 _WITHOUT: dict[str, dict[str, float]] = {
@@ -62,6 +64,11 @@ def figures() -> list[Figure]:
             off = abs(done.coverage(tool_type) - 0.8)
             name = f"{tool_type}: coverage of the 80 % interval, distance from 80 %"
             found.append(at_most(name, off, "share", 0.03))
+            name = f"{tool_type}: width of the interval against one around function_ema"
+            found.append(at_most(name, _width(done, tool_type), "ratio", 1.0))
+    for tool_type, error in _recovery(done).items():
+        name = f"{tool_type}: error from the 6th task after the change of regime, against steady"
+        found.append(at_most(name, error, "ratio", 1.5))
     found.append(at_most("replay of all runs", took, "s", _MOST_SECONDS))
     return found
 
@@ -98,6 +105,43 @@ def _set(constants: dict[str, float]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(history, name, value)
+
+
+def _width(done: Evaluation, tool_type: str) -> float:
+    """Mean width of our intervals over that of the same method's around `function_ema`."""
+    rows = done.rows(tool_type)
+    theirs = evaluation.intervals_around(done.executions, done.predicted["function_ema"])
+    return float(
+        (done.ours.high - done.ours.low)[rows].mean() / (theirs[1] - theirs[0])[rows].mean()
+    )
+
+
+def _recovery(done: Evaluation) -> dict[str, float]:
+    """Mean relative error once 5 to 9 tasks of a function have ended under the new backend,
+    over that from the 15th on."""
+    change = min(
+        e.start for e, run in zip(done.executions, done.groups, strict=True) if run == _SWAP
+    )
+    error = np.abs(done.predicted[OURS] - done.actual) / done.actual
+    since = np.array([_ended_since(done, i, change) for i in range(len(done.executions))])
+    found = {}
+    for tool_type in done.tool_types:
+        rows = done.rows(tool_type)
+        early, steady = (error[rows[(since[rows] >= a) & (since[rows] < b)]] for a, b in _PHASES)
+        if len(early) >= 10 and len(steady) >= 10:
+            found[tool_type] = float(early.mean() / steady.mean())
+    return found
+
+
+def _ended_since(done: Evaluation, row: int, change: float) -> int:
+    """How many tasks of its function had ended, of those begun since `change`, when it started."""
+    task = done.executions[row]
+    if task.start < change:
+        return -1
+    return sum(
+        e.function == task.function and change <= e.start and e.end <= task.start
+        for e in done.executions
+    )
 
 
 def _ratio(done: Evaluation, tool_type: str) -> float:

@@ -32,7 +32,11 @@ def at_least(figure: str, value: float, unit: str, target: float) -> Figure:
 def table(figures: Iterable[Figure]) -> str:
     """Figures as lines of text."""
     return "\n".join(
-        f"{'ok  ' if f.met else 'MISS'} {f.value:>12,.2f} {f.unit:<12} "
-        f"target {f.target:>9,.1f}  {f.figure}"
+        f"{'ok  ' if f.met else 'MISS'} {_number(f.value):>12} {f.unit:<12} "
+        f"target {_number(f.target):>9}  {f.figure}"
         for f in figures
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"

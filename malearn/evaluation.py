@@ -26,7 +26,7 @@ from malearn.records import Execution
 from malearn.regressor import Regressor
 from malearn.tool_types import ToolTypes, heuristic_seconds
 
-__all__ = ["CADENCE", "OURS", "Evaluation", "Replayed", "evaluate", "replay"]
+__all__ = ["CADENCE", "OURS", "Evaluation", "Replayed", "evaluate", "intervals_around", "replay"]
 
 #: A retraining after so many finished tasks.
 CADENCE = 25
@@ -192,6 +192,30 @@ def replay(
         widths.append(None if math.isnan(snapshot[0]) else width)
         heapq.heappush(running, (task.end, i))
     return Replayed(seconds, low, high)
+
+
+def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tuple[Vector, Vector]:
+    """`low` and `high`, in seconds, of our intervals around somebody else's predictions.
+
+    `executions` in order of their start.
+    """
+    intervals = Intervals()
+    widths: list[Width | None] = []
+    seen: set[str] = set()
+    low, high = np.empty(len(predicted)), np.empty(len(predicted))
+    running: list[tuple[float, int]] = []
+    for i, task in enumerate(executions):
+        while running and running[0][0] <= task.start:
+            j = heapq.heappop(running)[1]
+            ended, said, width = executions[j], float(predicted[j]), widths[j]
+            seen.add(ended.tool_type)
+            if width is not None:
+                intervals.learn(ended.function, ended.tool_type, ended.seconds, said, width)
+        width = intervals.width(task.function, task.tool_type)
+        low[i], high[i] = width.around(float(predicted[i]))
+        widths.append(width if task.tool_type in seen else None)
+        heapq.heappush(running, (task.end, i))
+    return low, high
 
 
 def contract_only(

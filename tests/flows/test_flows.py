@@ -72,6 +72,7 @@ def artifacts(prefect_api: str) -> Callable[[str], list[Any]]:
 def test_a_whole_turn_of_the_lifecycle(
     only_ours: None, some_log: Path, home: Home, artifacts: Callable[[str], list[Any]]
 ) -> None:
+    from flows.ingest import ingest
     from flows.lifecycle import lifecycle
 
     done = lifecycle([str(some_log)], str(home.root), trigger="a test")
@@ -93,7 +94,7 @@ def test_a_whole_turn_of_the_lifecycle(
     rows = json.loads(artifacts("candidates-flow-process")[0].data)
     assert {row["predictor"] for row in rows} >= {ours.family, "function_median", "heuristic"}
 
-    again = lifecycle([str(some_log)], str(home.root), trigger="a test").ingested
+    again = ingest([str(some_log)], str(home.root))
     assert again.rejected["duplicate"] == again.records == 160
     assert Dataset.of(home, declared()[TOOL]).rows == 80
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 from rich.status import Status
@@ -24,9 +28,17 @@ class Progress:
     def __init__(self, console: Console, status: Status | None) -> None:
         self._console, self._status = console, status
         self._shown = ""
+        self._stopped = False
+
+    def stop(self, number: int, frame: FrameType | None) -> NoReturn:
+        """Ctrl-C. Where a library swallows it, as scikit-learn's MLP does, the next step ends."""
+        self._stopped = True
+        raise KeyboardInterrupt
 
     def step(self, text: str) -> None:
         """What is being done now."""
+        if self._stopped:
+            raise KeyboardInterrupt
         if text == self._shown:
             return
         self._shown = text
@@ -55,11 +67,21 @@ class Progress:
 def progress() -> Iterator[Progress]:
     """Progress on stderr: animated on a terminal, plain lines elsewhere."""
     console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status("…") as status:
-            yield Progress(console, status)
-    else:
-        yield Progress(console, None)
+    animated = console.status("…") if console.is_terminal else nullcontext()
+    with animated as status, _stopping(Progress(console, status)) as shown:
+        yield shown
+
+
+@contextmanager
+def _stopping(shown: Progress) -> Iterator[Progress]:
+    if threading.current_thread() is not threading.main_thread():
+        yield shown
+        return
+    before = signal.signal(signal.SIGINT, shown.stop)
+    try:
+        yield shown
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
@@ -84,7 +106,9 @@ def following(shown: Progress) -> Iterator[None]:
         logger.addHandler(handler)
     try:
         yield
-    except (httpx.HTTPError, PrefectException) as error:
+    except (httpx.HTTPError, PrefectException, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "API" not in str(error):
+            raise  # Prefect says with the same class that there is no API, or an older one
         url = os.environ.get("PREFECT_API_URL", "")
         raise Unreachable("Prefect", url, "PREFECT_API_URL", type(error).__name__) from error
     finally:

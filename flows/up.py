@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import warnings
 
 from flows.console import Progress
 from malearn.embedded import Platform
@@ -28,5 +30,8 @@ def up(home: Home, shown: Progress) -> None:
         shown.done(f"MLflow   {platform.tracking_uri}")
         shown.done(f"Prefect  {platform.prefect_api_url.removesuffix('/api')}")
         shown.step("Ctrl-C stops everything")
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the event loop has its own way
+        # Prefect's own slip, at SIGTERM; its schedules are paused all the same.
+        warnings.filterwarnings("ignore", "coroutine 'Runner.astop'", RuntimeWarning)
         serve(*served, print_starting_message=False)  # returns at Ctrl-C
         shown.step("Stopping …")

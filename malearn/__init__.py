@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from malearn.errors import MalearnError as MalearnError
+    from malearn.exec_time_predictor import ExecTimePredictor as ExecTimePredictor
     from malearn.prediction import Prediction as Prediction
     from serving.predictor import DAGTaskPredictor as DAGTaskPredictor
 
 __version__ = "0.1.0"
-__all__ = ["DAGTaskPredictor", "MalearnError", "Prediction"]
+__all__ = ["DAGTaskPredictor", "ExecTimePredictor", "MalearnError", "Prediction"]
 
 _HOMES = {
     "DAGTaskPredictor": "serving.predictor",
+    "ExecTimePredictor": "malearn.exec_time_predictor",
     "MalearnError": "malearn.errors",
     "Prediction": "malearn.prediction",
 }

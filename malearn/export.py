@@ -13,7 +13,7 @@ from malearn.matrix import Matrix
 from malearn.regressor import Regressor
 from malearn.stamp import INPUT, KEY, OUTPUT, Stamp
 
-__all__ = ["PARITY", "parity_error", "seconds", "stamp_of", "to_onnx"]
+__all__ = ["PARITY", "parity_error", "seconds", "session", "stamp_of", "to_onnx"]
 
 #: The largest relative difference in seconds that still counts as the same answer.
 PARITY = 1e-4
@@ -46,7 +46,7 @@ def to_onnx(regressor: Regressor, stamp: Stamp) -> bytes:
 
 def stamp_of(model: bytes, artifact: object) -> Stamp:
     """The stamp inside an ONNX file. Raises `ArtifactRefused`, naming `artifact`."""
-    return Stamp.parse(_session(model, artifact).get_modelmeta().custom_metadata_map, artifact)
+    return Stamp.parse(session(model, artifact).get_modelmeta().custom_metadata_map, artifact)
 
 
 def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
@@ -56,12 +56,12 @@ def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
     too. Raises `ArtifactRefused` when it does not fit the tool type.
     """
     artifact = f"The {rows.tool_type.name} model"
-    session = _session(model, artifact)
-    stamp = Stamp.parse(session.get_modelmeta().custom_metadata_map, artifact)
+    loaded = session(model, artifact)
+    stamp = Stamp.parse(loaded.get_modelmeta().custom_metadata_map, artifact)
     stamp.check(rows.tool_type, artifact)
     columns = [rows.columns.index(name) for name in (*stamp.features, *stamp.history)]
     try:
-        (answers,) = session.run([OUTPUT], {INPUT: rows.inputs[:, columns]})
+        (answers,) = loaded.run([OUTPUT], {INPUT: rows.inputs[:, columns]})
     except Exception as error:  # onnxruntime raises a type of its own per cause
         raise ArtifactRefused(artifact, [f"onnxruntime cannot run it ({error})"]) from error
     return np.asarray(answers, dtype=np.float64).reshape(-1)
@@ -75,9 +75,14 @@ def parity_error(model: bytes, regressor: Regressor, rows: Matrix) -> float:
     return float((np.abs(answers - expected) / expected).max(initial=0.0))
 
 
-def _session(model: bytes, artifact: object) -> onnxruntime.InferenceSession:
+def session(model: bytes, artifact: object) -> onnxruntime.InferenceSession:
+    """An ONNX file, loaded on one thread. Raises `ArtifactRefused`, naming `artifact`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # for one row, the quickest
     try:
-        return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model, sess_options=options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # onnxruntime raises a type of its own per cause
         raise ArtifactRefused(artifact, [f"onnxruntime cannot load it ({error})"]) from error
 

@@ -20,7 +20,15 @@ from typing import Any
 
 from malearn.errors import DeclarationError, UnknownToolType
 
-__all__ = ["HEURISTIC_SECONDS", "Feature", "ToolType", "ToolTypes", "declared", "heuristic_seconds"]
+__all__ = [
+    "HEURISTIC_SECONDS",
+    "Feature",
+    "ToolType",
+    "ToolTypes",
+    "declared",
+    "heuristic_seconds",
+    "plain",
+]
 
 #: What a task is assumed to take while nothing at all is known of it, in seconds, by resource.
 HEURISTIC_SECONDS: Mapping[str, float] = {"gpu": 15.0, "cpu": 3.0, "io": 1.0}
@@ -188,6 +196,11 @@ def parse(text: str, source: str) -> list[ToolType]:
     except tomllib.TOMLDecodeError as error:
         raise DeclarationError(source, f"is not valid TOML ({error})") from error
     return [_tool_type(name, table, source) for name, table in tables.items()]
+
+
+def plain(name: str, features: Iterable[str], source: str) -> ToolType:
+    """A tool type that declares the names of its `features` and nothing else of them."""
+    return _tool_type(name, {"features": {feature: {} for feature in features}}, source)
 
 
 def _tool_type(name: str, table: object, source: str) -> ToolType:

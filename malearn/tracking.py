@@ -101,7 +101,7 @@ def connected(tracking_uri: str) -> Iterator[None]:
         if said.startswith("API request to") and "failed with exception" in said:
             raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI") from error
         where = f"MLflow at {without_password(tracking_uri)}"
-        raise RegistryError(where, f"refuses: {said[:300]}") from error
+        raise RegistryError(where, f"it refuses ({said[:300]})") from error
 
 
 @contextlib.contextmanager

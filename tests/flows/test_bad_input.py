@@ -103,6 +103,15 @@ def test_without_mlflow_nothing_about_versions_can_be_said(
     assert "MLflow at http://127.0.0.1:1 cannot be reached" in answer
 
 
+def test_a_server_that_is_not_what_it_should_be_is_named(
+    cli: Cli, log: Log, tmp_path: Path, tracking_uri: str
+) -> None:
+    """MLflow answers /health as Prefect does, and a notebook's server may do both."""
+    words = ("ingest", log(), "--home", tmp_path / "home")
+    answer = refused(cli(*words, PREFECT_API_URL=tracking_uri))
+    assert answer.startswith(f"malearn: Prefect at {tracking_uri} cannot be reached")
+
+
 def test_a_home_below_a_regular_file_is_refused(cli: Cli, log: Log, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     answer = refused(cli("run", "--from", log(), "--home", tmp_path / "file" / "home"))

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def running(tmp_path: Path) -> Iterator[list[Running]]:
     for one in started:
         if one.process.poll() is None:
             one.process.kill()
-            one.process.wait()
+            one.end()
 
 
 def test_up_serves_everything_until_ctrl_c(
@@ -92,6 +93,7 @@ def test_up_serves_everything_until_ctrl_c(
         names = {d["entrypoint"] for d in deployments(f"{prefect}/api")}
         time.sleep(0.2)
     assert names == {f"flows.{name}.{name}" for name in ("ingest", "train", "promote", "lifecycle")}
+    assert completes(f"{prefect}/api", "flows.ingest.ingest")
     assert up.ctrl_c() == (0, "")
     assert processes(home) == set()
     assert not [line for line in up.said if "Traceback" in line], up.said
@@ -109,10 +111,28 @@ def test_ctrl_c_stops_a_run_and_leaves_nothing_running(
     assert processes(home) == set()
 
 
-def deployments(api: str) -> list[dict[str, str]]:
-    request = urllib.request.Request(
-        f"{api}/deployments/filter", b"{}", {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: list[dict[str, str]] = json.load(answer)
+def deployments(api: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = post(f"{api}/deployments/filter", {})
     return found
+
+
+def completes(api: str, entrypoint: str, seconds: float = 90.0) -> bool:
+    """Whether a run of that deployment, asked for now, is executed and ends well."""
+    (chosen,) = (d for d in deployments(api) if d["entrypoint"] == entrypoint)
+    asked = {"state": {"type": "SCHEDULED"}}
+    run = post(f"{api}/deployments/{chosen['id']}/create_flow_run", asked)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{api}/flow_runs/{run['id']}", timeout=30) as answer:
+            state = json.load(answer)["state_type"]
+        if state in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
+            return bool(state == "COMPLETED")
+        time.sleep(0.5)
+    return False
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)

@@ -172,7 +172,9 @@ def test_ctrl_c_leaves_no_process_behind(home: Home) -> None:
 
 def test_ctrl_c_during_a_start_leaves_no_process_behind(home: Home) -> None:
     process = launch(home, "prefect")
+    deadline = time.monotonic() + 60
     while not (home.state / "run" / "prefect.json").exists():
+        assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     pids = tree(home)
     end(process, signal.SIGINT)

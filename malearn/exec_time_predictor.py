@@ -391,8 +391,11 @@ class ExecTimePredictor:
             self._trouble = str(error)
             return False
         except Exception:  # noqa: BLE001 - the thread must live on
-            _log.exception("%s: could not %s, will try again", name, what)
-            return False
+            if threading.main_thread().is_alive():
+                _log.exception("%s: could not %s, will try again", name, what)
+            return (
+                False  # at exit libraries can no longer be loaded: the next start makes up for it
+            )
         self._trouble = ""
         return True
 

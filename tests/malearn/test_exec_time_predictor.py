@@ -219,17 +219,18 @@ def test_single_calls_are_cheap(predictor, tmp_path: Path) -> None:
     assert len(dataset(tmp_path).history()) < 10, "many rows share a commit"
 
 
-def test_a_program_that_just_ends_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [5, 60], ids=["before a model", "while one is fitted"])
+def test_a_program_that_just_ends_loses_nothing(count: int, tmp_path: Path) -> None:
     script = (
         "from malearn import ExecTimePredictor\n"
         f"p = ExecTimePredictor('{NAME}', home={str(tmp_path)!r})\n"
-        "for i in range(5): p.collect_data(1.0 + i, {'token_count': i})\n"
+        f"for i in range({count}): p.collect_data(1.0 + i, {{'token_count': i}})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert dataset(tmp_path).rows == 5
+    assert dataset(tmp_path).rows == count
 
 
 def test_what_cannot_be_written_waits_until_it_can(tmp_path: Path) -> None:

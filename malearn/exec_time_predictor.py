@@ -391,11 +391,10 @@ class ExecTimePredictor:
             self._trouble = str(error)
             return False
         except Exception:  # noqa: BLE001 - the thread must live on
+            # At exit no library can be loaded any more: the next start makes up for it.
             if threading.main_thread().is_alive():
                 _log.exception("%s: could not %s, will try again", name, what)
-            return (
-                False  # at exit libraries can no longer be loaded: the next start makes up for it
-            )
+            return False
         self._trouble = ""
         return True
 

@@ -36,13 +36,14 @@ class Family:
     `fit(inputs, target, monotone)` takes float32 inputs of shape (rows, columns)
     with NaN for missing, targets in log-seconds and one constraint of -1, 0 or 1
     per column, and returns an estimator with scikit-learn's `predict`.
+    `parameters(monotone)` is what it is fitted with then.
     `importance(estimator, columns)` gives one non-negative weight per column.
     Fewer rows than `fewest_rows` do not suffice for it.
     """
 
     name: str
     fewest_rows: int
-    parameters: Mapping[str, object]
+    parameters: Callable[[Sequence[int]], Mapping[str, Any]]
     fit: Callable[[Matrix, Vector, Sequence[int]], Any]
     importance: Callable[[Any, int], Vector]
 
@@ -66,15 +67,19 @@ _MLP: Mapping[str, Any] = {
 _LINEAR: Mapping[str, Any] = {"alpha": 10.0, "max_iter": 300}
 
 
+def _xgboost(monotone: Sequence[int]) -> Mapping[str, Any]:
+    if not any(monotone):
+        return _XGBOOST
+    # The leaves of an absolute error are set anew once a tree is grown, past any constraint.
+    bound = {"objective": "reg:squarederror", "monotone_constraints": tuple(monotone)}
+    return {**_XGBOOST, **bound}
+
+
 def _fit_xgboost(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
     from xgboost import XGBRegressor
 
-    bound: dict[str, Any] = {}
-    if any(monotone):
-        # The leaves of an absolute error are set anew once a tree is grown, past any constraint.
-        bound = {"objective": "reg:squarederror", "monotone_constraints": tuple(monotone)}
     return XGBRegressor(
-        **{**_XGBOOST, **bound},
+        **_xgboost(monotone),
         n_jobs=1 if len(inputs) < _MANY else os.cpu_count(),
         random_state=SEED,
     ).fit(inputs, target)
@@ -133,8 +138,8 @@ def _coefficients(estimator: Any, columns: int) -> Vector:
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
-        Family("xgboost", 40, _XGBOOST, _fit_xgboost, _gain),
-        Family("mlp", 100, _MLP, _fit_mlp, _first_layer),
-        Family("linear", 30, _LINEAR, _fit_linear, _coefficients),
+        Family("xgboost", 40, _xgboost, _fit_xgboost, _gain),
+        Family("mlp", 100, lambda _: _MLP, _fit_mlp, _first_layer),
+        Family("linear", 30, lambda _: _LINEAR, _fit_linear, _coefficients),
     )
 }

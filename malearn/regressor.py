@@ -17,7 +17,7 @@ from malearn.errors import TrainingError
 from malearn.families import FAMILIES
 from malearn.matrix import Matrix
 
-__all__ = ["Regressor", "fit"]
+__all__ = ["TRUST", "Regressor", "fit", "monotone"]
 
 #: How much of what an estimator says is believed. It is fitted to what the level left over, most
 #: of which is noise: halfway to the level errs less than all the way to the estimate.
@@ -71,18 +71,22 @@ def fit(family: str, rows: Matrix) -> Regressor:
     target = rows.log_seconds
     default = float(np.median(target))
     relative = target - _level(rows.inputs, column, default)
-    features = rows.tool_type.features
-    monotone = [f.monotone for f in features] + [0] * (len(rows.columns) - len(features))
     wider = float(np.log(_WIDER))
     return Regressor(
         family,
         rows.columns,
-        kind.fit(rows.inputs, relative, monotone),
+        kind.fit(rows.inputs, relative, monotone(rows)),
         column,
         default,
         (float(relative.min()), float(relative.max())),
         (float(target.min()) - wider, float(target.max()) + wider),
     )
+
+
+def monotone(rows: Matrix) -> list[int]:
+    """One constraint per column: as declared for features, none for the history."""
+    features = rows.tool_type.features
+    return [f.monotone for f in features] + [0] * (len(rows.columns) - len(features))
 
 
 def _level(inputs: NDArray[np.float32], column: int, default: float) -> NDArray[np.float32]:

@@ -191,7 +191,8 @@ def _try(
     source: Source,
 ) -> _Candidate:
     tool_type = newest.tool_type
-    with tracking.candidate(family, FAMILIES[family].parameters, tags) as run_id:
+    given = FAMILIES[family].parameters(regressor.monotone(newest))
+    with tracking.candidate(family, {**given, "trust": regressor.TRUST}, tags) as run_id:
         tracking.log_lineage(older, source.table, source.version, "training")
         chosen_by = score(choosing.seconds, regressor.fit(family, oldest).seconds(choosing.inputs))
         fitted = regressor.fit(family, older)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,8 +124,7 @@ def completes(api: str, entrypoint: str, seconds: float = 90.0) -> bool:
     run = post(f"{api}/deployments/{chosen['id']}/create_flow_run", asked)
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with urllib.request.urlopen(f"{api}/flow_runs/{run['id']}", timeout=30) as answer:
-            state = json.load(answer)["state_type"]
+        state = ask(f"{api}/flow_runs/{run['id']}")["state_type"]
         if state in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}:
             return bool(state == "COMPLETED")
         time.sleep(0.5)
@@ -133,6 +133,18 @@ def completes(api: str, entrypoint: str, seconds: float = 90.0) -> bool:
 
 def post(url: str, body: dict[str, Any]) -> Any:
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)
+    return ask(urllib.request.Request(url, json.dumps(body).encode(), headers))
+
+
+def ask(what: str | urllib.request.Request, tries: int = 20) -> Any:
+    """What Prefect answers; while its database is busy it says 503 and means: again, please."""
+    for _ in range(tries):
+        try:
+            with urllib.request.urlopen(what, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            error.close()
+            time.sleep(1)
+    raise TimeoutError(f"{what} stayed busy")

@@ -91,7 +91,7 @@ def test_a_model_that_learns_beats_the_baselines(first: Trained) -> None:
 def test_every_family_is_a_child_run_with_its_parameters(children: dict[str, Run]) -> None:
     assert set(children) == set(FAMILIES)
     for name, run in children.items():
-        expected = {"family": name, **FAMILIES[name].parameters}
+        expected = {"family": name, **FAMILIES[name].parameters(())}
         assert {
             key: str(value) for key, value in expected.items()
         }.items() <= run.data.params.items()

@@ -12,6 +12,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
 import expectations
 from flows import progress
@@ -26,7 +27,16 @@ from serving.backfill import backfill, known_functions
 __all__ = ["ingest"]
 
 
-@flow(name="ingest", flow_run_name="ingest {files}", validate_parameters=False)
+def _run_name() -> str:
+    """What is ingested, for the list of runs."""
+    given = flow_run.parameters
+    files = [Path(file).name for file in (*given["files"], *(given["tables"] or {}))]
+    if not files:
+        return "ingest Redis"
+    return f"ingest {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
+@flow(name="ingest", flow_run_name=_run_name, validate_parameters=False)
 def ingest(
     files: Sequence[str] = (),
     home: str | None = None,

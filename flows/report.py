@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -97,7 +98,7 @@ def status(home: Home) -> dict[str, Any]:
             "production": _version(production),
             "previous": _version(registry.by_alias(tool_type, registry.PREVIOUS)),
             "candidate": _version(registry.by_alias(tool_type, registry.CANDIDATE)),
-            "rows_since": rows - int(production.tags["malearn.rows"]) if production else rows,
+            "rows_since": rows - (_rows_of(production) if production else 0),
         }
     return result
 
@@ -193,8 +194,8 @@ def show_history(commits: Sequence[Commit]) -> None:
     """The versions of a dataset, as they are recorded."""
     table = _table("version", "time", "rows added", "operation")
     for commit in commits:
-        keys = ("version", "time", "added", "operation")
-        table.add_row(*(str(getattr(commit, key)) for key in keys))
+        when = f"{datetime.fromtimestamp(commit.time, UTC):%Y-%m-%d %H:%M:%S}"
+        table.add_row(str(commit.version), when, f"{commit.rows_added:,}", commit.operation)
     _console().print(table)
 
 
@@ -307,6 +308,11 @@ def _table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right", overflow="fold")
     return table
+
+
+def _rows_of(version: Version) -> int:
+    """How many it was trained on; 0 for one that somebody else registered."""
+    return int(version.tags.get("malearn.rows", 0))
 
 
 def _version(found: Version | None) -> dict[str, Any] | None:

@@ -1,0 +1,64 @@
+"""Looking back at a dataset, and taking it out, need no server."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from malearn.dataset import Dataset
+from malearn.home import Home
+from malearn.records import Execution
+from malearn.tool_types import declared
+from tests.flows.conftest import Cli
+
+RUN = "0f0f0f0f-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def stored(home: Home) -> Home:
+    """A home with two executions, brought in one after the other."""
+    dataset = Dataset.of(home, declared()["speech_process"])
+    for number in (1, 2):
+        view = (30.0 * number, 12.0, 100.0)
+        task_id = f"{RUN}-task{number}_speech_process"
+        dataset.append(
+            [
+                Execution(
+                    task_id,
+                    f"task{number}_speech_process",
+                    "speech_process",
+                    1e9,
+                    1e9 + number,
+                    view,
+                    view,
+                )
+            ]
+        )
+    return home
+
+
+def test_history_tells_each_version_and_its_rows(cli: Cli, stored: Home) -> None:
+    shown = cli("data", "history", "speech_process", "--home", stored.root)
+    assert shown.returncode == 0, shown.stderr
+    assert "rows added" in shown.stdout and "version" in shown.stdout
+    told = json.loads(
+        cli("data", "history", "speech_process", "--home", stored.root, "--json").stdout
+    )
+    assert sum(commit["rows_added"] for commit in told) == 2
+
+
+def test_a_version_can_be_taken_out_as_csv(cli: Cli, stored: Home, tmp_path: Path) -> None:
+    file = tmp_path / "speech.csv"
+    done = cli("data", "export", "speech_process", "-o", file, "--home", stored.root, "--json")
+    assert json.loads(done.stdout) == {
+        "tool_type": "speech_process",
+        "rows": 2,
+        "file": str(file),
+    }
+    with file.open() as text:
+        rows = list(csv.DictReader(text))
+    assert [float(row["execution_time"]) for row in rows] == [1.0, 2.0]
+    assert {"task_id", "timestamp", "duration", "audio_entropy", "audio_energy"} <= set(rows[0])

@@ -14,9 +14,11 @@ from tempfile import TemporaryDirectory
 import pytest
 import redis
 
+from malearn import records, sources, tool_types
 from malearn.embedded import EmbeddedRedis, MLflowServer, PrefectServer
 from malearn.embedded.silence import QUIET
 from malearn.home import Home
+from malearn.records import Execution
 
 ROOT = Path(__file__).parents[1]
 TRACES = "MALEARN_TRACES"
@@ -88,3 +90,13 @@ def traces() -> Path:
     if not place.is_dir():
         pytest.skip(f"no traces at {place}; point {TRACES} at them")
     return place
+
+
+@pytest.fixture(scope="session")
+def maze(traces: Path) -> list[Execution]:
+    """Every execution in the real logs of Maze, run by run."""
+    executions: list[Execution] = []
+    for batch in sources.jsonl(sorted((traces / "maze").glob("run*.jsonl"))):
+        read = (one for one in batch if not isinstance(one, Execution))
+        executions += records.join(read, tool_types.declared())[0]
+    return executions

@@ -6,17 +6,14 @@ import json
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malearn import outliers, records, tool_types
+from malearn import outliers
 from malearn.records import Execution, Reason
-
-TRACES = Path(__file__).parents[2] / "../shared/traces/maze"
 
 spread = st.floats(0.05, 0.6)  # of ordinary log-seconds; 0.6 is a factor of 6 within 95 %
 centre = st.floats(-4.0, 6.0)  # 0.02 s … 400 s
@@ -144,23 +141,15 @@ def test_nothing_in_nothing_out() -> None:
     assert outliers.fence([], {}) == ([], [])
 
 
-@pytest.mark.skipif(not TRACES.is_dir(), reason="the Maze traces are not here")
 @pytest.mark.parametrize("size", [1, 25, 300])
-def test_no_real_execution_is_fenced_off_not_even_when_the_backend_changes(size: int) -> None:
+def test_no_real_execution_is_fenced_off_not_even_when_the_backend_changes(
+    size: int, maze: list[Execution]
+) -> None:
     recent: dict[str, list[float]] = defaultdict(list)
-    finished = sorted(maze(), key=lambda one: one.end)
+    finished = sorted(maze, key=lambda one: one.end)
     for start in range(0, len(finished), size):
         lately = {function: logs[-200:] for function, logs in recent.items()}
         accepted, rejected = outliers.fence(finished[start : start + size], lately)
         assert rejected == []
         for one in accepted:
             recent[one.function].append(math.log(one.seconds))
-
-
-def maze() -> Iterator[Execution]:
-    declared = tool_types.declared()
-    for path in sorted(TRACES.glob("run*.jsonl")):
-        with path.open(encoding="utf-8") as lines:
-            entries = [json.loads(line) for line in lines]
-        read = [records.read(one["task_id"], one["data"], one["func_name"]) for one in entries]
-        yield from records.join(read, declared)[0]

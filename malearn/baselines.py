@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.history import timeline
 from malearn.records import Execution
 from malearn.tool_types import ToolTypes, heuristic_seconds
 
@@ -85,18 +86,15 @@ def _replayed(
     functions: dict[str, _Median | _Ema] = defaultdict(running)
     tools: dict[str, _Median | _Ema] = defaultdict(running)
     predicted = np.empty(len(executions))
-    pending: list[tuple[float, int]] = []
-    for i in sorted(range(len(executions)), key=lambda i: executions[i].start):
+    for i, ended in timeline(executions):
         task = executions[i]
-        while pending and pending[0][0] <= task.start:
-            ended = executions[heapq.heappop(pending)[1]]
-            functions[ended.function].add(ended.seconds)
-            tools[ended.tool_type].add(ended.seconds)
+        for past in (executions[j] for j in ended):
+            functions[past.function].add(past.seconds)
+            tools[past.tool_type].add(past.seconds)
         if task.function in functions:
             predicted[i] = functions[task.function].seconds
         elif task.tool_type in tools:
             predicted[i] = tools[task.tool_type].seconds
         else:
             predicted[i] = heuristic_seconds(tool_types[task.tool_type].resource)
-        heapq.heappush(pending, (task.end, i))
     return predicted

@@ -7,7 +7,6 @@ The score of a task uses nothing that came after its start.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from malearn import baselines, regressor
 from malearn.families import DEFAULT, FAMILIES
-from malearn.history import History, Observation
+from malearn.history import History, Observation, timeline
 from malearn.interval import Intervals, Width
 from malearn.matrix import Matrix
 from malearn.metrics import Scores, pairwise_order, score
@@ -164,11 +163,10 @@ def replay(
     widths: list[Width | None] = []
     ended: dict[str, list[int]] = {name: [] for name in tool_types}
     models: dict[str, Regressor] = {}
-    running: list[tuple[float, int]] = []
     fitted, finished = 0, 0
-    for i, task in enumerate(executions):
-        while running and running[0][0] <= task.start:
-            j = heapq.heappop(running)[1]
+    for i, just_ended in timeline(executions):
+        task = executions[i]
+        for j in just_ended:
             _learn(executions[j], float(seconds[j]), widths[j], past, intervals)
             ended[executions[j].tool_type].append(j)
             finished += 1
@@ -190,7 +188,6 @@ def replay(
         low[i], high[i] = width.around(float(seconds[i]))
         # How far off a blind guess was says nothing of those to come.
         widths.append(None if math.isnan(snapshot[0]) else width)
-        heapq.heappush(running, (task.end, i))
     return Replayed(seconds, low, high)
 
 
@@ -203,18 +200,16 @@ def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tupl
     widths: list[Width | None] = []
     seen: set[str] = set()
     low, high = np.empty(len(predicted)), np.empty(len(predicted))
-    running: list[tuple[float, int]] = []
-    for i, task in enumerate(executions):
-        while running and running[0][0] <= task.start:
-            j = heapq.heappop(running)[1]
-            ended, said, width = executions[j], float(predicted[j]), widths[j]
+    for i, just_ended in timeline(executions):
+        task = executions[i]
+        for j in just_ended:
+            ended, said, given = executions[j], float(predicted[j]), widths[j]
             seen.add(ended.tool_type)
-            if width is not None:
-                intervals.learn(ended.function, ended.tool_type, ended.seconds, said, width)
+            if given is not None:
+                intervals.learn(ended.function, ended.tool_type, ended.seconds, said, given)
         width = intervals.width(task.function, task.tool_type)
         low[i], high[i] = width.around(float(predicted[i]))
         widths.append(width if task.tool_type in seen else None)
-        heapq.heappush(running, (task.end, i))
     return low, high
 
 
@@ -225,11 +220,10 @@ def contract_only(
     predicted = np.empty(len(executions))
     models: dict[str, Any] = {}
     ended: dict[str, list[int]] = {name: [] for name in tool_types}
-    running: list[tuple[float, int]] = []
     fitted, finished = 0, 0
-    for i, task in enumerate(executions):
-        while running and running[0][0] <= task.start:
-            j = heapq.heappop(running)[1]
+    for i, just_ended in timeline(executions):
+        task = executions[i]
+        for j in just_ended:
             ended[executions[j].tool_type].append(j)
             finished += 1
         if finished - fitted >= cadence:
@@ -244,7 +238,6 @@ def contract_only(
             predicted[i] = math.exp(float(model.predict(row)[0]))
         else:
             predicted[i] = heuristic_seconds(tool_types[task.tool_type].resource)
-        heapq.heappush(running, (task.end, i))
     return predicted
 
 

@@ -299,8 +299,8 @@ class ExecTimePredictor:
             if seconds is not None and 0.0 < seconds < math.inf:
                 version = model.version if model is not None and source == "model" else None
                 low, high = width.around(seconds)
-                confidence = max(0.0, 1.0 - width.half / math.log(_GUESS))
-                return Prediction(seconds, low, high, source, version, confidence), width
+                answer = Prediction(seconds, low, high, source, version, width.confidence)
+                return answer, width
         seconds = heuristic_seconds(self._tool_type.resource)
         return Prediction(seconds, seconds / _GUESS, seconds * _GUESS, "heuristic"), None
 

@@ -23,11 +23,12 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FEATURES", "History", "Observation", "replay"]
+__all__ = ["FEATURES", "History", "Observation", "Timed", "replay", "timeline"]
 
 #: What `History.snapshot` gives, in matrix order. `level` is the log-seconds to expect;
 #: `ema`, `last`, `median` and `tool_ema` are recent log-seconds less `level`; the others are
@@ -70,6 +71,16 @@ _WORTH_RIDGE, _WORTH_DECAY = 25.0, 0.98
 
 Vector = NDArray[np.float32]
 _ONES: Vector = np.ones(4096, np.float32)
+
+
+class Timed(Protocol):
+    """What ran from `start` to `end`, seconds since the epoch."""
+
+    @property
+    def start(self) -> float: ...
+
+    @property
+    def end(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,16 +344,28 @@ _UNKNOWN = (_NAN,) * len(FEATURES)
 def replay(observations: Sequence[Observation]) -> Iterator[tuple[float, ...]]:
     """A snapshot per observation, in the order given, each of what had ended when it started."""
     history = History()
-    order = sorted(range(len(observations)), key=lambda i: observations[i].start)
     snapshots: list[tuple[float, ...]] = [()] * len(observations)
-    running: list[tuple[float, int]] = []
-    for i in order:
+    for i, ended in timeline(observations):
+        for j in ended:
+            history.observe(observations[j])
         task = observations[i]
-        while running and running[0][0] <= task.start:
-            history.observe(observations[heapq.heappop(running)[1]])
         snapshots[i] = history.snapshot(task.function, task.tool_type, task.start, task.features)
-        heapq.heappush(running, (task.end, i))
     return iter(snapshots)
+
+
+def timeline(tasks: Sequence[Timed]) -> Iterator[tuple[int, list[int]]]:
+    """Every task in order of start, with those that have ended since the one before it started.
+
+    Both are positions in `tasks`; the ended ones come in order of their ends. Whoever learns
+    from them before predicting the task knows what was known, and nothing more.
+    """
+    running: list[tuple[float, int]] = []
+    for i in sorted(range(len(tasks)), key=lambda i: tasks[i].start):
+        ended = []
+        while running and running[0][0] <= tasks[i].start:
+            ended.append(heapq.heappop(running)[1])
+        yield i, ended
+        heapq.heappush(running, (tasks[i].end, i))
 
 
 def _inputs(features: Sequence[float]) -> tuple[Vector | None, bytes]:

@@ -13,16 +13,22 @@ from bisect import bisect_left, insort
 from collections import deque
 from typing import NamedTuple
 
-__all__ = ["COVERAGE", "Intervals", "Width"]
+__all__ = ["COVERAGE", "Intervals", "Width", "confidence"]
 
 #: The share of outcomes that intervals enclose.
 COVERAGE = 0.8
 
+_BLIND = math.log(100.0)  # what is assumed while nothing is known may be off tenfold either way
 _FUNCTION_RATE, _TOOL_RATE = 0.1, 0.05
 _PRIOR = 5.0  # predictions of a function before its own errors outweigh its tool type's
 _LEAST, _FIRST = 0.03, 0.5  # log-seconds
 _WINDOW, _ENOUGH = 200, 10
 _FEEDBACK, _LOWEST, _HIGHEST = 0.02, 0.5, 0.99
+
+
+def confidence(log_width: float) -> float:
+    """1 for an interval of no width, in log-seconds from end to end; 0 from a factor of 100 on."""
+    return max(0.0, 1.0 - log_width / _BLIND)
 
 
 class Width(NamedTuple):
@@ -34,6 +40,11 @@ class Width(NamedTuple):
     half: float
     unit: float
     calibrated: bool = False
+
+    @property
+    def confidence(self) -> float:
+        """What an answer with this interval is worth: see `confidence`."""
+        return confidence(2.0 * self.half)
 
     def around(self, seconds: float) -> tuple[float, float]:
         """`low` and `high`, in seconds."""

@@ -229,8 +229,9 @@ def log_figures(figures: Mapping[str, Figure]) -> None:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         buffer.seek(0)
-        mlflow.log_image(Image.open(buffer), key=key, step=0)
-        mlflow.log_figure(figure, f"plots/{key}.png")
+        image = Image.open(buffer)
+        mlflow.log_image(image, key=key, step=0)
+        mlflow.log_image(image, artifact_file=f"plots/{key}.png")
 
 
 def log_native(regressor: Regressor, rows: Matrix) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from malearn.interval import Width
+from malearn.interval import Width, confidence
 from malearn.prediction import Source
 
 __all__ = ["Interval", "from_width", "interval"]
@@ -25,7 +25,6 @@ _FACTORS: Mapping[Source, tuple[float, float]] = {
     "tool_history": (0.3, 3.5),
     "heuristic": (0.1, 10.0),
 }
-_BLIND = math.log(10.0 / 0.1)
 
 
 def interval(source: Source, calibration: Mapping[str, float] | None = None) -> Interval:
@@ -38,17 +37,13 @@ def interval(source: Source, calibration: Mapping[str, float] | None = None) -> 
     if calibration:
         low = _factor(calibration.get("low"), low, below=True)
         high = _factor(calibration.get("high"), high, below=False)
-    return low, high, _confidence(math.log(high / low))
+    return low, high, confidence(math.log(high / low))
 
 
 def from_width(width: Width) -> Interval:
     """Factors and confidence of the calibration that runs in this process."""
     factor = math.exp(width.half)
-    return 1.0 / factor, factor, _confidence(2.0 * width.half)
-
-
-def _confidence(width: float) -> float:
-    return max(0.0, 1.0 - width / _BLIND)
+    return 1.0 / factor, factor, width.confidence
 
 
 def _factor(value: object, otherwise: float, *, below: bool) -> float:

@@ -40,6 +40,7 @@ Transactions = tuple[str, int]
 
 _WRITER = "malearn"
 _ATTEMPTS = 50
+_VIEWS = ("serve", "ran")  # as known before a task ran, and as it ran
 #: Rows that are read at once.
 _BATCH = 16_384
 #: Reasons that a verdict gave, not the record's form; such a task is not judged again.
@@ -288,15 +289,16 @@ class Dataset:
         table = pa.Table.from_batches(batches, self._table.subschema(names))
         table = table.sort_by([("start", "ascending"), ("task_id", "ascending")])
         features = self.tool_type.feature_names
-        serve = _tuples(table, [f"serve_{name}" for name in features])
-        ran = _tuples(table, [f"ran_{name}" for name in features])
+        serve, ran = (_tuples(table, [f"{view}_{name}" for name in features]) for view in _VIEWS)
         plain = ("task_id", "function", "start", "end", "query", "predicted", "model_version")
         columns = [table.column(name).to_pylist() for name in plain]
+        words = self.tool_type.context
+        contexts = [_words(table, [f"{view}_{name}" for name in words]) for view in _VIEWS]
         tool_type = self.tool_type.name
         return [
-            Execution(task_id, function, tool_type, start, end, s, r, query, predicted, model)
-            for task_id, function, start, end, query, predicted, model, s, r in zip(
-                *columns, serve, ran, strict=True
+            Execution(task_id, function, tool_type, start, end, s, r, query, predicted, model, c, d)
+            for task_id, function, start, end, query, predicted, model, s, r, c, d in zip(
+                *columns, serve, ran, *contexts, strict=True
             )
         ]
 
@@ -326,20 +328,23 @@ class Dataset:
         what the original has no place for; `sources.table` reads it back.
         """
         self._table.at(version)
-        features = self.tool_type.feature_names
+        features, words = self.tool_type.feature_names, self.tool_type.context
         executions = self.read(version)
+        unknown = ("",) * len(words)
         with file.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
             writer.writerow(
                 ["task_id", "timestamp", *features, "execution_time"]
                 + ["function", "query", "predicted", "model_version"]
-                + [f"serve_{name}" for name in features]
+                + [f"serve_{name}" for name in (*features, *words)]
+                + list(words)
             )
             for e in executions:
                 writer.writerow(
                     [e.task_id, repr(e.start), *map(_cell, e.ran), repr(e.seconds)]
                     + [e.function, e.query, _cell(e.predicted), _cell(e.model_version)]
                     + [_cell(value) for value in e.serve]
+                    + [*(e.serve_context or unknown), *(e.ran_context or unknown)]
                 )
         return len(executions)
 
@@ -531,7 +536,8 @@ def _execution_schema(tool_type: ToolType) -> pa.Schema:
     fixed = [("task_id", text), ("run", text), ("function", text), ("query", text)]
     fixed += [("start", number), ("end", number), ("seconds", number), ("predicted", number)]
     fixed += [("model_version", pa.int64()), ("ingested_at", number)]
-    views = [(f"{view}_{n}", number) for view in ("serve", "ran") for n in tool_type.feature_names]
+    views = [(f"{view}_{n}", number) for view in _VIEWS for n in tool_type.feature_names]
+    views += [(f"{view}_{n}", text) for view in _VIEWS for n in tool_type.context]
     return pa.schema(fixed + views)
 
 
@@ -558,13 +564,15 @@ def _rows(executions: Sequence[Execution], tool_type: ToolType, schema: pa.Schem
         "model_version": [e.model_version for e in executions],
         "ingested_at": [time.time()] * len(executions),
     }
-    for view, numbers in (
-        ("serve", [e.serve for e in executions]),
-        ("ran", [e.ran for e in executions]),
+    for view, numbers, contexts in (
+        ("serve", [e.serve for e in executions], [e.serve_context for e in executions]),
+        ("ran", [e.ran for e in executions], [e.ran_context for e in executions]),
     ):
         matrix = np.array(numbers, np.float64).reshape(len(executions), -1)
         for name, column in zip(tool_type.feature_names, matrix.T, strict=True):
             columns[f"{view}_{name}"] = pa.array(column, mask=np.isnan(column))
+        for i, name in enumerate(tool_type.context):
+            columns[f"{view}_{name}"] = [words[i] or None if words else None for words in contexts]
     return pa.table(columns, schema=schema)
 
 
@@ -600,6 +608,15 @@ def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[float, ...]]:
     """Rows of float columns, nulls as NaN."""
     columns = [table.column(name).to_numpy().astype(np.float64).tolist() for name in names]
     return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
+
+
+def _words(table: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Rows of text columns, nulls as ""; empty where all are null."""
+    columns = [table.column(name) for name in names]
+    if all(column.null_count == len(column) for column in columns):
+        return [()] * table.num_rows
+    texts = [[word or "" for word in column.to_pylist()] for column in columns]
+    return [words if any(words) else () for words in zip(*texts, strict=True)]
 
 
 def _cell(value: float | None) -> str:

@@ -174,14 +174,15 @@ def replay(
             fitted = finished
             _retrain(family, executions, inputs, ended, tool_types, models)
             progress(i, n)
-        snapshot = past.snapshot(task.function, task.tool_type, task.start, task.serve)
+        context = task.serve_context
+        snapshot = past.snapshot(task.function, task.tool_type, task.start, task.serve, context)
         inputs[i] = (*task.serve, *snapshot)
         width = intervals.width(task.function, task.tool_type)
         if (model := models.get(task.tool_type)) is not None:
             seconds[i] = model.seconds(np.array([inputs[i]], dtype=np.float32))[0]
         else:
             seconds[i] = (
-                past.function_seconds(task.function, task.serve)
+                past.function_seconds(task.function, task.serve, context)
                 or past.tool_seconds(task.tool_type)
                 or heuristic_seconds(tool_types[task.tool_type].resource)
             )
@@ -244,7 +245,10 @@ def contract_only(
 def _learn(
     task: Execution, predicted: float, width: Width | None, past: History, intervals: Intervals
 ) -> None:
-    past.observe(Observation(task.function, task.tool_type, task.start, task.end, task.serve))
+    ran_with = task.ran_context or task.serve_context
+    past.observe(
+        Observation(task.function, task.tool_type, task.start, task.end, task.serve, ran_with)
+    )
     if width is not None:
         intervals.learn(task.function, task.tool_type, task.seconds, predicted, width)
 

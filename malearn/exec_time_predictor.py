@@ -130,7 +130,8 @@ class ExecTimePredictor:
         or none at all: the execution is kept in the home's `_rejected` table,
         with the reason, does not teach, and the answer is False. A task id that
         was given before replaces that execution in the dataset. `function`
-        tells apart tasks whose times differ for reasons that no feature shows.
+        tells apart tasks whose times differ for reasons that no feature shows, as do
+        the texts of the tool type's context (`model`, `backend`, `node`) among the features.
 
         Raises `InputError` for a time that is none, and once it is closed.
         """
@@ -138,7 +139,7 @@ class ExecTimePredictor:
         name = _text(function) or self._tool_type.name
         identity = _text(task_id) or f"{uuid.uuid4()}-{name}"
         said = self._said(features)
-        prediction, width = self._answer(name, self._believed(said))
+        prediction, width = self._answer(name, said)
         with self._lock:
             if self._closed:
                 raise InputError("ExecTimePredictor", "is closed and takes in nothing more")
@@ -194,8 +195,7 @@ class ExecTimePredictor:
         no number within its bounds counts as missing. `model_version` is the
         version of the dataset that the model was fitted on.
         """
-        values = self._believed(self._said(features))
-        return self._answer(_text(function) or self._tool_type.name, values)[0]
+        return self._answer(_text(function) or self._tool_type.name, self._said(features))[0]
 
     def get_feature_importance(self) -> dict[str, float]:
         """Weight per column of the model, summing to 1, largest first.
@@ -247,14 +247,15 @@ class ExecTimePredictor:
         if not isinstance(features, Mapping):
             kind = type(features).__name__
             raise InputError("features", f"must be numbers by name, not a {kind}")
-        return {n: _plain(features[n]) for n in self._tool_type.feature_names if n in features}
+        names = (*self._tool_type.feature_names, *self._tool_type.context)
+        return {n: _plain(features[n]) for n in names if n in features}
 
     def _believed(self, said: Mapping[str, object]) -> tuple[float, ...]:
         """One number per feature in declared order; what is not believed is missing.
 
-        All NaN where nothing was said at all, as training reads its rows.
+        All NaN where nothing was said of them at all, as training reads its rows.
         """
-        if not said:
+        if all(name not in said for name in self._tool_type.feature_names):
             return (math.nan,) * len(self._tool_type.features)
         numbers, _ = records.numbers(self._tool_type, said)
         return tuple(
@@ -282,13 +283,14 @@ class ExecTimePredictor:
 
     # What is known, in memory.
 
-    def _answer(self, function: str, values: tuple[float, ...]) -> tuple[Prediction, Width | None]:
+    def _answer(self, function: str, said: Mapping[str, object]) -> tuple[Prediction, Width | None]:
         """The best rung's answer, and the width given with it; None for a mere assumption."""
+        values, context = self._believed(said), records.context_of(self._tool_type, said)
         name, model = self._tool_type.name, self._model
         with self._lock:
             width = self._intervals.width(function, name)
-            snapshot = self._history.snapshot(function, name, 0.0, values)
-            recent = self._history.function_seconds(function, values)
+            snapshot = self._history.snapshot(function, name, 0.0, values, context)
+            recent = self._history.function_seconds(function, values, context)
             lately = self._history.tool_seconds(name)
         answers: list[tuple[Source, float | None]] = [
             ("model", None if model is None else model.seconds(values, snapshot)),

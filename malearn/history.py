@@ -88,7 +88,9 @@ class Observation:
     """One finished execution, as much of it as a history needs.
 
     `features` are the numbers the prediction was made from, in declared order,
-    NaN where missing. `start` and `end` are seconds since the epoch.
+    NaN where missing. `context` says what it ran with, one text per name of its
+    tool type's context, "" where unknown; empty where nothing is known. `start`
+    and `end` are seconds since the epoch.
     """
 
     function: str
@@ -96,6 +98,7 @@ class Observation:
     start: float
     end: float
     features: tuple[float, ...] = ()
+    context: tuple[str, ...] = ()
 
     @property
     def log_seconds(self) -> float:
@@ -253,7 +256,12 @@ class History:
             function.inputs.learn(x, key, effect)
 
     def snapshot(
-        self, function: str, tool_type: str, at: float, features: Sequence[float] = ()
+        self,
+        function: str,
+        tool_type: str,
+        at: float,
+        features: Sequence[float] = (),
+        context: tuple[str, ...] = (),
     ) -> tuple[float, ...]:
         """`FEATURES` of a task of `function` with these `features` that starts `at`.
 
@@ -286,7 +294,9 @@ class History:
             tool.ema - level,
         )
 
-    def function_seconds(self, function: str, features: Sequence[float] = ()) -> float | None:
+    def function_seconds(
+        self, function: str, features: Sequence[float] = (), context: tuple[str, ...] = ()
+    ) -> float | None:
         """What `function` takes lately, with inputs like `features`, in seconds.
 
         The median of its first few; from then on its level and the effect of the inputs.
@@ -341,15 +351,26 @@ _NAN = math.nan
 _UNKNOWN = (_NAN,) * len(FEATURES)
 
 
-def replay(observations: Sequence[Observation]) -> Iterator[tuple[float, ...]]:
-    """A snapshot per observation, in the order given, each of what had ended when it started."""
+def replay(
+    observations: Sequence[Observation], contexts: Sequence[tuple[str, ...]] | None = None
+) -> Iterator[tuple[float, ...]]:
+    """A snapshot per observation, in the order given, each of what had ended when it started.
+
+    `contexts` are those known before the tasks ran, where they are not what they ran with.
+    """
     history = History()
     snapshots: list[tuple[float, ...]] = [()] * len(observations)
     for i, ended in timeline(observations):
         for j in ended:
             history.observe(observations[j])
         task = observations[i]
-        snapshots[i] = history.snapshot(task.function, task.tool_type, task.start, task.features)
+        snapshots[i] = history.snapshot(
+            task.function,
+            task.tool_type,
+            task.start,
+            task.features,
+            task.context if contexts is None else contexts[i],
+        )
     return iter(snapshots)
 
 

@@ -17,7 +17,7 @@ from malearn import history
 from malearn.records import Execution
 from malearn.tool_types import ToolType
 
-__all__ = ["Matrix", "build", "known_before", "observation"]
+__all__ = ["Matrix", "build", "context_before", "known_before", "observation"]
 
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 
@@ -77,9 +77,13 @@ def known_before(execution: Execution) -> tuple[float, ...]:
     reported itself stands in: the best guess at what they would have said.
     What float32 cannot hold is missing, as it is to a scheduler.
     """
-    said = any(not math.isnan(value) for value in execution.serve)
-    values = execution.serve if said else execution.ran
+    values = execution.serve if _was_announced(execution) else execution.ran
     return tuple(value if abs(value) <= _LARGEST else math.nan for value in values)
+
+
+def context_before(execution: Execution) -> tuple[str, ...]:
+    """The context as known before the task ran, by the same rule."""
+    return execution.serve_context if _was_announced(execution) else execution.ran_context
 
 
 def observation(execution: Execution) -> history.Observation:
@@ -90,12 +94,15 @@ def observation(execution: Execution) -> history.Observation:
         execution.start,
         execution.end,
         known_before(execution),
+        execution.ran_context or execution.serve_context,
     )
 
 
 def build(tool_type: ToolType, executions: Sequence[Execution]) -> Matrix:
     """The matrix of `tool_type` from `executions` of any tool types, replayed in time."""
-    snapshots = history.replay([observation(e) for e in executions])
+    snapshots = history.replay(
+        [observation(e) for e in executions], [context_before(e) for e in executions]
+    )
     rows = sorted(
         (
             (execution, snapshot)
@@ -112,3 +119,8 @@ def build(tool_type: ToolType, executions: Sequence[Execution]) -> Matrix:
         inputs.reshape(len(rows), width),
         np.array([e.seconds for e, _ in rows], dtype=np.float64),
     )
+
+
+def _was_announced(execution: Execution) -> bool:
+    """Whether its predecessors said anything of its features."""
+    return any(not math.isnan(value) for value in execution.serve)

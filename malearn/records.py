@@ -28,6 +28,7 @@ __all__ = [
     "Reason",
     "Record",
     "Rejected",
+    "context_of",
     "function_of",
     "join",
     "read",
@@ -44,6 +45,9 @@ RUN_ID_LENGTH = 36
 
 #: How many characters of a rejected record are kept.
 _KEPT = 4096
+
+#: How many characters of a word of context count.
+_LONGEST_WORD = 100
 
 #: A task that claims to have run longer than this, in seconds, has a broken clock.
 _LONGEST = 30 * 86_400.0
@@ -101,7 +105,9 @@ class Execution:
 
     `serve` and `ran` hold one number per feature of its tool type, in declared
     order, NaN where missing: `serve` as known from its predecessors before it
-    started, `ran` as it reported itself. Times are seconds since the epoch.
+    started, `ran` as it reported itself. `serve_context` and `ran_context` hold
+    one text per name of its tool type's context, "" where unknown, and are empty
+    where none is known. Times are seconds since the epoch.
     """
 
     task_id: str
@@ -114,6 +120,8 @@ class Execution:
     query: str = ""
     predicted: float | None = None
     model_version: int | None = None
+    serve_context: tuple[str, ...] = ()
+    ran_context: tuple[str, ...] = ()
 
     @property
     def run(self) -> str:
@@ -248,12 +256,14 @@ def join(
         latest[record.task_id] = record
     # Who speaks of whom, so that a run of many tasks is not searched for each of them.
     speakers: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    first_ends: dict[str, float] = {}
     for record in latest.values():
+        first_ends[record.run] = min(record.end, first_ends.get(record.run, math.inf))
         for function in record.successors:
             speakers[record.run, function].append(record)
     executions: list[Execution] = []
     for record in latest.values():
-        outcome = _execution(record, tool_types, speakers)
+        outcome = _execution(record, tool_types, speakers, first_ends[record.run])
         if isinstance(outcome, Rejected):
             rejected.append(outcome)
         else:
@@ -310,14 +320,18 @@ def with_prediction(execution: Execution, predicted: object, version: object) ->
 
 
 def to_entry(execution: Execution, tool_type: ToolType) -> bytes:
-    """`execution` as compact JSON, missing features left out; `read_entry` reads it back."""
+    """`execution` as compact JSON, what is unknown left out; `read_entry` reads it back."""
     views = {
         view: {
             name: number
             for name, number in zip(tool_type.feature_names, numbers, strict=True)
             if number == number
         }
-        for view, numbers in (("serve", execution.serve), ("ran", execution.ran))
+        | {name: word for name, word in zip(tool_type.context, words, strict=False) if word}
+        for view, numbers, words in (
+            ("serve", execution.serve, execution.serve_context),
+            ("ran", execution.ran, execution.ran_context),
+        )
     }
     return msgspec.json.encode(
         {
@@ -337,14 +351,14 @@ def to_entry(execution: Execution, tool_type: ToolType) -> bytes:
 def serve_view(
     function: str, tool_type: ToolType, predecessors: Iterable[Record]
 ) -> dict[str, object]:
-    """What `predecessors` say of the features of the next task, `function`.
+    """What `predecessors` say of the features and the context of the next task, `function`.
 
     Each may supply a part; of two that supply the same feature the one that
     ended last wins. A map that names no function speaks to whichever successor
     has such features. Keys outside the declaration are left out: newer logs
     carry some that are known only after the run.
     """
-    names = tool_type.feature_names
+    names = (*tool_type.feature_names, *tool_type.context)
     view: dict[str, object] = {}
     for record in sorted(predecessors, key=lambda record: record.end):
         said = record.successors.get(function)
@@ -377,6 +391,17 @@ def numbers(
     return tuple(values), problem
 
 
+def context_of(tool_type: ToolType, said: Mapping[str, object]) -> tuple[str, ...]:
+    """One text per name of the context, "" where `said` tells none; empty where it tells nothing.
+
+    >>> from malearn.tool_types import declared
+    >>> context_of(declared()["llm_process"], {"model": "qwen-7b", "node": 3})
+    ('qwen-7b', '', '3')
+    """
+    words = tuple([_word(said[name]) if name in said else "" for name in tool_type.context])
+    return words if any(words) else ()
+
+
 def typed(
     record: Record, tool_type: ToolType | None, view: Mapping[str, object]
 ) -> Execution | Rejected:
@@ -401,6 +426,8 @@ def typed(
         serve,
         ran,
         record.query,
+        serve_context=context_of(tool_type, view),
+        ran_context=context_of(tool_type, own),
     )
 
 
@@ -408,6 +435,7 @@ def _execution(
     record: Record,
     tool_types: ToolTypes,
     speakers: Mapping[tuple[str, str], Sequence[Record]],
+    first_end: float,
 ) -> Execution | Rejected:
     tool_type = tool_types.of(record.function)
     if tool_type is None:
@@ -415,7 +443,8 @@ def _execution(
     named = speakers.get((record.run, record.function), ())
     unnamed = speakers.get((record.run, ""), ()) if record.function else ()
     if not named and not unnamed:
-        return typed(record, tool_type, {})
+        # A start node: whoever submits it has its inputs at hand.
+        return typed(record, tool_type, {} if first_end <= record.start else record.features)
     before = [
         other
         for other in (*named, *(u for u in unnamed if record.function not in u.successors))
@@ -459,6 +488,13 @@ def _fields(raw: object) -> _Fields | None:
         # NaN, Infinity, numbers beyond 64 bits, half a surrogate pair.
         value = json.loads(raw)
     return _fields(value) if isinstance(value, dict) else None
+
+
+def _word(value: object) -> str:
+    """`value` as a word of context; "" for what is none."""
+    if isinstance(value, int | float) and (number := _number(value)) is not None:
+        value = f"{number:.15g}"
+    return _text(value.strip()[:_LONGEST_WORD]) if isinstance(value, str) else ""
 
 
 def _number(value: object) -> float | None:

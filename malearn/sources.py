@@ -126,7 +126,8 @@ def table(path: Path, tool_type: ToolType, size: int = 5_000) -> Iterator[Batch]
     """
     features = tool_type.feature_names
     optional = {"function", "query", "predicted", "model_version"}
-    optional |= {f"serve_{name}" for name in features}
+    optional |= {f"serve_{name}" for name in (*features, *tool_type.context)}
+    optional |= set(tool_type.context)
     with _open(path) as file:
         rows = csv.reader(line.decode("utf-8", "replace") for line in file)
         header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
@@ -418,11 +419,13 @@ def _csv_execution(
     start, seconds = _seconds_of(cells["timestamp"]), _cell(cells["execution_time"])
     late = isinstance(start, float) and isinstance(seconds, float)
     serve = {name: _cell(cells.get(f"serve_{name}", "")) for name in tool_type.feature_names}
+    serve |= {name: cells.get(f"serve_{name}") or None for name in tool_type.context}
     task = {
         "start_time": start,
         "end_time": cast("float", start) + cast("float", seconds) if late else seconds,
         "dag_id": cells.get("query", ""),
-        "curr_task_feat": {n: _cell(cells[n]) for n in tool_type.feature_names if n in cells},
+        "curr_task_feat": {n: _cell(cells[n]) for n in tool_type.feature_names if n in cells}
+        | {n: cells[n] for n in tool_type.context if n in cells},
         "succ_task_feat": {function: serve},
     }
     record = records.read(task_id, task, function)

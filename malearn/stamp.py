@@ -16,7 +16,10 @@ from malearn import history
 from malearn.errors import ArtifactRefused
 from malearn.tool_types import ToolType
 
-__all__ = ["FORMAT", "INPUT", "KEY", "OUTPUT", "Stamp"]
+__all__ = ["FORMAT", "INPUT", "KEY", "OUTPUT", "Carried", "Stamp"]
+
+#: An observation that a model carries with it.
+Carried = tuple[str, float, float, tuple[float | None, ...], tuple[str, ...]]
 
 #: Raised by one whenever a reader of the old form would misread the new.
 FORMAT = 1
@@ -34,8 +37,8 @@ class Stamp:
 
     `features` and `history` name the columns in matrix order. `clips` holds the
     range each feature had in training. `seconds_range` bounds the answer.
-    `recent` holds observations, `[function, start, end, [features…]]`, that warm
-    a scheduler which has seen nothing yet.
+    `recent` holds observations, `[function, start, end, [features…], [context…]]`, that
+    warm a scheduler which has seen nothing yet.
     """
 
     tool_type: str
@@ -49,7 +52,7 @@ class Stamp:
     seconds_range: tuple[float, float]
     clips: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     calibration: Mapping[str, float] = field(default_factory=dict)
-    recent: tuple[tuple[str, float, float, tuple[float | None, ...]], ...] = ()
+    recent: tuple[Carried, ...] = ()
     format: int = FORMAT
 
     @property
@@ -82,8 +85,8 @@ class Stamp:
                 for name, (least, most) in values.get("clips", {}).items()
             }
             values["recent"] = tuple(
-                (function, float(start), float(end), tuple(numbers))
-                for function, start, end, numbers in values.get("recent", ())
+                (function, float(start), float(end), tuple(numbers), tuple(*context))
+                for function, start, end, numbers, *context in values.get("recent", ())
             )
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

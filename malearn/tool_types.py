@@ -21,6 +21,7 @@ from typing import Any
 from malearn.errors import DeclarationError, UnknownToolType
 
 __all__ = [
+    "CONTEXT",
     "HEURISTIC_SECONDS",
     "Feature",
     "ToolType",
@@ -33,9 +34,12 @@ __all__ = [
 #: What a task is assumed to take while nothing at all is known of it, in seconds, by resource.
 HEURISTIC_SECONDS: Mapping[str, float] = {"gpu": 15.0, "cpu": 3.0, "io": 1.0}
 
+#: What a task ran with, as text: told apart by the history wherever a log says so, else unknown.
+CONTEXT = ("model", "backend", "node")
+
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FEATURE_KEYS = {"unit", "min", "max", "default", "monotone"}
-_TOOL_KEYS = {"functions", "resource", "features"}
+_TOOL_KEYS = {"functions", "resource", "features", "context"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,17 @@ class ToolType:
     functions: tuple[str, ...]
     resource: str
     features: tuple[Feature, ...]
+    #: Names of the texts that say under which conditions a task runs; each may be unknown.
+    context: tuple[str, ...] = CONTEXT
     #: Names in matrix order.
     feature_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = tuple(feature.name for feature in self.features)
         object.__setattr__(self, "feature_names", names)  # frozen, and asked for a million times
+        # What is declared as a number is no text.
+        context = tuple(name for name in self.context if name not in names)
+        object.__setattr__(self, "context", context)
 
     @property
     def registered_model(self) -> str:
@@ -226,11 +235,19 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
     features = table.get("features")
     if not isinstance(features, dict) or not features:
         raise refuse("declares no features")
+    context = table.get("context", list(CONTEXT))
+    if not isinstance(context, list) or not all(
+        isinstance(name, str) and _NAME.fullmatch(name) for name in context
+    ):
+        raise refuse("'context' must be a list of names of letters, digits and _")
+    if "context" in table and (numbers := set(context) & set(features)):
+        raise refuse(f"declares {', '.join(sorted(numbers))} as a feature and as context")
     return ToolType(
         name,
         tuple(functions),
         resource,
         tuple(_feature(key, value, refuse) for key, value in features.items()),
+        tuple(dict.fromkeys(context)),
     )
 
 

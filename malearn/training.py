@@ -24,7 +24,7 @@ from malearn.gate import Decision
 from malearn.matrix import Matrix
 from malearn.metrics import Scores, score
 from malearn.regressor import Regressor
-from malearn.stamp import Stamp
+from malearn.stamp import Carried, Stamp
 from malearn.tool_types import ToolType, ToolTypes
 
 __all__ = ["Source", "Trained", "train"]
@@ -283,9 +283,9 @@ def _stamp(
     )
 
 
-def _recent(rows: Matrix) -> tuple[tuple[str, float, float, tuple[float | None, ...]], ...]:
+def _recent(rows: Matrix) -> tuple[Carried, ...]:
     """The last executions of each function, oldest first."""
-    kept: list[tuple[str, float, float, tuple[float | None, ...]]] = []
+    kept: list[Carried] = []
     counts: dict[str, int] = {}
     features = len(rows.tool_type.features)
     for i in sorted(range(len(rows)), key=lambda i: -rows.executions[i].end):
@@ -294,7 +294,8 @@ def _recent(rows: Matrix) -> tuple[tuple[str, float, float, tuple[float | None, 
         if counts[e.function] <= _CARRIED:
             numbers = (float(v) for v in rows.inputs[i, :features])
             known = tuple(None if math.isnan(v) else v for v in numbers)
-            kept.append((e.function, e.start, e.end, known))
+            context = e.ran_context or e.serve_context
+            kept.append((e.function, e.start, e.end, known, context))
     return tuple(reversed(kept))
 
 

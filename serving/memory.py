@@ -17,7 +17,7 @@ import msgspec
 from malearn import records
 from malearn.records import Record
 from malearn.tool_types import ToolTypes
-from serving.columns import Columns
+from serving.columns import Believed, Columns
 from serving.recent import Recent
 
 __all__ = ["SILENT", "Memory", "Said"]
@@ -74,7 +74,7 @@ class Memory:
         """Take in another declaration; what was said under the old one is forgotten."""
         self._tool_types = tool_types
         self.columns = {name: Columns(tool_type) for name, tool_type in tool_types.items()}
-        self._names = frozenset(n for t in tool_types.values() for n in t.feature_names)
+        self._names = frozenset(n for columns in self.columns.values() for n in columns.names)
         self._said.clear()
 
     def forget(self) -> None:
@@ -110,7 +110,7 @@ class Memory:
 
     def recall(
         self, function: str, columns: Columns, predecessors: Iterable[str]
-    ) -> tuple[dict[str, float], list[str]]:
+    ) -> tuple[Believed, list[str]]:
         """What `predecessors` said of `function`, and those of whom nothing is known.
 
         Of two that say the same thing the one that ended last wins.
@@ -164,9 +164,8 @@ class Memory:
         words: dict[str, Any] = {}
         for function, features in record.successors.items():
             if not function:
-                numbers = (int, float)
                 words |= {
-                    n: value if isinstance(value := features[n], numbers) else None
+                    n: value if isinstance(value := features[n], int | float | str) else None
                     for n in self._names
                     if n in features
                 }

@@ -30,7 +30,7 @@ from malearn.tool_types import ToolTypes, declared, heuristic_seconds
 from serving import wire
 from serving.cache import ModelCache, default_directory
 from serving.collector import Collector
-from serving.columns import Columns
+from serving.columns import Believed, Columns
 from serving.courier import Courier
 from serving.function_names import FunctionNames
 from serving.interval import from_width, interval
@@ -60,6 +60,7 @@ class _Question(NamedTuple):
     resource: str | None
     columns: Columns | None
     values: tuple[float, ...]
+    context: tuple[str, ...]
     known: bool
     task_id: str
     trouble: str
@@ -285,7 +286,7 @@ class DAGTaskPredictor:
         for function, _, predecessors in tasks:
             tool_type = of(function)
             columns = memory.columns[tool_type.name] if tool_type is not None else None
-            said: dict[str, float] = {}
+            said: Believed = {}
             silent: list[str] = []
             if columns is not None and predecessors:
                 said, silent = memory.recall(function, columns, predecessors)
@@ -309,6 +310,7 @@ class DAGTaskPredictor:
                     resource,
                     columns,
                     _NOTHING if columns is None else columns.values(said),
+                    () if columns is None else columns.context(said),
                     bool(said),
                     identity,
                     trouble if silent else "",
@@ -353,7 +355,7 @@ class DAGTaskPredictor:
         if model is None:
             return self._lower(question, reason)
         snapshot, width = self._history.snapshot(
-            question.function, model.tool_type, time.time(), question.values
+            question.function, model.tool_type, time.time(), question.values, question.context
         )
         seconds = model.seconds(model.row(question.values, snapshot))
         if not seconds > 0.0:
@@ -373,7 +375,7 @@ class DAGTaskPredictor:
         for model, numbers in groups.values():
             asked = [questions[number] for number in numbers]
             snapshots = self._history.snapshots(
-                model.tool_type, at, [(question.function, question.values) for question in asked]
+                model.tool_type, at, [(q.function, q.values, q.context) for q in asked]
             )
             rows = [model.row(q.values, s) for q, (s, _) in zip(asked, snapshots, strict=True)]
             for number, question, (_, width), seconds in zip(
@@ -402,7 +404,7 @@ class DAGTaskPredictor:
         self, question: _Question, model: Model, seconds: float, width: Width
     ) -> Prediction:
         if question.task_id:
-            predicted = Predicted(question.values, seconds, model.version, width)
+            predicted = Predicted(question.values, seconds, model.version, width, question.context)
             self._predicted.put(question.task_id, predicted)
         # Until this process has seen enough outcomes, the slice that judged the model speaks.
         low, high, confidence = from_width(width) if width.calibrated else model.interval
@@ -413,7 +415,9 @@ class DAGTaskPredictor:
     def _lower(self, question: _Question, reason: str) -> tuple[Prediction, str]:
         """What the rungs below the model say."""
         tool_type = question.columns.tool_type.name if question.columns is not None else ""
-        recent = self._history.recent_seconds(question.function, tool_type, question.values)
+        recent = self._history.recent_seconds(
+            question.function, tool_type, question.values, question.context
+        )
         source: Source = "heuristic"
         width = None
         if recent is not None and 0.0 < recent[1] < math.inf:
@@ -422,7 +426,7 @@ class DAGTaskPredictor:
         else:
             seconds, found = heuristic_seconds(question.resource), _GUESS
         if question.task_id:
-            predicted = Predicted(question.values, seconds, None, width)
+            predicted = Predicted(question.values, seconds, None, width, question.context)
             self._predicted.put(question.task_id, predicted)
         low, high, confidence = found
         return Prediction(seconds, seconds * low, seconds * high, source, None, confidence), reason
@@ -445,15 +449,20 @@ class DAGTaskPredictor:
                 record.function, name, record.seconds, predicted.seconds, predicted.width
             )
         values = predicted.values if predicted is not None else _NOTHING
-        if tool_type is not None and not any(value == value for value in values):
-            # As in training: what it says of itself stands in for what nobody said before.
-            columns = self._memory.columns[tool_type.name]
-            values = columns.values(columns.believed(record.features))
+        context: tuple[str, ...] = ()
+        if tool_type is not None:
+            if not any(value == value for value in values):
+                # As in training: what it says of itself stands in for what nobody said before.
+                columns = self._memory.columns[tool_type.name]
+                values = columns.values(columns.believed(record.features))
+            context = records.context_of(tool_type, record.features)
+            if not context and predicted is not None:
+                context = predicted.context
         self._history.observe(
-            task_id, Observation(record.function, name, record.start, record.end, values)
+            task_id, Observation(record.function, name, record.start, record.end, values, context)
         )
         self._tally.took()
-        self._collector.put(Report(record, tool_type, predicted, values))
+        self._collector.put(Report(record, tool_type, predicted, values, context))
 
     def _deliver(self, task_id: str, function: str | None, raw: bytes) -> None:
         self._take(records.read(task_id, raw, function))

@@ -83,33 +83,45 @@ class SharedHistory:
             self._intervals.learn(function, tool_type, actual, predicted, given)
 
     def snapshot(
-        self, function: str, tool_type: str, at: float, features: Sequence[float]
+        self,
+        function: str,
+        tool_type: str,
+        at: float,
+        features: Sequence[float],
+        context: tuple[str, ...],
     ) -> Known:
         """As `History.snapshot`, and the width of the interval around the answer."""
         with self._lock:
             return (
-                self._history.snapshot(function, tool_type, at, features),
+                self._history.snapshot(function, tool_type, at, features, context),
                 self._intervals.width(function, tool_type),
             )
 
     def snapshots(
-        self, tool_type: str, at: float, tasks: Iterable[tuple[str, Sequence[float]]]
+        self,
+        tool_type: str,
+        at: float,
+        tasks: Iterable[tuple[str, Sequence[float], tuple[str, ...]]],
     ) -> list[Known]:
-        """One for each `(function, features)`, under one lock."""
+        """One for each `(function, features, context)`, under one lock."""
         with self._lock:
             snapshot, width = self._history.snapshot, self._intervals.width
             return [
-                (snapshot(function, tool_type, at, values), width(function, tool_type))
-                for function, values in tasks
+                (snapshot(function, tool_type, at, values, context), width(function, tool_type))
+                for function, values, context in tasks
             ]
 
     def recent_seconds(
-        self, function: str, tool_type: str, features: Sequence[float]
+        self,
+        function: str,
+        tool_type: str,
+        features: Sequence[float],
+        context: tuple[str, ...] = (),
     ) -> tuple[Source, float, Width] | None:
         """What `function`, else its tool type, takes lately; None where neither is known."""
         with self._lock:
             source: Source = "function_history"
-            seconds = self._history.function_seconds(function, features)
+            seconds = self._history.function_seconds(function, features, context)
             if seconds is None and tool_type:
                 source, seconds = "tool_history", self._history.tool_seconds(tool_type)
             if seconds is None:

@@ -17,6 +17,7 @@ from malearn import records
 from malearn.history import Observation
 from malearn.interval import Width
 from malearn.records import Record, Rejected
+from malearn.stamp import Carried
 from malearn.tool_types import ToolType, ToolTypes
 
 __all__ = [
@@ -45,7 +46,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Predicted(msgspec.Struct, frozen=True, gc=False):
-    """What was answered for a task, and from which numbers (declared order).
+    """What was answered for a task, from which numbers (declared order) and which context.
 
     `width` is that of the interval given with it; None where nothing was known.
     """
@@ -54,18 +55,21 @@ class Predicted(msgspec.Struct, frozen=True, gc=False):
     seconds: float
     version: int | None
     width: Width | None = None
+    context: tuple[str, ...] = ()
 
 
 class Report(msgspec.Struct, frozen=True):
     """A finished task on its way to Redis; `tool_type` is None where nobody claims it.
 
-    `observed` are the numbers a history takes in, in declared order.
+    `observed` are the numbers a history takes in, in declared order; `context` is what the
+    task ran with.
     """
 
     record: Record | Rejected
     tool_type: ToolType | None = None
     predicted: Predicted | None = None
     observed: tuple[float, ...] = ()
+    context: tuple[str, ...] = ()
 
 
 class _Entry(msgspec.Struct):
@@ -76,7 +80,7 @@ class _Entry(msgspec.Struct):
     tool_type: str | None = None
     start: float = 0.0
     end: float = 0.0
-    serve: dict[str, float | None] = {}
+    serve: dict[str, Any] = {}
     ran: dict[str, Any] = {}
 
 
@@ -91,8 +95,9 @@ def entry(report: Report) -> bytes:
         return _encode({"task_id": record.task_id, "function": record.function, "rejected": why})
     tool_type, predicted = report.tool_type, report.predicted
     names = tool_type.feature_names if tool_type is not None else ()
+    words = tool_type.context if tool_type is not None else ()
     # Of a function nobody claims yet: whoever claims it later will want to know.
-    own = names or list(record.features)[:_MOST_UNCLAIMED]
+    own = (*names, *words) or list(record.features)[:_MOST_UNCLAIMED]
     return _encode(
         {
             "task_id": record.task_id,
@@ -100,7 +105,7 @@ def entry(report: Report) -> bytes:
             "tool_type": tool_type.name if tool_type is not None else None,
             "start": record.start,
             "end": record.end,
-            "serve": _named(names, predicted.values) if predicted else {},
+            "serve": _named(names, predicted.values, words, predicted.context) if predicted else {},
             "ran": {n: _plain(record.features[n]) for n in own if n in record.features},
             "query": record.query,
             "predicted": predicted.seconds if predicted else None,
@@ -114,14 +119,13 @@ def memo(report: Report) -> bytes | None:
     record, tool_type = report.record, report.tool_type
     if isinstance(record, Rejected):
         return None
-    names = tool_type.feature_names if tool_type is not None else ()
-    return _memo(record.start, record.end, names, report.observed)
+    return _memo(record.start, record.end, tool_type, report.observed, report.context)
 
 
 def memo_of(observation: Observation, tool_type: ToolType) -> bytes:
     """The same for an observation from elsewhere."""
-    names = tool_type.feature_names
-    return _memo(observation.start, observation.end, names, observation.features)
+    seen = observation
+    return _memo(seen.start, seen.end, tool_type, seen.features, seen.context)
 
 
 def observation(
@@ -136,36 +140,49 @@ def observation(
     if not function or not 0.0 < found.end - found.start < math.inf:
         return None
     tool_type = tool_types.of(function)
-    features: tuple[float, ...] = ()
-    if tool_type is not None and (found.serve or found.ran):
-        features = records.numbers(tool_type, found.serve or found.ran)[0]
-    name = tool_type.name if tool_type is not None else ""
-    return found.task_id, Observation(function, name, found.start, found.end, features)
+    if tool_type is None:
+        return found.task_id, Observation(function, "", found.start, found.end)
+    said = found.serve or found.ran
+    features = records.numbers(tool_type, said)[0] if said else ()
+    context = records.context_of(tool_type, found.ran) or records.context_of(tool_type, found.serve)
+    name = tool_type.name
+    return found.task_id, Observation(function, name, found.start, found.end, features, context)
 
 
 def recent(
-    rows: Iterable[tuple[str, float, float, tuple[float | None, ...]]],
+    rows: Iterable[Carried],
     features: tuple[str, ...],
     tool_type: ToolType,
 ) -> list[Observation]:
     """Observations from a stamp's `recent`, whose numbers stand in the order of `features`."""
     observations = []
-    for function, start, end, numbers in rows:
+    for function, start, end, numbers, context in rows:
         if not 0.0 < end - start < math.inf:
             continue
         given: Mapping[str, Any] = dict(zip(features, numbers, strict=False))
         values = tuple(_or_nan(given.get(name)) for name in tool_type.feature_names)
-        observations.append(Observation(function, tool_type.name, start, end, values))
+        observations.append(Observation(function, tool_type.name, start, end, values, context))
     return observations
 
 
-def _memo(start: float, end: float, names: Iterable[str], values: Iterable[float]) -> bytes:
-    return _encode({"start": start, "end": end, "serve": _named(names, values)})
+def _memo(
+    start: float,
+    end: float,
+    tool_type: ToolType | None,
+    values: Iterable[float],
+    context: Iterable[str],
+) -> bytes:
+    names = tool_type.feature_names if tool_type is not None else ()
+    words = tool_type.context if tool_type is not None else ()
+    return _encode({"start": start, "end": end, "serve": _named(names, values, words, context)})
 
 
-def _named(names: Iterable[str], values: Iterable[float]) -> dict[str, float]:
+def _named(
+    names: Iterable[str], values: Iterable[float], words: Iterable[str], context: Iterable[str]
+) -> dict[str, Any]:
     """What is known of them, by name."""
-    return {n: v for n, v in zip(names, values, strict=False) if math.isfinite(v)}
+    named: dict[str, Any] = {n: v for n, v in zip(names, values, strict=False) if math.isfinite(v)}
+    return named | {n: w for n, w in zip(words, context, strict=False) if w} if context else named
 
 
 def _plain(value: object) -> object:

@@ -55,7 +55,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 def test_what_is_appended_reads_back_in_order_of_start(dataset: Dataset) -> None:
     rows = [execution(n) for n in (3, 1, 2)]
-    rows[0] = replace(rows[0], predicted=2.5, model_version=7)
+    rows[0] = replace(rows[0], predicted=2.5, model_version=7, ran_context=("qwen", "", "3"))
     dataset.append(rows)
     assert repr(dataset.read()) == repr(sorted(rows, key=lambda e: e.start))
 
@@ -155,6 +155,7 @@ def test_a_replacement_may_bring_a_new_feature(dataset: Dataset) -> None:
 
 def test_csv_goes_out_and_comes_in_again(dataset: Dataset, tmp_path: Path) -> None:
     rows = [execution(n, predicted=0.1 * n, model_version=n) for n in range(5)]
+    rows[2] = replace(rows[2], serve_context=("", "", "007"), ran_context=("qwen", "vllm", ""))
     dataset.append(rows)
     file = tmp_path / "tool.csv"
     assert dataset.export_csv(file) == 5

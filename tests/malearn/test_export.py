@@ -73,7 +73,7 @@ def test_the_stamp_comes_back_as_it_went_in(fitted) -> None:
 
 def test_a_full_stamp_comes_back_too(fitted) -> None:
     name = fitted.stamp.features[0]
-    recent = (("f", 1.0, 2.0, (3.0, None)), ("g", 1.5, 2.5, ()))
+    recent = (("f", 1.0, 2.0, (3.0, None), ("m", "")), ("g", 1.5, 2.5, (), ()))
     stamp = replace(
         fitted.stamp, clips={name: (0.0, 9.5)}, calibration={"low": 0.5, "high": 2.0}, recent=recent
     )

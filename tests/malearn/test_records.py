@@ -104,7 +104,6 @@ def test_features_stand_in_declared_order_with_defaults_filled_in() -> None:
     execution = one(read())
     assert isinstance(execution, Execution)
     assert execution.ran == (120.0, 30.0, 1.0, 1.0)
-    assert all(math.isnan(number) for number in execution.serve)
     assert (execution.tool_type, execution.seconds) == ("llm_process", 51.5)
 
 
@@ -144,15 +143,34 @@ def test_a_successor_map_that_names_the_function_outranks_the_flat_part_of_it() 
     assert serve(predecessor({"text_length": 5, LLM: {"text_length": 6}}))[0] == 6.0
 
 
-@pytest.mark.parametrize(
-    "silent",
-    [
-        {"end": 152.0},  # it ended after the task did
-        {"run": OTHER_RUN},  # it belongs to another run
-    ],
-)
-def test_other_records_say_nothing_of_a_task(silent: dict[str, Any]) -> None:
-    assert math.isnan(serve(predecessor({LLM: {"text_length": 5}}, **silent))[0])
+def test_who_ended_after_a_task_says_nothing_of_it() -> None:
+    assert math.isnan(serve(predecessor({LLM: {"text_length": 5}}, end=152.0))[0])
+
+
+def test_what_a_start_node_reports_was_known_before_it_ran() -> None:
+    assert serve() == (120.0, 30.0, 1.0, 1.0)
+    of_another_run = predecessor({LLM: {"text_length": 5}}, run=OTHER_RUN)
+    assert serve(of_another_run) == (120.0, 30.0, 1.0, 1.0)
+    silent = predecessor(None)  # what such a task hears is a secret between the two
+    assert all(math.isnan(number) for number in serve(silent))
+
+
+def test_context_travels_beside_the_features_in_both_views() -> None:
+    said = {LLM: {"text_length": 5, "model": " qwen-7b ", "node": 3, "backend": ["no", "text"]}}
+    ran = read(curr_task_feat={**FEATURES, "backend": "vllm"})
+    executions, _ = records.join([predecessor(said), ran], TYPES)
+    (execution,) = executions
+    assert execution.serve_context == ("qwen-7b", "", "3")
+    assert execution.ran_context == ("", "vllm", "")
+    assert len(execution.serve) == len(FEATURES) + 1
+    kept = records.to_entry(execution, TYPES["llm_process"])
+    assert records.read_entry(kept, TYPES) == execution
+
+
+def test_of_an_unknown_context_nothing_is_kept() -> None:
+    execution = one(read(curr_task_feat={**FEATURES, "model": "", "node": None}))
+    assert isinstance(execution, Execution)
+    assert (execution.serve_context, execution.ran_context) == ((), ())
 
 
 def test_of_a_task_written_twice_the_later_end_counts() -> None:

@@ -158,6 +158,19 @@ def test_a_user_adds_a_tool_type_in_a_file(tmp_path: Path) -> None:
     assert set(types) == {*TYPES, "video_process"}
 
 
+def test_context_is_what_is_declared_and_no_feature() -> None:
+    declare = "[tool]\n{}[tool.features]\nnode = {{}}"
+    (usual,) = tool_types.parse(declare.format(""), "a.toml")
+    assert usual.context == ("model", "backend")  # its nodes are numbers
+    (none,) = tool_types.parse(declare.format("context = []\n"), "a.toml")
+    assert none.context == ()
+    (own,) = tool_types.parse(declare.format('context = ["voice"]\n'), "a.toml")
+    assert own.context == ("voice",)
+    for wrong in ('"model"', '["no name"]', '["node"]'):
+        with pytest.raises(DeclarationError, match="context"):
+            tool_types.parse(declare.format(f"context = {wrong}\n"), "a.toml")
+
+
 def test_the_environment_and_the_working_directory_name_such_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

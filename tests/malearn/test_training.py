@@ -194,7 +194,7 @@ def test_the_executions_it_carries_are_the_last_of_each_function(
 ) -> None:
     recent = export.stamp_of(registry.model_file(rows.tool_type, 1), "it").recent
     assert {function for function, *_ in recent} == {e.function for e in rows.executions}
-    ends = [end for _, _, end, _ in recent]
+    ends = [end for _, _, end, _, _ in recent]
     assert ends == sorted(ends)
     assert max(ends) == max(e.end for e in rows.executions)
 

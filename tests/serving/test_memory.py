@@ -19,9 +19,9 @@ TOOL = ToolType(
 TYPES = ToolTypes([TOOL])
 
 odd = st.sampled_from([None, -1, 7, 7.5, 1e9, math.nan, math.inf, "7", True, [1], 10**400])
-features = st.dictionaries(st.sampled_from(["size", "reason", "leak"]), odd)
+features = st.dictionaries(st.sampled_from(["size", "reason", "leak", "model"]), odd)
 said = st.none() | st.dictionaries(
-    st.sampled_from(["toy", "other", "size", "reason"]), features | odd, max_size=4
+    st.sampled_from(["toy", "other", "size", "reason", "node"]), features | odd, max_size=4
 )
 status = st.sampled_from([None, "success", " Failed ", "skipped", "完成", 7])
 worker = st.fixed_dictionaries(
@@ -49,6 +49,7 @@ def test_quick_and_plain_agree(wrote: list[dict[str, object]]) -> None:
         found, unknown = memory.recall("toy", columns, list(raws))
         assert not unknown
         assert str(columns.values(found)) == str(expected)
+        assert columns.context(found) == records.context_of(TOOL, plain)
 
 
 def test_what_is_forgotten_must_be_asked_again() -> None:

@@ -169,7 +169,7 @@ def test_the_same_report_twice_teaches_once(predictor: Build, record: Any) -> No
 def test_the_models_own_memories_warm_a_scheduler_that_saw_nothing(
     cached: Build, toy: Any, tool_type: ToolType
 ) -> None:
-    artifact = toy(recent=(("a_toy_process", 100.0, 142.0, (1.0, None)),))
+    artifact = toy(recent=(("a_toy_process", 100.0, 142.0, (1.0, None), ()),))
     p = cached(artifact=artifact)
     known = p._history.recent_seconds("a_toy_process", tool_type.name, ())
     assert known is not None

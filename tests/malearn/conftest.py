@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import random
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -125,9 +124,12 @@ def connected(tracking_uri: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def own_tool_type() -> ToolType:
-    """A tool type of this module alone, so that nobody else's experiment or model is its own."""
-    name = f"toy_{uuid.uuid4().hex[:8]}"
+def own_tool_type(request: pytest.FixtureRequest) -> ToolType:
+    """A tool type of this module alone, so that nobody else's experiment or model is its own.
+
+    Always of the same name, which what is drawn of it depends on.
+    """
+    name = f"toy_{request.module.__name__.rpartition('test_')[2]}"
     features = (
         Feature("words", "tokens", 0, 5_000),
         Feature("pages", "pages", 0, 100),

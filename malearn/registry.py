@@ -80,7 +80,8 @@ def decide(tool_type: ToolType, number: int, decision: Decision, summary: str = 
     client.set_model_version_tag(name, text, "malearn.decision", decision.to_json())
     summary = summary or (client.get_model_version(name, text).description or "").split("\n\n")[0]
     marks = [f"- {'✓' if r.passed else '✗'} {r.detail}" for r in decision.reasons]
-    client.update_model_version(name, text, "\n\n".join([summary, "\n".join(marks)]))
+    verdict = "**It may serve:**" if decision.promote else "**It may not serve:**"
+    client.update_model_version(name, text, "\n\n".join([summary, verdict, "\n".join(marks)]))
 
 
 def move(tool_type: ToolType, alias: str, number: int) -> None:

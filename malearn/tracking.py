@@ -41,6 +41,7 @@ __all__ = [
     "load_native",
     "log_evaluation",
     "log_figures",
+    "log_learning_curve",
     "log_lineage",
     "log_native",
     "log_onnx",
@@ -51,7 +52,20 @@ __all__ = [
 ]
 
 #: Chart sections of the MLflow UI, by the prefix of the metrics in them.
-NEWEST, CHOOSING, BASELINE = "newest", "choosing", "baseline"
+NEWEST, CHOOSING, BASELINE, LEARNING = "newest", "choosing", "baseline", "learning"
+
+#: The tag that MLflow shows as the description of a run or an experiment.
+_NOTE = "mlflow.note.content"
+_METRICS = (
+    "`newest/…` was measured on the newest rows, which no candidate was fitted on and which "
+    "judge; `choosing/…` on the rows before, which choose among the candidates; `baseline/…` "
+    "is what predictors without training reach on the newest rows. MAE and RMSE in seconds."
+)
+_EXPERIMENT = (
+    "How many seconds a {tool_type} task takes. One run is one retraining, its children are the "
+    "candidates. " + _METRICS + " The winners: `tags.malearn.version != ''`."
+)
+_CANDIDATE = "A candidate, fitted on all but the newest rows. " + _METRICS
 
 #: How long a server may take to say that it is there, in seconds.
 _PATIENCE = 5.0
@@ -112,11 +126,16 @@ def retraining(
     import mlflow
 
     experiment = mlflow.set_experiment(tool_type.registered_model)
-    mlflow.set_experiment_tags({"mlflow.experimentKind": "custom_model_development"})
+    mlflow.set_experiment_tags(
+        {
+            "mlflow.experimentKind": "custom_model_development",
+            _NOTE: _EXPERIMENT.format(tool_type=tool_type.name),
+        }
+    )
     with mlflow.start_run(
         experiment_id=experiment.experiment_id,
         run_name=name,
-        tags={**tags, "malearn.tool_type": tool_type.name, "mlflow.note.content": description},
+        tags={**tags, _NOTE: description},
     ) as run:
         yield run.info.run_id
 
@@ -128,7 +147,8 @@ def candidate(
     """One candidate as a child of the retraining in progress; yields its id."""
     import mlflow
 
-    with mlflow.start_run(nested=True, run_name=family, tags=dict(tags)) as run:
+    name = f"{family} on data v{tags['malearn.dataset_version']}"
+    with mlflow.start_run(nested=True, run_name=name, tags={**tags, _NOTE: _CANDIDATE}) as run:
         mlflow.log_params({"family": family, **parameters})
         yield run.info.run_id
 
@@ -157,20 +177,35 @@ def resume(run_id: str) -> Iterator[None]:
         yield
 
 
-def log_outcome(scores: Mapping[str, Scores], own: str, version: int, decision: Decision) -> None:
-    """What the retraining in progress came to: the winner's scores, the decision, its reasons."""
+def log_outcome(
+    scores: Mapping[str, Scores], own: str, version: int, decision: Decision, chosen: str
+) -> None:
+    """What the retraining in progress came to: the winner's scores, the decision, its reasons.
+
+    The run `chosen`, its candidate's, gets the same tags, so that a search finds the winners.
+    """
     import mlflow
 
     log_scores(scores, own)
-    mlflow.set_tags(
-        {
-            "malearn.family": own,
-            "malearn.version": str(version),
-            "malearn.promote": str(decision.promote).lower(),
-            "malearn.why": decision.why,
-        }
-    )
+    tags = {
+        "malearn.family": own,
+        "malearn.version": str(version),
+        "malearn.promote": str(decision.promote).lower(),
+        "malearn.why": decision.why,
+    }
+    mlflow.set_tags(tags)
+    client = mlflow.MlflowClient()
+    for key, value in tags.items():
+        client.set_tag(chosen, key, value)
     mlflow.log_text(decision.to_json(), "decision.json")
+
+
+def log_learning_curve(curve: Mapping[int, float]) -> None:
+    """Mean absolute error, in seconds, by rows fitted on: a line that compares between runs."""
+    import mlflow
+
+    for rows, error in curve.items():
+        mlflow.log_metric(f"{LEARNING}/mae", error, step=rows)
 
 
 def log_scores(scores: Mapping[str, Scores], own: str, chosen_by: Scores | None = None) -> None:
@@ -180,15 +215,22 @@ def log_scores(scores: Mapping[str, Scores], own: str, chosen_by: Scores | None 
     """
     import mlflow
 
-    metrics = {f"{NEWEST}/{k}": v for k, v in scores[own].as_dict().items()}
+    metrics = _named(NEWEST, scores[own])
     if chosen_by is not None:
-        metrics |= {f"{CHOOSING}/{k}": v for k, v in chosen_by.as_dict().items()}
+        metrics |= _named(CHOOSING, chosen_by)
     for name, rival in scores.items():
         if name != own:
             key = "incumbent" if name.startswith("incumbent") else name
             metrics[f"{BASELINE}/{key}_mae"] = rival.mae
             metrics[f"{BASELINE}/{key}_order"] = rival.order
     mlflow.log_metrics({k: v for k, v in metrics.items() if np.isfinite(v)})
+
+
+def _named(section: str, scores: Scores) -> dict[str, float]:
+    """The error first, which MLflow then draws first; how many rows there were last."""
+    metrics = {f"{section}/{key}": value for key, value in scores.as_dict().items()}
+    metrics[f"{section}/n"] = metrics.pop(f"{section}/n")
+    return metrics
 
 
 def log_evaluation(evaluation: Evaluation, name: str) -> str:
@@ -267,7 +309,10 @@ def log_native(regressor: Regressor, rows: Matrix) -> str:
 
 
 def log_onnx(model: bytes, rows: Matrix) -> str:
-    """The exported model, loadable with `mlflow.pyfunc`; returns its model URI."""
+    """The exported model, loadable with `mlflow.pyfunc`; returns its model URI.
+
+    Its metadata names the columns of the input, which an ONNX signature does not.
+    """
     import mlflow
     import onnx
 
@@ -276,6 +321,7 @@ def log_onnx(model: bytes, rows: Matrix) -> str:
         name="model",
         signature=_signature(len(rows.columns)),
         input_example=rows.inputs[-3:],
+        metadata={"malearn": {"tool_type": rows.tool_type.name, "columns": list(rows.columns)}},
         pip_requirements=_requirements(),
         save_as_external_data=False,
     )

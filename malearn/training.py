@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from malearn.regressor import Regressor
 from malearn.stamp import Carried, Stamp
 from malearn.tool_types import ToolType, ToolTypes
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["Source", "Trained", "train"]
 
 #: Share of the rows, newest first, that judge; and of the rest, that choose.
@@ -35,6 +39,8 @@ _JUDGING, _CHOOSING = 0.2, 0.2
 _CLEARLY = 0.05
 #: Executions per function that a model carries with it, for schedulers that saw none.
 _CARRIED = 32
+#: Most rows that a point of the learning curve is fitted on, beside the last one.
+_CURVE_ROWS = 20_000
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +67,7 @@ class Trained:
     decision: Decision | None = None
     scores: Mapping[str, Scores] | None = None
     run_id: str | None = None
+    candidates: Mapping[str, Scores] = field(default_factory=dict)  # on the same rows as `scores`
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +126,12 @@ def train(
         )
     rivals = _rivals(rows, newest, tool_types, incumbent)
     tags = {
+        "malearn.tool_type": tool_type.name,
         "malearn.trigger": trigger,
         "malearn.dataset_version": str(source.version),
         "malearn.rows": str(len(rows)),
     }
-    name = f"retrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    name = f"retraining on data v{source.version}"
     description = (
         f"{len(able)} candidates on {len(rows)} {tool_type.name} executions (dataset version "
         f"{source.version}): fitted on {len(oldest)}, chosen on {len(choosing)}, judged on the "
@@ -143,10 +151,21 @@ def train(
         decision = gate.decide(best.family, scores)
         progress(f"{tool_type.name}: {best.family} on all {len(rows)} rows")
         version = _register(best, rows, newest, source, decision, tags)
-        tracking.log_outcome(scores, best.family, version, decision)
+        tracking.log_outcome(scores, best.family, version, decision, best.run_id)
+        curve = _learning_curve(best, older, newest)
+        tracking.log_learning_curve(curve)
+        tracking.log_figures(_overview(best, candidates, scores, newest, curve))
         _log.info("%s version %d: %s", tool_type.registered_model, version, decision.why)
     return Trained(
-        tool_type.name, len(rows), decision.why, version, best.family, decision, scores, run_id
+        tool_type.name,
+        len(rows),
+        decision.why,
+        version,
+        best.family,
+        decision,
+        scores,
+        run_id,
+        {c.family: c.newest for c in candidates},
     )
 
 
@@ -190,7 +209,6 @@ def _try(
     tags: Mapping[str, str],
     source: Source,
 ) -> _Candidate:
-    tool_type = newest.tool_type
     given = FAMILIES[family].parameters(regressor.monotone(newest))
     with tracking.candidate(family, {**given, "trust": regressor.TRUST}, tags) as run_id:
         tracking.log_lineage(older, source.table, source.version, "training")
@@ -200,31 +218,48 @@ def _try(
         scores = {name: score(newest.seconds, p) for name, p in rivals.items()}
         scores[family] = score(newest.seconds, predicted)
         tracking.log_scores(scores, family, chosen_by)
-        start = np.array([e.start for e in newest.executions])
-        functions = [e.function for e in newest.executions]
-        title = f"{tool_type.name}, {family}"
         tracking.log_figures(
-            {
-                "predicted_against_actual": plots.predicted_against_actual(
-                    newest.seconds, predicted, f"{title}: the newest {len(newest)} executions"
-                ),
-                "residuals_over_time": plots.residuals_over_time(
-                    start, newest.seconds, predicted, f"{title}: how far off, over time"
-                ),
-                "error_by_function": plots.error_by_function(
-                    functions, newest.seconds, predicted, f"{title}: error by function"
-                ),
-                "importance": plots.importance(
-                    fitted.importance, f"{title}: what the model looks at"
-                ),
-                "rivals": plots.rivals(
-                    {name: s.mae for name, s in scores.items()},
-                    family,
-                    f"{title}: beside its rivals",
-                ),
-            }
+            plots.of_candidate(family, newest, predicted, fitted.importance, scores)
         )
     return _Candidate(family, run_id, chosen_by, scores[family], predicted)
+
+
+def _learning_curve(best: _Candidate, older: Matrix, newest: Matrix) -> dict[int, float]:
+    """The winner's error on the newest rows by how many, of those before, it is fitted on.
+
+    The latest ones, so that it also says what the oldest are still worth.
+    """
+    curve = {}
+    for share in (0.125, 0.25, 0.5):
+        size = min(round(share * len(older)), _CURVE_ROWS)
+        if size >= FAMILIES[best.family].fewest_rows:
+            latest = older.rows(np.arange(len(older) - size, len(older)))
+            predicted = regressor.fit(best.family, latest).seconds(newest.inputs)
+            curve[size] = score(newest.seconds, predicted).mae
+    return {**curve, len(older): best.newest.mae}
+
+
+def _overview(
+    best: _Candidate,
+    candidates: Sequence[_Candidate],
+    scores: Mapping[str, Scores],
+    newest: Matrix,
+    curve: Mapping[int, float],
+) -> dict[str, Figure]:
+    """The figures of the retraining as a whole."""
+    title = f"{newest.tool_type.name}, {best.family}"
+    everyone = {name: s.mae for name, s in scores.items()}
+    everyone |= {c.family: c.newest.mae for c in candidates}
+    baseline = min(scores[name].mae for name in baselines.BASELINES)
+    return {
+        "everyone": plots.rivals(
+            everyone, best.family, f"{newest.tool_type.name}: all candidates and rivals"
+        ),
+        "predicted_against_actual": plots.predicted_against_actual(
+            newest.seconds, best.seconds, f"{title}: the newest {len(newest)} executions"
+        ),
+        "learning_curve": plots.learning_curve(curve, baseline, f"{title}: what more rows bring"),
+    }
 
 
 def _choose(candidates: Sequence[_Candidate]) -> _Candidate:
@@ -300,8 +335,16 @@ def _recent(rows: Matrix) -> tuple[Carried, ...]:
 
 
 def _summary(best: _Candidate, rows: Matrix, source: Source) -> str:
+    """What the version was trained on and how it did, as one paragraph of Markdown."""
+    first, last = (
+        f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M}"
+        for moment in (rows.executions[0].start, max(e.end for e in rows.executions))
+    )
+    functions = len({e.function for e in rows.executions})
     return (
-        f"{best.family} on {len(rows)} executions, dataset version {source.version}. On the newest "
-        f"{best.newest.n}, unseen by its twin: MAE {best.newest.mae:.3g} s, median error "
-        f"{best.newest.median_ape:.0%}, order {best.newest.order:.0%}."
+        f"**{best.family}**, fitted on {len(rows):,} {rows.tool_type.name} executions of "
+        f"{functions} function{'s' if functions > 1 else ''}, from {first} to {last} UTC (dataset "
+        f"version {source.version}). Fitted without the newest {best.newest.n}, it erred there by "
+        f"{best.newest.mae:.3g} s on average (MAE), {best.newest.median_ape:.0%} in the median, "
+        f"and put {best.newest.order:.0%} of pairs in order."
     )

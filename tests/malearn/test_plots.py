@@ -28,6 +28,10 @@ FIGURES = {
     "functions": plots.error_by_function(["f", "f", "g", "h"], ACTUAL, PREDICTED, "a title"),
     "importance": plots.importance({"level": 0.7, "words": 0.3}, "a title"),
     "rivals": plots.rivals({"xgboost": 1.0, "heuristic": 9.0}, "xgboost", "a title"),
+    "calibration": plots.calibration(ACTUAL, PREDICTED, "a title"),
+    "learning curve": plots.learning_curve({40: 3.0, 80: 2.0}, 4.0, "a title"),
+    "one group": plots.calibration(ACTUAL[:1], PREDICTED[:1], "a title"),
+    "one size": plots.learning_curve({40: 0.0}, 0.1, "a title"),
     "one row": plots.predicted_against_actual(ACTUAL[:1], ACTUAL[:1], "a title"),
     "one moment": plots.residuals_over_time(np.array([1.7e9]), ACTUAL[:1], ACTUAL[:1], "a title"),
     "no error": plots.error_by_function(["f"], ACTUAL[:1], ACTUAL[:1], "a title"),
@@ -42,11 +46,13 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_an_image_with_its_title(name: str) -> None:
     figure = FIGURES[name]
-    assert figure.axes[0].get_title(loc="left") == "a title"
+    assert figure.get_suptitle() == "a title"
     assert min(drawn(figure).size) > 100
 
 
-@pytest.mark.parametrize("name", ["predicted", "residuals", "functions", "rivals"])
+@pytest.mark.parametrize(
+    "name", ["predicted", "residuals", "functions", "rivals", "calibration", "learning curve"]
+)
 def test_axes_say_what_they_measure_and_in_which_unit(name: str) -> None:
     axes = FIGURES[name].axes[0]
     assert any(unit in axes.get_xlabel() + axes.get_ylabel() for unit in (", s", "÷"))
@@ -66,8 +72,8 @@ def test_the_best_of_the_rivals_stands_on_top_and_the_candidate_is_marked() -> N
     assert other.get_facecolor() != candidate.get_facecolor()
 
 
-def test_of_very_many_functions_the_twenty_worst_are_shown() -> None:
+def test_of_very_many_functions_the_fifteen_worst_are_shown() -> None:
     functions = [f"f{i}" for i in range(50)]
     actual = np.ones(50)
     figure = plots.error_by_function(functions, actual, actual + np.arange(50), "a title")
-    assert names(figure) == functions[30:]
+    assert names(figure) == functions[35:]

@@ -84,7 +84,8 @@ def test_the_description_is_the_summary_and_the_reasons_as_they_stand(
     registry.decide(registered, 1, YES, "a summary")
     registry.decide(registered, 1, YES.with_check("onnx", False, "it differs"))
     text = mlflow.MlflowClient().get_model_version(registered.registered_model, "1").description
-    assert text == "a summary\n\n- ✓ judged on the newest 40 rows\n- ✗ it differs"
+    reasons = "- ✓ judged on the newest 40 rows\n- ✗ it differs"
+    assert text == f"a summary\n\n**It may not serve:**\n\n{reasons}"
 
 
 def test_production_moves_and_what_served_before_is_kept(registered: ToolType) -> None:

@@ -79,7 +79,7 @@ def children(first: Trained) -> dict[str, Run]:
         [client.get_run(first.run_id).info.experiment_id],
         f"tags.mlflow.parentRunId = '{first.run_id}'",
     )
-    return {run.info.run_name: run for run in found}
+    return {run.data.params["family"]: run for run in found}
 
 
 def test_a_model_that_learns_beats_the_baselines(first: Trained) -> None:
@@ -139,11 +139,50 @@ def test_every_child_has_its_plots(children: dict[str, Run]) -> None:
         assert {
             "plots/predicted_against_actual.png",
             "plots/residuals_over_time.png",
+            "plots/calibration.png",
             "plots/error_by_function.png",
             "plots/importance.png",
             "plots/rivals.png",
         } <= names
         assert client.list_artifacts(run.info.run_id, "images")
+
+
+def test_runs_are_named_for_what_they_are(first: Trained, children: dict[str, Run]) -> None:
+    assert mlflow.get_run(first.run_id).info.run_name == "retraining on data v3"
+    assert {run.info.run_name for run in children.values()} == {
+        f"{family} on data v3" for family in FAMILIES
+    }
+
+
+def test_a_search_finds_the_winner_and_what_became_of_it(
+    first: Trained, children: dict[str, Run]
+) -> None:
+    winners = {name for name, run in children.items() if "malearn.version" in run.data.tags}
+    assert winners == {first.family}
+    assert children[first.family].data.tags["malearn.why"] == first.why
+
+
+def test_the_retraining_shows_everyone_and_what_more_rows_bring(first: Trained) -> None:
+    client = mlflow.MlflowClient()
+    names = {file.path for file in client.list_artifacts(first.run_id, "plots")}
+    assert {"plots/everyone.png", "plots/learning_curve.png"} <= names
+    curve = client.get_metric_history(first.run_id, "learning/mae")
+    assert len(curve) > 1
+    last = max(curve, key=lambda metric: metric.step)
+    assert last.value == first.scores[first.family].mae
+    assert set(first.candidates) == set(FAMILIES)
+
+
+def test_a_version_is_a_pyfunc_that_names_its_columns(first: Trained, rows: Matrix) -> None:
+    """What a notebook does with it."""
+    name = rows.tool_type.registered_model
+    model = mlflow.pyfunc.load_model(f"models:/{name}/{first.version}")
+    assert model.metadata.metadata["malearn"]["columns"] == list(rows.columns)
+    (example,) = model.input_example.values()
+    assert example.shape == (3, len(rows.columns))
+    answers = model.predict(rows.inputs[-5:])["seconds"]
+    assert answers.shape == (5, 1)
+    assert (answers > 0).all()
 
 
 def test_the_retraining_says_what_it_came_to(first: Trained) -> None:

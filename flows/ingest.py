@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 import expectations
-from flows import progress
+from flows import artifacts, progress
 from malearn import matrix, outliers, sources, tool_types
 from malearn.errors import BatchRefused, InputError, without_password
 from malearn.home import Home
@@ -133,8 +133,8 @@ def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
     )
     create_markdown_artifact(
         f"{text}\n\nPage: `{page}`\n",
-        key="validation-report",
-        description="What became of the records, and which expectations failed",
+        key=artifacts.VALIDATION,
+        description=f"{report.records:,} records in, {report.accepted:,} accepted",
     )
 
 

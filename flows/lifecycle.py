@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from flows import artifacts, progress
 from flows.ingest import ingest
 from flows.promote import promote
 from flows.train import train
@@ -47,8 +48,16 @@ def lifecycle(
 
     `files` are run logs; without any, Redis is read.
     """
+    progress.tag(trigger)
+    types = tool_types.declared()
+    bar = progress.Steps("progress-lifecycle", 1 + len(types), "Lifecycle")
+    bar.next("Ingesting")
     ingested = ingest(files, home)
-    outcomes = {name: _renew(name, home, trigger) for name in tool_types.declared()}
+    outcomes = {}
+    for name in types:
+        bar.next(f"Renewing {name}")
+        outcomes[name] = _renew(name, home, trigger)
+    bar.end()
     done = Lifecycle(ingested, outcomes)
     create_markdown_artifact(
         _summary(done), key="lifecycle", description="What serves now, and why"
@@ -77,7 +86,11 @@ def _renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
 def _summary(done: Lifecycle) -> str:
     report = done.ingested
     lines = [
-        f"{report.records} records in, {report.accepted} accepted.",
+        f"# {report.records:,} records in, {report.accepted:,} accepted",
+        "",
+        *(f"- {n:,} rejected: `{why}`" for why, n in sorted(report.rejected.items()) if n),
+        "",
+        f"[Validation report]({artifacts.validation_page()})",
         "",
         "| tool type | accepted | quarantined | outliers | Production | why |",
         "| --- | ---: | ---: | ---: | --- | --- |",
@@ -85,7 +98,10 @@ def _summary(done: Lifecycle) -> str:
     for name, outcome in done.outcomes.items():
         counts = report.tool_types.get(name)
         numbers = (counts.accepted, counts.quarantined, counts.outliers) if counts else (0, 0, 0)
-        serving = f"v{outcome.production} {outcome.family}" if outcome.production else "–"
+        serving = "–"
+        if outcome.production:
+            page = tracking.version_page(tool_types.declared()[name], outcome.production)
+            serving = f"[v{outcome.production} {outcome.family}]({page})"
         cells = " | ".join(str(n) for n in numbers)
         lines.append(f"| {name} | {cells} | {serving} | {outcome.why} |")
     return "\n".join(lines)

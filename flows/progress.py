@@ -1,12 +1,17 @@
-"""What a flow says of itself to whoever watches: steps, and what is finished."""
+"""What a flow says of itself to whoever watches: steps, what is finished, and how it is found."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
+from uuid import UUID
 
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
 
-__all__ = ["finished", "is_finished"]
+__all__ = ["Steps", "finished", "is_finished", "tag"]
 
 _MARK = "malearn_finished"
 
@@ -19,3 +24,31 @@ def finished(text: str) -> None:
 def is_finished(record: logging.LogRecord) -> bool:
     """Whether `record` was written by `finished`."""
     return bool(getattr(record, _MARK, False))
+
+
+def tag(*names: str) -> None:
+    """Add tags to the run in progress, by which the list of runs can be narrowed."""
+    if flow_run.id is None:
+        return
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(flow_run.id), tags=sorted({*(flow_run.tags or ()), *names}))
+
+
+class Steps:
+    """A bar among the artifacts of the run in progress, which moves on with every step."""
+
+    def __init__(self, key: str, count: int, what: str) -> None:
+        self._count, self._done, self._what = count, 0, what
+        made: Any = create_progress_artifact(0.0, key=key, description=what)
+        self._artifact: UUID = made
+
+    def next(self, text: str) -> None:
+        """A step begins: those before it are done."""
+        get_run_logger().info("%s", text)
+        share = 100.0 * min(self._done / self._count, 1.0)
+        update_progress_artifact(self._artifact, share, description=f"{self._what}: {text}")
+        self._done += 1
+
+    def end(self) -> None:
+        """All of them are done."""
+        update_progress_artifact(self._artifact, 100.0, description=f"{self._what}: done")

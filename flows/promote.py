@@ -6,7 +6,7 @@ import os
 
 from prefect import flow
 
-from flows import progress
+from flows import artifacts, progress
 from flows.train import load
 from malearn import promotion, tool_types, tracking
 from malearn.dataset import Dataset
@@ -25,9 +25,11 @@ def promote(
     `by_hand` overrules the gate, not the proof.
     """
     types = tool_types.declared()
+    progress.tag(tool_type, "by hand" if by_hand else "by the gate")
     with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         rows, _ = load(Dataset.of(Home.find(home), types[tool_type]))
         promoted = promotion.promote(rows, version, by_hand=by_hand)
+        artifacts.promotion(promoted, types[tool_type])
     verdict = "serves now" if promoted.promoted else "stays a candidate"
     progress.finished(f"{tool_type}: version {version} {verdict}")
     return promoted

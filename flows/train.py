@@ -6,16 +6,15 @@ import os
 from collections.abc import Sequence
 
 from prefect import flow, task
-from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
 
-from flows import progress
+from flows import artifacts, progress
 from malearn import matrix, tool_types, tracking, training
 from malearn.dataset import Dataset
 from malearn.families import FAMILIES
 from malearn.home import Home
 from malearn.matrix import Matrix
+from malearn.tool_types import ToolType
 from malearn.training import Source, Trained
 
 __all__ = ["load", "train"]
@@ -33,18 +32,25 @@ def train(
     MLflow is at `$MLFLOW_TRACKING_URI`.
     """
     types = tool_types.declared()
+    chosen = types[tool_type]
+    progress.tag(tool_type, trigger)
     with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        rows, source = load(Dataset.of(Home.find(home), types[tool_type]))
-        trained = training.train(
-            rows, types, source, families=families, trigger=trigger, progress=_fitting
+        rows, source = load(Dataset.of(Home.find(home), chosen))
+        bar = progress.Steps(
+            artifacts.key("progress", tool_type), len(families) + 1, f"Training {tool_type}"
         )
-    show_candidates(trained)
+        trained = training.train(
+            rows,
+            types,
+            source,
+            families=families,
+            trigger=trigger,
+            progress=lambda what: bar.next(f"Fitting {what}"),
+        )
+        bar.end()
+        publish(trained, chosen, trigger)
     progress.finished(_line(trained))
     return trained
-
-
-def _fitting(what: str) -> None:
-    get_run_logger().info("Fitting %s", what)
 
 
 def _line(trained: Trained) -> str:
@@ -67,22 +73,7 @@ def load(dataset: Dataset) -> tuple[Matrix, Source]:
 
 
 @task(cache_policy=NO_CACHE)
-def show_candidates(trained: Trained) -> None:
-    """Everyone's scores on the newest slice, as a table artifact."""
-    if trained.scores is None:
-        return
-    create_table_artifact(
-        [
-            {
-                "predictor": name,
-                "MAE, s": round(s.mae, 3),
-                "median error": f"{s.median_ape:.0%}",
-                "order": f"{s.order:.0%}",
-                "R²": round(s.r2, 3),
-                "rows": s.n,
-            }
-            for name, s in sorted(trained.scores.items(), key=lambda item: item[1].mae)
-        ],
-        key=f"candidates-{trained.tool_type.lower().replace('_', '-')}",
-        description=f"{trained.tool_type}: {trained.why}",
-    )
+def publish(trained: Trained, tool_type: ToolType, trigger: str) -> None:
+    """What came of it and everyone's scores, as artifacts of this run."""
+    artifacts.training(trained, tool_type, trigger)
+    artifacts.candidates(trained)

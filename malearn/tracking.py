@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "candidate",
+    "comparison_page",
     "connect",
     "connected",
     "load_native",
@@ -49,6 +50,8 @@ __all__ = [
     "log_scores",
     "resume",
     "retraining",
+    "run_page",
+    "version_page",
 ]
 
 #: Chart sections of the MLflow UI, by the prefix of the metrics in them.
@@ -65,6 +68,8 @@ _EXPERIMENT = (
     "How many seconds a {tool_type} task takes. One run is one retraining, its children are the "
     "candidates. " + _METRICS + " The winners: `tags.malearn.version != ''`."
 )
+#: MLflow's pages have two layouts, one for prompts and one for models; it remembers the last.
+_LAYOUT = "?workflowType=machine_learning"
 _CANDIDATE = "A candidate, fitted on all but the newest rows. " + _METRICS
 
 #: How long a server may take to say that it is there, in seconds.
@@ -151,6 +156,35 @@ def candidate(
     with mlflow.start_run(nested=True, run_name=name, tags={**tags, _NOTE: _CANDIDATE}) as run:
         mlflow.log_params({"family": family, **parameters})
         yield run.info.run_id
+
+
+def run_page(run_id: str) -> str:
+    """Where a browser finds a run."""
+    return f"{_experiment_page(run_id)}/runs/{run_id}{_LAYOUT}"
+
+
+def comparison_page(run_id: str) -> str:
+    """Where a browser finds a retraining beside all others of its tool type, as charts."""
+    return f"{_experiment_page(run_id)}/runs{_LAYOUT}&compareRunsMode=CHART"
+
+
+def version_page(tool_type: ToolType, number: int) -> str:
+    """Where a browser finds a registered version."""
+    return f"{_browsed()}/#/models/{tool_type.registered_model}/versions/{number}{_LAYOUT}"
+
+
+def _experiment_page(run_id: str) -> str:
+    import mlflow
+
+    return f"{_browsed()}/#/experiments/{mlflow.get_run(run_id).info.experiment_id}"
+
+
+def _browsed() -> str:
+    """The address of MLflow's pages, without the credentials that may be in it."""
+    import mlflow
+
+    scheme, _, rest = mlflow.get_tracking_uri().rstrip("/").partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def log_lineage(rows: Matrix, table: str, version: int, context: str) -> None:

@@ -69,8 +69,30 @@ def artifacts(prefect_api: str) -> Callable[[str], list[Any]]:
     return find
 
 
+@pytest.fixture
+def tags(prefect_api: str) -> Callable[[str], set[str]]:
+    """The tags of the newest flow run of a name."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    def find(name: str) -> set[str]:
+        with get_client(sync_client=True) as client:
+            runs = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])),
+                sort=FlowRunSort.START_TIME_DESC,
+            )
+        return set(runs[0].tags)
+
+    return find
+
+
 def test_a_whole_turn_of_the_lifecycle(
-    only_ours: None, some_log: Path, home: Home, artifacts: Callable[[str], list[Any]]
+    only_ours: None,
+    some_log: Path,
+    home: Home,
+    artifacts: Callable[[str], list[Any]],
+    tags: Callable[[str], set[str]],
 ) -> None:
     from flows.ingest import ingest
     from flows.lifecycle import lifecycle
@@ -90,9 +112,27 @@ def test_a_whole_turn_of_the_lifecycle(
     (page,) = (home.data / "_reports").glob("validation-*.html")
     assert TOOL in page.read_text("utf-8")
     assert "80 accepted" in artifacts("validation-report")[0].data
-    assert f"| {TOOL} | 80 | 0 | 0 | v1 {ours.family} |" in artifacts("lifecycle")[0].data
-    rows = json.loads(artifacts("candidates-flow-process")[0].data)
-    assert {row["predictor"] for row in rows} >= {ours.family, "function_median", "heuristic"}
+    summary = artifacts("lifecycle")[0].data
+    assert "# 160 records in, 80 accepted" in summary
+    assert "- 80 rejected: `no_features`" in summary
+    page = f"/#/models/malearn-{TOOL}/versions/1"
+    assert f"| {TOOL} | 80 | 0 | 0 | [v1 {ours.family}](" in summary
+    assert page in summary
+    rows = {
+        row["predictor"]: row for row in json.loads(artifacts("candidates-flow-process")[0].data)
+    }
+    assert rows[ours.family]["is"] == "candidate, chosen"
+    assert rows["function_median"]["is"] == "baseline"
+    assert {"linear", "xgboost"} <= set(rows)
+    words = artifacts("training-flow-process")[0].data
+    assert f"# {TOOL}: version 1, {ours.family}, passes the gate" in words
+    assert "Trigger: a test." in words
+    assert page in words
+    assert "/artifacts/key/validation-report" in words
+    assert "- ✓ its ONNX file equals" in artifacts("promotion-flow-process")[0].data
+    assert artifacts("progress-flow-process")[0].data == 100.0
+    assert artifacts("progress-lifecycle")[0].data == 100.0
+    assert {"a test", TOOL} <= tags(f"train {TOOL}")
 
     again = ingest([str(some_log)], str(home.root))
     assert again.rejected["duplicate"] == again.records == 160

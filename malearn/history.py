@@ -7,13 +7,32 @@ recent executions; whoever needs one replays them.
 
 It explains log-seconds as a sum::
 
-    cluster + tool type + function + effect of the inputs + noise
+    cluster + tool type + function in its context + effect of the inputs + noise
 
 Levels follow the errors slowly. What of an error exceeds several times the
 usual is taken for a change of regime (another backend, a crowded node) and
 moves the tool type and the cluster at once, so that functions which have not
-run since move too. Effects are remembered for identical inputs, else estimated
-from similar ones, and weighed by what such estimates have been worth lately.
+run since move too. That is a wager, and three things temper it:
+
+- How much of a jump lasts, per tool type and by how many errors in a row agreed
+  with it: later jumps move the others, and its own function, that much less.
+- What of a jump the next execution of the same function does not bear out is
+  taken back, as far as it still stands.
+- How much of what others moved a function turns out to have moved itself, per
+  tool type and per function: so much of the next such move it follows. All of
+  it to begin with, but nothing of what came from another context.
+
+A context is what a task ran with: words such as a model, a backend, a node. A
+function has a level in each. A new context starts from the sum of what its
+function takes anywhere and what its words did to other functions. A word that
+is not known stands for any: the level is then the mean over the contexts that
+agree on the others, by how often the function ran in them lately.
+
+Effects are remembered for identical inputs of a function in its context, else
+estimated from similar ones, and weighed by what such estimates have been worth
+lately.
+
+Memory is bounded: the functions, contexts and words seen least recently go first.
 """
 
 from __future__ import annotations
@@ -62,6 +81,23 @@ _EMA_RATE = 0.3
 _RECENT = 20  # of which `median` is taken
 _SETTLED = 5  # executions of a function before its level says more than their median
 
+# How much of a jump lasts: all of it until seen otherwise, as firmly as `_LASTING_PRIOR` jumps of
+# a spread would say, by the last `_LASTING_MOST`. Outcomes are noisy, so two thirds count as all.
+_LASTING_PRIOR, _LASTING_MOST, _LASTING_GAIN, _BIGGEST_JUMP = 4.0, 30.0, 1.5, 3.0
+# How much of what others moved a function moves too: a move of n spreads weighs n², at most
+# `_BIGGEST_MOVE`; the tool type speaks for a function until that has seen `_FOLLOWS_OWN`.
+_FOLLOWS_PRIOR, _FOLLOWS_OWN, _FOLLOWS_MOST, _BIGGEST_MOVE = 25.0, 50.0, 400.0, 50.0
+_FOLLOWS_OTHERS = 0.0  # how much of what came from other contexts, until seen otherwise
+
+# Contexts: variances, in squared log-seconds, of what is not known of a word and of what
+# function and words do not add up to.
+_WORD_DOUBT, _LEAST_DOUBT, _MISFIT = 0.25, 0.005, 0.04
+_LATELY = 0.95  # an earlier execution of the function counts so much less, one by one
+
+# What is remembered at most: functions, each of their contexts counted; contexts of one function;
+# contexts, and words of context, of a tool type.
+_LINES, _CONTEXTS, _WORDS = 2048, 64, 512
+
 # Effects of inputs.
 _EFFECT_RATE = 0.3
 _REMEMBERED = 128  # per function, for similar inputs
@@ -70,6 +106,7 @@ _EXACT, _NEAR, _WIDTH, _PRIOR = 4.0, 2.0, 0.1, 1.0  # see `_Inputs.similar`
 _WORTH_RIDGE, _WORTH_DECAY = 25.0, 0.98
 
 Vector = NDArray[np.float32]
+Context = tuple[str, ...]
 _ONES: Vector = np.ones(4096, np.float32)
 
 
@@ -103,6 +140,20 @@ class Observation:
     @property
     def log_seconds(self) -> float:
         return math.log(max(self.end - self.start, _FLOOR))
+
+
+class _Share:
+    """What share of things foretold came true: a weighted mean that forgets the oldest."""
+
+    __slots__ = ("_mass", "_most", "mean")
+
+    def __init__(self, mean: float, mass: float, most: float) -> None:
+        self.mean, self._mass, self._most = mean, mass, most
+
+    def learn(self, share: float, weight: float) -> None:
+        self._mass += weight
+        self.mean += weight / self._mass * (share - self.mean)
+        self._mass = min(self._mass, self._most)
 
 
 class _Inputs:
@@ -167,46 +218,164 @@ class _Inputs:
             self._scale = 1.0 / (known.std(axis=0) + np.float32(0.05))
 
 
-class _Function:
-    """The level of one function above its tool type's."""
+class _Part:
+    """What one function, or one word of context, adds to a level, and the variance of that."""
+
+    __slots__ = ("doubt", "mean")
+
+    def __init__(self, mean: float, doubt: float) -> None:
+        self.mean, self.doubt = mean, doubt
+
+
+class _Moves:
+    """By how much the functions in one context moved their tool type's level, all in all."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+
+@dataclass(slots=True)
+class _Jump:
+    """What an error taken for a change of regime moved, until the next one bears it out."""
+
+    before: float  # the level that was wrong
+    error: float
+    agreed: int  # errors in a row on this side
+    weight: float
+    tool_before: float
+    moved: float  # of the tool type's level
+
+
+class _Line:
+    """The level of one function in one context above its tool type's."""
 
     __slots__ = (
+        "at",
         "count",
+        "elsewhere",
         "ema",
+        "follows",
         "inputs",
+        "jump",
         "median",
+        "moves",
         "offset",
         "quick",
         "recent",
+        "seen",
         "spread",
-        "tool_type",
+        "told",
+        "weight",
     )
 
-    def __init__(self, tool_type: str, offset: float, spread: float, value: float) -> None:
-        self.tool_type = tool_type
+    def __init__(
+        self, offset: float, spread: float, value: float, moves: _Moves, told: int
+    ) -> None:
         self.offset = self.quick = offset
         self.spread = spread
+        self.told = told  # how many executions what was known before is worth
         self.count = 0
         self.recent: deque[float] = deque(maxlen=_RECENT)
         self.ema = self.median = value
         self.inputs = _Inputs()
+        self.moves = moves
+        self.seen = 0.0  # the shared level that `offset` stands on …
+        self.elsewhere = 0.0  # … and the part of it that came from other contexts
+        self.follows = _Share(0.0, _FOLLOWS_OWN, _FOLLOWS_MOST)  # beyond what the tool type's do
+        self.jump: _Jump | None = None
+        self.weight = 0.0  # how often lately, as of execution number `at` of the function
+        self.at = 0
+
+
+class _Function:
+    """One function: its level in each context, latest last."""
+
+    __slots__ = ("count", "lines", "part", "tool_type")
+
+    def __init__(self, tool_type: str) -> None:
+        self.tool_type = tool_type
+        self.count = 0
+        self.lines: dict[Context, _Line] = {}
+        self.part: _Part | None = None
+
+    def inputs(self, line: _Line | None) -> _Inputs | None:
+        """What is known of inputs on `line`; where there is none, on the one seen last."""
+        if line is None and self.lines:
+            line = next(reversed(self.lines.values()))
+        return None if line is None else line.inputs
+
+    def agreeing(self, context: Context) -> list[_Line]:
+        """The lines that say of every known word what `context` says, latest last."""
+        if not any(context):
+            return list(self.lines.values())
+        known = [(i, word) for i, word in enumerate(context) if word]
+        return [
+            line
+            for other, line in self.lines.items()
+            if len(other) == len(context) and all(other[i] == word for i, word in known)
+        ]
 
 
 class _Tool:
     """The level of one tool type above the cluster's."""
 
-    __slots__ = ("count", "ema", "level", "newcomer", "run", "spread", "xx", "xy")
+    __slots__ = (
+        "contexts",
+        "count",
+        "ema",
+        "follows",
+        "follows_others",
+        "lasting",
+        "level",
+        "newcomer",
+        "run",
+        "spread",
+        "words",
+        "xx",
+        "xy",
+    )
 
     def __init__(self) -> None:
         self.level = self.newcomer = self.ema = 0.0
         self.count = self.run = 0
         self.spread = _FIRST_SPREAD
         self.xy = self.xx = 0.0  # of effects foretold and found
+        self.follows = _Share(1.0, _FOLLOWS_PRIOR, _FOLLOWS_MOST)
+        self.follows_others = _Share(_FOLLOWS_OTHERS, _FOLLOWS_PRIOR, _FOLLOWS_MOST)
+        self.contexts: dict[Context, _Moves] = {}
+        self.lasting = [_Share(1.0, _LASTING_PRIOR, _LASTING_MOST) for _ in range(_LONGEST_RUN)]
+        self.words: dict[tuple[int, str], _Part] = {}
 
     @property
     def worth(self) -> float:
         """How much of a remembered effect still holds, 0.1 to 1.5: it changes with the backend."""
         return 1.0 + min(0.5, max(-0.9, self.xy / (self.xx + _WORTH_RIDGE)))
+
+    def lasts(self, agreed: int) -> float:
+        """How much of a jump to believe that so many errors in a row agreed on, 0 to 1."""
+        return _within_one(_LASTING_GAIN * self.lasting[agreed - 1].mean)
+
+    def moves(self, context: Context) -> _Moves:
+        """What the functions in `context` moved, for those that start there to watch."""
+        found = self.contexts.pop(context, None) or _Moves()
+        self.contexts[context] = found  # the most recently used last
+        if len(self.contexts) > _WORDS:
+            del self.contexts[next(iter(self.contexts))]
+        return found
+
+    def parts(self, context: Context) -> list[_Part]:
+        """What the words of `context` that are known add, latest last from now on."""
+        found = []
+        for word in enumerate(context):
+            if word[1]:
+                part = self.words.pop(word, None) or _Part(0.0, _WORD_DOUBT)
+                self.words[word] = part
+                found.append(part)
+        while len(self.words) > _WORDS:
+            del self.words[next(iter(self.words))]
+        return found
 
 
 class History:
@@ -219,12 +388,13 @@ class History:
     8.0
     """
 
-    __slots__ = ("_cluster", "_functions", "_tools")
+    __slots__ = ("_cluster", "_functions", "_tools", "_used")
 
     def __init__(self, observations: Iterable[Observation] = ()) -> None:
         self._cluster = 0.0
         self._functions: dict[str, _Function] = {}
         self._tools: dict[str, _Tool] = {}
+        self._used: dict[tuple[str, Context], None] = {}  # lines, the most recently used last
         for observation in sorted(observations, key=lambda o: o.end):
             self.observe(observation)
 
@@ -234,26 +404,37 @@ class History:
         tool = self._tools.get(observation.tool_type)
         if tool is None:
             tool = self._tools[observation.tool_type] = _Tool()
-        x, key = _inputs(observation.features)
         function = self._functions.get(observation.function)
         if function is None:
-            offset = value - self._cluster - tool.level
-            function = _Function(observation.tool_type, offset, tool.spread, value)
-            self._functions[observation.function] = function
+            function = self._functions[observation.function] = _Function(observation.tool_type)
+        context = observation.context if any(observation.context) else ()
+        x, key = _inputs(observation.features)
+        line = function.lines.pop(context, None)
+        inputs = function.inputs(line)
+        effect = inputs.effect(x, key)[0] if x is not None and inputs is not None else 0.0
+        if line is None:
+            line = self._begun(function, tool, context, value, effect * tool.worth)
         else:
-            effect = function.inputs.effect(x, key)[0] if x is not None else 0.0
-            self._follow(function, tool, value, effect)
+            self._follow(line, tool, value, effect)
+        function.lines[context] = line
+        self._keep(observation.function, context)
+        if len(function.lines) > _CONTEXTS:
+            self._forget(observation.function, next(iter(function.lines)))
+        self._see(line, tool)
         function.count += 1
-        function.recent.append(value)
-        function.median = _median(function.recent)
-        own = value - self._cluster - tool.level
+        line.count += 1
+        line.weight = line.weight * _LATELY ** (function.count - line.at) + 1.0
+        line.at = function.count
+        line.recent.append(value)
+        line.median = _median(line.recent)
+        own = value - line.seen
+        self._divide(function, tool, context, own - effect * tool.worth)
         tool.newcomer += (own - tool.newcomer) * (_EMA_RATE if tool.count else 1.0)
         tool.ema += (value - tool.ema) * (_EMA_RATE if tool.count else 1.0)
         tool.count += 1
         if x is not None:
-            known = function.count > 1
-            effect = value - self._level(function, tool) if known else 0.0
-            function.inputs.learn(x, key, effect)
+            found = value - self._level(line, tool) if line.count > 1 else 0.0
+            line.inputs.learn(x, key, found)
 
     def snapshot(
         self,
@@ -263,7 +444,7 @@ class History:
         features: Sequence[float] = (),
         context: tuple[str, ...] = (),
     ) -> tuple[float, ...]:
-        """`FEATURES` of a task of `function` with these `features` that starts `at`.
+        """`FEATURES` of a task of `function` with these `features` that starts `at` in `context`.
 
         All NaN while the tool type is unknown; a function not seen yet starts from
         what new functions of its tool type took.
@@ -273,40 +454,47 @@ class History:
             return _UNKNOWN
         known = self._functions.get(function)
         if known is None:
-            level = self._cluster + tool.level + tool.newcomer
+            level = self._cluster + tool.level + self._start(None, tool, context)
             return (level, 0.0, _NAN, 0.0, 0.0, 0.0, _NAN, _NAN, _NAN, tool.ema - level)
         effect = same = mass = 0.0
         x, key = _inputs(features)
-        if x is not None:
-            effect, same, mass = known.inputs.effect(x, key)
+        line, level, spread = self._expected(known, tool, context)
+        inputs = known.inputs(line)
+        if x is not None and inputs is not None:
+            effect, same, mass = inputs.effect(x, key)
             effect *= tool.worth
-        level = self._level(known, tool) + effect
+        level += effect
+        if line is None:
+            count, ema, last, median = 0, _NAN, _NAN, _NAN
+        else:
+            count, ema, last, median = line.count, line.ema, line.recent[-1], line.median
         return (
             level,
             effect,
-            known.spread,
-            math.log1p(known.count),
+            spread,
+            math.log1p(count),
             math.log1p(same),
             math.log1p(mass),
-            known.ema - level,
-            known.recent[-1] - level,
-            known.median - level,
+            ema - level,
+            last - level,
+            median - level,
             tool.ema - level,
         )
 
     def function_seconds(
         self, function: str, features: Sequence[float] = (), context: tuple[str, ...] = ()
     ) -> float | None:
-        """What `function` takes lately, with inputs like `features`, in seconds.
+        """What `function` takes lately in `context`, with inputs like `features`, in seconds.
 
         The median of its first few; from then on its level and the effect of the inputs.
         """
         known = self._functions.get(function)
         if known is None:
             return None
-        if known.count < _SETTLED:
-            return math.exp(known.median)
-        level = self.snapshot(function, known.tool_type, 0.0, features)[0]
+        if known.count < _SETTLED and len(known.lines) == 1:
+            for line in known.agreeing(context):
+                return math.exp(line.median)
+        level = self.snapshot(function, known.tool_type, 0.0, features, context)[0]
         return math.exp(level)
 
     def tool_seconds(self, tool_type: str) -> float | None:
@@ -314,37 +502,191 @@ class History:
         tool = self._tools.get(tool_type)
         return None if tool is None else math.exp(self._cluster + tool.level + tool.newcomer)
 
-    def _level(self, function: _Function, tool: _Tool) -> float:
-        quick = function.quick - function.offset
-        limit = max(function.spread, _LEAST_SPREAD)
-        return self._cluster + tool.level + function.offset + _beyond(quick, limit)
+    def _keep(self, function: str, context: Context) -> None:
+        """Count this line as the one used last, and forget the one that was used longest ago."""
+        self._used.pop((function, context), None)
+        self._used[function, context] = None
+        if len(self._used) > _LINES:
+            oldest, where = next(iter(self._used))
+            self._forget(oldest, where)
 
-    def _follow(self, function: _Function, tool: _Tool, value: float, raw: float) -> None:
+    def _forget(self, function: str, context: Context) -> None:
+        del self._used[function, context]
+        del self._functions[function].lines[context]
+        if not self._functions[function].lines:
+            del self._functions[function]
+
+    def _expected(
+        self, function: _Function, tool: _Tool, context: Context
+    ) -> tuple[_Line | None, float, float]:
+        """The line that tells most of `context`, None if none does; level and spread there."""
+        if not context and len(function.lines) == 1:  # most functions know no context
+            for line in function.lines.values():
+                return line, self._level(line, tool), line.spread
+        if any(context) and all(context):
+            exact = function.lines.get(context)
+            lines = [] if exact is None else [exact]
+        else:
+            lines = function.agreeing(context)
+        if not lines:
+            start = self._start(function, tool, context)
+            return None, self._cluster + tool.level + start, _NAN
+        if len(lines) == 1:
+            return lines[0], self._level(lines[0], tool), lines[0].spread
+        weights = [line.weight * _LATELY ** (function.count - line.at) for line in lines]
+        levels = [self._level(line, tool) for line in lines]
+        total = sum(weights)
+        level = sum(w * one for w, one in zip(weights, levels, strict=True)) / total
+        apart = sum(
+            w * (line.spread + abs(one - level))
+            for w, line, one in zip(weights, lines, levels, strict=True)
+        )
+        return lines[-1], level, apart / total
+
+    def _start(self, function: _Function | None, tool: _Tool, context: Context) -> float:
+        """Where `function` starts in a context that it has not run in, above the tool type."""
+        part = None if function is None else function.part
+        start = tool.newcomer if part is None else part.mean
+        for word in enumerate(context):
+            known = tool.words.get(word)
+            if known is not None:
+                start += known.mean
+        return start
+
+    def _begun(
+        self, function: _Function, tool: _Tool, context: Context, value: float, effect: float
+    ) -> _Line:
+        """The line of a context that `function` had not run in, from one execution there."""
+        own = value - effect - self._cluster - tool.level
+        moves = tool.moves(context)
+        if function.part is None:
+            return _Line(own, tool.spread, value, moves, 0)
+        doubt = function.part.doubt + _MISFIT + sum(part.doubt for part in tool.parts(context))
+        start = self._start(function, tool, context)
+        offset = start + doubt / (doubt + tool.spread**2) * (own - start)
+        return _Line(offset, tool.spread, value, moves, 1)
+
+    def _divide(self, function: _Function, tool: _Tool, context: Context, own: float) -> None:
+        """Divide `own`, above the tool type, among function and words by what is not known yet."""
+        parts = tool.parts(context) if context else []
+        noise = _MISFIT + max(tool.spread, _LEAST_SPREAD) ** 2
+        if function.part is None:
+            function.part = _Part(own - sum(part.mean for part in parts), noise)
+            return
+        parts.append(function.part)
+        error = _held(own - sum(part.mean for part in parts))
+        total = noise + sum(part.doubt for part in parts)
+        for part in parts:
+            gain = part.doubt / total
+            part.mean += gain * error
+            part.doubt = max(_LEAST_DOUBT, part.doubt * (1.0 - gain))
+
+    def _level(self, line: _Line, tool: _Tool) -> float:
+        """Log-seconds to expect where the inputs have no effect."""
+        limit = max(line.spread, _LEAST_SPREAD)
+        level = line.seen + self._followed(line, tool) + line.offset
+        quick = _beyond(line.quick - line.offset, limit)
+        return level + tool.lasts(1) * quick if quick else level
+
+    def _moved(self, line: _Line, tool: _Tool) -> tuple[float, float]:
+        """How the shared level moved since `line` was seen: by its own context, and by others."""
+        others = tool.level - line.moves.total - line.elsewhere
+        return self._cluster + tool.level - line.seen - others, others
+
+    def _followed(self, line: _Line, tool: _Tool) -> float:
+        """What `line` believes of how the shared level moved since it was seen."""
+        own, others = self._moved(line, tool)
+        if not own and not others:
+            return 0.0
+        followed = own * _within_one(_within_one(tool.follows.mean) + line.follows.mean)
+        return followed + others * _within_one(tool.follows_others.mean) if others else followed
+
+    def _see(self, line: _Line, tool: _Tool) -> None:
+        """From here on `line` counts what moves the shared level."""
+        line.seen = self._cluster + tool.level
+        line.elsewhere = tool.level - line.moves.total
+
+    def _follow(self, line: _Line, tool: _Tool, value: float, raw: float) -> None:
         """Move the levels towards `value`; `raw` is the effect that its inputs had before."""
         effect = raw * tool.worth
-        level = self._level(function, tool)
+        self._check_move(line, tool, value - effect)
+        back = self._check_jump(line, tool, value - effect)
+        level = self._level(line, tool)
         error = _held(value - level - effect)
         if raw:
-            scale = 1.25 * max(function.spread, _LEAST_SPREAD / 2.0)
+            scale = 1.25 * max(line.spread, _LEAST_SPREAD / 2.0)
             missed = min(3.0, max(-3.0, (value - level - raw) / scale))
             tool.xy = _WORTH_DECAY * tool.xy + missed * raw / scale
             tool.xx = _WORTH_DECAY * tool.xx + (raw / scale) ** 2
-        tool.run = _run(tool.run, error, function.spread)
-        rate = max(_FUNCTION_RATE, 1.0 / (function.count + 1))
+        tool.run = _run(tool.run, error, max(line.spread, _LEAST_SPREAD))
+        rate = max(_FUNCTION_RATE, 1.0 / (line.count + line.told + 1))
         jump = 0.0
-        if rate == _FUNCTION_RATE:  # one that is still being learnt says nothing about the others
-            patience = _JUMP / max(1, min(abs(tool.run), _LONGEST_RUN))
-            jump = _beyond(error, patience * max(function.spread, _LEAST_SPREAD))
+        if (
+            rate == _FUNCTION_RATE and not back
+        ):  # one that is still being learnt says nothing about the others
+            jump = self._jump(line, tool, error, level)
         own = value - effect - self._cluster - tool.level
-        function.quick += max(_QUICK_RATE, rate) * _held(own - function.quick)
-        function.offset += min(rate, 0.9) * _held(own - function.offset)
-        tool.level += _TOOL_RATE * (error - jump) + _TOOL_JUMP * jump
+        line.quick += max(_QUICK_RATE, rate) * _held(own - line.quick)
+        line.offset += min(rate, 0.9) * _held(own - line.offset)
+        move = _TOOL_RATE * (error - jump) + _TOOL_JUMP * jump
+        tool.level += move
+        line.moves.total += move
         self._cluster += _CLUSTER_JUMP * jump
-        miss = min(abs(error), 3.0 * function.spread)
-        rate = max(_FUNCTION_SPREAD_RATE, 1.0 / (function.count + 2))
-        function.spread += rate * (miss - function.spread)
+        miss = min(abs(error), 3.0 * line.spread)
+        rate = max(_FUNCTION_SPREAD_RATE, 1.0 / (line.count + 2))
+        line.spread += rate * (miss - line.spread)
         tool.spread += _TOOL_SPREAD_RATE * (miss - tool.spread)
-        function.ema += _EMA_RATE * (value - function.ema)
+        line.ema += _EMA_RATE * (value - line.ema)
+
+    def _jump(self, line: _Line, tool: _Tool, error: float, level: float) -> float:
+        """What of `error`, at `level`, to take for a change of regime that others share."""
+        agreed = max(1, min(abs(tool.run), _LONGEST_RUN))
+        spread = max(line.spread, _LEAST_SPREAD)
+        jump = _beyond(error, _JUMP / agreed * spread)
+        if jump:
+            weight = min(_BIGGEST_JUMP, abs(jump) / spread)
+            jump *= tool.lasts(agreed)
+            line.jump = _Jump(level, error, agreed, weight, tool.level, _TOOL_JUMP * jump)
+        return jump
+
+    def _check_move(self, line: _Line, tool: _Tool, value: float) -> None:
+        """Learn from `value` whether what others moved since last time was this one's move too."""
+        followed = self._followed(line, tool)
+        own, others = self._moved(line, tool)
+        found = value - self._level(line, tool) + followed
+        step = 1.25 * max(line.spread, _LEAST_SPREAD)
+        if abs(own) > step:
+            weight = min((own / step) ** 2, _BIGGEST_MOVE)
+            share = _share_of(found - others * _within_one(tool.follows_others.mean), own)
+            line.follows.learn(share - _within_one(tool.follows.mean), weight)
+            tool.follows.learn(share, weight)
+        if abs(others) > step:
+            weight = min((others / step) ** 2, _BIGGEST_MOVE)
+            share = _share_of(found - own * _within_one(tool.follows.mean), others)
+            tool.follows_others.learn(share, weight)
+        line.offset += followed - own - others
+        line.quick += followed - own - others
+        self._see(line, tool)
+
+    def _check_jump(self, line: _Line, tool: _Tool, value: float) -> bool:
+        """Whether `value` does not bear out the last jump of `line`, which is then taken back."""
+        if line.jump is None:
+            return False
+        jump, line.jump = line.jump, None
+        share = _share_of(value - jump.before, jump.error)
+        tool.lasting[jump.agreed - 1].learn(share, jump.weight)
+        if share >= 0.5:
+            return False
+        if not jump.moved:
+            return True
+        low, high = min(jump.moved, 0.0), max(jump.moved, 0.0)
+        stands = min(high, max(low, tool.level - jump.tool_before))
+        undone = (1.0 - max(0.0, share)) * stands
+        tool.level -= undone
+        line.moves.total -= undone
+        self._cluster -= undone * _CLUSTER_JUMP / _TOOL_JUMP
+        self._see(line, tool)
+        return True
 
 
 _NAN = math.nan
@@ -408,6 +750,15 @@ def _run(run: int, error: float, spread: float) -> int:
     if error > 0:
         return run + 1 if run > 0 else 1
     return run - 1 if run < 0 else -1
+
+
+def _share_of(found: float, foretold: float) -> float:
+    """What part of `foretold` was found; noise may say more than all, or less than none."""
+    return min(1.5, max(-0.5, found / foretold))
+
+
+def _within_one(share: float) -> float:
+    return 0.0 if share < 0.0 else min(share, 1.0)
 
 
 def _beyond(value: float, limit: float) -> float:

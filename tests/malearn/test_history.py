@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -16,6 +17,7 @@ LEVEL = FEATURES.index("level")
 HOUR = 3600.0
 
 durations = st.floats(0.01, 1_000.0)
+contexts = st.sampled_from([(), ("", ""), ("x", ""), ("x", "1"), ("x", "2"), ("y", "1")])
 inputs = st.tuples(st.floats(0, 100) | st.just(math.nan), st.sampled_from([0.0, 1.0]))
 
 
@@ -28,7 +30,8 @@ def logs(draw: st.DrawFn) -> list[Observation]:
         function = draw(st.sampled_from(["a", "b", "c"]))
         tool = "t1" if function == "a" else "t2"
         end = start + draw(durations)
-        rows.append(Observation(f"{function}", tool, start + number, end + number, draw(inputs)))
+        given = draw(inputs), draw(contexts)
+        rows.append(Observation(function, tool, start + number, end + number, *given))
     return rows
 
 
@@ -61,7 +64,9 @@ def test_training_and_the_scheduler_see_the_same_numbers(log: list[Observation])
     """What `replay` gives is what a live history, fed as tasks end, says when each starts."""
     for task, replayed in zip(log, replay(log), strict=True):
         before = [other for other in log if other.end <= task.start]
-        live = History(before).snapshot(task.function, task.tool_type, task.start, task.features)
+        live = History(before).snapshot(
+            task.function, task.tool_type, task.start, task.features, task.context
+        )
         assert same(live, replayed)
 
 
@@ -73,9 +78,7 @@ def test_no_row_sees_its_own_or_a_later_outcome(
     chosen = data.draw(st.integers(0, len(log) - 1))
     moment = log[chosen].start
     changed = [
-        task
-        if task.end <= moment
-        else Observation(task.function, task.tool_type, task.start, task.end + HOUR, task.features)
+        task if task.end <= moment else dataclasses.replace(task, end=task.end + HOUR)
         for task in log
     ]
     snapshots = zip(replay(log), replay(changed), strict=True)
@@ -165,5 +168,147 @@ def test_memory_is_bounded_however_many_inputs_come_by() -> None:
     history = History()
     for number in range(3_000):
         history.observe(Observation("a", "t", number, number + 1.0, (float(number),)))
-    inputs = history._functions["a"].inputs
+    inputs = history._functions["a"].lines[()].inputs
     assert len(inputs._identical) <= 512
+
+
+def in_turns(*logs: list[Observation]) -> list[Observation]:
+    """The first of each log, the second of each, and so on, one after the other in time."""
+    rows: list[Observation] = []
+    at = 0.0
+    for together in zip(*logs, strict=True):
+        for o in together:
+            end = at + o.end - o.start
+            rows.append(Observation(o.function, o.tool_type, at, end, o.features, o.context))
+            at = end
+    return rows
+
+
+def running(
+    function: str, seconds: float, times: int, *context: str, noise: float = 0.05
+) -> list[Observation]:
+    return [
+        Observation(function, "t", o.start, o.end, (), context)
+        for o in steady(function, seconds, times, noise=noise)
+    ]
+
+
+def expected(history: History, function: str, *context: str) -> float:
+    return math.exp(history.snapshot(function, "t", 0.0, (), context)[LEVEL])
+
+
+def test_a_function_has_a_level_in_each_context() -> None:
+    history = History(in_turns(running("a", 10, 20, "small"), running("a", 90, 20, "large")))
+    assert expected(history, "a", "small") == pytest.approx(10, rel=0.15)
+    assert expected(history, "a", "large") == pytest.approx(90, rel=0.15)
+    assert history.function_seconds("a", (), ("large",)) == pytest.approx(90, rel=0.15)
+
+
+def test_an_unknown_context_is_any_that_the_function_ran_in_lately() -> None:
+    """The mean of both logarithms, however it is said that nothing is known."""
+    history = History(in_turns(running("a", 10, 20, "small"), running("a", 90, 20, "large")))
+    assert expected(history, "a") == expected(history, "a", "")
+    assert expected(history, "a") == pytest.approx(30, rel=0.2)
+
+
+def test_what_is_known_of_a_context_counts_where_the_rest_is_not() -> None:
+    history = History(
+        in_turns(
+            running("a", 10, 20, "small", "node1"),
+            running("a", 12, 20, "small", "node2"),
+            running("a", 90, 20, "large", "node1"),
+        )
+    )
+    assert expected(history, "a", "small", "") == pytest.approx(11, rel=0.15)
+    assert expected(history, "a", "", "node2") == pytest.approx(12, rel=0.15)
+
+
+def test_a_context_known_only_afterwards_serves_those_that_name_none() -> None:
+    history = History(running("a", 20, 20, "small"))
+    assert expected(history, "a") == expected(history, "a", "small")
+    assert history.function_seconds("a") == pytest.approx(20, rel=0.15)
+
+
+def test_a_new_context_starts_from_its_function_and_from_its_words_elsewhere() -> None:
+    """`b` was never seen with the large model, which makes `a` and `c` take four times as long."""
+    history = History(
+        in_turns(
+            running("a", 10, 30, "small"),
+            running("a", 40, 30, "large"),
+            running("b", 100, 30, "small"),
+            running("c", 25, 30, "small"),
+            running("c", 100, 30, "large"),
+        )
+    )
+    assert expected(history, "b", "large") == pytest.approx(400, rel=0.35)
+    assert expected(history, "b", "unheard of") == pytest.approx(100, rel=0.5)
+
+
+def test_a_change_of_regime_in_one_context_leaves_the_others_alone() -> None:
+    history = History(
+        in_turns(
+            running("a", 60, 30, "old"), running("b", 90, 30, "new"), running("c", 80, 30, "old")
+        )
+    )
+    stays, moves = expected(history, "b", "new"), expected(history, "c", "old")
+    for observation in running("a", 15, 5, "old"):
+        history.observe(observation)
+    assert expected(history, "b", "new") == pytest.approx(stays, rel=0.1)
+    assert expected(history, "c", "old") < 0.6 * moves
+
+
+def test_functions_that_never_followed_the_others_are_left_alone() -> None:
+    """Five swaps of one backend, which `away` and `afar` sat out, teach who follows whom."""
+    history = History()
+    for swap in range(6):
+        seconds = (60.0, 15.0)[swap % 2]
+        moving = [running(name, seconds, 12) for name in ("a", "b", "c")]
+        for o in in_turns(*moving, running("away", 90, 12), running("afar", 70, 12)):
+            history.observe(o)
+    stays, moves = expected(history, "away"), expected(history, "b")
+    for observation in running("a", 60, 5):
+        history.observe(observation)
+    assert expected(history, "away") == pytest.approx(stays, rel=0.25)
+    assert expected(history, "b") > 1.3 * moves
+
+
+def test_one_outlier_moves_nobody_once_it_has_not_been_borne_out() -> None:
+    history = History(in_turns(running("a", 60, 30), running("b", 90, 30)))
+    before = expected(history, "b")
+    history.observe(Observation("a", "t", 0.0, 600.0))
+    assert expected(history, "b") > 1.3 * before
+    for observation in running("a", 60, 1):
+        history.observe(observation)
+    assert expected(history, "b") == pytest.approx(before, rel=0.1)
+
+
+def test_where_outliers_are_common_they_stop_moving_others() -> None:
+    def moved(log: list[Observation]) -> float:
+        history = History()
+        for o in log:
+            history.observe(o)
+        before = expected(history, "b")
+        history.observe(Observation("a", "t", 0.0, 600.0))
+        return expected(history, "b") / before - 1.0
+
+    regular = in_turns(running("a", 60, 90, noise=0.0), running("b", 90, 90, noise=0.0))
+    odd = [
+        Observation("a", "t", 0.0, 600.0) if o.function == "a" and number % 14 == 12 else o
+        for number, o in enumerate(regular)
+    ]
+    assert moved(odd) < 0.5 * moved(regular)
+
+
+def test_the_least_recently_used_functions_contexts_and_words_are_forgotten() -> None:
+    history = History()
+    for number in range(5_000):
+        history.observe(Observation(f"f{number}", "t", 0.0, 5.0))
+        history.observe(Observation("steady", "t", 0.0, 20.0, (), (f"model{number}",)))
+    assert history.function_seconds("f0") is None
+    assert history.function_seconds("f4999") == pytest.approx(5.0)
+    assert history.function_seconds("steady") == pytest.approx(20.0, rel=0.1)
+    tool = history._tools["t"]
+    assert sum(len(f.lines) for f in history._functions.values()) <= 2048
+    assert len(history._functions["steady"].lines) <= 64
+    assert len(tool.words) <= 512
+    assert len(tool.contexts) <= 512

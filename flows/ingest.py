@@ -115,7 +115,6 @@ def scan_results(ingestion: Ingest, url: str) -> IngestReport:
     return report
 
 
-@task(cache_policy=NO_CACHE)
 def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
     """The validation report: a page on disk, and the same as an artifact of this run."""
     now = datetime.now(UTC)

@@ -85,15 +85,16 @@ def _renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
 
 def _summary(done: Lifecycle) -> str:
     report = done.ingested
+    ranked = sorted(report.rejected.items(), key=lambda item: -item[1])
     lines = [
         f"# {report.records:,} records in, {report.accepted:,} accepted",
         "",
-        *(f"- {n:,} rejected: `{why}`" for why, n in sorted(report.rejected.items()) if n),
+        *(f"- {n:,} rejected: `{why}`" for why, n in ranked if n),
         "",
         f"[Validation report]({artifacts.validation_page()})",
         "",
-        "| tool type | accepted | quarantined | outliers | Production | why |",
-        "| --- | ---: | ---: | ---: | --- | --- |",
+        "| tool type | accepted | quarantined | outliers | Production |",
+        "| --- | ---: | ---: | ---: | --- |",
     ]
     for name, outcome in done.outcomes.items():
         counts = report.tool_types.get(name)
@@ -103,5 +104,7 @@ def _summary(done: Lifecycle) -> str:
             page = tracking.version_page(tool_types.declared()[name], outcome.production)
             serving = f"[v{outcome.production} {outcome.family}]({page})"
         cells = " | ".join(str(n) for n in numbers)
-        lines.append(f"| {name} | {cells} | {serving} | {outcome.why} |")
+        lines.append(f"| {name} | {cells} | {serving} |")
+    for name, outcome in done.outcomes.items():
+        lines += ["", f"**{name}**", "", *artifacts.reasons(outcome.reasons)]
     return "\n".join(lines)

@@ -72,7 +72,6 @@ def load(dataset: Dataset) -> tuple[Matrix, Source]:
     return rows, Source(str(dataset.path), version or 0)
 
 
-@task(cache_policy=NO_CACHE)
 def publish(trained: Trained, tool_type: ToolType, trigger: str) -> None:
     """What came of it and everyone's scores, as artifacts of this run."""
     artifacts.training(trained, tool_type, trigger)

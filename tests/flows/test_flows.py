@@ -118,6 +118,7 @@ def test_a_whole_turn_of_the_lifecycle(
     page = f"/#/models/malearn-{TOOL}/versions/1"
     assert f"| {TOOL} | 80 | 0 | 0 | [v1 {ours.family}](" in summary
     assert page in summary
+    assert "**speech_process**\n\n- ✗ 0 rows" in summary
     rows = {
         row["predictor"]: row for row in json.loads(artifacts("candidates-flow-process")[0].data)
     }

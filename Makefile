@@ -2,6 +2,7 @@
 # make test   the test suite
 # make lint   ruff and strict types
 # make bench  every figure beside its target
+# make docs   write docs/reference.md from the code
 # make lock   resolve requirements.lock anew from pyproject.toml
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench lock clean
+.PHONY: help install run test lint bench docs lock clean
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +42,9 @@ lint: install
 
 bench: install
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: install
+	@$(BIN)/python docs/reference.py
 
 lock: install
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --no-header \

@@ -357,6 +357,7 @@ def log_onnx(model: bytes, rows: Matrix) -> str:
         input_example=rows.inputs[-3:],
         metadata={"malearn": {"tool_type": rows.tool_type.name, "columns": list(rows.columns)}},
         pip_requirements=_requirements(),
+        onnx_execution_providers=["CPUExecutionProvider"],  # else it warns where there is no GPU
         save_as_external_data=False,
     )
     return str(info.model_uri)

@@ -1,0 +1,109 @@
+# %% [markdown]
+# # A tour for data scientists
+#
+# Every retraining is a run in MLflow, every candidate a child of it, every model a version that
+# says why it serves or does not. This script looks at all of them, asks a version for answers and
+# tries a recipe of its own. It runs as it is, or cell by cell in an editor that knows `# %%`:
+#
+#     malearn run          # once, so that there is something to see
+#     malearn up           # says where MLflow is; leave it running
+#     MLFLOW_TRACKING_URI=http://127.0.0.1:… python docs/tour.py llm_process
+
+# %%
+from __future__ import annotations
+
+import sys
+import warnings
+
+import mlflow
+import numpy as np
+
+from malearn import baselines, matrix, metrics, regressor, tool_types
+from malearn.dataset import Dataset
+from malearn.home import Home
+
+warnings.filterwarnings("ignore", message="Any type hint is inferred")  # MLflow, of itself
+types = tool_types.declared()
+TOOL = next((word for word in sys.argv[1:] if word in types), "llm_process")
+NAME = f"malearn-{TOOL}"
+
+# %% [markdown]
+# ## The retrainings
+#
+# One experiment a tool type. `newest/…` was measured on rows that no candidate was fitted on.
+
+# %%
+columns = {
+    "tags.mlflow.runName": "run",
+    "tags.malearn.trigger": "trigger",
+    "metrics.newest/mae": "MAE, s",
+    "metrics.newest/median_ape": "median error",
+    "metrics.newest/order": "order",
+    "tags.malearn.version": "version",
+    "tags.malearn.promote": "passes",
+}
+runs = mlflow.search_runs(experiment_names=[NAME], order_by=["attributes.start_time DESC"])
+print(runs[list(columns)].rename(columns=columns).round(3).to_string(index=False))
+
+# %% [markdown]
+# The best of all candidates ever, and its plots:
+
+# %%
+candidates = runs[runs["tags.mlflow.parentRunId"].notna()]
+best = candidates.sort_values("metrics.newest/mae").iloc[0]
+client = mlflow.MlflowClient()
+print(
+    best["tags.mlflow.runName"], [file.path for file in client.list_artifacts(best.run_id, "plots")]
+)
+
+# %% [markdown]
+# ## What serves, and why
+
+# %%
+version = client.get_model_version_by_alias(NAME, "Production")
+print(f"Version {version.version}\n{version.description}")
+
+# %% [markdown]
+# ## Asking it
+#
+# A version is a `pyfunc` like any other. Its input is a float32 array of shape (rows, columns): the
+# features as known before the task runs, then the history of its function, NaN for what is
+# unknown. `matrix.build` makes it from executions, as it did for the training.
+
+# %%
+model = mlflow.pyfunc.load_model(f"models:/{NAME}@Production")
+names = model.metadata.metadata["malearn"]["columns"]
+print(names)
+
+# %%
+dataset = Dataset.of(Home.find(), types[TOOL])
+rows = matrix.build(types[TOOL], dataset.read(version=dataset.version))
+answers = model.predict(rows.inputs[-5:])["seconds"].ravel()
+for execution, seconds in zip(rows.executions[-5:], answers, strict=True):
+    print(f"{execution.function}: {seconds:.2f} s predicted, {execution.seconds:.2f} s taken")
+
+# %% [markdown]
+# What if the newest task had had twice of its first feature, all else being equal?
+
+# %%
+what_if = np.repeat(rows.inputs[-1:], 2, axis=0)
+what_if[1, 0] *= 2
+once, twice = model.predict(what_if)["seconds"].ravel()
+print(f"{names[0]} {what_if[0, 0]:g}: {once:.2f} s; {what_if[1, 0]:g}: {twice:.2f} s")
+
+# %% [markdown]
+# ## Trying something
+#
+# Cut by time, never at random; the baselines saw what a model sees. What does the history bring?
+
+# %%
+older, newest = rows.split(0.2)
+scores = {
+    name: metrics.score(newest.seconds, predict(rows.executions, types)[-len(newest) :])
+    for name, predict in baselines.BASELINES.items()
+}
+own = regressor.fit("linear", older)
+scores["linear"] = metrics.score(newest.seconds, own.seconds(newest.inputs))
+for name, score in sorted(scores.items(), key=lambda item: item[1].mae):
+    print(f"{name:16} MAE {score.mae:7.3f} s, median error {score.median_ape:6.1%}")
+print({name: round(share, 2) for name, share in list(own.importance.items())[:5]})

@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 import expectations
-from flows import artifacts, progress
+from flows import artifacts, failure, progress
 from malearn import matrix, outliers, sources, tool_types
 from malearn.errors import BatchRefused, InputError, without_password
 from malearn.home import Home
@@ -36,7 +36,7 @@ def _run_name() -> str:
     return f"ingest {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
 
 
-@flow(name="ingest", flow_run_name=_run_name, validate_parameters=False)
+@flow(name="ingest", flow_run_name=_run_name, validate_parameters=False, on_failure=[failure.told])
 def ingest(
     files: Sequence[str] = (),
     home: str | None = None,

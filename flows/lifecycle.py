@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows import artifacts, progress
+from flows import artifacts, failure, progress
 from flows.ingest import ingest
 from flows.promote import promote
 from flows.train import train
@@ -40,7 +40,12 @@ class Lifecycle:
     outcomes: Mapping[str, Outcome]
 
 
-@flow(name="lifecycle", flow_run_name="lifecycle {trigger}", validate_parameters=False)
+@flow(
+    name="lifecycle",
+    flow_run_name="lifecycle {trigger}",
+    validate_parameters=False,
+    on_failure=[failure.told],
+)
 def lifecycle(
     files: Sequence[str] = (), home: str | None = None, trigger: str = "manual"
 ) -> Lifecycle:

@@ -6,7 +6,7 @@ import os
 
 from prefect import flow
 
-from flows import artifacts, progress
+from flows import artifacts, failure, progress
 from flows.train import load
 from malearn import promotion, tool_types, tracking
 from malearn.dataset import Dataset
@@ -16,7 +16,12 @@ from malearn.promotion import Promoted
 __all__ = ["promote"]
 
 
-@flow(name="promote", flow_run_name="promote {tool_type} v{version}", validate_parameters=False)
+@flow(
+    name="promote",
+    flow_run_name="promote {tool_type} v{version}",
+    validate_parameters=False,
+    on_failure=[failure.told],
+)
 def promote(
     tool_type: str, version: int, home: str | None = None, by_hand: bool = False
 ) -> Promoted:

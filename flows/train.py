@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import artifacts, progress
+from flows import artifacts, failure, progress
 from malearn import matrix, tool_types, tracking, training
 from malearn.dataset import Dataset
 from malearn.families import FAMILIES
@@ -20,7 +20,12 @@ from malearn.training import Source, Trained
 __all__ = ["load", "train"]
 
 
-@flow(name="train", flow_run_name="train {tool_type}", validate_parameters=False)
+@flow(
+    name="train",
+    flow_run_name="train {tool_type}",
+    validate_parameters=False,
+    on_failure=[failure.told],
+)
 def train(
     tool_type: str,
     home: str | None = None,

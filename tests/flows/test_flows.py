@@ -163,13 +163,19 @@ def test_training_alone_promotes_nothing(
         promote(BY_HAND, 9999, str(home.root))
 
 
-def test_what_goes_wrong_keeps_its_own_error(
-    only_ours: None, home: Home, monkeypatch: pytest.MonkeyPatch
+def test_what_goes_wrong_keeps_its_own_error_and_is_told_in_one_sentence(
+    only_ours: None,
+    home: Home,
+    monkeypatch: pytest.MonkeyPatch,
+    artifacts: Callable[[str], list[Any]],
 ) -> None:
     from flows.train import train
 
     with pytest.raises(UnknownToolType, match="There is no tool type 'nonsense'"):
         train("nonsense", str(home.root))
+    told = artifacts("failure")[0]
+    assert told.data.startswith("**train nonsense** failed: There is no tool type 'nonsense'")
+    assert told.flow_run_id is not None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     with pytest.raises(Unreachable, match=r"MLflow at .* cannot be reached"):
         train(TOOL, str(home.root))

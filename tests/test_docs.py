@@ -44,6 +44,20 @@ def test_links_lead_somewhere(name: str) -> None:
     assert not broken
 
 
+def test_figures_in_the_readme_are_those_of_the_page_on_accuracy() -> None:
+    accuracy = PAGES["docs/accuracy.md"].read_text("utf-8")
+    head = PAGES["README.md"].read_text("utf-8").partition("## ")[0]
+    rows = re.findall(r"^\| `([\w ]+)`, ([\d,]*)[^|]*\|(.*)\|$", head, re.MULTILINE)
+    assert len(rows) == 4
+    for name, tasks, numbers in rows:
+        (line,) = re.findall(rf"^\| {name} \|.*\*\*.*$", accuracy, re.MULTILINE)
+        ours, best, fixed = (number.strip() for number in numbers.split("|"))
+        cells = [cell.strip().partition(",")[0] for cell in line.split("|")[3:-1]]
+        assert tasks in line
+        assert (cells[0], cells[-1]) == (ours, fixed)
+        assert best in cells[1:-1]
+
+
 def test_pictures_are_small_and_shown() -> None:
     pictures = sorted((ROOT / "docs" / "images").iterdir())
     text = "".join(file.read_text("utf-8") for file in PAGES.values())

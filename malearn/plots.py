@@ -34,6 +34,7 @@ __all__ = [
     "importance",
     "learning_curve",
     "of_candidate",
+    "of_retraining",
     "predicted_against_actual",
     "residuals_over_time",
     "rivals",
@@ -84,6 +85,32 @@ def of_candidate(
         "importance": importance(importances, f"{title}: what the model looks at"),
         "rivals": rivals(
             {name: s.mae for name, s in scores.items()}, family, f"{title}: beside its rivals"
+        ),
+    }
+
+
+def of_retraining(
+    family: str,
+    newest: Matrix,
+    predicted: Vector,
+    scores: Mapping[str, Scores],
+    curve: Mapping[int, float],
+    baseline: float,
+) -> dict[str, Figure]:
+    """Every figure of a retraining as a whole, by the name it has in MLflow.
+
+    `predicted` are the seconds of the chosen `family` for the rows `newest`, `scores` those of
+    all candidates and rivals there; `curve` and `baseline` are those of `learning_curve`.
+    """
+    name = newest.tool_type.name
+    errors = {who: s.mae for who, s in scores.items()}
+    return {
+        "everyone": rivals(errors, family, f"{name}: all candidates and rivals"),
+        "predicted_against_actual": predicted_against_actual(
+            newest.seconds, predicted, f"{name}, {family}: the newest {len(newest)} executions"
+        ),
+        "learning_curve": learning_curve(
+            curve, baseline, f"{name}, {family}: what more rows bring"
         ),
     }
 

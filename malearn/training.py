@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +26,6 @@ from malearn.metrics import Scores, score
 from malearn.regressor import Regressor
 from malearn.stamp import Carried, Stamp
 from malearn.tool_types import ToolType, ToolTypes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["Source", "Trained", "train"]
 
@@ -154,7 +150,16 @@ def train(
         tracking.log_outcome(scores, best.family, version, decision, best.run_id)
         curve = _learning_curve(best, older, newest)
         tracking.log_learning_curve(curve)
-        tracking.log_figures(_overview(best, candidates, scores, newest, curve))
+        tracking.log_figures(
+            plots.of_retraining(
+                best.family,
+                newest,
+                best.seconds,
+                {**scores, **{c.family: c.newest for c in candidates}},
+                curve,
+                min(scores[name].mae for name in baselines.BASELINES),
+            )
+        )
         _log.info("%s version %d: %s", tool_type.registered_model, version, decision.why)
     return Trained(
         tool_type.name,
@@ -237,29 +242,6 @@ def _learning_curve(best: _Candidate, older: Matrix, newest: Matrix) -> dict[int
             predicted = regressor.fit(best.family, latest).seconds(newest.inputs)
             curve[size] = score(newest.seconds, predicted).mae
     return {**curve, len(older): best.newest.mae}
-
-
-def _overview(
-    best: _Candidate,
-    candidates: Sequence[_Candidate],
-    scores: Mapping[str, Scores],
-    newest: Matrix,
-    curve: Mapping[int, float],
-) -> dict[str, Figure]:
-    """The figures of the retraining as a whole."""
-    title = f"{newest.tool_type.name}, {best.family}"
-    everyone = {name: s.mae for name, s in scores.items()}
-    everyone |= {c.family: c.newest.mae for c in candidates}
-    baseline = min(scores[name].mae for name in baselines.BASELINES)
-    return {
-        "everyone": plots.rivals(
-            everyone, best.family, f"{newest.tool_type.name}: all candidates and rivals"
-        ),
-        "predicted_against_actual": plots.predicted_against_actual(
-            newest.seconds, best.seconds, f"{title}: the newest {len(newest)} executions"
-        ),
-        "learning_curve": plots.learning_curve(curve, baseline, f"{title}: what more rows bring"),
-    }
 
 
 def _choose(candidates: Sequence[_Candidate]) -> _Candidate:

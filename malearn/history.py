@@ -39,10 +39,11 @@ from __future__ import annotations
 
 import heapq
 import math
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,10 @@ FEATURES: tuple[str, ...] = (
     "median",
     "tool_ema",
 )
+
+_LEVEL, _EFFECT = FEATURES.index("level"), FEATURES.index("effect")
+_COUNTS = [FEATURES.index("same_count"), FEATURES.index("similar_mass")]
+_BESIDE_LEVEL = [FEATURES.index(name) for name in ("ema", "last", "median", "tool_ema")]
 
 _FLOOR = 1e-3  # seconds; shorter ones are taken as this
 
@@ -102,12 +107,15 @@ _LINES, _CONTEXTS, _WORDS = 2048, 64, 512
 _EFFECT_RATE = 0.3
 _REMEMBERED = 128  # per function, for similar inputs
 _IDENTICAL = 512  # per function, for identical ones
-_EXACT, _NEAR, _WIDTH, _PRIOR = 4.0, 2.0, 0.1, 1.0  # see `_Inputs.similar`
+_EXACT, _NEAR, _WIDTH, _FARTHEST, _PRIOR = 4.0, 2.0, 0.1, 2.0, 1.0  # see `_Inputs.similar`
 _WORTH_RIDGE, _WORTH_DECAY = 25.0, 0.98
 
-Vector = NDArray[np.float32]
+_AT_ONCE = 256  # features whose differences from the ring stay in a processor's cache
+
+Table = NDArray[np.float64]
 Context = tuple[str, ...]
-_ONES: Vector = np.ones(4096, np.float32)
+_log1p = math.log1p
+_LOGARITHMS = [-math.inf, *map(math.log, range(1, _REMEMBERED + 3))]
 
 
 class Timed(Protocol):
@@ -159,16 +167,23 @@ class _Share:
 class _Inputs:
     """The effects that inputs had on one function: identical ones, and the last ones in a ring."""
 
-    __slots__ = ("_effects", "_identical", "_rows", "_scale", "_seen")
+    __slots__ = (
+        "_decay",
+        "_farthest",
+        "_identical",
+        "_logs",
+        "_scale",
+        "_scaled",
+        "_seen",
+        "_shares",
+        "_total",
+    )
 
     def __init__(self) -> None:
         self._identical: dict[bytes, list[float]] = {}  # effect and count
-        self._seen = 0
-        self._rows: Vector | None = None
-        self._effects: Vector = np.zeros(_REMEMBERED, np.float32)
-        self._scale: Vector = np.ones(1, np.float32)  # one over the deviation
+        self._clear(0)
 
-    def effect(self, x: Vector, key: bytes) -> tuple[float, float, float]:
+    def effect(self, x: Sequence[float], key: bytes) -> tuple[float, float, float]:
         """Effect on log-seconds, times seen exactly so, and the weight of what was similar."""
         identical = self._identical.get(key)
         if identical is not None:
@@ -176,28 +191,83 @@ class _Inputs:
         effect, mass = self.similar(x)
         return effect, 0.0, mass
 
-    def similar(self, x: Vector) -> tuple[float, float]:
+    def effects(self, rows: Table) -> Table:
+        """As `effect`, one row for each of `rows`."""
+        found = np.zeros((len(rows), 3))
+        raw, size = rows.tobytes(), rows.shape[1] * rows.itemsize
+        unseen = []
+        for row in range(len(rows)):
+            identical = self._identical.get(raw[row * size : (row + 1) * size])
+            if identical is None:
+                unseen.append(row)
+            else:
+                found[row, :2] = identical
+        if unseen and 0 < rows.shape[1] == len(self._scale):
+            found[unseen, ::2] = self._similar_many(rows[unseen])
+        return found
+
+    def similar(self, x: Sequence[float]) -> tuple[float, float]:
         """The weighted mean effect of earlier inputs like `x`, and their weight.
 
         An earlier one weighs exp(4·surprise) − 1 + 2·exp(−distance ÷ 0.1). Its
         surprise: over the features that are exactly equal, minus the logarithm of
         how often that value occurs, averaged over all; sharing a rare value is
         strong evidence. Its distance: the mean difference over the features in
-        standard deviations, each at most 2.
+        standard deviations, each at most 2. Features count on a logarithmic scale.
         """
-        if self._rows is None or len(x) != self._rows.shape[1]:
+        width = len(self._scale)
+        if len(x) != width:
             return 0.0, 0.0
-        n, width = min(self._seen, _REMEMBERED), len(x)
-        difference = np.abs(self._rows[:n] - x)
-        # Products with vectors of ones are means and sums; numpy's own cost several times more.
-        equal = (difference < 1e-5).astype(np.float32)
-        rarity = np.log((_ONES[:n] @ equal + 1.0) / (n + 2.0)) * (-_EXACT / width)
-        distance = np.minimum(difference * self._scale, 2.0) @ _ONES[:width]
-        weights = np.expm1(equal @ rarity) + _NEAR * np.exp(distance * (-1.0 / (_WIDTH * width)))
-        mass = float(weights @ _ONES[:n])
-        return float(weights @ self._effects[:n]) / (mass + _PRIOR), mass
+        shares = self._shares
+        size, n = shares.shape[1] // 2, min(self._seen, _REMEMBERED)
+        # A scheduler waits for this: few calls of numpy, and products where it would sum.
+        own = np.array(
+            [
+                [(_log1p(v) if v >= 0.0 else -_log1p(-v)) * s]
+                for v, s in zip(x, self._scale, strict=True)
+            ],
+            np.float32,
+        )
+        apart = np.abs(self._scaled - own)
+        unequal = np.ceil(np.minimum(apart, self._farthest, out=apart))
+        rarest, worth = _LOGARITHMS[n + 2], _EXACT / width
+        rarity = [
+            (_LOGARITHMS[n + 1 - int(others)] - rarest) * worth
+            for others in unequal.dot(shares[1, :size]).tolist()
+        ]
+        exponents = np.empty(2 * size, np.float32)
+        np.dot(np.array(rarity, np.float32), unequal, out=exponents[:size])
+        np.dot(self._decay, apart, out=exponents[size:])
+        exact, exact_mass, near, near_mass = shares.dot(np.exp(exponents)).tolist()
+        equal = math.exp(-sum(rarity))
+        mass = equal * exact_mass - n + near_mass
+        return (equal * exact - self._total + near) / (mass + _PRIOR), mass
 
-    def learn(self, x: Vector, key: bytes, effect: float) -> None:
+    def _similar_many(self, rows: Table) -> Table:
+        """As `similar`, one row for each of `rows`."""
+        width, shares = len(self._scale), self._shares
+        size, n = shares.shape[1] // 2, min(self._seen, _REMEMBERED)
+        logs = np.copysign(np.log1p(np.abs(rows)), rows)
+        own = (logs * self._scale).astype(np.float32).T[:, :, None]  # by feature, row, place
+        found = np.empty((len(rows), 2))
+        count = min(max(_AT_ONCE // width, 1), len(rows))
+        room = np.empty((2, width, count, size), np.float32)
+        for start in range(0, len(rows), count):
+            some = own[:, start : start + count]
+            apart, unequal = room[:, :, : some.shape[1]]
+            np.abs(np.subtract(self._scaled[:, None], some, out=apart), out=apart)
+            np.ceil(np.clip(apart, 0.0, 1.0, out=apart), out=unequal)
+            others = unequal[:, :, :n].sum(axis=2)  # no product: BLAS would start threads for it
+            rarity = np.log((n + 1.0 - others) / (n + 2.0)) * np.float32(_EXACT / width)
+            unequal *= rarity[:, :, None]
+            exact = np.exp(unequal.sum(axis=0)) @ shares[:2, :size].T
+            near = np.exp(apart.sum(axis=0) * self._decay[0]) @ shares[2:, size:].T
+            equal = np.exp(-rarity.sum(axis=0))[:, None]
+            found[start : start + count] = equal * exact - (self._total, n) + near
+        found[:, 0] /= found[:, 1] + _PRIOR
+        return found
+
+    def learn(self, x: Sequence[float], key: bytes, effect: float) -> None:
         """These inputs had this effect."""
         identical = self._identical.pop(key, None)
         if identical is None:
@@ -208,14 +278,47 @@ class _Inputs:
             rate = max(_EFFECT_RATE, 1.0 / (identical[1] + 1.0))
             identical = [identical[0] + rate * (effect - identical[0]), identical[1] + 1.0]
         self._identical[key] = identical  # the most recently used last
-        if self._rows is None or len(x) != self._rows.shape[1]:
-            self._rows, self._seen = np.zeros((_REMEMBERED, len(x)), np.float32), 0
-        i = self._seen % _REMEMBERED
-        self._rows[i], self._effects[i] = x, _held(effect)
+        logs = [_log1p(value) if value >= 0.0 else -_log1p(-value) for value in x]
+        self._place(logs, _held(effect))
+
+    def _clear(self, width: int) -> None:
+        """An empty ring of inputs of `width` features.
+
+        Features by place, so that numpy runs along the ring. Of four kinds of
+        `_shares`, which make effects and masses of both kinds of weight, a place
+        that is not taken yet has none.
+        """
+        self._seen, self._total = 0, 0.0
+        self._logs = np.zeros((width, 0))
+        self._scaled = np.zeros((width, 0), np.float32)
+        self._scale = [1.0] * width
+        self._farthest = np.ones((width, 0), np.float32)
+        self._decay = np.full(width, -_FARTHEST / (_WIDTH * max(width, 1)), np.float32)
+        self._shares = np.zeros((4, 0), np.float32)
+
+    def _place(self, logs: list[float], effect: float) -> None:
+        if len(logs) != len(self._scale):
+            self._clear(len(logs))
+        i, size = self._seen % _REMEMBERED, self._logs.shape[1]
+        if i == size:
+            size = min(max(2 * size, 16), _REMEMBERED)
+            self._logs, self._scaled = _wider(self._logs, size), _wider(self._scaled, size)
+            self._farthest = np.ones_like(self._scaled)
+            exact, near = np.split(self._shares, 2, axis=1)
+            self._shares = np.hstack([_wider(exact, size), _wider(near, size)])
+        shares = self._shares
+        self._total += effect - float(shares[0, i])
+        shares[:2, i] = effect, 1.0
+        shares[2:, size + i] = _NEAR * effect, _NEAR
+        self._logs[:, i] = logs
+        self._scaled[:, i] = [log * scale for log, scale in zip(logs, self._scale, strict=True)]
         self._seen += 1
         if self._seen < 10 or self._seen % 10 == 0:
-            known = self._rows[: min(self._seen, _REMEMBERED)]
-            self._scale = 1.0 / (known.std(axis=0) + np.float32(0.05))
+            known = self._logs[:, : min(self._seen, _REMEMBERED)]
+            # What is farthest from another is 1 from it.
+            scale = 1.0 / ((known.std(axis=1) + 0.05) * _FARTHEST)
+            self._scale = scale.tolist()
+            self._scaled[:] = self._logs * scale[:, None]
 
 
 class _Part:
@@ -472,14 +575,43 @@ class History:
             level,
             effect,
             spread,
-            math.log1p(count),
-            math.log1p(same),
-            math.log1p(mass),
+            _log1p(count),
+            _log1p(same),
+            _log1p(mass),
             ema - level,
             last - level,
             median - level,
             tool.ema - level,
         )
+
+    def snapshots(
+        self,
+        function: str,
+        tool_type: str,
+        at: float,
+        features: Table,
+        context: tuple[str, ...] = (),
+    ) -> Table:
+        """As `snapshot`, one row for each of `features`: tasks of one function and context."""
+        plain = np.array(self.snapshot(function, tool_type, at, (), context))
+        found = np.repeat(plain[None, :], len(features), axis=0)
+        known = self._functions.get(function)
+        tool = self._tools.get(tool_type)
+        if known is None or tool is None:
+            return found
+        inputs = known.inputs(self._expected(known, tool, context)[0])
+        if inputs is None:
+            return found
+        missing = np.isnan(features)
+        rows = np.where(missing, 0.0, features)
+        effects = inputs.effects(rows)
+        effects[missing.all(axis=1)] = 0.0
+        effect = effects[:, 0] * tool.worth
+        found[:, _EFFECT] = effect
+        found[:, _COUNTS] = np.log1p(effects[:, 1:])
+        found[:, _LEVEL] += effect
+        found[:, _BESIDE_LEVEL] -= effect[:, None]
+        return found
 
     def function_seconds(
         self, function: str, features: Sequence[float] = (), context: tuple[str, ...] = ()
@@ -731,16 +863,17 @@ def timeline(tasks: Sequence[Timed]) -> Iterator[tuple[int, list[int]]]:
         heapq.heappush(running, (tasks[i].end, i))
 
 
-def _inputs(features: Sequence[float]) -> tuple[Vector | None, bytes]:
-    """Features on a logarithmic scale, 0 where missing, and what identifies them; None: all are."""
-    values = [
-        0.0 if value != value else math.copysign(math.log1p(abs(value)), value)
-        for value in features
-    ]
-    if not any(value == value for value in features):
+def _inputs(features: Sequence[float]) -> tuple[list[float] | None, bytes]:
+    """Features, 0 where missing, and what identifies them; None where all are missing."""
+    x = [value if value == value else 0.0 for value in features]
+    if not any(x) and not any(value == value for value in features):
         return None, b""
-    x = np.array(values, dtype=np.float32)
-    return x, x.tobytes()
+    return x, array("d", x).tobytes()
+
+
+def _wider(table: NDArray[Any], width: int) -> NDArray[Any]:
+    """`table` with columns of zeros up to `width`."""
+    return np.pad(table, ((0, 0), (0, width - table.shape[1])))
 
 
 def _run(run: int, error: float, spread: float) -> int:

@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +157,18 @@ def test_similar_inputs_share_their_effect() -> None:
         at += seconds
     small, large = (history.snapshot("a", "t", at, (size,))[LEVEL] for size in (10.01, 999.9))
     assert large - small > 1.5
+
+
+@given(logs())
+def test_many_at_once_are_told_what_each_would_be(log: list[Observation]) -> None:
+    history = History(log)
+    for function in ("a", "b", "c", "never_seen"):
+        tool = "t1" if function == "a" else "t2"
+        asked = [o.features for o in log if o.function == "b"] + [(1.5, math.nan), (0.0, -7.0)]
+        asked = [features for features in asked if len(features) == 2]
+        each = [history.snapshot(function, tool, 0.0, features) for features in asked]
+        together = history.snapshots(function, tool, 0.0, np.array(asked))
+        np.testing.assert_allclose(together, each, rtol=1e-4, atol=1e-4)
 
 
 def test_without_features_the_level_alone_answers() -> None:

@@ -232,7 +232,7 @@ def predict(
     as_json: JsonOption = False,
 ) -> None:
     """How long a task will take, as a scheduler would be told."""
-    from dataclasses import asdict
+    from msgspec.structs import asdict
 
     from malearn import DAGTaskPredictor
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 __all__ = ["Prediction", "Source"]
 
@@ -11,8 +12,7 @@ __all__ = ["Prediction", "Source"]
 Source = Literal["model", "function_history", "tool_history", "heuristic"]
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """How long a task will take.
 
     `seconds` is the expectation, finite and positive; `low` and `high` enclose

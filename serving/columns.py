@@ -20,6 +20,7 @@ __all__ = ["Believed", "Columns"]
 #: By name: features as numbers and, beside them, words of context.
 Believed = dict[str, Any]
 
+_NUMBERS = (int, float)
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 
 
@@ -28,19 +29,20 @@ class Columns:
 
     >>> from malearn.tool_types import declared
     >>> columns = Columns(declared()["llm_process"])
-    >>> said = columns.believed({"text_length": 12, "token_count": -1, "output_tokens": 9})
-    >>> columns.values(said)
+    >>> columns.values({"text_length": 12, "token_count": -1, "output_tokens": 9})
     (12.0, nan, 1.0, 0.0)
+
+    `nothing` are the values of a task of which nobody said anything.
     """
 
-    __slots__ = ("_bounds", "_context", "_missing", "_nothing", "_width", "names", "tool_type")
+    __slots__ = ("_bounds", "_features", "_words", "names", "nothing", "tool_type")
 
     def __init__(self, tool_type: ToolType) -> None:
         self.tool_type = tool_type
         self.names = (*tool_type.feature_names, *tool_type.context)
-        self._context, self._width = tool_type.context, len(tool_type.features)
-        self._missing = {feature.name: feature.missing for feature in tool_type.features}
-        self._nothing = (math.nan,) * len(tool_type.features)
+        self._features = frozenset(tool_type.feature_names)
+        self._words = frozenset(tool_type.context)
+        self.nothing = (math.nan,) * len(tool_type.features)
         self._bounds = [
             (f.name, max(f.minimum, -_LARGEST), min(f.maximum, _LARGEST), f.missing)
             for f in tool_type.features
@@ -50,35 +52,35 @@ class Columns:
         """The declared ones of `said`; a feature that is not believed is missing."""
         numbers: Believed = {
             name: float(value)
-            if isinstance(value := said[name], int | float) and low <= value <= high
+            if isinstance(value := said[name], _NUMBERS) and low <= value <= high
             else missing
             for name, low, high, missing in self._bounds
             if name in said
         }
-        if len(numbers) < len(said):
-            for name in self._context:
-                if name in said:
-                    words = records.context_of(self.tool_type, said)
-                    return numbers | {n: w for n, w in zip(self._context, words, strict=False) if w}
+        if len(numbers) < len(said) and (words := self.context(said)):
+            numbers |= {n: w for n, w in zip(self.tool_type.context, words, strict=True) if w}
         return numbers
 
-    def context(self, believed: Believed) -> tuple[str, ...]:
+    def context(self, said: Mapping[str, object]) -> tuple[str, ...]:
         """One text per name of the context, "" where unknown; empty where none is known."""
-        for name in self._context:
-            if name in believed:
-                return tuple([believed.get(name, "") for name in self._context])
-        return ()
+        if not said or said.keys().isdisjoint(self._words):
+            return ()
+        return records.context_of(self.tool_type, said)
 
-    def values(self, believed: Believed) -> tuple[float, ...]:
-        """One number per feature in declared order; all NaN where nothing was said at all.
+    def values(self, said: Mapping[str, object]) -> tuple[float, ...]:
+        """One number per feature in declared order; `nothing` where none is so much as named.
 
         Defaults complete what somebody said; of a task nobody spoke of, not even they
         are known. Training reads its rows the same way.
         """
-        if not believed:
-            return self._nothing
-        values = tuple((self._missing | believed).values())
-        if len(values) == self._width:
-            return values
-        said_of_features = len(believed) > len(values) - self._width
-        return values[: self._width] if said_of_features else self._nothing
+        if not said or said.keys().isdisjoint(self._features):
+            return self.nothing
+        get = said.get
+        return tuple(
+            [
+                float(value)
+                if isinstance(value := get(name), _NUMBERS) and low <= value <= high
+                else missing
+                for name, low, high, missing in self._bounds
+            ]
+        )

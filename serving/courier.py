@@ -36,8 +36,8 @@ class Courier:
     """Owns the links, the breaker and the collector's sending.
 
     `deliver` takes records that were asked for, `observe` entries of the
-    stream, `restore` all memos found at the start, by function. `pull` is the
-    pause between looks at the stream, in seconds.
+    stream, `restore` all memos found at the start, by function; `settle` is called
+    every round. `pull` is the pause between looks at the stream, in seconds.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Courier:
         deliver: Delivery,
         observe: Callable[[list[bytes]], None],
         restore: Callable[[dict[str, list[bytes]]], None],
+        settle: Callable[[], None],
         links: int = 4,
         pull: float = 2.0,
     ) -> None:
@@ -57,6 +58,7 @@ class Courier:
         self.lost = 0
         self._connect, self._collector = connect, collector
         self._deliver, self._observe, self._restore = deliver, observe, restore
+        self._settle = settle
         self._asked: deque[tuple[str, str | None]] = deque()
         self._pull, self._pull_at, self._send_at = pull, 0.0, 0.0
         self._link: Link | None = None
@@ -124,6 +126,7 @@ class Courier:
         self._collector.dropped += len(self._collector)
 
     def _round(self) -> None:
+        self._settle()
         self._collector.pack()
         link = self._linked()
         if link is None:

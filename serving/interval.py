@@ -43,7 +43,7 @@ def interval(source: Source, calibration: Mapping[str, float] | None = None) -> 
 def from_width(width: Width) -> Interval:
     """Factors and confidence of the calibration that runs in this process."""
     factor = math.exp(width.half)
-    return 1.0 / factor, factor, width.confidence
+    return 1.0 / factor, factor, confidence(2.0 * width.half)
 
 
 def _factor(value: object, otherwise: float, *, below: bool) -> float:

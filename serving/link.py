@@ -38,14 +38,14 @@ class Refused(Exception):
 class Link:
     """One open connection. One caller at a time."""
 
-    __slots__ = ("_at", "_buffer", "_deadline", "_filled", "_socket", "_view")
+    __slots__ = ("_at", "_buffer", "_deadline", "_filled", "_socket", "_timeout", "_view")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._buffer = bytearray(_SMALL)
         self._view = memoryview(self._buffer)
         self._at = self._filled = 0
-        self._deadline = 0.0
+        self._deadline = self._timeout = 0.0
 
     def call(self, packed: bytes, replies: int, deadline: float) -> list[Reply]:
         """Send `packed` commands and return their `replies` answers.
@@ -54,9 +54,7 @@ class Link:
         `Garbled`; after any of them the link must be dropped. An error that
         Redis answers is returned in its place as a `Refused`.
         """
-        self._deadline = deadline
-        self._socket.settimeout(max(deadline - perf_counter(), 1e-6))
-        self._socket.sendall(packed)
+        self._send(packed, deadline)
         answers = [self._reply(0) for _ in range(replies)]
         if self._at != self._filled:
             raise Garbled("more bytes than were asked for")
@@ -70,57 +68,43 @@ class Link:
 
         Raises as `call`, and `Refused`.
         """
-        self._deadline = deadline
-        self._socket.settimeout(max(deadline - perf_counter(), 1e-6))
-        self._socket.sendall(_mget(keys))
+        self._send(_mget(keys), deadline)
         if len(self._buffer) > _KEPT:
             self._grow(_SMALL)
-        head = self._line()
+        # `_at` stays where it is until all have come, and so does what was received before.
+        at = self._line_end(0) + 2
+        buffer, filled = self._buffer, self._filled
+        head = bytes(buffer[: at - 2])
         if head != b"*%d" % len(keys):
             if head[:1] == b"-":
                 raise Refused(head[1:].decode("utf-8", "replace"))
             raise Garbled("not the answer to an MGET")
-        while (places := self._places(len(keys))) is None:
-            pass
-        if places[-1][1] + 2 != self._filled:
-            raise Garbled("more bytes than were asked for")
-        self._at = self._filled = 0
-        view = self._view
-        return [None if start < 0 else view[start:end] for start, end in places]
-
-    def _places(self, count: int) -> list[tuple[int, int]] | None:
-        """Where in the buffer the next `count` values lie, (-1, end) for one that is not there.
-
-        None after receiving more, as long as they are not all there: then ask again.
-        """
         places: list[tuple[int, int]] = []
-        buffer, filled, at = self._buffer, self._filled, self._at
-        find, add = buffer.find, places.append
-        for _ in range(count):
-            line = find(b"\r\n", at, filled)
+        for _ in keys:
+            line = buffer.find(b"\r\n", at, filled)
             if line < 0:
-                if filled - at > _LONGEST_LINE:
-                    raise Garbled("a line without an end")
-                self._fill(filled - self._at + 1)
-                return None
+                line = self._line_end(at)
+                buffer, filled = self._buffer, self._filled
             if buffer[at] != _DOLLAR:
                 raise Garbled("not a value")
             length = _count(buffer[at + 1 : line])
             if length < 0:
-                add((-1, line))
+                places.append((-1, line))
                 at = line + 2
                 continue
-            if length > _LARGEST:
-                raise Garbled("a value beyond Redis's own limit")
             end = line + 2 + length
             if end + 2 > filled:
-                self._fill(end + 2 - self._at)
-                return None
+                self._receive(end + 2)
+                buffer, filled = self._buffer, self._filled
             if buffer[end] != _RETURN:
                 raise Garbled("a value of another length")
-            add((line + 2, end))
+            places.append((line + 2, end))
             at = end + 2
-        return places
+        if at != filled:
+            raise Garbled("more bytes than were asked for")
+        self._filled = 0
+        view = self._view
+        return [None if start < 0 else view[start:end] for start, end in places]
 
     def close(self) -> None:
         """Close quietly; safe to repeat."""
@@ -153,10 +137,7 @@ class Link:
     def _bulk(self, length: int) -> bytes | None:
         if length < 0:
             return None
-        if length > _LARGEST:
-            raise Garbled("a value beyond Redis's own limit")
-        while self._filled - self._at < length + 2:
-            self._fill(length + 2)
+        self._receive(self._at + length + 2)
         start, end = self._at, self._at + length
         if self._buffer[end : end + 2] != b"\r\n":
             raise Garbled("a value of another length")
@@ -164,37 +145,57 @@ class Link:
         return bytes(self._view[start:end])
 
     def _line(self) -> bytes:
-        searched = self._at
-        while (end := self._buffer.find(b"\r\n", searched, self._filled)) < 0:
-            if self._filled - self._at > _LONGEST_LINE:
-                raise Garbled("a line without an end")
-            behind = max(self._filled - 1 - self._at, 0)
-            self._fill(1)
-            searched = self._at + behind
+        end = self._line_end(self._at)
         line = bytes(self._view[self._at : end])
         self._at = end + 2
         return line
 
-    def _fill(self, wanted: int) -> None:
-        """Receive once; afterwards there is room for `wanted` bytes from `_at` on."""
+    def _line_end(self, start: int) -> int:
+        """Where the line that begins at `start` ends, after receiving as much of it as it takes."""
+        searched = start
+        while (end := self._buffer.find(b"\r\n", searched, self._filled)) < 0:
+            if self._filled - start > _LONGEST_LINE:
+                raise Garbled("a line without an end")
+            searched = max(self._filled - 1, start)
+            self._fill(self._filled + 1)
+        return end
+
+    def _receive(self, end: int) -> None:
+        """Receive until the buffer is filled up to `end`."""
+        if end - self._at > _LARGEST:
+            raise Garbled("a value beyond Redis's own limit")
+        while self._filled < end:
+            self._fill(end)
+
+    def _send(self, packed: bytes, deadline: float) -> None:
+        self._deadline = deadline
+        self._limit(max(deadline - perf_counter(), 1e-6))
+        self._socket.sendall(packed)
+
+    def _fill(self, end: int) -> None:
+        """Receive once, into a buffer that has room up to `end`."""
         left = self._deadline - perf_counter()
         if left <= 0.0:
             raise TimeoutError("the deadline passed")
-        if self._filled == len(self._buffer) or self._at + wanted > len(self._buffer):
-            held = self._filled - self._at
+        if end > len(self._buffer):
             # No more than doubled at once: a length announced is not yet a length sent.
-            self._grow(min(max(_SMALL, wanted, 2 * held), max(_SMALL, 4 * len(self._buffer))))
-        self._socket.settimeout(left)
+            self._grow(min(max(end, 2 * self._filled), max(_SMALL, 4 * len(self._buffer))))
+        self._limit(left)
         received = self._socket.recv_into(self._view[self._filled :])
         if received == 0:
             raise ConnectionError("the server closed the connection")
         self._filled += received
 
+    def _limit(self, seconds: float) -> None:
+        """How long the socket waits; it costs a system call, so a tenth off is near enough."""
+        if abs(seconds - self._timeout) > 0.1 * seconds:
+            self._socket.settimeout(seconds)
+            self._timeout = seconds
+
     def _grow(self, size: int) -> None:
-        held = self._view[self._at : self._filled]
-        buffer = bytearray(max(size, len(held) + 1))
-        buffer[: len(held)] = held
-        self._at, self._filled = 0, len(held)
+        """Another buffer, of `size` bytes, with what was received in its place."""
+        buffer = bytearray(max(size, self._filled + 1))
+        buffer[: self._filled] = self._view[: self._filled]
         self._buffer, self._view = buffer, memoryview(buffer)
 
 

@@ -8,16 +8,16 @@ numbers only, already checked, never the records.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from malearn import records
 from malearn.records import Record
 from malearn.tool_types import ToolTypes
-from serving.columns import Believed, Columns
+from serving.columns import Columns
 from serving.recent import Recent
 
 __all__ = ["SILENT", "Memory", "Said"]
@@ -30,18 +30,12 @@ _ORDINARY = 86_400.0  # seconds; whether a longer task is believed is for `recor
 _end = itemgetter(0)
 
 
-class Said(NamedTuple):
-    """What one task said: a map per successor and, beside them, numbers said to anyone.
-
-    `end` is when it ended, in seconds since the epoch.
-    """
-
-    end: float
-    words: Mapping[str, Any]
-
+#: When a task ended, in seconds since the epoch, and what it said: a map per successor and,
+#: beside them, numbers said to anyone.
+Said = tuple[float, Mapping[str, Any]]
 
 #: Of a task that said nothing, or nothing that can be used.
-SILENT = Said(0.0, {})
+SILENT: Said = (0.0, {})
 
 
 class _Heard(msgspec.Struct, gc=False):
@@ -83,7 +77,7 @@ class Memory:
 
     def remember(self, record: Record) -> None:
         """Keep what `record` says of its successors: numbers of declared features only."""
-        said = self._believed(record) if record.successors else Said(record.end, {})
+        said = self._believed(record) if record.successors else (record.end, {})
         self._said.put(record.task_id, said)
 
     def silence(self, task_id: str) -> None:
@@ -104,24 +98,29 @@ class Memory:
             and (self._fine.get(status) or self._is_fine(status))
             and (len(raw) < _SHORT or _size(words) < _MOST_WORDS)
         ):
-            self._said.put(task_id, Said(end, words))
+            self._said.put(task_id, (end, words))
         else:
             self._hear_slowly(task_id, raw)
 
+    def unheard(self, task_ids: Sequence[str]) -> list[str]:
+        """Those of `task_ids` of which nothing is known."""
+        said = self._said.get_all(task_ids)
+        if None not in said:
+            return []
+        return [task_id for task_id, one in zip(task_ids, said, strict=True) if one is None]
+
     def recall(
-        self, function: str, columns: Columns, predecessors: Iterable[str]
-    ) -> tuple[Believed, list[str]]:
-        """What `predecessors` said of `function`, and those of whom nothing is known.
+        self, function: str, columns: Columns, predecessors: Sequence[str]
+    ) -> tuple[Mapping[str, Any], bool]:
+        """What `predecessors` said of `function`, and whether something is known of all of them.
 
         Of two that say the same thing the one that ended last wins.
         """
-        heard: list[tuple[float, Mapping[str, Any]]] = []
-        unknown: list[str] = []
-        recall = self._said.get
-        for task_id in predecessors:
-            said = recall(task_id)
+        heard: list[Said] = []
+        complete = True
+        for said in self._said.get_all(predecessors):
             if said is None:
-                unknown.append(task_id)
+                complete = False
                 continue
             end, words = said
             if not words:
@@ -131,15 +130,13 @@ class Memory:
                 mine = {n: words[n] for n in columns.names if n in words}
             if mine:
                 heard.append((end, mine))
-        if not heard:
-            return {}, unknown
-        if len(heard) > 1:
-            heard.sort(key=_end)
-            together: dict[str, Any] = {}
-            for _, mine in heard:
-                together |= mine
-            return columns.believed(together), unknown
-        return columns.believed(heard[0][1]), unknown
+        if len(heard) == 1:
+            return heard[0][1], complete
+        heard.sort(key=_end)
+        together: dict[str, Any] = {}
+        for _, mine in heard:
+            together |= mine
+        return together, complete
 
     def _hear_slowly(self, task_id: str, raw: memoryview) -> None:
         record = records.read(task_id, bytes(raw))
@@ -172,7 +169,7 @@ class Memory:
         for function, features in record.successors.items():
             if function and (tool_type := self._tool_types.of(function)) is not None:
                 words[function] = self.columns[tool_type.name].believed(features)
-        return Said(record.end, words)
+        return (record.end, words)
 
 
 def _size(words: Mapping[str, Any]) -> int:

@@ -7,10 +7,10 @@ type, and nothing is served before a probe was answered sensibly.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class Model:
     columns: tuple[int, ...] | None
     interval: Interval
     loaded_at: float
+    _mine: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     def row(self, values: Sequence[float], snapshot: Sequence[float]) -> tuple[float, ...]:
         """One row of the matrix, from numbers in declared order and a history snapshot."""
@@ -52,17 +53,47 @@ class Model:
 
     def seconds(self, row: Sequence[float]) -> float:
         """The answer to one row; NaN when the model answers nonsense."""
-        inputs = np.array((row,), dtype=np.float32)
-        answer = self.session.run(_OUTPUTS, {INPUT: inputs})[0].item()
+        try:
+            line = self._mine.line
+        except AttributeError:  # this thread's first
+            line = self._mine.line = _Line(self.session, self.stamp.width)
+        answer = line.answer(row)
         return answer if 0.0 < answer < math.inf else math.nan
 
-    def many(self, rows: Sequence[Sequence[float]]) -> list[float]:
-        """The answers to `rows`, in one call."""
-        flat = chain.from_iterable(rows)
-        size = len(rows) * self.stamp.width
-        inputs = np.fromiter(flat, np.float32, size).reshape(len(rows), -1)
+    def many(
+        self, values: npt.NDArray[np.float64], snapshots: npt.NDArray[np.float64]
+    ) -> list[float]:
+        """The answers to many rows in one call: numbers in declared order, and snapshots."""
+        if self.columns is not None:
+            values = values[:, self.columns]
+        inputs = np.hstack((values, snapshots), dtype=np.float32, casting="unsafe")
         answers: list[float] = self.session.run(_OUTPUTS, {INPUT: inputs})[0].ravel().tolist()
         return answers
+
+
+class _Line:
+    """One thread's way to a session: a row and an answer that stay where they are.
+
+    Binding them once saves a third of what a call costs.
+    """
+
+    __slots__ = ("_bound", "_inputs", "_output", "_row", "_run")
+
+    def __init__(self, session: Any, width: int) -> None:
+        from onnxruntime import OrtValue
+
+        self._inputs = np.zeros((1, width), np.float32)
+        self._output = np.zeros((1, 1), np.float32)
+        self._row = self._inputs[0]
+        self._run, self._bound = session.run_with_iobinding, session.io_binding()
+        self._bound.bind_ortvalue_input(INPUT, OrtValue.ortvalue_from_numpy(self._inputs))
+        self._bound.bind_ortvalue_output(OUTPUT, OrtValue.ortvalue_from_numpy(self._output))
+
+    def answer(self, row: Sequence[float]) -> float:
+        self._row[:] = row
+        self._run(self._bound)
+        answer: float = self._output.item()
+        return answer
 
 
 _OUTPUTS = [OUTPUT]
@@ -115,8 +146,8 @@ def _signature_problems(session: Any, stamp: Stamp) -> list[str]:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if [(i.name, i.type) for i in inputs] != [(INPUT, "tensor(float)")]:
         return [f"its input is not one float tensor named '{INPUT}'"]
-    if OUTPUT not in [o.name for o in outputs]:
-        return [f"it has no output named '{OUTPUT}'"]
+    if (OUTPUT, "tensor(float)") not in [(o.name, o.type) for o in outputs]:
+        return [f"it has no float output named '{OUTPUT}'"]
     shape = inputs[0].shape
     if len(shape) != 2 or shape[1] != stamp.width or isinstance(shape[0], int):
         return [f"its input has shape {shape}, not (any, {stamp.width})"]
@@ -131,7 +162,7 @@ def _probe_problems(session: Any, stamp: Stamp) -> list[str]:
         answers = session.run([OUTPUT], {INPUT: _probe(stamp)})[0]
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return [f"it fails on a probe ({type(error).__name__})"]
-    if getattr(answers, "size", 0) != 3 or not np.all(np.isfinite(answers) & (answers > 0)):
+    if getattr(answers, "shape", ()) != (3, 1) or not np.all(np.isfinite(answers) & (answers > 0)):
         return ["it answers a probe with something that is no time"]
     return []
 

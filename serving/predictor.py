@@ -14,12 +14,16 @@ import os
 import threading
 import time
 import weakref
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from malearn import records
 from malearn.history import Observation
@@ -30,10 +34,10 @@ from malearn.tool_types import ToolTypes, declared, heuristic_seconds
 from serving import wire
 from serving.cache import ModelCache, default_directory
 from serving.collector import Collector
-from serving.columns import Believed, Columns
+from serving.columns import Columns
 from serving.courier import Courier
 from serving.function_names import FunctionNames
-from serving.interval import from_width, interval
+from serving.interval import Interval, from_width, interval
 from serving.link import Garbled, Refused, connector
 from serving.memory import Memory
 from serving.model import Model
@@ -50,10 +54,14 @@ _log = logging.getLogger("malearn.serving")
 
 _NOTHING: tuple[float, ...] = ()
 _REMEMBERED = 4096  # tasks, by their words on their successors
+
+#: What tasks share that one pass over the history tells of: function and context.
+_Alike = tuple[str, tuple[str, ...]]
+
 _GUESS = interval("heuristic")
 
 
-class _Question(NamedTuple):
+class _Question(msgspec.Struct, frozen=True, gc=False):
     """One task to tell the time of. `trouble` says why Redis could not be asked."""
 
     function: str
@@ -103,6 +111,7 @@ class DAGTaskPredictor:
             deliver=self._deliver,
             observe=self._observe_others,
             restore=self._restore,
+            settle=self._history.settle,
         )
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         directory = Path(cache_dir) if cache_dir is not None else default_directory()
@@ -143,10 +152,11 @@ class DAGTaskPredictor:
         started = perf_counter()
         try:
             self._ensure_running()
-            (question,) = self._questions(
-                ((succ_func_name, succ_task_type, pred_task_ids),), started, features, task_id
+            before = _ids(pred_task_ids)
+            trouble = self._ask(before, started) if self._claimed(succ_func_name) else ""
+            prediction, reason = self._answer(
+                self._question(succ_func_name, succ_task_type, before, trouble, features, task_id)
             )
-            prediction, reason = self._answer(question)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
             self._blame("estimate")
             prediction, reason = _guess(succ_task_type), "internal_error"
@@ -164,7 +174,12 @@ class DAGTaskPredictor:
         tasks = list(tasks)
         try:
             self._ensure_running()
-            answers = self._answers(self._questions(tasks, started))
+            tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
+            asked = [
+                task_id for function, _, b in tasks if self._claimed(function) for task_id in b
+            ]
+            trouble = self._ask(asked, started)
+            answers = self._answers([self._question(*task, trouble) for task in tasks])
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
             self._blame("estimate_many")
             answers = [
@@ -271,52 +286,39 @@ class DAGTaskPredictor:
 
     # What one call does.
 
-    def _questions(
+    def _claimed(self, function: str) -> bool:
+        """Whether its predecessors' words are of use."""
+        return self._tool_types.of(function) is not None
+
+    def _ask(self, task_ids: Sequence[str], started: float) -> str:
+        """Hear of those tasks, after one round trip at most; what was the trouble, if any."""
+        unheard = self._memory.unheard(task_ids)
+        return self._fetch(list(dict.fromkeys(unheard)), started) if unheard else ""
+
+    def _question(
         self,
-        tasks: Sequence[tuple[str, str | None, Sequence[str]]],
-        started: float,
+        function: str,
+        resource: str | None,
+        predecessors: Sequence[str],
+        trouble: str,
         features: Mapping[str, object] | None = None,
         task_id: str | None = None,
-    ) -> list[_Question]:
-        """Tasks with all that their predecessors said, after one round trip at most."""
-        memory, of = self._memory, self._tool_types.of
-        heard = []
-        unknown: dict[str, None] = {}
-        tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
-        for function, _, predecessors in tasks:
-            tool_type = of(function)
-            columns = memory.columns[tool_type.name] if tool_type is not None else None
-            said: Believed = {}
-            silent: list[str] = []
-            if columns is not None and predecessors:
-                said, silent = memory.recall(function, columns, predecessors)
-                unknown.update(dict.fromkeys(silent))
-            heard.append((columns, said, silent))
-        trouble = self._fetch(list(unknown), started) if unknown else ""
-        questions = []
-        for (function, resource, predecessors), (columns, said, silent) in zip(
-            tasks, heard, strict=True
-        ):
-            if silent and columns is not None and not trouble:
-                said, _ = memory.recall(function, columns, predecessors)
-            if features and columns is not None:
-                said = said | columns.believed(features)
-            identity = task_id or (
-                f"{predecessors[0][: records.RUN_ID_LENGTH]}-{function}" if predecessors else ""
-            )
-            questions.append(
-                _Question(
-                    function,
-                    resource,
-                    columns,
-                    _NOTHING if columns is None else columns.values(said),
-                    () if columns is None else columns.context(said),
-                    bool(said),
-                    identity,
-                    trouble if silent else "",
-                )
-            )
-        return questions
+    ) -> _Question:
+        """A task with all that its predecessors said of it."""
+        if not task_id:
+            run = predecessors[0][: records.RUN_ID_LENGTH] if predecessors else ""
+            task_id = f"{run}-{function}" if predecessors else ""
+        tool_type = self._tool_types.of(function)
+        if tool_type is None:
+            return _Question(function, resource, None, _NOTHING, (), False, task_id, "")
+        columns = self._memory.columns[tool_type.name]
+        said, complete = self._memory.recall(function, columns, predecessors)
+        if features:
+            said = {**said, **features}
+        values, context = columns.values(said), columns.context(said)
+        known = bool(context) or values is not columns.nothing
+        trouble = "" if complete else trouble
+        return _Question(function, resource, columns, values, context, known, task_id, trouble)
 
     def _fetch(self, task_ids: list[str], started: float) -> str:
         """Bring records into memory; what was the trouble, if that did not go well."""
@@ -360,30 +362,40 @@ class DAGTaskPredictor:
         seconds = model.seconds(model.row(question.values, snapshot))
         if not seconds > 0.0:
             return self._lower(question, "model_nonsense")
-        return self._from_model(question, model, seconds, width), ""
+        return self._from_model(question, model, seconds, width, _reach(width, model)), ""
 
     def _answers(self, questions: list[_Question]) -> list[tuple[Prediction, str]]:
+        """As `_answer`, one for each, after one call of each model."""
         answers: list[tuple[Prediction, str] | None] = [None] * len(questions)
-        groups: dict[str, tuple[Model, list[int]]] = {}
+        groups: dict[str, tuple[Model, dict[_Alike, list[int]]]] = {}
         for number, question in enumerate(questions):
             model, reason = self._model_for(question)
             if model is None:
                 answers[number] = self._lower(question, reason)
-            else:
-                groups.setdefault(model.tool_type, (model, []))[1].append(number)
+                continue
+            group = groups.get(model.tool_type)
+            if group is None:
+                group = groups[model.tool_type] = (model, defaultdict(list))
+            group[1][question.function, question.context].append(number)
         at = time.time()
-        for model, numbers in groups.values():
-            asked = [questions[number] for number in numbers]
-            snapshots = self._history.snapshots(
-                model.tool_type, at, [(q.function, q.values, q.context) for q in asked]
-            )
-            rows = [model.row(q.values, s) for q, (s, _) in zip(asked, snapshots, strict=True)]
-            for number, question, (_, width), seconds in zip(
-                numbers, asked, snapshots, model.many(rows), strict=True
-            ):
+        for model, alike in groups.values():
+            numbers = [number for some in alike.values() for number in some]
+            values = np.array([questions[number].values for number in numbers], np.float64)
+            snapshots: list[npt.NDArray[np.float64]] = []
+            widths: list[tuple[Width, Interval]] = []
+            for (function, context), some in alike.items():
+                given = values[len(widths) : len(widths) + len(some)]
+                found, width = self._history.snapshots(
+                    function, model.tool_type, at, given, context
+                )
+                snapshots.append(found)
+                widths += [(width, _reach(width, model))] * len(some)
+            seconds = model.many(values, np.concatenate(snapshots))
+            for number, answer, (width, reach) in zip(numbers, seconds, widths, strict=True):
+                question = questions[number]
                 answers[number] = (
-                    (self._from_model(question, model, seconds, width), "")
-                    if 0.0 < seconds < math.inf
+                    (self._from_model(question, model, answer, width, reach), "")
+                    if 0.0 < answer < math.inf
                     else self._lower(question, "model_nonsense")
                 )
         return [answer for answer in answers if answer is not None]
@@ -401,16 +413,14 @@ class DAGTaskPredictor:
         return model, ""
 
     def _from_model(
-        self, question: _Question, model: Model, seconds: float, width: Width
+        self, question: _Question, model: Model, seconds: float, width: Width, reach: Interval
     ) -> Prediction:
+        version = model.version
         if question.task_id:
-            predicted = Predicted(question.values, seconds, model.version, width, question.context)
+            predicted = Predicted(question.values, seconds, version, width, question.context)
             self._predicted.put(question.task_id, predicted)
-        # Until this process has seen enough outcomes, the slice that judged the model speaks.
-        low, high, confidence = from_width(width) if width.calibrated else model.interval
-        return Prediction(
-            seconds, seconds * low, seconds * high, "model", model.version, confidence
-        )
+        low, high, confidence = reach
+        return Prediction(seconds, seconds * low, seconds * high, "model", version, confidence)
 
     def _lower(self, question: _Question, reason: str) -> tuple[Prediction, str]:
         """What the rungs below the model say."""
@@ -454,7 +464,7 @@ class DAGTaskPredictor:
             if not any(value == value for value in values):
                 # As in training: what it says of itself stands in for what nobody said before.
                 columns = self._memory.columns[tool_type.name]
-                values = columns.values(columns.believed(record.features))
+                values = columns.values(record.features)
             context = records.context_of(tool_type, record.features)
             if not context and predicted is not None:
                 context = predicted.context
@@ -538,6 +548,11 @@ def _ids(predecessors: Sequence[str] | None) -> Sequence[str]:
     if isinstance(predecessors, str):
         return (predecessors,)
     return list(predecessors or ())
+
+
+def _reach(width: Width, model: Model) -> Interval:
+    """Until this process has seen enough outcomes, the slice that judged the model speaks."""
+    return from_width(width) if width.calibrated else model.interval
 
 
 def _guess(resource: object) -> Prediction:

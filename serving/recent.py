@@ -7,6 +7,7 @@ so threads may share it; the worst a race costs is a forgotten entry.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 __all__ = ["Recent"]
@@ -37,6 +38,11 @@ class Recent(Generic[K, V]):
     def get(self, key: K) -> V | None:
         value = self._young.get(key)
         return value if value is not None else self._old.get(key)
+
+    def get_all(self, keys: Iterable[K]) -> list[V | None]:
+        """As `get`, one for each of `keys`; a value that is false counts as none."""
+        young, old = self._young.get, self._old.get
+        return [young(key) or old(key) for key in keys]
 
     def put(self, key: K, value: V) -> None:
         young = self._young

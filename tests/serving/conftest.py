@@ -51,7 +51,8 @@ def toy(tool_type: ToolType) -> Toy:
 
 
 def build_toy(tool_type: ToolType, bias: float = 10.0, **changes: Any) -> bytes:
-    """`changes` are fields of the stamp; `stamp=None` leaves it out, `columns` sets the width."""
+    """`changes` are fields of the stamp; `stamp=None` leaves it out, `columns` sets the width,
+    `flat` answers a row of numbers instead of a column."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -59,7 +60,8 @@ def build_toy(tool_type: ToolType, bias: float = 10.0, **changes: Any) -> bytes:
     width = changes.pop("columns", len(features) + len(history.FEATURES))
     stamped = changes.pop("stamp", True)
     padding = changes.pop("padding", 0)
-    weights = np.zeros((width, 1), np.float32)
+    shape = (width,) if changes.pop("flat", False) else (width, 1)
+    weights = np.zeros(shape, np.float32)
     weights[: len(features)] = 1.0
     constants = [
         numpy_helper.from_array(weights, "weights"),
@@ -77,7 +79,7 @@ def build_toy(tool_type: ToolType, bias: float = 10.0, **changes: Any) -> bytes:
         nodes,
         "toy",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, width])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, *shape[1:]])],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import socket
+import ssl
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,32 +83,75 @@ def test_a_wrong_password_is_a_refusal(guarded: Any) -> None:
         connector(f"redis://:wrong@127.0.0.1:{guarded[0]}", 2.0)()
 
 
-def test_tls_is_spoken_to_a_server_that_speaks_it(tmp_path: Path) -> None:
+@pytest.fixture
+def secured(tmp_path: Path, redis_url: str) -> Iterator[tuple[int, Path]]:
+    """A port that speaks TLS in front of a real Redis, and the certificate it shows.
+
+    The embedded server is built without TLS.
+    """
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     words = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
     words += " -addext subjectAltName=DNS:localhost -keyout"
     command = ["openssl", *words.split(), str(key), "-out", str(certificate)]
-    made = subprocess.run(command, capture_output=True)
-    if made.returncode:
+    if shutil.which("openssl") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("no openssl to make a certificate with")
-    import ssl
-    import threading
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    heard: list[bytes] = []
+    behind = Address.parse(redis_url)
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
 
-    def serve() -> None:
-        connection, _ = listener.accept()
-        with context.wrap_socket(connection, server_side=True) as secure:
-            heard.append(secure.recv(1000))
-            secure.sendall(b"+OK\r\n")
+    def carry(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(5)
+            with (
+                context.wrap_socket(connection, server_side=True) as outer,
+                socket.create_connection((behind.host, behind.port)) as inner,
+            ):
+                outer.settimeout(0.01)
+                inner.settimeout(0.01)
+                while not stop.is_set():
+                    for one, other in ((outer, inner), (inner, outer)):
+                        with contextlib.suppress(TimeoutError):
+                            if not (some := one.recv(65536)):
+                                return
+                            other.settimeout(5)
+                            other.sendall(some)
+                            other.settimeout(0.01)
+
+    def accept() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                threads.append(threading.Thread(target=carry, args=(listener.accept()[0],)))
+                threads[-1].start()
 
     with socket.create_server(("localhost", 0)) as listener:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        port = listener.getsockname()[1]
-        url = f"rediss://:secret@localhost:{port}?ssl_ca_certs={certificate}"
-        connector(url, 5.0)().close()
-        thread.join()
-    assert heard == [pack("AUTH", "secret")]
+        listener.settimeout(0.05)
+        threads.append(threading.Thread(target=accept))
+        threads[0].start()
+        yield listener.getsockname()[1], certificate
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_redis_is_spoken_to_through_tls(secured: Any, redis_client: Any) -> None:
+    port, certificate = secured
+    values = ["x" * 300_000, "short"]
+    redis_client.mset(dict(zip("ab", values, strict=True)))
+    link = connector(f"rediss://localhost:{port}?ssl_ca_certs={certificate}", 5.0)()
+    for _ in range(2):
+        first, second, none = link.mget(["a", "b", "c"], time.perf_counter() + 5)
+        assert [bytes(first or b"").decode(), bytes(second or b"").decode()] == values
+        assert none is None
+    link.close()
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
+def test_a_server_that_nobody_vouches_for_is_not_spoken_to(secured: Any, name: str) -> None:
+    port, certificate = secured
+    trusted = "" if name == "localhost" else f"?ssl_ca_certs={certificate}"  # of another name
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connector(f"rediss://:secret@{name}:{port}{trusted}", 5.0)()
+    unchecked = f"rediss://{name}:{port}?ssl_cert_reqs=none"
+    connector(unchecked, 5.0)().close()

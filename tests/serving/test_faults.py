@@ -131,10 +131,7 @@ def test_a_server_that_is_killed_and_comes_back(
         client.set(f"result:{RUN}-new", record(successors={"toy_process": {"size": 1}}))
     ask(p)
     p.estimate("toy_process", "cpu", [f"{RUN}-new"])
-    _, unknown = p._memory.recall(
-        "toy_process", next(iter(p._memory.columns.values())), [f"{RUN}-new"]
-    )
-    assert unknown == []
+    assert p._memory.unheard([f"{RUN}-new"]) == []
     assert p.stats().redis_outages >= 1
     assert p.stats().internal_errors == 0
 
@@ -183,3 +180,13 @@ def test_while_redis_is_away_a_known_functions_median_is_better_than_a_blind_mod
     answer = p.estimate("toy_process", "cpu", [f"{RUN}-unseen"])
     assert answer.source == "function_history"
     assert p.stats().reasons["redis_down"] == 1
+
+
+def test_an_mlflow_that_never_answers_holds_nobody_up(predictor: Build) -> None:
+    with server(swallow) as url:
+        p = predictor(tracking_uri=url.replace("redis", "http").removesuffix("/0"))
+        assert set(ask(p)) == {"heuristic"}
+        started = time.perf_counter()
+        p.close(timeout=1.0)
+        assert time.perf_counter() - started < 2.0
+    assert p.stats().internal_errors == 0

@@ -44,10 +44,10 @@ def test_quick_and_plain_agree(wrote: list[dict[str, object]]) -> None:
         else:
             reported.silence(record.task_id)
     columns = heard.columns["toy"]
-    expected = columns.values(columns.believed(plain))
+    expected = columns.values(plain)
     for memory in (heard, reported):
-        found, unknown = memory.recall("toy", columns, list(raws))
-        assert not unknown
+        found, complete = memory.recall("toy", columns, list(raws))
+        assert complete
         assert str(columns.values(found)) == str(expected)
         assert columns.context(found) == records.context_of(TOOL, plain)
 
@@ -55,9 +55,10 @@ def test_quick_and_plain_agree(wrote: list[dict[str, object]]) -> None:
 def test_what_is_forgotten_must_be_asked_again() -> None:
     memory = Memory(TYPES, 100)
     memory.silence("a")
-    assert memory.recall("toy", memory.columns["toy"], ["a", "b"]) == ({}, ["b"])
+    assert memory.recall("toy", memory.columns["toy"], ["a", "b"]) == ({}, False)
+    assert memory.unheard(["a", "b"]) == ["b"]
     memory.forget()
-    assert memory.recall("toy", memory.columns["toy"], ["a", "b"]) == ({}, ["a", "b"])
+    assert memory.recall("toy", memory.columns["toy"], ["a"]) == ({}, False)
 
 
 def test_memory_is_bounded() -> None:
@@ -72,4 +73,4 @@ def test_a_record_with_successors_without_end_is_not_kept() -> None:
     raw = json.dumps({"start_time": 1.0, "end_time": 2.0, "succ_task_feat": many}).encode()
     memory = Memory(TYPES, 100)
     memory.hear("a", memoryview(raw))
-    assert memory.recall("toy", memory.columns["toy"], ["a"]) == ({}, [])
+    assert memory.recall("toy", memory.columns["toy"], ["a"]) == ({}, True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from malearn.errors import ArtifactRefused
@@ -15,13 +17,34 @@ def test_a_good_one_answers(toy: Any, tool_type: ToolType) -> None:
     loaded = model.load(toy(), tool_type, 4)
     row = loaded.row((3.0, 2.0), [0.0] * len(loaded.stamp.history))
     assert loaded.seconds(row) == 15.0
-    assert loaded.many([row, row]) == [15.0, 15.0]
+    two = np.ones((2, 2)), np.zeros((2, len(loaded.stamp.history)))
+    assert loaded.many(*two) == [12.0, 12.0]
     assert loaded.version == 4
+
+
+def test_threads_that_share_a_model_get_each_their_own_answers(
+    toy: Any, tool_type: ToolType
+) -> None:
+    loaded = model.load(toy(), tool_type, 1)
+    answers: dict[int, set[float]] = {size: set() for size in range(4)}
+
+    def ask(size: int) -> None:
+        row = loaded.row((float(size), 1.0), [0.0] * len(loaded.stamp.history))
+        answers[size] = {loaded.seconds(row) for _ in range(2000)}
+
+    threads = [threading.Thread(target=ask, args=(size,)) for size in answers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {size: {11.0 + size} for size in range(4)}
 
 
 def test_features_in_another_order_are_put_right(toy: Any, tool_type: ToolType) -> None:
     loaded = model.load(toy(features=("words", "size")), tool_type, 1)
     assert loaded.row((3.0, 2.0), ()) == (2.0, 3.0)
+    values, history = np.array([[3.0, 2.0]]), np.zeros((1, len(loaded.stamp.history)))
+    assert loaded.many(values, history) == [15.0]
 
 
 @pytest.mark.parametrize(
@@ -32,6 +55,7 @@ def test_features_in_another_order_are_put_right(toy: Any, tool_type: ToolType) 
         ({"history": ("moon_phase",)}, "history features"),
         ({"features": ("size", "luck")}, "nobody declares: luck"),
         ({"columns": 5}, "not (any,"),
+        ({"flat": True}, "no time"),
         ({"bias": -5.0}, "no time"),
         ({"bias": float("nan")}, "no time"),
         ({"clips": {"size": (-1e9, 1.0)}}, "no time"),

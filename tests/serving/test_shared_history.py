@@ -1,0 +1,57 @@
+"""What was reported counts for whoever asks next, however it was taken in."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+from malearn.history import FEATURES, Observation
+from serving.shared_history import SharedHistory
+
+COUNT = FEATURES.index("count")
+
+
+def ran(number: int) -> Observation:
+    return Observation("f", "t", float(number), number + 5.0, (float(number),))
+
+
+def counted(history: SharedHistory) -> int:
+    snapshot, _ = history.snapshot("f", "t", 0.0, (1.0,), ())
+    return round(math.expm1(snapshot[COUNT])) if snapshot[COUNT] == snapshot[COUNT] else 0
+
+
+def test_a_report_counts_in_the_next_answer_and_only_once() -> None:
+    history = SharedHistory()
+    for number in range(10):
+        assert history.observe(str(number), ran(number))
+        assert not history.observe(str(number), ran(number))
+        assert counted(history) == number + 1
+
+
+def test_what_waits_is_neither_lost_nor_doubled_by_what_is_restored() -> None:
+    history = SharedHistory()
+    history.observe("9", ran(9))
+    assert history.restore([ran(1), ran(9), ran(2)]) == 2
+    history.observe("10", ran(10))
+    history.settle()
+    assert counted(history) == 4
+    assert round(history.recent_seconds("f", "t", (1.0,))[1]) == 5  # type: ignore[index]
+
+
+def test_threads_report_ask_and_settle_at_once() -> None:
+    history = SharedHistory()
+
+    def report(first: int) -> None:
+        for number in range(first, first + 500):
+            history.observe(str(number), ran(number))
+            if number % 7 == 0:
+                counted(history)
+            if number % 11 == 0:
+                history.settle()
+
+    threads = [threading.Thread(target=report, args=(n * 500,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counted(history) == 2000

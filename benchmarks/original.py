@@ -37,12 +37,14 @@ class Original:
         frame = pd.DataFrame(draw.lognormal(3, 1, (rows, len(names))), columns=list(names))
         scaler = StandardScaler().fit(frame)
         matrix = xgb.DMatrix(scaler.transform(frame), label=frame.sum(axis=1))
-        return cls(names, scaler, xgb.train({"max_depth": 4}, matrix, 200))
+        # One thread: over one row several only wait for each other, on a busy machine for long.
+        return cls(names, scaler, xgb.train({"max_depth": 4, "nthread": 1}, matrix, 200))
 
     def seconds(self, features: Mapping[str, float]) -> float:
         """The model part of one prediction."""
         frame = pd.DataFrame([features], columns=list(self.names))
-        return float(self.booster.predict(xgb.DMatrix(self.scaler.transform(frame)))[0])
+        matrix = xgb.DMatrix(self.scaler.transform(frame), nthread=1)
+        return float(self.booster.predict(matrix)[0])
 
     def predict(self, client: redis.Redis, function: str, predecessors: Sequence[str]) -> float:
         """One prediction, round trips and all."""

@@ -1,12 +1,15 @@
 """The predictor's figures: latency, throughput, memory, swaps, faults.
 
-Each is a median, taken turn by turn with what it is compared with, so that a
-busy machine slows both alike.
+Each is a median, taken block by block in turn with what it is compared with, so
+that a busy machine slows both alike. Code, connections and model are warm for
+either. Questions differ from call to call, and ask about inputs that were never
+seen unless the figure says so; the history holds more of them than it compares.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import signal
@@ -17,10 +20,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import redis
@@ -28,23 +33,26 @@ import redis
 from benchmarks.figure import Figure, at_least, at_most, table
 from benchmarks.original import Original, append
 from malearn import DAGTaskPredictor, history
+from malearn.embedded.mlflow import MLflowServer
 from malearn.embedded.redis import binary
+from malearn.home import Home
 from malearn.stamp import INPUT, KEY, OUTPUT, Stamp
 from malearn.tool_types import ToolType, declared
 from serving.cache import ModelCache
-from serving.model import Model, load
+from serving.model import Model
 
 __all__ = ["figures"]
 
 TOOL = "llm_process"
 FUNCTION = "task2_llm_process_qwen"
+IMAGES = "task4b_vlm_process"
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 NO_MLFLOW = "http://127.0.0.1:1"
 BUDGET = 0.05
 
 
 def figures(swap_seconds: float = 60.0) -> list[Figure]:
-    """Every figure of serving; `swap_seconds` is how long each half of the swap test lasts."""
+    """Every figure of serving; the alias moves for `swap_seconds`, and stands for as long."""
     with TemporaryDirectory() as folder, _redis(Path(folder)) as (url, client, process):
         place = Path(folder)
         tool_types = declared()
@@ -61,8 +69,8 @@ def figures(swap_seconds: float = 60.0) -> list[Figure]:
                 *_estimates(predictor, original, client),
                 *_many(predictor, client),
                 *_collecting(predictor, place, client),
-                *_swaps(predictor, artifacts[TOOL], swap_seconds),
             ]
+        found += _swaps(url, place, artifacts[TOOL], swap_seconds)
         found += _start(place, artifacts, tool_types[TOOL])
         found += _faults(url, process, place)
     return found
@@ -102,21 +110,29 @@ def artifact(tool_type: ToolType, trees: int = 200, depth: int = 4) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def record(number: int, size: int) -> str:
-    """A record of about `size` bytes that tells of `FUNCTION`."""
-    said = {"text_length": 100 + number, "token_count": 30, "batch_size": 1, "reason": 0}
-    own = {"text_length": 50 + number, "token_count": 20}
+def record(number: int, size: int, own: dict[str, float] | None = None) -> str:
+    """A record of about `size` bytes that tells of `FUNCTION`, with `inputs` of that number."""
     fields = {
         "start_time": 1_754_000_000.0 + number,
-        "end_time": 1_754_000_010.0 + number,
+        "end_time": 1_754_000_010.0 + number + number % 97 / 10,
         "status": "success",
         "dag_id": "query",
         "result": "",
-        "curr_task_feat": own,
-        "succ_task_feat": {FUNCTION: said},
+        "curr_task_feat": own or {"text_length": 50 + number, "token_count": 20 + number % 40},
+        "succ_task_feat": {FUNCTION: inputs(number)},
     }
     fields["result"] = "x" * (size - len(json.dumps(fields)))
     return json.dumps(fields)
+
+
+def inputs(number: int) -> dict[str, float]:
+    """Of which some features are rare and some are common, as in the logs."""
+    return {
+        "text_length": 1000 + 7 * number,
+        "token_count": 20 + number % 40,
+        "batch_size": 1,
+        "reason": 0,
+    }
 
 
 def turns(*functions: Callable[[], object], rounds: int = 400) -> list[float]:
@@ -142,7 +158,7 @@ def turns(*functions: Callable[[], object], rounds: int = 400) -> list[float]:
 
 
 def _warm(predictor: DAGTaskPredictor) -> None:
-    for number in range(64):
+    for number in range(256):
         task_id = f"{RUN}-warm{number}"
         predictor.collect_data_for_task(task_id, FUNCTION, record(number, 1000))
 
@@ -170,37 +186,36 @@ def _model_part(predictor: DAGTaskPredictor, original: Original) -> list[Figure]
 def _estimates(
     predictor: DAGTaskPredictor, original: Original, client: redis.Redis
 ) -> Iterator[Figure]:
-    for size, label in ((1000, "1 KB"), (100_000, "100 KB")):
+    for size, label, asked in ((1000, "1 KB", 64), (100_000, "100 KB", 8)):
         for count in (1, 4, 16):
-            ids = [f"{RUN}-{label}-{number}" for number in range(count)]
-            for number, task_id in enumerate(ids):
-                client.set(f"result:{task_id}", record(number, size))
-                predictor.collect_data_for_task(task_id, "step", record(number, size))
-            keys = [f"result:{task_id}" for task_id in ids]
             said = f"{count} predecessors of {label}"
-
-            def through(ids: Sequence[str] = ids) -> None:
-                predictor.predict(FUNCTION, "gpu", ids)
-
-            def unheard(ids: Sequence[str] = ids) -> None:
-                predictor._memory.forget()
-                predictor.predict(FUNCTION, "gpu", ids)
-
-            def theirs(ids: Sequence[str] = ids) -> None:
-                original.predict(client, FUNCTION, ids)
-
-            def mget(keys: Sequence[str] = keys) -> None:
-                client.mget(keys)
-
-            for number, task_id in enumerate(ids):
-                predictor.collect_data_for_task(task_id, "step", record(number, size))
-            fast, slow = turns(through, theirs, rounds=300 if size == 1000 else 60)
+            sets = [[f"{RUN}-{label}-{n}-{p}" for p in range(count)] for n in range(asked)]
+            numbers = itertools.count(1000)
+            for task_id in itertools.chain(*sets):
+                raw = record(next(numbers), size)
+                client.set(f"result:{task_id}", raw)
+                predictor.collect_data_for_task(task_id, "step", raw)
+            fast, slow = turns(
+                _asking(sets, lambda ids: predictor.predict(FUNCTION, "gpu", ids)),
+                _asking(sets, lambda ids: original.predict(client, FUNCTION, ids)),
+                rounds=320 if size == 1000 else 60,
+            )
             lead = 150 if size == 1000 else 300
             yield at_most(f"estimate, reported, {said}", fast * 1e6, "µs", 30)
             yield at_least(
                 f"estimate, reported, against the original's, {said}", slow / fast, "times", lead
             )
-            there, bare, slow = turns(unheard, mget, theirs, rounds=300 if size == 1000 else 60)
+
+            def unheard(ids: Sequence[str]) -> None:
+                predictor._memory.forget()
+                predictor.predict(FUNCTION, "gpu", ids)
+
+            there, bare, slow = turns(
+                _asking(sets, unheard),
+                _asking(sets, lambda ids: client.mget([f"result:{one}" for one in ids])),
+                _asking(sets, lambda ids: original.predict(client, FUNCTION, ids)),
+                rounds=320 if size == 1000 else 60,
+            )
             limit = 1.5 if size == 1000 else 2.0
             yield at_most(
                 f"estimate through Redis against one MGET, {said}", there / bare, "times", limit
@@ -213,48 +228,90 @@ def _estimates(
                     "times",
                     lead,
                 )
+    yield from _seen_and_reported(predictor)
+
+
+def _asking(sets: Sequence[list[str]], ask: Callable[[list[str]], object]) -> Callable[[], object]:
+    """Asks about one set of predecessors after the other."""
+    following = itertools.cycle(sets)
+    return lambda: ask(next(following))
+
+
+def _seen_and_reported(predictor: DAGTaskPredictor) -> list[Figure]:
+    ids = [f"{RUN}-seen{number}" for number in range(64)]
+    for number, task_id in enumerate(ids):
+        raw = record(number, 1000, inputs(number))
+        predictor.collect_data_for_task(task_id, FUNCTION, raw)
+    numbers = itertools.count(100_000)
+
+    def report_and_ask() -> None:
+        number = next(numbers)
+        task_id = f"{RUN}-{number}"
+        predictor.collect_data_for_task(task_id, FUNCTION, raws[number])
+        predictor.predict(FUNCTION, "gpu", (task_id,))
+
+    raws = {number: record(number, 1000) for number in range(100_000, 101_000)}
+    seen, both = turns(
+        _asking([[one] for one in ids], lambda ids: predictor.predict(FUNCTION, "gpu", ids)),
+        report_and_ask,
+    )
+    return [
+        at_most("estimate, reported, inputs seen before", seen * 1e6, "µs", 30),
+        at_most("report a task of inputs not seen before, then estimate", both * 1e6, "µs", 50),
+    ]
 
 
 def _many(predictor: DAGTaskPredictor, client: redis.Redis) -> list[Figure]:
-    ids = [f"{RUN}-many-{number}" for number in range(512)]
-    client.mset({f"result:{task_id}": record(n, 1000) for n, task_id in enumerate(ids)})
-    keys = [f"result:{task_id}" for task_id in ids]
-    tasks = [(FUNCTION, "gpu", (task_id,)) for task_id in ids]
+    queues = [[f"{RUN}-many-{queue}-{n}" for n in range(512)] for queue in range(4)]
+    numbers = itertools.count(5000)
+    for ids in queues:
+        client.mset({f"result:{task_id}": record(next(numbers), 1000) for task_id in ids})
 
-    def unheard() -> None:
+    def here(ids: Sequence[str]) -> None:
+        predictor.estimate_many([(FUNCTION, "gpu", (task_id,)) for task_id in ids])
+
+    def unheard(ids: Sequence[str]) -> None:
         predictor._memory.forget()
-        predictor.estimate_many(tasks)
+        here(ids)
 
-    away, trip = turns(unheard, lambda: client.mget(keys), rounds=60)
-    predictor.estimate_many(tasks)
-    (here,) = turns(lambda: predictor.estimate_many(tasks), rounds=60)
+    away, trip = turns(
+        _asking(queues, unheard),
+        _asking(queues, lambda ids: client.mget([f"result:{task_id}" for task_id in ids])),
+        rounds=60,
+    )
+    for ids in queues:
+        here(ids)
+    model = _model(predictor)
+    rows = np.random.default_rng(0).lognormal(3, 1, (512, model.stamp.width)).astype(np.float32)
+    reported, bare = turns(
+        _asking(queues, here), lambda: model.session.run([OUTPUT], {INPUT: rows}), rounds=60
+    )
     return [
-        at_most("estimate_many of 512, reported, a task", here / 512 * 1e6, "µs", 5),
+        at_most("estimate_many of 512, reported, a task", reported / 512 * 1e6, "µs", 5),
         at_most(
             "estimate_many of 512 beyond their MGET, a task", (away - trip) / 512 * 1e6, "µs", 5
         ),
+        at_most("a bare run of 512 unlike rows, a row", bare / 512 * 1e6, "µs", 5),
     ]
 
 
 def _collecting(predictor: DAGTaskPredictor, place: Path, client: redis.Redis) -> Iterator[Figure]:
-    raws = [record(number, 1000) for number in range(64)]
-    numbers = iter(range(10**9))
-
-    def report() -> None:
-        number = next(numbers)
-        task_id = f"{RUN}-collected{number}"
-        predictor.collect_data_for_task(task_id, FUNCTION, raws[number % 64])
-
-    file = place / "original.csv"
-    names = declared()[TOOL].feature_names
-    row: dict[str, object] = {"task_id": f"{RUN}-{FUNCTION}", "timestamp": 1_754_000_000.0}
-    row |= dict.fromkeys(names, 1.0) | {"execution_time": 1.0}
-    header = ",".join(row)
-    file.write_text(header + "\n" + "\n".join([",".join(map(str, row.values()))] * 10_000) + "\n")
-    (ours,) = turns(report, rounds=5000)
-    (theirs,) = turns(lambda: append(file, row), rounds=10)
-    yield at_most("collect_data_for_task for the caller", ours * 1e6, "µs", 20)
-    yield at_least("collect_data_for_task against 10,000 rows of CSV", theirs / ours, "times", 5000)
+    for function, tool in ((FUNCTION, TOOL), (IMAGES, "vlm_process")):
+        rows = _samples(tool)
+        report = _reporting(predictor, function, rows)
+        file = place / f"{tool}.csv"
+        text = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        file.write_text("\n".join(text) + "\n")
+        (ours,) = turns(report, rounds=5000)
+        (theirs,) = turns(partial(append, file, rows[0]), rounds=10)
+        yield at_most(f"collect_data_for_task for the caller, {tool}", ours * 1e6, "µs", 20)
+        yield at_least(
+            f"collect_data_for_task against 10,000 rows of CSV, {tool}",
+            theirs / ours,
+            "times",
+            5000,
+        )
+    report = _reporting(predictor, FUNCTION, _samples(TOOL))
     _drain(predictor)
     before, started, count = predictor.stats(), perf_counter(), 100_000
     for _ in range(count):
@@ -272,38 +329,124 @@ def _drain(predictor: DAGTaskPredictor) -> None:
         time.sleep(0.005)
 
 
-def _swaps(predictor: DAGTaskPredictor, whole: bytes, seconds: float) -> list[Figure]:
-    failed = 0
+def _samples(tool: str) -> list[dict[str, Any]]:
+    """10,000 rows as the original writes them: counts are whole, measurements are not."""
+    names = declared()[tool].feature_names
+    known = {"task_id": f"{RUN}-{tool}", "timestamp": 1_754_000_000.123}
+    rows = []
+    for *numbers, seconds in (
+        np.random.default_rng(0).lognormal(3, 1, (10_000, len(names) + 1)).tolist()
+    ):
+        features = map(int, numbers) if tool == TOOL else numbers
+        rows.append(known | dict(zip(names, features, strict=True)) | {"execution_time": seconds})
+    return rows
+
+
+def _reporting(
+    predictor: DAGTaskPredictor, function: str, rows: Sequence[dict[str, Any]]
+) -> Callable[[], None]:
+    """Reports a task with the features of one row after the other."""
+    names = list(rows[0])[2:-1]  # its features
+    raws = [record(n, 1000, {k: row[k] for k in names}) for n, row in enumerate(rows[:2048])]
+    numbers = itertools.count()
+
+    def report() -> None:
+        number = next(numbers)
+        task_id = f"{RUN}-{function}{number}"
+        predictor.collect_data_for_task(task_id, function, raws[number % len(raws)])
+
+    return report
+
+
+#: Registers two versions; then moves the alias between them, once a line on its input.
+_MOVE = """
+import sys
+from mlflow import MlflowClient
+client, name, file = MlflowClient(sys.argv[1]), sys.argv[2], sys.argv[3]
+client.create_registered_model(name)
+run = client.create_run("0")
+client.log_artifact(run.info.run_id, file, "onnx")
+for _ in range(2):
+    client.create_model_version(name, run.info.artifact_uri + "/onnx", run.info.run_id)
+client.set_registered_model_alias(name, "Production", "1")
+print(flush=True)
+for number, _ in enumerate(sys.stdin):
+    client.set_registered_model_alias(name, "Production", str(2 - number % 2))
+    print(flush=True)
+"""
+
+
+def _swaps(url: str, place: Path, whole: bytes, seconds: float) -> list[Figure]:
+    """Four threads that never pause, while nothing happens and while the alias moves.
+
+    A real MLflow server, asked four times a second; who moves the alias is another
+    process. Half of `seconds` at a time, so that neither has the quieter minute.
+    """
+    file = place / "model.onnx"
+    file.write_bytes(whole)
+    failed = moves = 0
 
     def worker(until: float, times: list[float]) -> None:
         nonlocal failed
-        features = {"text_length": 100, "token_count": 30}
+        number = 0
         while (started := perf_counter()) < until:
-            answer = predictor.estimate(FUNCTION, "gpu", features=features)
+            number += 1
+            answer = predictor.estimate(FUNCTION, "gpu", features={"text_length": number})
             times.append(perf_counter() - started)
-            if answer.source != "model":
-                failed += 1
+            failed += answer.source != "model"
 
-    def p99(swapping: bool) -> float:
-        until = perf_counter() + seconds
-        lists: list[list[float]] = [[] for _ in range(4)]
-        threads = [threading.Thread(target=worker, args=(until, times)) for times in lists]
+    def move() -> None:
+        nonlocal moves
+        assert mover.stdin and mover.stdout
+        mover.stdin.write("\n")
+        mover.stdin.flush()
+        mover.stdout.readline()
+        moves += 1
+
+    def run(moving: bool, times: list[list[float]]) -> None:
+        until = perf_counter() + seconds / 2
+        threads = [threading.Thread(target=worker, args=(until, some)) for some in times]
         for thread in threads:
             thread.start()
-        version = 1
         while perf_counter() < until - 1.0:
             time.sleep(1.0)
-            version += 1
-            if swapping:
-                predictor._models._use(load(whole, declared()[TOOL], version))
+            if moving:
+                move()
         for thread in threads:
             thread.join()
-        return float(np.percentile(np.concatenate(lists), 99))
 
-    calm, swapping = p99(False), p99(True)
+    with MLflowServer(Home(place / "mlflow")) as server:
+        words = [sys.executable, "-c", _MOVE, server.url, declared()[TOOL].registered_model]
+        mover = subprocess.Popen(
+            [*words, str(file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        with (
+            mover,
+            DAGTaskPredictor(
+                url, server.url, cache_dir=place / "swaps", refresh_interval=0.25
+            ) as predictor,
+        ):
+            assert mover.stdout and mover.stdin
+            mover.stdout.readline()
+            while TOOL not in predictor.stats().models:
+                time.sleep(0.05)
+            calm: list[list[float]] = [[] for _ in range(4)]
+            stormy: list[list[float]] = [[] for _ in range(4)]
+            for _ in range(2):
+                run(False, calm)
+                run(True, stormy)
+            time.sleep(1.0)
+            followed = predictor.stats().swaps
+            mover.stdin.close()
+    quiet, busy = (float(np.percentile(np.concatenate(lists), 99)) for lists in (calm, stormy))
     return [
-        at_most("failed predictions under a swap a second", failed, "calls", 0),
-        at_most("p99 under a swap a second against none", swapping / calm, "times", 2),
+        at_most("failed predictions while the alias moves once a second", failed, "calls", 0),
+        at_least("moves of the alias that were followed", followed / max(moves, 1), "share", 1),
+        at_most("p99 while the alias moves once a second against none", busy / quiet, "times", 2),
     ]
 
 

@@ -9,7 +9,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from malearn.history import FEATURES, History, Observation, replay
@@ -60,6 +60,7 @@ def steady(
     return rows
 
 
+@settings(deadline=None)
 @given(logs())
 def test_training_and_the_scheduler_see_the_same_numbers(log: list[Observation]) -> None:
     """What `replay` gives is what a live history, fed as tasks end, says when each starts."""
@@ -71,6 +72,7 @@ def test_training_and_the_scheduler_see_the_same_numbers(log: list[Observation])
         assert same(live, replayed)
 
 
+@settings(deadline=None)
 @given(logs(), st.data())
 def test_no_row_sees_its_own_or_a_later_outcome(
     log: list[Observation], data: st.DataObject
@@ -86,6 +88,7 @@ def test_no_row_sees_its_own_or_a_later_outcome(
     assert same(*next(itertools.islice(snapshots, chosen, None)))
 
 
+@settings(deadline=None)
 @given(logs())
 def test_every_number_is_finite_or_missing(log: list[Observation]) -> None:
     for snapshot in replay(log):
@@ -159,6 +162,7 @@ def test_similar_inputs_share_their_effect() -> None:
     assert large - small > 1.5
 
 
+@settings(deadline=None)
 @given(logs())
 def test_many_at_once_are_told_what_each_would_be(log: list[Observation]) -> None:
     history = History(log)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from malearn import records
@@ -30,6 +30,7 @@ worker = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(worker, max_size=5))
 def test_quick_and_plain_agree(wrote: list[dict[str, object]]) -> None:
     raws = {f"task-{number}": json.dumps(value).encode() for number, value in enumerate(wrote)}

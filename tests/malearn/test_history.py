@@ -163,15 +163,17 @@ def test_similar_inputs_share_their_effect() -> None:
 
 
 @settings(deadline=None)
-@given(logs())
-def test_many_at_once_are_told_what_each_would_be(log: list[Observation]) -> None:
-    history = History(log)
-    for function in ("a", "b", "c", "never_seen"):
+@given(logs(), st.lists(st.sampled_from([(), ("x", ""), ("x", "y")]), min_size=25, max_size=25))
+def test_many_at_once_are_told_what_each_would_be(
+    log: list[Observation], contexts: list[tuple[str, ...]]
+) -> None:
+    ran = [dataclasses.replace(o, context=c) for o, c in zip(log, contexts, strict=False)]
+    history = History(ran)
+    asked = [(1.5, math.nan), (math.nan, math.nan), (0.0, -7.0), *(o.features for o in log)]
+    for function, context in itertools.product("abcd", [(), ("x", ""), ("x", "y"), ("z", "y")]):
         tool = "t1" if function == "a" else "t2"
-        asked = [o.features for o in log if o.function == "b"] + [(1.5, math.nan), (0.0, -7.0)]
-        asked = [features for features in asked if len(features) == 2]
-        each = [history.snapshot(function, tool, 0.0, features) for features in asked]
-        together = history.snapshots(function, tool, 0.0, np.array(asked))
+        each = [history.snapshot(function, tool, 0.0, features, context) for features in asked]
+        together = history.snapshots(function, tool, 0.0, np.array(asked), context)
         np.testing.assert_allclose(together, each, rtol=1e-4, atol=1e-4)
 
 

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from expectations import contract
 from expectations.frame import frame
 from expectations.tally import EXAMPLES, Result, Tally
 from malearn import errors, outliers
 from malearn.records import Execution, Reason, Rejected
+from malearn.rows import chosen
 from malearn.tool_types import ToolType
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ class Validated:
     """A batch of one tool type after validation. Each execution is in one of the two lists."""
 
     tool_type: str
-    accepted: list[Execution]
+    accepted: Sequence[Execution]
     quarantined: list[Rejected]
     results: tuple[Result, ...] = ()
 
@@ -94,20 +97,17 @@ def validate(
             tool_type.name, len(broken), total, f"{worst.column} is {worst.phrase}", allowed_bad
         )
     older = _older(executions, sorted(repeated - broken.keys()))
-    values: dict[str, list[Any]] = {name: table[name].tolist() for name in table}
-    accepted: list[Execution] = []
     quarantined: list[Rejected] = []
-    for row, execution in enumerate(executions):
+    good = np.ones(total, np.bool_)
+    for row in sorted(broken.keys() | older):
+        good[row] = False
         if row in broken:
-            detail = _detail(broken[row], values, row)
-            quarantined.append(_reject(execution, Reason.INVALID_FEATURE, detail))
-        elif row in older:
-            detail = "the same task was written again"
-            quarantined.append(_reject(execution, Reason.DUPLICATE, detail))
+            reason, detail = Reason.INVALID_FEATURE, _detail(broken[row], table, row)
         else:
-            accepted.append(execution)
-    results = tuple(_result(check, values) for check in checks)
-    return Validated(tool_type.name, accepted, quarantined, results)
+            reason, detail = Reason.DUPLICATE, "the same task was written again"
+        quarantined.append(_reject(executions[row], reason, detail))
+    results = tuple(_result(check, table) for check in checks)
+    return Validated(tool_type.name, chosen(executions, good), quarantined, results)
 
 
 @functools.cache
@@ -187,21 +187,21 @@ def _older(executions: Sequence[Execution], rows: Iterable[int]) -> set[int]:
     return older
 
 
-def _detail(checks: Sequence[_Checked], values: Mapping[str, list[Any]], row: int) -> str:
-    said = [f"{_shown(check, values, row)}, not {check.phrase}" for check in checks[:_NAMED]]
+def _detail(checks: Sequence[_Checked], table: pd.DataFrame, row: int) -> str:
+    said = [f"{_shown(check, table, row)}, not {check.phrase}" for check in checks[:_NAMED]]
     more = len(checks) - len(said)
     return "; ".join(said) + (f"; and {more} more" if more else "")
 
 
-def _shown(check: _Checked, values: Mapping[str, list[Any]], row: int) -> str:
+def _shown(check: _Checked, table: pd.DataFrame, row: int) -> str:
     """What stands in `row`: `end is 4 (start 5)`."""
-    beside = ", ".join(f"{column} {_value(values[column][row])}" for column in check.beside)
-    found = _value(values[check.column][row])
+    beside = ", ".join(f"{column} {_value(table[column].iat[row])}" for column in check.beside)
+    found = _value(table[check.column].iat[row])
     return f"{check.column} is {found}{f' ({beside})' if beside else ''}"
 
 
-def _result(check: _Checked, values: Mapping[str, list[Any]]) -> Result:
-    shown = (_shown(check, values, row) for row in check.failed[:_LOOKED_AT])
+def _result(check: _Checked, table: pd.DataFrame) -> Result:
+    shown = (_shown(check, table, row) for row in check.failed[:_LOOKED_AT])
     examples = tuple(dict.fromkeys(text.removeprefix(f"{check.column} is ") for text in shown))
     failed = len(check.failed)
     return Result(check.column, check.phrase, check.checked, failed, examples[:EXAMPLES])
@@ -213,6 +213,7 @@ def _value(value: object) -> str:
         return repr(value if len(value) <= 80 else f"{value[:80]}…")
     if value is None or not isinstance(value, float) or math.isnan(value):
         return "missing"
+    value = float(value)  # numpy's would show its type
     if value.is_integer() and abs(value) < 1e15:
         return f"{value:,.0f}"
     if 1e6 <= abs(value) < 1e15:

@@ -109,7 +109,7 @@ def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
 def scan_results(ingestion: Ingest, url: str) -> IngestReport:
     """Take what lies in Redis as `result:*`, for schedulers that put nothing into the stream."""
     report = IngestReport()
-    for batch in sources.scan(url, known=ingestion.known):
+    for batch in sources.scan(url, ingestion.tool_types, known=ingestion.known):
         report += ingestion.take(batch, "redis")
         get_run_logger().info("%d results read, %d accepted", report.records, report.accepted)
     return report

@@ -17,10 +17,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -29,7 +31,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from malearn.errors import DatasetError
 from malearn.home import Home
 from malearn.recent import Recent
-from malearn.records import Execution, Reason, Rejected
+from malearn.records import Execution, Reason, Rejected, run_of
+from malearn.rows import Rows
 from malearn.seen import Seen
 from malearn.tool_types import ToolType
 
@@ -231,7 +234,8 @@ class Dataset:
         application id and position in `transaction` become part of the same
         commit; a position never moves back. Raises `DatasetError`.
         """
-        latest = _latest(executions)
+        given = Rows.of(self.tool_type, executions)
+        latest = given.take(given.latest())
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(random.uniform(0.0, 0.02 * attempt))
@@ -241,28 +245,26 @@ class Dataset:
                     return Appended(None)
                 table = self._table.create()
             self._refresh(table)
-            ends = self._seen.ends(list(latest)).tolist()
-            known = dict(zip(latest, ends, strict=True))
-            chosen = [e for e in latest.values() if e.end > known[e.task_id]]
-            duplicates = tuple(e.task_id for e in latest.values() if e.end <= known[e.task_id])
-            if not chosen:
+            known = self._seen.ends(latest.task_ids)
+            later = latest.end > known
+            duplicates = tuple(compress(latest.task_ids, ~later))
+            if not later.any():
                 return Appended(table.version(), duplicates=duplicates)
-            replaced = tuple(e.task_id for e in chosen if known[e.task_id] > -np.inf)
+            replaced = tuple(compress(latest.task_ids, later & (known > -np.inf)))
+            chosen = latest.take(later)
             before = table.version()
-            rows = _rows(chosen, self.tool_type, self._table.schema)
+            rows = _rows(chosen, self._table.schema)
             if not self._table.commit(table, rows, transaction, replaces=bool(replaced)):
                 continue
             self._learn(chosen, before, table.version(), bool(replaced))
-            gone = set(replaced)
-            added = tuple(e.task_id for e in chosen if e.task_id not in gone)
+            added = tuple(compress(latest.task_ids, later & (known == -np.inf)))
             return Appended(table.version(), added, replaced, duplicates)
         raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
 
-    def ends(self, task_ids: Sequence[str]) -> dict[str, float]:
-        """When those of `task_ids` that are there ended, in seconds since the epoch."""
+    def ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
+        """When each of `task_ids` ended, in seconds since the epoch; -inf where it is not there."""
         self._refresh(self._table.open())
-        found = self._seen.ends(task_ids).tolist()
-        return {t: end for t, end in zip(task_ids, found, strict=True) if end > -np.inf}
+        return self._seen.ends(task_ids)
 
     def recent_log_seconds(
         self, functions: Iterable[str], limit: int = 200
@@ -360,12 +362,13 @@ class Dataset:
             self._recent.add(zip(task_ids, functions, ends, seconds, strict=True))
         self._known_version = table.version()
 
-    def _learn(self, added: Sequence[Execution], before: int, after: int, replaced: bool) -> None:
+    def _learn(self, added: Rows, before: int, after: int, replaced: bool) -> None:
         if replaced or after != before + 1:
             self._known_version = None
             return
-        self._seen.add([e.task_id for e in added], [e.end for e in added])
-        self._recent.add((e.task_id, e.function, e.end, e.seconds) for e in added)
+        ends, seconds = added.end.tolist(), added.seconds.tolist()
+        self._seen.add(added.task_ids, ends)
+        self._recent.add(zip(added.task_ids, added.functions, ends, seconds, strict=True))
         self._known_version = after
 
 
@@ -416,17 +419,18 @@ class Rejections:
             return new
         raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
 
-    def judged_ends(self, task_ids: Sequence[str]) -> dict[str, float]:
-        """When those of `task_ids` that a verdict kept out ended, in seconds since the epoch."""
-        self._refresh(self._table.open())
-        found = self._seen.ends(task_ids).tolist()
-        return {t: end for t, end in zip(task_ids, found, strict=True) if end > -np.inf}
+    def judged_ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
+        """When each of `task_ids` that a verdict kept out ended, in seconds since the epoch.
 
-    def known(self, task_ids: Sequence[str]) -> list[bool]:
-        """Which of `task_ids` were refused, for whatever reason."""
+        -inf where there was no such verdict.
+        """
         self._refresh(self._table.open())
-        ends = self._seen.ends([(task_id,) for task_id in task_ids])
-        return [end > -np.inf for end in ends.tolist()]
+        return self._seen.ends(task_ids)
+
+    def known(self, task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which of `task_ids` were refused, for whatever reason; shape (len(task_ids),)."""
+        self._refresh(self._table.open())
+        return self._seen.ends([(task_id,) for task_id in task_ids]) > -np.inf
 
     def recent_outliers(self, functions: Iterable[str], limit: int = 200) -> dict[str, list[float]]:
         """As `Dataset.recent_log_seconds`, of what was fenced off."""
@@ -509,9 +513,14 @@ class _Trace:
     @classmethod
     def of(cls, refusal: Refusal) -> _Trace:
         r = refusal.rejected
-        digest = None if r.task_id else hashlib.sha256(r.record.encode()).hexdigest()[:16]
         return cls(
-            r.task_id, r.reason.value, r.detail, digest, r.function, refusal.end, refusal.seconds
+            r.task_id,
+            r.reason.value,
+            r.detail,
+            _digest(r),
+            r.function,
+            refusal.end,
+            refusal.seconds,
         )
 
     @property
@@ -520,15 +529,6 @@ class _Trace:
         if self.task_id:
             return (self.task_id, self.reason)
         return ("", self.reason, self.detail, self.digest or "")
-
-
-def _latest(executions: Iterable[Execution]) -> dict[str, Execution]:
-    latest: dict[str, Execution] = {}
-    for execution in executions:
-        known = latest.get(execution.task_id)
-        if known is None or execution.end > known.end:
-            latest[execution.task_id] = execution
-    return latest
 
 
 def _execution_schema(tool_type: ToolType) -> pa.Schema:
@@ -551,50 +551,53 @@ _REFUSAL_SCHEMA = pa.schema(
 )
 
 
-def _rows(executions: Sequence[Execution], tool_type: ToolType, schema: pa.Schema) -> pa.Table:
+def _rows(rows: Rows, schema: pa.Schema) -> pa.Table:
     columns: dict[str, object] = {
-        "task_id": [e.task_id for e in executions],
-        "run": [e.run for e in executions],
-        "function": [e.function for e in executions],
-        "query": [e.query for e in executions],
-        "start": [e.start for e in executions],
-        "end": [e.end for e in executions],
-        "seconds": [e.seconds for e in executions],
-        "predicted": [e.predicted for e in executions],
-        "model_version": [e.model_version for e in executions],
-        "ingested_at": [time.time()] * len(executions),
+        "task_id": rows.task_ids,
+        "run": [run_of(task_id) for task_id in rows.task_ids],
+        "function": rows.functions,
+        "query": rows.queries,
+        "start": rows.start,
+        "end": rows.end,
+        "seconds": rows.seconds,
+        "predicted": pa.array(rows.predicted, from_pandas=True),
+        "model_version": rows.versions,
+        "ingested_at": np.full(len(rows), time.time()),
     }
-    for view, numbers, contexts in (
-        ("serve", [e.serve for e in executions], [e.serve_context for e in executions]),
-        ("ran", [e.ran for e in executions], [e.ran_context for e in executions]),
+    for view, matrix, contexts in (
+        ("serve", rows.serve, rows.serve_contexts),
+        ("ran", rows.ran, rows.ran_contexts),
     ):
-        matrix = np.array(numbers, np.float64).reshape(len(executions), -1)
-        for name, column in zip(tool_type.feature_names, matrix.T, strict=True):
-            columns[f"{view}_{name}"] = pa.array(column, mask=np.isnan(column))
-        for i, name in enumerate(tool_type.context):
+        for name, column in zip(rows.tool_type.feature_names, matrix.T, strict=True):
+            columns[f"{view}_{name}"] = pa.array(column, from_pandas=True)
+        for i, name in enumerate(rows.tool_type.context):
             columns[f"{view}_{name}"] = [words[i] or None if words else None for words in contexts]
     return pa.table(columns, schema=schema)
 
 
 def _refusal_rows(refusals: Sequence[Refusal]) -> pa.Table:
-    now = time.time()
-    rows = [
-        {
-            "task_id": r.rejected.task_id,
-            "function": r.rejected.function,
-            "tool_type": r.tool_type,
-            "reason": r.rejected.reason.value,
-            "detail": r.rejected.detail,
-            "record": r.rejected.record,
-            "source": r.source,
-            "digest": _Trace.of(r).digest,
-            "end": r.end,
-            "seconds": r.seconds,
-            "ingested_at": now,
-        }
-        for r in refusals
-    ]
-    return pa.Table.from_pylist(rows, schema=_REFUSAL_SCHEMA)
+    rejected = [r.rejected for r in refusals]
+    columns: dict[str, object] = {
+        "task_id": [r.task_id for r in rejected],
+        "function": [r.function for r in rejected],
+        "tool_type": [r.tool_type for r in refusals],
+        "reason": [r.reason.value for r in rejected],
+        "detail": [r.detail for r in rejected],
+        "record": [r.record for r in rejected],
+        "source": [r.source for r in refusals],
+        "digest": [_digest(r) for r in rejected],
+        "end": [r.end for r in refusals],
+        "seconds": [r.seconds for r in refusals],
+        "ingested_at": np.full(len(refusals), time.time()),
+    }
+    return pa.table(columns, schema=_REFUSAL_SCHEMA)
+
+
+def _digest(rejected: Rejected) -> str | None:
+    """What tells records without a task id apart."""
+    if rejected.task_id:
+        return None
+    return hashlib.sha256(rejected.record.encode()).hexdigest()[:16]
 
 
 def _refusal(row: Mapping[str, Any]) -> Refusal:

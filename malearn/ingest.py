@@ -16,11 +16,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from malearn import garbage, records
+from malearn.batch import Batch
 from malearn.dataset import Dataset, Refusal, Rejections, Transactions
 from malearn.errors import BatchRefused
 from malearn.home import Home
 from malearn.records import Execution, Reason, Record, Rejected
+from malearn.rows import Rows
 from malearn.sources import Stream
 from malearn.tool_types import ToolType, ToolTypes
 
@@ -39,7 +44,7 @@ class Validated(Protocol):
     """How a validator splits executions; each quarantined one names what it broke."""
 
     @property
-    def accepted(self) -> list[Execution]: ...
+    def accepted(self) -> Sequence[Execution]: ...
 
     @property
     def quarantined(self) -> list[Rejected]: ...
@@ -53,7 +58,7 @@ Durations = Mapping[str, Sequence[float]]
 
 #: Splits executions by what the dataset has of their functions, and what was fenced off, lately.
 Fence = Callable[
-    [Sequence[Execution], Durations, Durations], tuple[list[Execution], list[Rejected]]
+    [Sequence[Execution], Durations, Durations], tuple[Sequence[Execution], list[Rejected]]
 ]
 
 
@@ -144,7 +149,7 @@ class Ingest:
 
     def take(
         self,
-        batch: Iterable[Record | Execution | Rejected],
+        batch: Batch | Iterable[Record | Execution | Rejected],
         source: str,
         transaction: Transactions | None = None,
     ) -> IngestReport:
@@ -156,11 +161,12 @@ class Ingest:
         written to. Raises `DatasetError`; then some tables may hold the
         batch's rows, and taking it again adds the rest.
         """
-        batch = list(batch)
         with self._turn(), garbage.kept():
+            if not isinstance(batch, Batch):
+                batch = Batch.of(batch, self.tool_types)
             return self._take(batch, source, transaction)
 
-    def drain(self, stream: Stream, size: int = 20_000) -> Iterator[IngestReport]:
+    def drain(self, stream: Stream, size: int = 100_000) -> Iterator[IngestReport]:
         """Ingest what `stream` holds, each entry exactly once, a report a batch.
 
         The position is committed with the rows, and the stream trimmed once all
@@ -172,39 +178,35 @@ class Ingest:
                 after = self.rejections.position(stream.name) or 0
                 if after > stream.last():  # somebody deleted the stream and began it anew
                     after = 0
-                entries = stream.read(after, size)
-                if not entries:
+                position, batch = stream.read(after, size)
+                if not batch.records:
                     if after:
                         stream.trim(after)
                     return
-                position = entries[-1][0]
-                outcomes = [outcome for _, outcome in entries]
-                report = self._take(outcomes, stream.key, (stream.name, position))
+                report = self._take(batch, stream.key, (stream.name, position))
                 stream.trim(position)
             yield report
 
-    def known(self, task_id: str) -> bool:
-        """Whether this task is in its dataset, or was rejected."""
-        tool_type = self.tool_types.of(records.function_of(task_id))
-        stored = tool_type is not None and self.datasets[tool_type.name].ends([task_id])
-        return bool(stored or self.rejections.known([task_id])[0])
+    def known(self, task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which of `task_ids` are in their dataset, or were rejected; shape (len(task_ids),)."""
+        known = self.rejections.known(task_ids)
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, task_id in enumerate(task_ids):
+            tool_type = self.tool_types.of(records.function_of(task_id))
+            if tool_type is not None:
+                places[tool_type.name].append(place)
+        for name, at in places.items():
+            ends = self.datasets[name].ends([task_ids[place] for place in at])
+            known[at] |= ends > -np.inf
+        return known
 
-    def _take(
-        self,
-        batch: Sequence[Record | Execution | Rejected],
-        source: str,
-        transaction: Transactions | None,
-    ) -> IngestReport:
-        joined, refused = records.join(
-            (r for r in batch if not isinstance(r, Execution)), self.tool_types
-        )
-        joined.extend(r for r in batch if isinstance(r, Execution))
-        by_tool_type, duplicates = self._new(joined)
-        early = [Refusal(r, source, self._tool_type_of(r)) for r in refused]
+    def _take(self, batch: Batch, source: str, transaction: Transactions | None) -> IngestReport:
+        by_tool_type, duplicates = self._new(batch.rows)
+        early = [Refusal(r, source, self._tool_type_of(r)) for r in batch.rejected]
         late: list[Refusal] = []
         reports = {}
-        for name, executions in by_tool_type.items():
-            report, judged = self._judge(self.tool_types[name], executions, transaction)
+        for name, rows in by_tool_type.items():
+            report, judged = self._judge(self.tool_types[name], rows, transaction)
             reports[name] = report
             late.extend(replace(refusal, source=source) for refusal in judged)
         news = {id(refusal) for refusal in self.rejections.append([*early, *late], transaction)}
@@ -212,34 +214,19 @@ class Ingest:
         rejected = Counter(r.rejected.reason if id(r) in news else Reason.DUPLICATE for r in early)
         rejected[Reason.DUPLICATE] += duplicates
         counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
-        return IngestReport(len(batch), counts, reports)
+        return IngestReport(batch.records, counts, reports)
 
-    def _new(self, executions: Iterable[Execution]) -> tuple[dict[str, list[Execution]], int]:
+    def _new(self, found: Mapping[str, Rows]) -> tuple[dict[str, Rows], int]:
         """Those that nobody knows, by tool type and the last of each task; how many others."""
-        latest: dict[tuple[str, str], Execution] = {}
-        total = 0
-        for execution in executions:
-            total += 1
-            key = (execution.tool_type, execution.task_id)
-            other = latest.get(key)
-            if other is None or execution.end > other.end:
-                latest[key] = execution
-        grouped: dict[str, list[Execution]] = defaultdict(list)
-        for execution in latest.values():
-            grouped[execution.tool_type].append(execution)
         new = {}
-        for name, group in grouped.items():
-            task_ids = [e.task_id for e in group]
-            stored = self.datasets[name].ends(task_ids)
-            judged = self.rejections.judged_ends(task_ids)
-            chosen = [
-                e
-                for e in group
-                if e.end > max(stored.get(e.task_id, 0.0), judged.get(e.task_id, 0.0))
-            ]
+        for name, rows in found.items():
+            known = np.maximum(
+                self.datasets[name].ends(rows.task_ids), self.rejections.judged_ends(rows.task_ids)
+            )
+            chosen = rows.take(rows.latest() & (rows.end > known))
             if chosen:
                 new[name] = chosen
-        return new, total - sum(map(len, new.values()))
+        return new, sum(map(len, found.values())) - sum(map(len, new.values()))
 
     def _judge(
         self,
@@ -249,7 +236,7 @@ class Ingest:
     ) -> tuple[ToolTypeReport, list[Refusal]]:
         """Validate, fence and store the new `executions` of one tool type."""
         dataset = self.datasets[tool_type.name]
-        accepted, quarantined, outliers = list(executions), list[Rejected](), list[Rejected]()
+        accepted, quarantined, outliers = executions, list[Rejected](), list[Rejected]()
         refused: tuple[str, ...] = ()
         try:
             if self._validate is not None:
@@ -265,12 +252,17 @@ class Ingest:
                 ],
             )
         if self._fence is not None and accepted:
-            functions = {e.function for e in accepted}
+            functions = set(Rows.of(tool_type, accepted).functions)
             recent = dataset.recent_log_seconds(functions)
             doubtful = self.rejections.recent_outliers(functions)
             accepted, outliers = self._fence(accepted, recent, doubtful)
         appended = dataset.append(accepted, transaction)
-        by_task = {e.task_id: e for e in executions}
+        kept_out = {rejected.task_id for rejected in (*quarantined, *outliers)}
+        by_task = {
+            task_id: executions[at]
+            for at, task_id in enumerate(Rows.of(tool_type, executions).task_ids)
+            if task_id in kept_out
+        }
         refusals = [
             _refusal(rejected, by_task[rejected.task_id], tool_type)
             for rejected in (*quarantined, *outliers)

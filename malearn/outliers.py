@@ -26,11 +26,13 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 
 from malearn.records import Execution, Reason, Rejected
+from malearn.rows import Rows, chosen
 
 __all__ = ["COMPANY", "ENOUGH", "FACTOR", "SPREADS", "fence", "kept"]
 
@@ -51,7 +53,7 @@ def fence(
     executions: Sequence[Execution],
     recent: Mapping[str, Sequence[float]],
     doubtful: Mapping[str, Sequence[float]] | None = None,
-) -> tuple[list[Execution], list[Rejected]]:
+) -> tuple[Sequence[Execution], list[Rejected]]:
     """Split `executions` into those that may teach and the outliers, each in the given order.
 
     `recent` holds, by function, the natural logarithms of the seconds of what the dataset
@@ -63,24 +65,25 @@ def fence(
     >>> [rejected.detail for rejected in fence([*day, odd], {})[1]]
     ['took 812 s; this function lately takes 4.0–6.0 s']
     """
+    functions, seconds = _columns(executions)
     positions: dict[str, list[int]] = defaultdict(list)
-    for position, execution in enumerate(executions):
-        positions[execution.function].append(position)
-    outliers: dict[int, str] = {}
+    for position, function in enumerate(functions):
+        positions[function].append(position)
+    logs = np.log(np.maximum(seconds, 1e-9))
+    ordinary = np.ones(len(executions), np.bool_)
+    details: dict[int, str] = {}
     for function, places in positions.items():
-        new = np.array([_log_seconds(executions[place]) for place in places])
+        new = logs[places]
         known = np.concatenate([_finite(recent.get(function, ())), new])
         company = _finite((doubtful or {}).get(function, ()))
         odd = _outliers(new, known, company)
         if odd.any():
             usual = _usual(known[~np.isin(known, new[odd])])
-            outliers |= {
-                place: f"took {_seconds(executions[place].seconds)} s; {usual}"
-                for place, is_odd in zip(places, odd, strict=True)
-                if is_odd
-            }
-    accepted = [e for position, e in enumerate(executions) if position not in outliers]
-    return accepted, [_reject(executions[place], outliers[place]) for place in sorted(outliers)]
+            for place in compress(places, odd):
+                ordinary[place] = False
+                details[place] = f"took {_seconds(executions[place].seconds)} s; {usual}"
+    rejected = [_reject(executions[place], details[place]) for place in sorted(details)]
+    return chosen(executions, ordinary), rejected
 
 
 def kept(execution: Execution) -> str:
@@ -119,8 +122,12 @@ def _reject(execution: Execution, detail: str) -> Rejected:
     return Rejected(execution.task_id, execution.function, Reason.OUTLIER, detail, kept(execution))
 
 
-def _log_seconds(execution: Execution) -> float:
-    return math.log(max(execution.seconds, 1e-9))
+def _columns(executions: Sequence[Execution]) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """The function of each, and its seconds."""
+    if isinstance(executions, Rows):
+        return executions.functions, executions.seconds
+    seconds = np.array([execution.seconds for execution in executions], np.float64)
+    return [execution.function for execution in executions], seconds
 
 
 def _finite(values: Sequence[float]) -> npt.NDArray[np.float64]:

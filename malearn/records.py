@@ -23,6 +23,8 @@ import msgspec
 from malearn.tool_types import ToolType, ToolTypes
 
 __all__ = [
+    "KEPT",
+    "LONGEST",
     "RUN_ID_LENGTH",
     "Execution",
     "Reason",
@@ -37,6 +39,7 @@ __all__ = [
     "serve_view",
     "to_entry",
     "typed",
+    "unclaimed",
     "with_prediction",
 ]
 
@@ -44,13 +47,13 @@ __all__ = [
 RUN_ID_LENGTH = 36
 
 #: How many characters of a rejected record are kept.
-_KEPT = 4096
+KEPT = 4096
 
 #: How many characters of a word of context count.
 _LONGEST_WORD = 100
 
 #: A task that claims to have run longer than this, in seconds, has a broken clock.
-_LONGEST = 30 * 86_400.0
+LONGEST = 30 * 86_400.0
 
 
 class Reason(enum.StrEnum):
@@ -217,7 +220,7 @@ def read(
     start, end = _number(fields.start_time), _number(fields.end_time)
     if start is None or end is None or isinstance(fields.start_time, bool):
         return refuse(Reason.BAD_TIMES, "start_time or end_time is not a finite number")
-    if not 0.0 < end - start < _LONGEST:
+    if not 0.0 < end - start < LONGEST:
         return refuse(Reason.BAD_TIMES, f"it would have taken {end - start:g} s")
     status = fields.status.strip().casefold() if isinstance(fields.status, str) else ""
     if status == "skipped":
@@ -287,7 +290,7 @@ def read_entry(raw: object, tool_types: ToolTypes, place: str = "") -> Execution
     refused = entry.rejected if isinstance(entry.rejected, dict) else {}
     why, detail = refused.get("reason"), refused.get("detail")
     if isinstance(why, str) and why in _REASONS:  # a scheduler had refused the record already
-        detail = _text(detail[:_KEPT]) if isinstance(detail, str) else ""
+        detail = _text(detail[:KEPT]) if isinstance(detail, str) else ""
         return Rejected(task_id, function, _REASONS[why], detail, _kept(raw))
     ran = entry.ran if isinstance(entry.ran, dict) else {}
     serve = entry.serve if isinstance(entry.serve, dict) else {}
@@ -407,9 +410,7 @@ def typed(
 ) -> Execution | Rejected:
     """The execution of `record`, whose predecessors said `view` of it, or why there is none."""
     if tool_type is None:
-        if not record.features:
-            return _reject(record, Reason.NO_FEATURES, "it says nothing of its features")
-        return _reject(record, Reason.UNMAPPED_FUNCTION, "no tool type claims the function")
+        return _reject(record, *unclaimed(record.features))
     own, names = record.features, tool_type.feature_names
     if all(own.get(name) is None and view.get(name) is None for name in names):
         return _reject(record, Reason.NO_FEATURES, "it has none of its tool type's features")
@@ -429,6 +430,13 @@ def typed(
         serve_context=context_of(tool_type, view),
         ran_context=context_of(tool_type, own),
     )
+
+
+def unclaimed(features: Mapping[str, object] | None) -> tuple[Reason, str]:
+    """Why a task with `features` does not teach that no tool type claims."""
+    if not features:
+        return Reason.NO_FEATURES, "it says nothing of its features"
+    return Reason.UNMAPPED_FUNCTION, "no tool type claims the function"
 
 
 def _execution(
@@ -540,8 +548,8 @@ def _kept(raw: object) -> str:
     if fields is not None:
         return _json({k: v for k, v in msgspec.structs.asdict(fields).items() if v is not None})
     if isinstance(raw, bytes):
-        return _text(raw[: 4 * _KEPT].decode("utf-8", "replace")[:_KEPT])
-    return _text(raw[:_KEPT])[:_KEPT] if isinstance(raw, str) else _json(raw)
+        return _text(raw[: 4 * KEPT].decode("utf-8", "replace")[:KEPT])
+    return _text(raw[:KEPT])[:KEPT] if isinstance(raw, str) else _json(raw)
 
 
 def _json(value: object) -> str:
@@ -550,7 +558,7 @@ def _json(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, default=_short, skipkeys=True)
     except (ValueError, RecursionError):  # a number of 5,000 digits, a list within a list within…
         text = json.dumps(_short(value))
-    return _text(text[:_KEPT])[:_KEPT]
+    return _text(text[:KEPT])[:KEPT]
 
 
 def _short(value: object, limit: int = 120) -> str:

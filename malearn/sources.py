@@ -1,9 +1,10 @@
 """Where records come from: Redis, the scheduler's run log, the original's CSV files.
 
-Each source yields batches. Those of records hold *whole runs*, because what is
-known of a task before it starts stands in the records of its predecessors
-(`records.join`); each record is read once, and becomes a `Record`, an
-`Execution` or a `Rejected`. Redis is only read, but for trimming our own stream.
+Each source yields parts that hold *whole runs*, because what is known of a task
+before it starts stands in the records of its predecessors (`records.join`).
+Files yield outcomes: each record becomes a `Record`, an `Execution` or a
+`Rejected`. Redis, where there may be millions, yields them joined; it is only
+read, but for trimming our own stream.
 """
 
 from __future__ import annotations
@@ -16,67 +17,89 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, cast
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import redis
 
 from malearn import garbage, records
+from malearn.batch import Batch
 from malearn.errors import InputError, Unreachable, without_password
 from malearn.records import Execution, Reason, Record, Rejected
 from malearn.tool_types import ToolType, ToolTypes
 
-__all__ = ["REDIS_SETTING", "STREAM", "Batch", "Stream", "examine", "jsonl", "scan", "table"]
+__all__ = ["REDIS_SETTING", "STREAM", "Outcomes", "Stream", "examine", "jsonl", "scan", "table"]
 
-#: One batch of a source; a run's records stand in one batch.
-Batch = list[Record | Execution | Rejected]
+#: A part of what a source holds, as it was read; a run's records stand in one part.
+Outcomes = list[Record | Execution | Rejected]
 
 #: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
 STREAM = "malearn:executions"
 REDIS_SETTING = "MALEARN_REDIS_URL"
 
 _PREFIX = b"result:"
+#: Bytes of a key that say of which run it is.
+_RUN = len(_PREFIX) + records.RUN_ID_LENGTH
+#: Keys that are looked at together, about.
+_KEYS = 1_000_000
+#: Values that one MGET may bring.
+_VALUES = 1_000
+#: Bytes of rejected records that one batch holds, about.
+_KEPT_BYTES = 64 * 2**20
 _FIELD = b"e"
 #: Bytes that one MGET may bring, about; bounds memory where values are huge.
 _MGET_BYTES = 32 * 2**20
+#: Entries that one XRANGE may bring.
+_ENTRIES = 5_000
 #: Bits of a stream position that count entries of one millisecond.
 _SEQUENCE_BITS = 21
 
 
 def scan(
-    url: str, size: int = 50_000, known: Callable[[str], bool] | None = None
+    url: str,
+    tool_types: ToolTypes,
+    size: int = 200_000,
+    known: Callable[[Sequence[str]], npt.NDArray[np.bool_]] | None = None,
 ) -> Iterator[Batch]:
     """The records in Redis at `url`, in batches of about `size`.
 
-    Keys are collected first (SCAN; about 100 bytes of memory each), values then
-    run by run, so that keys written meanwhile wait for the next scan and keys
-    deleted meanwhile are passed over. Runs of which every task id is `known`
-    are left out, and with them what was written again of a known task. Raises
-    `Unreachable`.
+    Keys are collected first (SCAN; about 100 bytes of memory each, and of many only a part
+    at a time), values then run by run, so that keys written meanwhile wait for the next scan
+    and keys deleted meanwhile are passed over. Runs of which every task id is `known` are
+    left out, and with them what was written again of a known task. Raises `Unreachable`.
     """
     with _answering(url), _connect(url) as client:
-        keys = sorted(client.scan_iter(match=_PREFIX + b"*", count=5_000))
-        for chosen in _whole_runs(keys, size, known):
-            batch: Batch = []
-            at, count = 0, 500
-            while at < len(chosen):
-                part = chosen[at : at + count]
-                values = client.mget(part)
+        batch = Batch(tool_types)
+        for pattern in _patterns(cast("int", client.dbsize())):
+            keys = sorted(set(client.scan_iter(match=pattern, count=5_000)))
+            if known is not None:
+                keys = list(_of_news(keys, known))
+            at, most = 0, _VALUES // 10
+            while at < len(keys):
+                room = size - batch.records if batch.weight < _KEPT_BYTES else 0
+                end = _part(keys, at, room, most)
+                values = cast("list[bytes | None]", client.mget(keys[at:end]))
                 with garbage.kept():
-                    batch.extend(
-                        records.read(_task_id(key), value)
-                        for key, value in zip(part, values, strict=True)
-                        if value is not None
-                    )
-                at += count
-                mean = sum(len(value) for value in values if value is not None) / len(part)
-                count = max(1, min(1_000, int(_MGET_BYTES / (mean + 1))))
-            if batch:
-                yield batch
+                    for key, value in zip(keys[at:end], values, strict=True):
+                        if value is not None:
+                            batch.add(_task_id(key), value)
+                mean = sum(len(value) for value in values if value is not None) / len(values)
+                at, most = end, max(1, min(_VALUES, int(_MGET_BYTES / (mean + 1))))
+                full = batch.records >= size or batch.weight >= _KEPT_BYTES
+                if full and not _same_run(keys, at):
+                    batch.close()
+                    yield batch
+                    batch = Batch(tool_types)
+        batch.close()
+        if batch.records:
+            yield batch
 
 
-def jsonl(paths: Sequence[Path], size: int = 5_000) -> Iterator[Batch]:
+def jsonl(paths: Sequence[Path], size: int = 5_000) -> Iterator[Outcomes]:
     """The records in run logs `task_exec_result.jsonl`, plain or gzipped, in batches of runs.
 
     One line is `{"dag_id", "task_id", "func_name", "status", "data": record}`.
@@ -116,7 +139,7 @@ def examine(paths: Sequence[Path]) -> None:
         raise InputError(", ".join(str(path) for path in paths), "there is no record in it")
 
 
-def table(path: Path, tool_type: ToolType, size: int = 5_000) -> Iterator[Batch]:
+def table(path: Path, tool_type: ToolType, size: int = 5_000) -> Iterator[Outcomes]:
     """The executions in a CSV file of the original, `task_id,timestamp,<features>,execution_time`.
 
     `timestamp` is the start, in seconds since the epoch or ISO 8601 (UTC unless
@@ -138,7 +161,7 @@ def table(path: Path, tool_type: ToolType, size: int = 5_000) -> Iterator[Batch]
             raise InputError(
                 path, f"has columns {tool_type.name} does not know: {', '.join(sorted(unknown))}"
             )
-        batch: Batch = []
+        batch: Outcomes = []
         if len(set(header)) < len(header):
             raise InputError(path, "names a column twice in its header")
         for row in _csv_rows(rows):
@@ -177,15 +200,27 @@ class Stream:
             info = cast("Mapping[str, bytes]", self._client.xinfo_stream(self.key))
             return _position(info["last-generated-id"])
 
-    def read(self, after: int, count: int = 5_000) -> list[tuple[int, Execution | Rejected]]:
-        """At most `count` entries after position `after`; empty where there are no more."""
-        with _answering(self.url):
-            start = f"({_id(after)}" if after else "-"
-            entries = self._client.xrange(self.key, min=start, count=count)
-        return [
-            (_position(entry_id), self._read(entry_id, values))
-            for entry_id, values in cast("list[tuple[bytes, dict[bytes, bytes]]]", entries)
-        ]
+    def read(self, after: int, count: int = 5_000) -> tuple[int, Batch]:
+        """At most `count` entries after position `after`, and the position of the last.
+
+        Where there are no more the batch is empty and the position `after`.
+        """
+        batch = Batch(self._tool_types)
+        while batch.records < count and batch.weight < _KEPT_BYTES:
+            asked = min(_ENTRIES, count - batch.records)
+            with _answering(self.url):
+                start = f"({_id(after)}" if after else "-"
+                answer = self._client.xrange(self.key, min=start, count=asked)
+            entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
+            with garbage.kept():
+                for entry_id, values in entries:
+                    place = f"entry {entry_id.decode()} of {self.key}"
+                    batch.add_entry(values.get(_FIELD, b""), place)
+            if entries:
+                after = _position(entries[-1][0])
+            if len(entries) < asked:
+                break
+        return after, batch
 
     def trim(self, upto: int) -> int:
         """Remove the entries up to and including position `upto`; returns how many."""
@@ -200,10 +235,6 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _read(self, entry_id: bytes, values: Mapping[bytes, bytes]) -> Execution | Rejected:
-        place = f"entry {entry_id.decode()} of {self.key}"
-        return records.read_entry(values.get(_FIELD, b""), self._tool_types, place)
 
 
 class _Line(msgspec.Struct):
@@ -252,37 +283,60 @@ def _task_id(key: bytes) -> str:
     return key[len(_PREFIX) :].decode("utf-8", "backslashreplace")
 
 
-def _whole_runs(
-    keys: Sequence[bytes], size: int, known: Callable[[str], bool] | None
-) -> Iterator[list[bytes]]:
-    """Sorted `keys`, without repetitions, in batches of about `size` that end where a run does."""
-    batch: list[bytes] = []
-    run: list[bytes] = []
-    width = len(_PREFIX) + records.RUN_ID_LENGTH
+def _patterns(keys: int) -> list[bytes]:
+    """Globs that together match each result in a Redis of so many `keys` exactly once.
 
-    def close_run() -> None:
-        if run and not (known is not None and all(known(_task_id(key)) for key in run)):
-            batch.extend(run)
-        run.clear()
-
-    for key in keys:
-        if run and key == run[-1]:
-            continue  # SCAN may give a key twice
-        if run and key[:width] != run[-1][:width]:
-            close_run()
-            if len(batch) >= size:
-                yield batch
-                batch = []
-        run.append(key)
-    close_run()
-    if batch:
-        yield batch
+    Run ids are hexadecimal and random: each further digit parts them in sixteen.
+    """
+    heads, digits = [b""], b"0123456789abcdef"
+    found = []
+    while keys > _KEYS and len(heads[0]) < 3:
+        found += [_PREFIX + head + b"[^0-9a-f]*" for head in heads]
+        found += [_PREFIX + head for head in heads]
+        heads = [head + bytes([digit]) for head in heads for digit in digits]
+        keys //= len(digits)
+    return [*(_PREFIX + head + b"*" for head in heads), *found]
 
 
-def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> Iterator[Batch]:
+def _of_news(
+    keys: Sequence[bytes], known: Callable[[Sequence[str]], npt.NDArray[np.bool_]]
+) -> Iterator[bytes]:
+    """Of the sorted `keys` those of runs that are not `known` as a whole."""
+    seen = np.zeros(len(keys), np.bool_)
+    for at in range(0, len(keys), 10_000):
+        part = keys[at : at + 10_000]
+        seen[at : at + len(part)] = known([_task_id(key) for key in part])
+    if not seen.any():
+        yield from keys
+        return
+    at = 0
+    for _, run in groupby(keys, lambda key: key[:_RUN]):
+        tasks = list(run)
+        if not seen[at : at + len(tasks)].all():
+            yield from tasks
+        at += len(tasks)
+
+
+def _part(keys: Sequence[bytes], at: int, room: int, most: int) -> int:
+    """Where the next part of `keys` ends that begins `at`.
+
+    It has at most `most` keys, and no more than `room` but to complete a run.
+    """
+    end = min(at + max(1, min(room, most)), len(keys))
+    while end - at < most and room <= most and _same_run(keys, end):
+        end += 1
+    return end
+
+
+def _same_run(keys: Sequence[bytes], at: int) -> bool:
+    """Whether the key `at`, if there is one, is of the same run as the one before it."""
+    return at < len(keys) and keys[at][:_RUN] == keys[at - 1][:_RUN]
+
+
+def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> Iterator[Outcomes]:
     """Batches of runs, each from the moment that its last line has been read."""
-    open_runs: dict[str, Batch] = defaultdict(list)
-    batch: Batch = []
+    open_runs: dict[str, Outcomes] = defaultdict(list)
+    batch: Outcomes = []
     at = 0
     for path in paths:
         for number, line in enumerate(_lines(path), start=1):

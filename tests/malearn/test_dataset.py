@@ -63,7 +63,8 @@ def test_what_is_appended_reads_back_in_order_of_start(dataset: Dataset) -> None
 def test_a_dataset_that_was_never_written_to_is_empty(dataset: Dataset) -> None:
     assert (dataset.version, dataset.rows, dataset.read(), dataset.history()) == (None, 0, [], [])
     assert dataset.append([]).version is None
-    assert dataset.ends(["x"]) == dataset.recent_log_seconds(["x"]) == {}
+    assert dataset.ends(["x"]).tolist() == [-math.inf]
+    assert dataset.recent_log_seconds(["x"]) == {}
     assert not dataset.path.exists()
 
 
@@ -241,11 +242,11 @@ class TestRejections:
     ) -> None:
         rejections.append([refusal("t1", Reason.OUTLIER, 9.0), refusal("t2", Reason.SKIPPED)])
         for table in (rejections, Rejections(rejections.path)):
-            assert table.judged_ends(["t1", "t2", "t3"]) == {"t1": 9.0}
+            assert table.judged_ends(["t1", "t2", "t3"]).tolist() == [9.0, -math.inf, -math.inf]
             assert table.recent_outliers(["tool"]) == {"tool": [math.log(2.0)]}
         later = refusal("t1", Reason.OUTLIER, 12.0)
         assert rejections.append([later]) == [later]
-        assert rejections.judged_ends(["t1"]) == {"t1": 12.0}
+        assert rejections.judged_ends(["t1"]).tolist() == [12.0]
 
     def test_a_position_is_committed_even_with_nothing_to_keep(
         self, rejections: Rejections

@@ -222,11 +222,11 @@ def test_redis_is_scanned_incrementally(
     put(1)
     ingestion = ingest(home)
     for expected in (1, 0):
-        batches = sources.scan(redis_url, known=ingestion.known)
+        batches = sources.scan(redis_url, TYPES, known=ingestion.known)
         assert sum(ingestion.take(batch, "redis").accepted for batch in batches) == expected
     put(2)
-    (batch,) = sources.scan(redis_url, known=ingestion.known)
-    assert [o.run for o in batch if isinstance(o, Record)] == [str(UUID(int=2))]
+    (batch,) = sources.scan(redis_url, TYPES, known=ingestion.known)
+    assert [e.run for e in batch.rows["llm_process"]] == [str(UUID(int=2))]
 
 
 # The stream, exactly once.

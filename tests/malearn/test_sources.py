@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from malearn import records, sources
 from malearn.errors import InputError, Unreachable
 from malearn.records import Execution, Reason, Record, Rejected
-from malearn.sources import Batch, Stream
+from malearn.sources import Outcomes, Stream
 from malearn.tool_types import declared
 
 TYPES = declared()
@@ -45,7 +47,7 @@ def write(path: Path, *lines: object) -> Path:
     return path
 
 
-def flat(batches: Iterable[Batch]) -> list[Any]:
+def flat(batches: Iterable[Outcomes]) -> list[Any]:
     return [outcome for batch in batches for outcome in batch]
 
 
@@ -244,9 +246,9 @@ class TestScan:
 
     def test_batches_hold_whole_runs(self, redis_url: str, redis_client: redis.Redis) -> None:
         self.fill(redis_client, runs=40)
-        batches = list(sources.scan(redis_url, size=10))
-        seen = [{o.run for o in batch if isinstance(o, Record)} for batch in batches]
-        assert sum(map(len, batches)) == 120
+        batches = list(sources.scan(redis_url, TYPES, size=10))
+        seen = [{e.run for e in batch.rows["llm_process"]} for batch in batches]
+        assert sum(batch.records for batch in batches) == 120
         assert sum(map(len, seen)) == len(set().union(*seen)) == 40
         assert len(batches) == 10
 
@@ -258,9 +260,9 @@ class TestScan:
         redis_client.rpush("task_completion_queue", "one", "two")
         redis_client.hset("result:hash", "a", "b")
         redis_client.config_resetstat()
-        assert len(flat(sources.scan(redis_url))) == 1
+        assert [batch.records for batch in sources.scan(redis_url, TYPES)] == [1]
         called = {str(name) for name in redis_client.info("commandstats")}
-        wanted = {"cmdstat_scan", "cmdstat_mget"}
+        wanted = {"cmdstat_scan", "cmdstat_mget", "cmdstat_dbsize"}
         harmless = {"cmdstat_client|setinfo", "cmdstat_hello", "cmdstat_config|resetstat"}
         assert wanted <= called <= wanted | harmless | {"cmdstat_info", "cmdstat_select"}
         assert redis_client.llen("task_completion_queue") == 2
@@ -269,10 +271,10 @@ class TestScan:
         self, redis_url: str, redis_client: redis.Redis
     ) -> None:
         self.fill(redis_client, runs=20)
-        batches = sources.scan(redis_url, size=3)
+        batches = sources.scan(redis_url, TYPES, size=3)
         first = next(batches)
         redis_client.flushall()
-        assert len(first) == 3
+        assert first.records == 3
         assert list(batches) == []
 
     def test_a_value_that_is_no_record_is_rejected(
@@ -280,17 +282,21 @@ class TestScan:
     ) -> None:
         redis_client.set(b"result:\xff", b"\xff")
         redis_client.set(b"result:", b"[]")
-        outcomes = flat(sources.scan(redis_url))
-        assert sorted(reasons(outcomes)) == [Reason.INVALID_JSON, Reason.NOT_AN_OBJECT]
+        (batch,) = sources.scan(redis_url, TYPES)
+        assert sorted(reasons(batch.rejected)) == [Reason.INVALID_JSON, Reason.NOT_AN_OBJECT]
 
     def test_runs_that_are_known_are_left_out(
         self, redis_url: str, redis_client: redis.Redis
     ) -> None:
         self.fill(redis_client, runs=3, tasks=2)
         gone = {f"{run(0)}-f0_llm_process", f"{run(0)}-f1_llm_process", f"{run(1)}-f0_llm_process"}
-        outcomes = flat(sources.scan(redis_url, known=gone.__contains__))
-        assert {o.run for o in outcomes} == {run(1), run(2)}
-        assert len(outcomes) == 4
+
+        def known(task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+            return np.array([task_id in gone for task_id in task_ids])
+
+        (batch,) = sources.scan(redis_url, TYPES, known=known)
+        assert {e.run for e in batch.rows["llm_process"]} == {run(1), run(2)}
+        assert batch.records == 4
 
     def test_huge_values_are_fetched_a_few_at_a_time(
         self, redis_url: str, redis_client: redis.Redis
@@ -298,17 +304,17 @@ class TestScan:
         payload = json.dumps(value(final_answer="x" * 2**20))
         for n in range(50):
             redis_client.set(f"result:{run(n)}-llm_process", payload)
-        (batch,) = sources.scan(redis_url)
-        assert len(batch) == 50
+        (batch,) = sources.scan(redis_url, TYPES)
+        assert batch.records == 50
 
     def test_a_redis_that_does_not_answer_is_named_without_its_password(self) -> None:
         sentence = r"Redis at redis://:\*\*\*@127.0.0.1:1/0 cannot be reached .*MALEARN_REDIS_URL"
         with pytest.raises(Unreachable, match=sentence):
-            next(sources.scan("redis://:secret@127.0.0.1:1/0"))
+            next(sources.scan("redis://:secret@127.0.0.1:1/0", TYPES))
 
     def test_what_is_no_redis_url_is_refused(self) -> None:
         with pytest.raises(InputError, match="is no Redis URL"):
-            next(sources.scan("http://127.0.0.1:1"))
+            next(sources.scan("http://127.0.0.1:1", TYPES))
 
 
 class TestStream:
@@ -330,12 +336,13 @@ class TestStream:
         for n in range(5):
             self.add(redis_client, n)
         with Stream(redis_url, TYPES) as stream:
-            first = stream.read(0, 3)
-            rest = stream.read(first[-1][0], 3)
-            assert [o.run for _, o in (*first, *rest) if isinstance(o, Execution)] == [
+            position, first = stream.read(0, 3)
+            last, rest = stream.read(position, 3)
+            batches = (first, rest)
+            assert [e.run for batch in batches for e in batch.rows["llm_process"]] == [
                 run(n) for n in range(5)
             ]
-            assert rest[-1][0] == stream.last()
+            assert last == stream.last()
 
     def test_trimming_removes_what_came_up_to_a_position(
         self, redis_url: str, redis_client: redis.Redis
@@ -343,7 +350,7 @@ class TestStream:
         for entry_id in ("5-1", "5-2", "6-0"):
             self.add(redis_client, 1, entry_id)
         with Stream(redis_url, TYPES) as stream:
-            assert stream.trim(stream.read(0, 2)[-1][0]) == 2
+            assert stream.trim(stream.read(0, 2)[0]) == 2
             assert [entry for entry, _ in redis_client.xrange(sources.STREAM)] == [b"6-0"]
 
     def test_an_entry_that_is_no_execution_is_rejected_by_place(
@@ -351,14 +358,14 @@ class TestStream:
     ) -> None:
         redis_client.xadd(sources.STREAM, {b"other": b"{}"}, "7-0")
         with Stream(redis_url, TYPES) as stream:
-            ((_, outcome),) = stream.read(0)
-        assert isinstance(outcome, Rejected)
+            (outcome,) = stream.read(0)[1].rejected
         assert outcome.reason is Reason.INVALID_JSON
         assert outcome.detail.startswith("entry 7-0 of malearn:executions: ")
 
     def test_no_stream_is_an_empty_one(self, redis_url: str) -> None:
         with Stream(redis_url, TYPES) as stream:
-            assert (stream.read(0), stream.last(), stream.trim(1)) == ([], 0, 0)
+            position, batch = stream.read(0)
+            assert (position, batch.records, stream.last(), stream.trim(1)) == (0, 0, 0, 0)
 
     def test_a_key_that_is_no_stream_is_refused(
         self, redis_url: str, redis_client: redis.Redis

@@ -84,8 +84,11 @@ def results(count: int, seed: int = 0, huge: int = 0) -> Iterator[tuple[bytes, b
     draw = random.Random(seed)
     for number in range(count):
         task_id = _task_id(draw, number)
-        value = _huge(number) if number < huge else _object(_spoilt(draw, _RECORD), draw)
-        yield task_id, value
+        every = count // huge if huge else count + 1
+        if number % every == every - 1:
+            yield task_id, _huge(number // every)
+        else:
+            yield task_id, _object(_spoilt(draw, _RECORD), draw)
 
 
 def entries(count: int, seed: int = 0) -> Iterator[bytes]:
@@ -122,7 +125,7 @@ def rows(count: int, features: Sequence[str], seed: int = 0) -> Iterator[list[st
     yield header
     for number in range(count):
         task_id = _task_id(draw, number).decode("utf-8", "replace").replace("\0", "?")
-        row = [task_id, repr(1e9 + number), *("3" for _ in features), "5.5"]
+        row = [task_id, repr(1e9 + number), *("1" for _ in features), "5.5"]
         for _ in range(draw.choice((0, 1, 1, 2))):
             cell = draw.choice(_VALUES)[:1_000].decode("utf-8", "replace")
             row[draw.randrange(len(row))] = cell

@@ -170,6 +170,9 @@ class Batch:
         if run != self._run:
             self.close()
             self._run = run
+        if len(raw) > records.LONG:
+            self._add_slowly(task_id, raw)
+            return
         claimed = self._tool_types.of(task_id[_RUN + 1 :]) is not None
         try:
             task = _decode_task(raw) if claimed else _decode_unclaimed(raw)
@@ -189,6 +192,9 @@ class Batch:
     def add_entry(self, raw: bytes, place: str) -> None:
         """Take in one entry of the stream; `place` says in a rejection where it stood."""
         self.records += 1
+        if len(raw) > records.LONG:
+            self._keep(records.read_entry(raw, self._tool_types, place))
+            return
         try:
             entry = _decode_entry(raw)
         except _NOT_PLAIN:

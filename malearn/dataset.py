@@ -44,6 +44,8 @@ Transactions = tuple[str, int]
 _WRITER = "malearn"
 _ATTEMPTS = 50
 _VIEWS = ("serve", "ran")  # as known before a task ran, and as it ran
+#: Versions after which small files are merged, and the bytes that such a file has at most.
+_TIDIED, _SMALL = 8, 4 * 2**20
 #: Rows that are read at once.
 _BATCH = 16_384
 #: Reasons that a verdict gave, not the record's form; such a task is not judged again.
@@ -171,6 +173,24 @@ class _Table:
             raise DatasetError(self.path.name, _one_line(error)) from error
         return True
 
+    def tidy(self, table: DeltaTable) -> bool:
+        """Merge the small files that a trickle leaves, now and then: a file costs a reader 2 ms.
+
+        Large ones stay as they are, so that it costs little however large the table is. Says
+        whether that, and nothing else, moved `table` to its next version.
+        """
+        before = table.version()
+        if before % _TIDIED:
+            return False
+        try:
+            table.optimize.compact(target_size=_SMALL)
+        except CommitFailedError:  # somebody replaced rows meanwhile; the next one tidies up
+            self._newest = None
+            return False
+        except DeltaError as error:
+            raise DatasetError(self.path.name, _one_line(error)) from error
+        return table.version() == before + 1
+
     def columns(self, version: int | None, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Large batches of the columns `names`, those the table lacks as nulls."""
         schema = self.subschema(names)
@@ -256,7 +276,10 @@ class Dataset:
             rows = _rows(chosen, self._table.schema)
             if not self._table.commit(table, rows, transaction, replaces=bool(replaced)):
                 continue
-            self._learn(chosen, before, table.version(), bool(replaced))
+            version = table.version()
+            self._learn(chosen, before, version, bool(replaced))
+            if self._table.tidy(table) and self._known_version == version:
+                self._known_version = table.version()
             added = tuple(compress(latest.task_ids, later & (known == -np.inf)))
             return Appended(table.version(), added, replaced, duplicates)
         raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
@@ -413,8 +436,11 @@ class Rejections:
             before = table.version()
             if not self._table.commit(table, _refusal_rows(new), transaction):
                 continue
-            if table.version() == before + 1:
+            version = table.version()
+            if version == before + 1:
                 self._learn([_Trace.of(r) for r in new])
+                self._known_version = version
+            if self._table.tidy(table) and self._known_version == version:
                 self._known_version = table.version()
             return new
         raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")

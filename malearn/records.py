@@ -24,7 +24,9 @@ from malearn.tool_types import ToolType, ToolTypes
 
 __all__ = [
     "KEPT",
+    "LONG",
     "LONGEST",
+    "LONGEST_LENIENT",
     "RUN_ID_LENGTH",
     "Execution",
     "Reason",
@@ -51,6 +53,12 @@ KEPT = 4096
 
 #: How many characters of a word of context count.
 _LONGEST_WORD = 100
+
+#: Features longer than this, in characters of JSON, are not decoded; ordinary ones take hundreds.
+LONG = 2**20
+
+#: What is longer than this must be strict JSON: Python's lenient reader makes objects of it all.
+LONGEST_LENIENT = 16 * 2**20
 
 #: A task that claims to have run longer than this, in seconds, has a broken clock.
 LONGEST = 30 * 86_400.0
@@ -178,6 +186,16 @@ class _Fields(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Fields)
+
+
+class _Features(msgspec.Struct):
+    """The two that may be long, as they stand there."""
+
+    curr_task_feat: msgspec.Raw = msgspec.Raw()
+    succ_task_feat: msgspec.Raw = msgspec.Raw()
+
+
+_features_decoder = msgspec.json.Decoder(_Features)
 
 
 def function_of(task_id: str) -> str:
@@ -318,7 +336,7 @@ def with_prediction(execution: Execution, predicted: object, version: object) ->
     return replace(
         execution,
         predicted=_number(predicted),
-        model_version=version if isinstance(version, int) and 0 <= version < 2**63 else None,
+        model_version=version if type(version) is int and 0 <= version < 2**63 else None,
     )
 
 
@@ -475,6 +493,8 @@ def _entry(raw: object) -> _Entry | None:
     """The named keys; None for what is no object. Raises ValueError for what is no JSON."""
     if not isinstance(raw, bytes | str):
         return None
+    if len(raw) > LONG:
+        raise ValueError("it is too long to be an entry")
     try:
         return _entry_decoder.decode(raw)
     except msgspec.DecodeError:
@@ -490,8 +510,14 @@ def _fields(raw: object) -> _Fields | None:
             return None
         return _Fields(**{name: raw.get(name) for name in _Fields.__struct_fields__})
     try:
+        if len(raw) > LONG:
+            features = _features_decoder.decode(raw)
+            if len(features.curr_task_feat) + len(features.succ_task_feat) > LONG:
+                raise ValueError("its features are too long to be any")
         return _decoder.decode(raw)
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as error:
+        if len(raw) > LONGEST_LENIENT:
+            raise ValueError(f"it is long, and {_short(error)}") from error
         # No object, or what Python's own writer emits and strict JSON does not know:
         # NaN, Infinity, numbers beyond 64 bits, half a surrogate pair.
         value = json.loads(raw)

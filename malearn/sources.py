@@ -44,17 +44,17 @@ REDIS_SETTING = "MALEARN_REDIS_URL"
 _PREFIX = b"result:"
 #: Bytes of a key that say of which run it is.
 _RUN = len(_PREFIX) + records.RUN_ID_LENGTH
-#: Keys that are looked at together, about.
-_KEYS = 1_000_000
-#: Values that one MGET may bring.
-_VALUES = 1_000
+#: Values that one MGET may bring; more at once are hardly quicker, and some may be huge.
+_VALUES = 250
 #: Bytes of rejected records that one batch holds, about.
 _KEPT_BYTES = 64 * 2**20
 _FIELD = b"e"
-#: Bytes that one MGET may bring, about; bounds memory where values are huge.
-_MGET_BYTES = 32 * 2**20
+#: Bytes that one answer of Redis may bring, about; bounds memory where values are huge.
+_ANSWER_BYTES = 32 * 2**20
 #: Entries that one XRANGE may bring.
 _ENTRIES = 5_000
+#: A line of a file that is longer than this is not looked at.
+_LINE_BYTES = 64 * 2**20
 #: Bits of a stream position that count entries of one millisecond.
 _SEQUENCE_BITS = 21
 
@@ -62,23 +62,25 @@ _SEQUENCE_BITS = 21
 def scan(
     url: str,
     tool_types: ToolTypes,
-    size: int = 200_000,
+    size: int = 150_000,
     known: Callable[[Sequence[str]], npt.NDArray[np.bool_]] | None = None,
+    most_keys: int = 1_000_000,
 ) -> Iterator[Batch]:
     """The records in Redis at `url`, in batches of about `size`.
 
-    Keys are collected first (SCAN; about 100 bytes of memory each, and of many only a part
-    at a time), values then run by run, so that keys written meanwhile wait for the next scan
-    and keys deleted meanwhile are passed over. Runs of which every task id is `known` are
-    left out, and with them what was written again of a known task. Raises `Unreachable`.
+    Keys are collected first (SCAN; about 130 bytes of memory each, and of more than
+    `most_keys` only a part at a time, told by how their run ids begin), values then run by
+    run, so that keys written meanwhile wait for the next scan and keys deleted meanwhile are
+    passed over. Runs of which every task id is `known` are left out, and with them what was
+    written again of a known task. Raises `Unreachable`.
     """
     with _answering(url), _connect(url) as client:
         batch = Batch(tool_types)
-        for pattern in _patterns(cast("int", client.dbsize())):
+        for pattern in _patterns(cast("int", client.dbsize()), most_keys):
             keys = sorted(set(client.scan_iter(match=pattern, count=5_000)))
             if known is not None:
                 keys = list(_of_news(keys, known))
-            at, most = 0, _VALUES // 10
+            at, most = 0, _VALUES
             while at < len(keys):
                 room = size - batch.records if batch.weight < _KEPT_BYTES else 0
                 end = _part(keys, at, room, most)
@@ -88,7 +90,7 @@ def scan(
                         if value is not None:
                             batch.add(_task_id(key), value)
                 mean = sum(len(value) for value in values if value is not None) / len(values)
-                at, most = end, max(1, min(_VALUES, int(_MGET_BYTES / (mean + 1))))
+                at, most = end, _affordable(mean, _VALUES)
                 full = batch.records >= size or batch.weight >= _KEPT_BYTES
                 if full and not _same_run(keys, at):
                     batch.close()
@@ -99,7 +101,7 @@ def scan(
             yield batch
 
 
-def jsonl(paths: Sequence[Path], size: int = 5_000) -> Iterator[Outcomes]:
+def jsonl(paths: Sequence[Path], size: int = 20_000) -> Iterator[Outcomes]:
     """The records in run logs `task_exec_result.jsonl`, plain or gzipped, in batches of runs.
 
     One line is `{"dag_id", "task_id", "func_name", "status", "data": record}`.
@@ -139,7 +141,7 @@ def examine(paths: Sequence[Path]) -> None:
         raise InputError(", ".join(str(path) for path in paths), "there is no record in it")
 
 
-def table(path: Path, tool_type: ToolType, size: int = 5_000) -> Iterator[Outcomes]:
+def table(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcomes]:
     """The executions in a CSV file of the original, `task_id,timestamp,<features>,execution_time`.
 
     `timestamp` is the start, in seconds since the epoch or ISO 8601 (UTC unless
@@ -153,7 +155,10 @@ def table(path: Path, tool_type: ToolType, size: int = 5_000) -> Iterator[Outcom
     optional |= set(tool_type.context)
     with _open(path) as file:
         rows = csv.reader(line.decode("utf-8", "replace") for line in file)
-        header = [name.strip().lstrip("\ufeff") for name in next(rows, [])]
+        first = next(_csv_rows(rows), [])
+        if isinstance(first, str):
+            raise InputError(path, f"is no dataset: {first}")
+        header = [name.strip().lstrip("\ufeff") for name in first]
         if missing := {"task_id", "timestamp", "execution_time"} - set(header):
             raise InputError(path, f"is no dataset: its header lacks {', '.join(sorted(missing))}")
         known = {"task_id", "timestamp", "execution_time", *features, *optional}
@@ -205,21 +210,22 @@ class Stream:
 
         Where there are no more the batch is empty and the position `after`.
         """
-        batch = Batch(self._tool_types)
+        batch, most = Batch(self._tool_types), _ENTRIES // 10
         while batch.records < count and batch.weight < _KEPT_BYTES:
-            asked = min(_ENTRIES, count - batch.records)
+            asked = min(most, count - batch.records)
             with _answering(self.url):
                 start = f"({_id(after)}" if after else "-"
                 answer = self._client.xrange(self.key, min=start, count=asked)
             entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
+            if not entries:
+                break
             with garbage.kept():
                 for entry_id, values in entries:
                     place = f"entry {entry_id.decode()} of {self.key}"
                     batch.add_entry(values.get(_FIELD, b""), place)
-            if entries:
-                after = _position(entries[-1][0])
-            if len(entries) < asked:
-                break
+            after = _position(entries[-1][0])
+            mean = sum(len(v) for _, values in entries for v in values.values()) / len(entries)
+            most = _affordable(mean, _ENTRIES)
         return after, batch
 
     def trim(self, upto: int) -> int:
@@ -283,14 +289,14 @@ def _task_id(key: bytes) -> str:
     return key[len(_PREFIX) :].decode("utf-8", "backslashreplace")
 
 
-def _patterns(keys: int) -> list[bytes]:
+def _patterns(keys: int, most: int) -> list[bytes]:
     """Globs that together match each result in a Redis of so many `keys` exactly once.
 
     Run ids are hexadecimal and random: each further digit parts them in sixteen.
     """
     heads, digits = [b""], b"0123456789abcdef"
     found = []
-    while keys > _KEYS and len(heads[0]) < 3:
+    while keys > most and len(heads[0]) < 3:
         found += [_PREFIX + head + b"[^0-9a-f]*" for head in heads]
         found += [_PREFIX + head for head in heads]
         heads = [head + bytes([digit]) for head in heads for digit in digits]
@@ -315,6 +321,11 @@ def _of_news(
         if not seen[at : at + len(tasks)].all():
             yield from tasks
         at += len(tasks)
+
+
+def _affordable(mean: float, most: int) -> int:
+    """How many values of `mean` bytes may be asked for at once, at most `most`."""
+    return max(1, min(most, int(_ANSWER_BYTES / (mean + 1))))
 
 
 def _part(keys: Sequence[bytes], at: int, room: int, most: int) -> int:
@@ -380,16 +391,20 @@ def _raw(data: object) -> Any:
 def _lines(path: Path) -> Iterator[_Line | tuple[bytes, str]]:
     """Each line that is not blank, or its first bytes and what is wrong with it."""
     with _open(path) as file:
-        lines = iter(file)
         while True:
             try:
-                line = next(lines)
-            except StopIteration:
-                return
+                line = file.readline(_LINE_BYTES)
+                rest = line
+                while len(rest) == _LINE_BYTES and not rest.endswith(b"\n"):
+                    rest = file.readline(_LINE_BYTES)
             except (EOFError, OSError, zlib.error) as error:
                 yield b"", f"the file cannot be read further ({_cause(error)})"
                 return
-            if line.strip():
+            if not line:
+                return
+            if rest is not line:
+                yield line[:4096], f"it is longer than {_LINE_BYTES >> 20} MiB"
+            elif line.strip():
                 yield _line(line)
 
 
@@ -398,6 +413,8 @@ def _line(line: bytes) -> _Line | tuple[bytes, str]:
         return _line_decoder.decode(line)
     except (ValueError, RecursionError):
         pass
+    if len(line) > records.LONGEST_LENIENT:
+        return line[:4096], "it is long, and no strict JSON"
     try:  # NaN and Infinity, which Python's own writer emits, are no strict JSON
         value = json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -58,11 +58,14 @@ numbers = st.one_of(
     st.text(max_size=2),
     st.just(10**30),
 )
-names = st.sampled_from(["text_length", "token_count", "batch_size", "duration", "other"])
+names = st.sampled_from(["text_length", "token_count", "duration", "model", "node", "other"])
 features = st.none() | st.dictionaries(names, numbers, max_size=4)
 said = st.dictionaries(st.sampled_from(TASKS) | names, features | numbers, max_size=3)
 task = st.fixed_dictionaries(
-    {"start_time": st.just(1.0), "end_time": st.sampled_from([0.5, 2.0, 3, 4.5])},
+    {
+        "start_time": st.sampled_from([0.25, 1.0, 2.5]),
+        "end_time": st.sampled_from([0.5, 2.0, 3, 4.5]),
+    },
     optional={
         "status": st.sampled_from(["ok", "failed", " Skipped", 3, None]),
         "dag_id": st.sampled_from(["q", 1, None]),

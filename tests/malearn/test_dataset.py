@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -131,6 +132,29 @@ def test_the_recent_past_is_the_same_however_rows_came_in(tmp_path: Path) -> Non
     assert forth.recent_log_seconds(names, 4)["tool_0"] == pytest.approx(expected)
     fresh = Dataset(forth.path, TOOL)
     assert fresh.recent_log_seconds(names) == forth.recent_log_seconds(names)
+
+
+def test_a_trickle_leaves_few_files_and_every_version(dataset: Dataset) -> None:
+    rows = [execution(n) for n in range(40)]
+    for row in rows:
+        dataset.append([row])
+    files = DeltaTable(str(dataset.path)).file_uris()
+    assert len(files) < 10
+    assert same(dataset.read(), rows)
+    assert len(dataset.read(5)) == 5
+    assert dataset.append(rows).added == ()
+    assert (
+        sum(commit.rows_added for commit in dataset.history() if commit.operation == "WRITE") == 40
+    )
+
+
+def test_what_is_known_of_a_table_outlives_its_tidying(dataset: Dataset) -> None:
+    other = Dataset(dataset.path, TOOL)
+    for number in range(20):
+        dataset.append([execution(number)])
+        assert other.append([execution(number)]).added == ()
+        other.append([execution(100 + number)])
+    assert dataset.rows == other.rows == 40
 
 
 def test_a_table_that_lacks_a_feature_reads_it_as_missing(dataset: Dataset) -> None:
@@ -254,6 +278,14 @@ class TestRejections:
         rejections.append([], ("stream", 4))
         rejections.append([], ("stream", 2))
         assert (rejections.position("stream"), rejections.rows) == (4, 0)
+
+    def test_a_trickle_of_them_leaves_few_files(self, rejections: Rejections) -> None:
+        kept = [refusal(f"t{number}", Reason.SKIPPED) for number in range(30)]
+        for number, one in enumerate(kept):
+            assert rejections.append([one], ("stream", number)) == [one]
+        assert len(DeltaTable(str(rejections.path)).file_uris()) < 10
+        assert (rejections.position("stream"), rejections.append(kept)) == (29, [])
+        assert len(Rejections(rejections.path).read()) == 30
 
     def test_nothing_is_written_for_nothing(self, rejections: Rejections) -> None:
         assert rejections.append([]) == rejections.read() == []

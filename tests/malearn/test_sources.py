@@ -307,6 +307,15 @@ class TestScan:
         (batch,) = sources.scan(redis_url, TYPES)
         assert batch.records == 50
 
+    def test_of_very_many_keys_a_part_is_read_at_a_time_and_each_once(
+        self, redis_url: str, redis_client: redis.Redis
+    ) -> None:
+        odd = ["", "0", "ab", "abc", "x", "ABC", "0f", "[a-f]*", "\n", f"{run(1)}-llm_process"]
+        self.fill(redis_client, runs=40)
+        redis_client.mset({f"result:{name}": b"{}" for name in odd})
+        batches = list(sources.scan(redis_url, TYPES, most_keys=2))
+        assert sum(batch.records for batch in batches) == redis_client.dbsize() == 130
+
     def test_a_redis_that_does_not_answer_is_named_without_its_password(self) -> None:
         sentence = r"Redis at redis://:\*\*\*@127.0.0.1:1/0 cannot be reached .*MALEARN_REDIS_URL"
         with pytest.raises(Unreachable, match=sentence):

@@ -4,7 +4,7 @@ The floor of a scan is SCAN, MGET and `json.loads` of each whole value with redi
 that of the stream XREAD and `json.loads`. Ours also validates with Great Expectations, fences
 and commits to Delta tables; it runs in a process of its own, of which memory is the peak,
 and imports are not timed. Floors are taken before and after it, because a busy machine slows
-both alike.
+both alike. `python -m benchmarks.ingest RECORDS HOSTILE` does the same with fewer records.
 """
 
 from __future__ import annotations

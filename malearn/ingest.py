@@ -9,14 +9,12 @@ finds the rows there and goes on where the last commit left off.
 
 from __future__ import annotations
 
-import fcntl
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from malearn import garbage, records
+from malearn import garbage, records, turn
 from malearn.dataset import Dataset, Refusal, Rejections, Transactions
 from malearn.errors import BatchRefused
 from malearn.home import Home
@@ -157,7 +155,7 @@ class Ingest:
         batch's rows, and taking it again adds the rest.
         """
         batch = list(batch)
-        with self._turn(), garbage.kept():
+        with turn.of(self.home), garbage.kept():
             return self._take(batch, source, transaction)
 
     def drain(self, stream: Stream, size: int = 20_000) -> Iterator[IngestReport]:
@@ -168,7 +166,7 @@ class Ingest:
         `Unreachable` and `DatasetError`.
         """
         while True:
-            with self._turn(), garbage.kept():
+            with turn.of(self.home), garbage.kept():
                 after = self.rejections.position(stream.name) or 0
                 if after > stream.last():  # somebody deleted the stream and began it anew
                     after = 0
@@ -199,27 +197,30 @@ class Ingest:
             (r for r in batch if not isinstance(r, Execution)), self.tool_types
         )
         joined.extend(r for r in batch if isinstance(r, Execution))
-        by_tool_type, duplicates = self._new(joined)
+        by_tool_type, expired = self._new(joined)
+        duplicates = len(joined) - expired - sum(map(len, by_tool_type.values()))
         early = [Refusal(r, source, self._tool_type_of(r)) for r in refused]
         late: list[Refusal] = []
         reports = {}
         for name, executions in by_tool_type.items():
-            report, judged = self._judge(self.tool_types[name], executions, transaction)
+            report, judged = self.judge(self.tool_types[name], executions, transaction)
             reports[name] = report
             late.extend(replace(refusal, source=source) for refusal in judged)
         news = {id(refusal) for refusal in self.rejections.append([*early, *late], transaction)}
         # What was rejected for the same reason before is known, not news.
         rejected = Counter(r.rejected.reason if id(r) in news else Reason.DUPLICATE for r in early)
         rejected[Reason.DUPLICATE] += duplicates
+        rejected[Reason.EXPIRED] += expired
         counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
         return IngestReport(len(batch), counts, reports)
 
     def _new(self, executions: Iterable[Execution]) -> tuple[dict[str, list[Execution]], int]:
-        """Those that nobody knows, by tool type and the last of each task; how many others."""
+        """Those that nobody knows, by tool type and the last of each task.
+
+        And how many others ended before what their dataset has let go.
+        """
         latest: dict[tuple[str, str], Execution] = {}
-        total = 0
         for execution in executions:
-            total += 1
             key = (execution.tool_type, execution.task_id)
             other = latest.get(key)
             if other is None or execution.end > other.end:
@@ -227,27 +228,33 @@ class Ingest:
         grouped: dict[str, list[Execution]] = defaultdict(list)
         for execution in latest.values():
             grouped[execution.tool_type].append(execution)
-        new = {}
+        new, expired = {}, 0
         for name, group in grouped.items():
             task_ids = [e.task_id for e in group]
             stored = self.datasets[name].ends(task_ids)
             judged = self.rejections.judged_ends(task_ids)
-            chosen = [
+            unknown = [
                 e
                 for e in group
                 if e.end > max(stored.get(e.task_id, 0.0), judged.get(e.task_id, 0.0))
             ]
+            until = self.datasets[name].let_go_until
+            chosen = [e for e in unknown if e.end >= until]
+            expired += len(unknown) - len(chosen)
             if chosen:
                 new[name] = chosen
-        return new, total - sum(map(len, new.values()))
+        return new, expired
 
-    def _judge(
+    def judge(
         self,
         tool_type: ToolType,
         executions: Sequence[Execution],
-        transaction: Transactions | None,
+        transaction: Transactions | None = None,
     ) -> tuple[ToolTypeReport, list[Refusal]]:
-        """Validate, fence and store the new `executions` of one tool type."""
+        """Validate, fence and store the new `executions` of one tool type.
+
+        What is refused is returned, for whoever keeps it; `turn.of` the home is the caller's.
+        """
         dataset = self.datasets[tool_type.name]
         accepted, quarantined, outliers = list(executions), list[Rejected](), list[Rejected]()
         refused: tuple[str, ...] = ()
@@ -267,7 +274,8 @@ class Ingest:
         if self._fence is not None and accepted:
             functions = {e.function for e in accepted}
             recent = dataset.recent_log_seconds(functions)
-            doubtful = self.rejections.recent_outliers(functions)
+            judged = {e.task_id for e in accepted}  # one is no company for itself
+            doubtful = self.rejections.recent_outliers(functions, but=judged)
             accepted, outliers = self._fence(accepted, recent, doubtful)
         appended = dataset.append(accepted, transaction)
         by_task = {e.task_id: e for e in executions}
@@ -288,14 +296,6 @@ class Ingest:
     def _tool_type_of(self, rejected: Rejected) -> str | None:
         tool_type = self.tool_types.of(rejected.function)
         return None if tool_type is None else tool_type.name
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One batch at a time; the lock goes with the process that holds it."""
-        self.home.data.mkdir(parents=True, exist_ok=True)
-        with (self.home.data / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def _refusal(rejected: Rejected, execution: Execution, tool_type: ToolType) -> Refusal:

@@ -27,7 +27,18 @@ from malearn.errors import InputError, Unreachable, without_password
 from malearn.records import Execution, Reason, Record, Rejected
 from malearn.tool_types import ToolType, ToolTypes
 
-__all__ = ["REDIS_SETTING", "STREAM", "Batch", "Stream", "examine", "jsonl", "scan", "table"]
+__all__ = [
+    "REDIS_SETTING",
+    "STREAM",
+    "Batch",
+    "Stream",
+    "connected",
+    "examine",
+    "jsonl",
+    "scan",
+    "table",
+    "task_id",
+]
 
 #: One batch of a source; a run's records stand in one batch.
 Batch = list[Record | Execution | Rejected]
@@ -55,7 +66,7 @@ def scan(
     are left out, and with them what was written again of a known task. Raises
     `Unreachable`.
     """
-    with _answering(url), _connect(url) as client:
+    with connected(url) as client:
         keys = sorted(client.scan_iter(match=_PREFIX + b"*", count=5_000))
         for chosen in _whole_runs(keys, size, known):
             batch: Batch = []
@@ -65,7 +76,7 @@ def scan(
                 values = client.mget(part)
                 with garbage.kept():
                     batch.extend(
-                        records.read(_task_id(key), value)
+                        records.read(task_id(key), value)
                         for key, value in zip(part, values, strict=True)
                         if value is not None
                     )
@@ -226,6 +237,13 @@ _line_decoder = msgspec.json.Decoder(_Line)
 
 
 @contextmanager
+def connected(url: str) -> Iterator[redis.Redis]:
+    """A client of the Redis at `url`. Raises `Unreachable` when that is or goes away."""
+    with _answering(url), _connect(url) as client:
+        yield client
+
+
+@contextmanager
 def _answering(url: str) -> Iterator[None]:
     try:
         yield
@@ -248,7 +266,8 @@ def _cause(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).rstrip(".")
 
 
-def _task_id(key: bytes) -> str:
+def task_id(key: bytes) -> str:
+    """The task id within a key `result:<task_id>`."""
     return key[len(_PREFIX) :].decode("utf-8", "backslashreplace")
 
 
@@ -261,7 +280,7 @@ def _whole_runs(
     width = len(_PREFIX) + records.RUN_ID_LENGTH
 
     def close_run() -> None:
-        if run and not (known is not None and all(known(_task_id(key)) for key in run)):
+        if run and not (known is not None and all(known(task_id(key)) for key in run)):
             batch.extend(run)
         run.clear()
 

@@ -104,4 +104,8 @@ def _summary(done: Lifecycle) -> str:
             serving = f"[v{outcome.production} {outcome.family}]({page})"
         cells = " | ".join(str(n) for n in numbers)
         lines.append(f"| {name} | {cells} | {serving} | {outcome.why} |")
+    evolved = [(n, text) for n, o in done.outcomes.items() for text in o.trained.evolved]
+    if evolved:
+        lines += ["", "The declaration has changed:", ""]
+        lines += [f"- {name}: {sentence}" for name, sentence in evolved]
     return "\n".join(lines)

@@ -427,6 +427,25 @@ class Dataset:
         """
         return self._table.vacuum(keep, hours)
 
+    def first_versions(self) -> dict[str, int]:
+        """For each feature that it has a column for, the first version that had one."""
+        newest = self.version
+        if newest is None:
+            return {}
+
+        def known(version: int) -> set[str]:
+            names = {field.name for field in self._table.at(version).schema().fields}
+            return {n for n in self.tool_type.feature_names if f"serve_{n}" in names}
+
+        oldest, first = known(0), {}
+        for name in known(newest):
+            low, high = 0, 0 if name in oldest else newest
+            while high - low > 1:  # columns come, and never go
+                middle = (low + high) // 2
+                low, high = (low, middle) if name in known(middle) else (middle, high)
+            first[name] = high
+        return first
+
     def export_parquet(self, file: Path, version: int | None = None) -> int:
         """Write every column of `version` to `file`; returns the number of rows."""
         rows = 0

@@ -44,10 +44,11 @@ def training(trained: Trained, tool_type: ToolType, trigger: str) -> None:
         f"# {trained.tool_type}: {title}",
         f"{trained.rows:,} executions in the dataset. Trigger: {trigger}.",
         "\n".join(details),
+        "\n".join(f"- {sentence}" for sentence in trained.evolved),
         " · ".join(links),
     ]
     create_markdown_artifact(
-        "\n\n".join(lines),
+        "\n\n".join(line for line in lines if line),
         key=key("training", trained.tool_type),
         description=f"{trained.tool_type}: {title}",
     )

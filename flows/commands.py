@@ -25,6 +25,7 @@ from malearn.home import Home
 if TYPE_CHECKING:
     from malearn.embedded import Platform
     from malearn.ingest import IngestReport
+    from malearn.records import Reason
     from malearn.tool_types import ToolType
 
 __all__ = ["app"]
@@ -55,7 +56,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="The datasets: bring in, take out, look back.", no_args_is_help=True)
+data = typer.Typer(
+    help="The datasets: bring in, take out, look back, maintain.", no_args_is_help=True
+)
 app.add_typer(data, name="data")
 
 
@@ -120,6 +123,14 @@ def ingest(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE…]", help="Run logs; without any, Redis.")
     ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Stay, and catch results in Redis as they are set."),
+    ] = False,
+    set_notifications: Annotated[
+        bool,
+        typer.Option("--set-notifications", help="Let a Redis that is not ours tell what is set."),
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -128,6 +139,11 @@ def ingest(
     from malearn import tool_types
 
     tool_types.declared()
+    if watch:
+        if files:
+            raise typer.BadParameter("--watch reads Redis, not files")
+        _watch(Home.find(home), set_notifications, as_json)
+        return
     place, chosen = Home.find(home), _run_logs(files or [])
     with _platform(place, redis=not chosen, mlflow=False):
         from flows.ingest import ingest as flow
@@ -363,6 +379,83 @@ def dataset_history(
     _answer([asdict(c) for c in commits], as_json, lambda: report.show_history(commits))
 
 
+@data.command("quarantine")
+def quarantine_of(
+    tool: Annotated[
+        str | None, typer.Argument(metavar="[TOOL]", help="A tool type; without one, all.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Only what was kept out for this: outlier, …")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many of the newest to show.", min=0)] = 5,
+    readmit: Annotated[
+        bool, typer.Option("--readmit", help="Judge it anew; what is accepted joins its dataset.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What was kept out of the datasets, and why; after a fix, let it in."""
+    from dataclasses import asdict
+
+    from flows import console, report
+    from malearn import quarantine, tool_types
+    from malearn.dataset import Rejections
+
+    name = _tool_type(tool).name if tool else None
+    which = quarantine.Which(tool_types.declared(), name, _reason(reason) if reason else None)
+    place = Home.find(home)
+    if not readmit:
+        found = quarantine.overview(Rejections.of(place), which, limit)
+        _answer(report.quarantined(found), as_json, lambda: report.show_quarantined(found))
+        return
+    with console.progress() as shown:
+        from flows.quarantine import readmit as judge_anew
+
+        done = judge_anew(place, which, shown.step)
+    _answer(asdict(done), as_json, lambda: report.show_readmitted(done))
+
+
+@data.command("maintain")
+def maintain_data(
+    keep_days: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DAYS",
+            help="Let go of what is older: '365', or '365 llm_process=90 _reports=30'.",
+            show_default="$MALEARN_KEEP_DAYS, else all is kept",
+        ),
+    ] = None,
+    keep_rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ROWS",
+            help="Keep the newest so many of each, in the same form.",
+            show_default="$MALEARN_KEEP_ROWS, else all are kept",
+        ),
+    ] = None,
+    unused_hours: Annotated[
+        float,
+        typer.Option(help="Remove files once only old versions needed them for so long.", min=0.0),
+    ] = 168.0,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Merge small files, let go of old rows, remove unused files. No model loses its data."""
+    from dataclasses import asdict
+
+    from flows import report
+    from malearn import maintenance, tool_types
+
+    place, names = Home.find(home), maintenance.places(tool_types.declared())
+    for text, option in ((keep_days, "--keep-days"), (keep_rows, "--keep-rows")):
+        maintenance.Limits.parse(text or "", option, names)
+    with _platform(place):
+        from flows.maintain import maintain as flow
+
+        done = flow(str(place.root), keep_days, keep_rows, unused_hours)
+    _answer([asdict(m) for m in done], as_json, lambda: report.show_maintained(done))
+
+
 @app.command()
 def up(home: HomeOption = None) -> None:
     """Redis, MLflow, Prefect and the scheduled flows, until Ctrl-C."""
@@ -373,6 +466,23 @@ def up(home: HomeOption = None) -> None:
     tool_types.declared()
     with console.progress() as shown:
         stay(Home.find(home), shown)
+
+
+def _watch(home: Home, set_notifications: bool, as_json: bool) -> None:
+    from flows import console, report
+    from malearn import sources
+    from malearn.embedded import Platform
+
+    ours = sources.REDIS_SETTING not in os.environ
+    with (
+        console.progress() as shown,
+        Platform(home, redis=True, on_event=shown.server) as platform,
+    ):
+        from flows.watch import watch
+
+        done = watch(home, platform.redis_url, shown, enable=ours or set_notifications)
+    _answer(report.ingested(done), as_json, lambda: report.show_ingested(done))
+    _told(done)
 
 
 @contextmanager
@@ -443,6 +553,15 @@ def _told(report: IngestReport) -> None:
     if refused:
         _say(" ".join(refused))
         raise typer.Exit(1)
+
+
+def _reason(name: str) -> Reason:
+    from malearn.records import Reason
+
+    try:
+        return Reason(name)
+    except ValueError:
+        raise typer.BadParameter(f"'{name}' is none of {', '.join(Reason)}") from None
 
 
 def _tool_type(name: str) -> ToolType:

@@ -112,4 +112,8 @@ def _summary(done: Lifecycle) -> str:
         lines.append(f"| {name} | {cells} | {serving} |")
     for name, outcome in done.outcomes.items():
         lines += ["", f"**{name}**", "", *artifacts.reasons(outcome.reasons)]
+    evolved = [(n, text) for n, o in done.outcomes.items() for text in o.trained.evolved]
+    if evolved:
+        lines += ["", "The declaration has changed:", ""]
+        lines += [f"- {name}: {sentence}" for name, sentence in evolved]
     return "\n".join(lines)

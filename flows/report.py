@@ -22,17 +22,23 @@ if TYPE_CHECKING:
     from malearn.evaluation import Evaluation
     from malearn.home import Home
     from malearn.ingest import IngestReport
+    from malearn.maintenance import Maintained
     from malearn.promotion import Promoted
+    from malearn.quarantine import Overview, Readmitted
     from malearn.registry import Version
     from malearn.training import Trained
 
 __all__ = [
     "ingested",
     "promoted",
+    "quarantined",
     "show_evaluation",
     "show_history",
     "show_ingested",
+    "show_maintained",
     "show_promoted",
+    "show_quarantined",
+    "show_readmitted",
     "show_run",
     "show_status",
     "show_trained",
@@ -42,6 +48,8 @@ __all__ = [
 
 #: Columns of output that goes to no terminal.
 _PIPED = 100
+#: Expectations or functions that are named for a reason; characters of a record that are shown.
+_CAUSES, _SHOWN = 8, 300
 #: What a predictor's `source` is called here.
 _SOURCES = {"function_history": "history", "tool_history": "tool history"}
 
@@ -72,6 +80,7 @@ def trained(results: Sequence[Trained]) -> dict[str, Any]:
             "family": r.family,
             "promote": r.decision.promote if r.decision else False,
             "why": r.why,
+            "evolved": list(r.evolved),
             "scores": {name: s.as_dict() for name, s in (r.scores or {}).items()},
         }
         for r in results
@@ -81,6 +90,28 @@ def trained(results: Sequence[Trained]) -> dict[str, Any]:
 def promoted(result: Promoted) -> dict[str, Any]:
     """Whether the version serves now, and why."""
     return {**asdict(result), "reasons": [asdict(reason) for reason in result.reasons]}
+
+
+def quarantined(found: Overview) -> dict[str, Any]:
+    """Counts by reason and cause, and the newest records as they were kept."""
+    return {
+        "count": found.count,
+        "reasons": {group.reason.value: group.count for group in found.groups},
+        "by": {group.reason.value: dict(group.by) for group in found.groups},
+        "newest": [
+            {
+                "task_id": refusal.rejected.task_id,
+                "function": refusal.rejected.function,
+                "tool_type": refusal.tool_type,
+                "reason": refusal.rejected.reason.value,
+                "detail": refusal.rejected.detail,
+                "source": refusal.source,
+                "time": refusal.time,
+                "record": refusal.rejected.record,
+            }
+            for refusal in found.newest
+        ],
+    }
 
 
 def status(home: Home) -> dict[str, Any]:
@@ -164,6 +195,8 @@ def show_trained(results: Sequence[Trained]) -> None:
         verdict = "is fit to serve" if decision and decision.promote else "is not fit to serve"
         reasons = decision.reasons if decision else (Reason("rows", False, result.why),)
         _show_reasons(console, f"{result.tool_type} {verdict}", reasons)
+        for sentence in result.evolved:
+            _show(console, f"{result.tool_type}: {sentence}.", "yellow")
 
 
 def show_promoted(result: Promoted) -> None:
@@ -192,11 +225,73 @@ def show_status(rows: Mapping[str, Any]) -> None:
 
 def show_history(commits: Sequence[Commit]) -> None:
     """The versions of a dataset, as they are recorded."""
-    table = _table("version", "time", "rows added", "operation")
+    table = _table("version", "time", "rows added", "removed", "operation")
     for commit in commits:
         when = f"{datetime.fromtimestamp(commit.time, UTC):%Y-%m-%d %H:%M:%S}"
-        table.add_row(str(commit.version), when, f"{commit.rows_added:,}", commit.operation)
+        rows = (f"{commit.rows_added:,}", f"{commit.rows_removed:,}")
+        table.add_row(str(commit.version), when, *rows, commit.operation)
     _console().print(table)
+
+
+def show_maintained(done: Sequence[Maintained]) -> None:
+    """What was let go, merged and removed, and what stays for models."""
+    table = _table("table", "rows", "let go", "merged", "removed", "kept for models")
+    for m in done:
+        numbers = (m.rows, m.let_go, m.merged, m.removed)
+        kept = ", ".join(f"v{version}" for version in m.kept) or "–"
+        table.add_row(m.name, *(f"{n:,}" for n in numbers), kept)
+    _console().print(table)
+
+
+def show_quarantined(found: Overview) -> None:
+    """How many were kept out for which reason and expectation, and the newest of them."""
+    console = _console()
+    _show(console, f"{found.count:,} kept out", "bold")
+    if not found.count:
+        return
+    table = _table("because", "records")
+    for group in found.groups:
+        table.add_row(Text(group.reason.value, "bold"), f"{group.count:,}")
+        for cause, n in list(group.by.items())[:_CAUSES]:
+            table.add_row(Text(f"  {cause}"), f"{n:,}")
+        if (more := len(group.by) - _CAUSES) > 0:
+            table.add_row(Text(f"  and {more:,} others", "dim"), "")
+    console.print(table)
+    console.print()
+    if found.newest:
+        _show(console, "The newest", "bold")
+    for refusal in found.newest:
+        rejected = refusal.rejected
+        when = f"{datetime.fromtimestamp(refusal.time or 0.0, UTC):%Y-%m-%d %H:%M:%S}"
+        _show(console, f"{when}  {rejected.task_id or refusal.source}")
+        _show(console, f"  {rejected.reason.value}: {rejected.detail}")
+        _show(console, f"  {_cut(rejected.record)}", "dim")
+
+
+def show_readmitted(done: Readmitted) -> None:
+    """What came of judging the quarantine anew."""
+    console = _console()
+    table = _table("judged anew", "records")
+    for name, n in done.accepted.items():
+        table.add_row(f"accepted, {name}", f"{n:,}")
+    others = {
+        "in their dataset already": done.known,
+        "beyond the limits of retention": done.expired,
+        **{f"still kept out, {reason}": n for reason, n in done.still.items()},
+        "unreadable: too little was kept": done.unreadable,
+    }
+    for what, n in others.items():
+        if n:
+            table.add_row(what, f"{n:,}")
+    table.add_row("all", f"{done.judged:,}")
+    console.print(table)
+    if done.settled:
+        _show(
+            console,
+            f"{done.settled:,} others were kept out for their own form, which no declaration "
+            "changes.",
+            "dim",
+        )
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
@@ -282,6 +377,10 @@ def _show_reasons(console: Console, title: str, reasons: Iterable[Reason]) -> No
             head = Text(f"  {mark} ", style) if number == 0 else Text("    ")
             console.print(head + line, soft_wrap=True)
     console.print()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _decimals(numbers: Iterable[float]) -> Callable[[float], str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
 
 from flows import artifacts, failure, progress
 from malearn import matrix, tool_types, tracking, training
@@ -54,6 +55,8 @@ def train(
         )
         bar.end()
         publish(trained, chosen, trigger)
+    for sentence in trained.evolved:
+        get_run_logger().warning("%s: %s", tool_type, sentence)
     progress.finished(_line(trained))
     return trained
 
@@ -74,7 +77,7 @@ def load(dataset: Dataset) -> tuple[Matrix, Source]:
     version = dataset.version
     executions = [] if version is None else dataset.read(version)
     rows = matrix.build(dataset.tool_type, executions)
-    return rows, Source(str(dataset.path), version or 0)
+    return rows, Source(str(dataset.path), version or 0, dataset.first_versions())
 
 
 def publish(trained: Trained, tool_type: ToolType, trigger: str) -> None:

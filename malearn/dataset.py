@@ -1,29 +1,31 @@
 """What was learnt from, versioned: one Delta Lake table per tool type, one for what was refused.
 
-The only home of `deltalake` and `pyarrow`. Tables are append-only; each commit
-is a version that can be read again. A task id stands in a table once: what is
-there already is not added, and a record of the same task that ended later takes
-its place in one commit. Writers may race: every commit carries Delta's
-application transaction `malearn`, so that of two commits from one version the
-second fails, looks again at what is there, and retries.
+The only home of `deltalake` and `pyarrow`. Each commit is a version that can be
+read again until a vacuum, told which versions to keep, removes its files. A task
+id stands in a table once: what is there already is not added, and a record of the
+same task that ended later takes its place in one commit. Writers may race: every
+commit carries Delta's application transaction `malearn`, so that of two commits
+from one version the second fails, looks again at what is there, and retries.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -42,6 +44,8 @@ __all__ = ["Appended", "Commit", "Dataset", "Refusal", "Rejections", "Transactio
 Transactions = tuple[str, int]
 
 _WRITER = "malearn"
+#: Application id of the end, in milliseconds since the epoch, before which rows were let go.
+_LET_GO = "malearn-let-go"
 _ATTEMPTS = 50
 _VIEWS = ("serve", "ran")  # as known before a task ran, and as it ran
 #: Versions after which small files are merged, and the bytes that such a file has at most.
@@ -50,6 +54,9 @@ _TIDIED, _SMALL = 8, 4 * 2**20
 _BATCH = 16_384
 #: Reasons that a verdict gave, not the record's form; such a task is not judged again.
 _JUDGED = frozenset({Reason.INVALID_FEATURE, Reason.OUTLIER, Reason.BATCH_REFUSED})
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Commit:
     time: float
     operation: str
     rows_added: int
+    rows_removed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,7 @@ class Refusal:
     """One rejected record on its way to, or out of, the table of rejections.
 
     `end`, in seconds since the epoch, and `seconds` are the execution's, where there was one.
+    `time`, in seconds since the epoch, is when it came into the table; None on its way there.
     """
 
     rejected: Rejected
@@ -84,6 +93,12 @@ class Refusal:
     tool_type: str | None = None
     end: float | None = None
     seconds: float | None = None
+    time: float | None = field(default=None, compare=False)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes a refusal the same again; without a task id, all that is known of it."""
+        return _Trace.of(self).key
 
 
 class _Table:
@@ -192,18 +207,86 @@ class _Table:
         return table.version() == before + 1
 
     def columns(self, version: int | None, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Large batches of the columns `names`, those the table lacks as nulls."""
+        """Large batches of the columns `names`, those the table lacks as nulls.
+
+        Raises `DatasetError` for a version of which a vacuum has removed files.
+        """
         schema = self.subschema(names)
-        dataset = self.at(version).to_pyarrow_dataset(schema=schema)
+        table = self.at(version)
+        dataset = table.to_pyarrow_dataset(schema=schema)
         small: list[pa.RecordBatch] = []
         rows = 0
-        for batch in dataset.to_batches(columns=list(names), batch_size=_BATCH):
-            small.append(batch)
-            rows += batch.num_rows
-            if rows >= _BATCH:  # a trickle leaves thousands of files of a few rows
-                yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
-                small, rows = [], 0
+        try:
+            for batch in dataset.to_batches(columns=list(names), batch_size=_BATCH):
+                small.append(batch)
+                rows += batch.num_rows
+                if rows >= _BATCH:  # a trickle leaves thousands of files of a few rows
+                    yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
+                    small, rows = [], 0
+        except FileNotFoundError as error:
+            raise DatasetError(
+                self.path.name,
+                f"the files of version {table.version()} were cleaned up; those stay that "
+                "a registered model was trained on, and the newest",
+            ) from error
         yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
+
+    def change(self, action: Callable[[DeltaTable], _T]) -> _T:
+        """Do `action`, one commit, on the newest version, again after each that came before it."""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0.0, 0.02 * attempt))
+            table = self.at(None)
+            try:
+                return action(table)
+            except CommitFailedError:
+                self._newest = None
+            except DeltaError as error:
+                raise DatasetError(self.path.name, _one_line(error)) from error
+        raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
+
+    def compact(self) -> int:
+        """Merge small files into large ones; returns by how many fewer they are."""
+        if self.open() is None:
+            return 0
+        done = self.change(lambda table: table.optimize.compact())
+        return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
+
+    def delete(self, predicate: str, properties: CommitProperties | None = None) -> int:
+        """Delete the rows of which `predicate`, in SQL, holds; returns how many."""
+        done = self.change(lambda table: table.delete(predicate, commit_properties=properties))
+        return int(done["num_deleted_rows"])
+
+    def vacuum(self, keep: Collection[int], hours: float) -> int:
+        """Remove files that have been needed by no version but old ones for `hours`.
+
+        Those that a version in `keep` needs stay, whatever their age. Returns how many went.
+        """
+        table = self.open()
+        if table is None:
+            return 0
+        newest = table.version()
+        options: dict[str, Any] = {
+            # The library counts in whole hours: rather keep for one too many.
+            "retention_hours": math.ceil(hours),
+            "enforce_retention_duration": False,
+            "full": True,  # else what was dropped before the last checkpoint stays for good
+            "keep_versions": sorted({v for v in keep if 0 <= v < newest}) or None,
+        }
+        named = self.change(lambda table: table.vacuum(dry_run=True, **options))
+        there = [name for name in named if (self.path / name).exists()]
+        if there:  # a vacuum is two commits, and names again what went with the one before
+            self.change(lambda table: table.vacuum(dry_run=False, **options))
+        return len(there)
+
+    def least_of_newest(self, column: str, rows: int) -> float | None:
+        """The smallest of the `rows` largest values of `column`; None where there are no more."""
+        if self.open() is None:
+            return None
+        values = np.concatenate(
+            [batch.column(0).to_numpy() for batch in self.columns(None, [column])]
+        )
+        return float(np.partition(values, -rows)[-rows]) if len(values) > rows else None
 
     def subschema(self, names: Sequence[str]) -> pa.Schema:
         """The schema of the columns `names`."""
@@ -337,6 +420,57 @@ class Dataset:
         table = self._table.open()
         return None if table is None else table.transaction_version(name)
 
+    @property
+    def let_go_until(self) -> float:
+        """The end, in seconds since the epoch, before which executions were let go for good."""
+        return (self.position(_LET_GO) or 0) / 1000.0
+
+    def let_go(self, until: float) -> int:
+        """Delete what ended before `until`, seconds since the epoch; returns how many.
+
+        The same commit remembers `until`, so that whoever ingests can tell these
+        executions from new ones. Versions before it still hold them.
+        """
+        milliseconds = math.floor(until * 1000.0)
+        if self._table.open() is None or milliseconds <= (self.position(_LET_GO) or 0):
+            return 0
+        marks = CommitProperties(app_transactions=[Transaction(_LET_GO, milliseconds)])
+        return self._table.delete(f'"end" < {milliseconds / 1000.0!r}', marks)
+
+    def end_of_newest(self, rows: int) -> float | None:
+        """When the oldest of the newest `rows` executions ended; None while there are no more."""
+        return self._table.least_of_newest("end", rows)
+
+    def compact(self) -> int:
+        """Merge small files; returns by how many fewer they are. The rows stay as they are."""
+        return self._table.compact()
+
+    def vacuum(self, keep: Collection[int], hours: float) -> int:
+        """Remove files that only old versions have needed for `hours`; returns how many.
+
+        The newest version and those in `keep` stay readable, whatever their age.
+        """
+        return self._table.vacuum(keep, hours)
+
+    def first_versions(self) -> dict[str, int]:
+        """For each feature that it has a column for, the first version that had one."""
+        newest = self.version
+        if newest is None:
+            return {}
+
+        def known(version: int) -> set[str]:
+            names = {field.name for field in self._table.at(version).schema().fields}
+            return {n for n in self.tool_type.feature_names if f"serve_{n}" in names}
+
+        oldest, first = known(0), {}
+        for name in known(newest):
+            low, high = 0, 0 if name in oldest else newest
+            while high - low > 1:  # columns come, and never go
+                middle = (low + high) // 2
+                low, high = (low, middle) if name in known(middle) else (middle, high)
+            first[name] = high
+        return first
+
     def export_parquet(self, file: Path, version: int | None = None) -> int:
         """Write every column of `version` to `file`; returns the number of rows."""
         rows = 0
@@ -458,23 +592,77 @@ class Rejections:
         self._refresh(self._table.open())
         return self._seen.ends([(task_id,) for task_id in task_ids]) > -np.inf
 
-    def recent_outliers(self, functions: Iterable[str], limit: int = 200) -> dict[str, list[float]]:
-        """As `Dataset.recent_log_seconds`, of what was fenced off."""
+    def recent_outliers(
+        self, functions: Iterable[str], limit: int = 200, *, but: Collection[str] = ()
+    ) -> dict[str, list[float]]:
+        """As `Dataset.recent_log_seconds`, of what was fenced off, the tasks `but` left out."""
         self._refresh(self._table.open())
-        return self._outliers.log_seconds(functions, limit)
+        return self._outliers.log_seconds(functions, limit, but)
 
     def read(self, tool_type: str | None = None) -> list[Refusal]:
         """What was refused, oldest first; of one tool type, or all."""
+        found = [r for r in self.each() if tool_type is None or r.tool_type == tool_type]
+        return sorted(found, key=lambda refusal: refusal.time or 0.0)
+
+    def each(self, task_ids: tuple[str, str] | None = None) -> Iterator[Refusal]:
+        """What was refused, in no order; of tasks from the first to the last of `task_ids`."""
         if self._table.open() is None:
-            return []
-        rows = [
-            row
-            for batch in self._table.columns(None, _REFUSAL_SCHEMA.names)
-            for row in batch.to_pylist()
-            if tool_type is None or row["tool_type"] == tool_type
-        ]
-        rows.sort(key=lambda row: row["ingested_at"])
-        return [_refusal(row) for row in rows]
+            return
+        for batch in self._table.columns(None, _REFUSAL_SCHEMA.names):
+            if task_ids is not None:
+                column = pc.field("task_id")
+                batch = batch.filter((column >= task_ids[0]) & (column <= task_ids[1]))
+            for row in batch.to_pylist():
+                yield _refusal(row)
+
+    def replace(self, old: Iterable[Refusal], new: Sequence[Refusal]) -> None:
+        """Let `new` take the place of `old`, of which each has a task id, in one commit."""
+        keys = sorted({(r.rejected.task_id, r.rejected.reason.value) for r in old})
+        if not keys and not new:
+            return
+        none = [None] * len(new)
+        rows = pa.concat_tables(
+            [
+                pa.table({"old_task": [k[0] for k in keys], "old_reason": [k[1] for k in keys]}),
+                _refusal_rows(new)
+                .append_column("old_task", pa.array(none, pa.string()))
+                .append_column("old_reason", pa.array(none, pa.string())),
+            ],
+            promote_options="default",
+        )
+
+        def merge(table: DeltaTable) -> None:
+            mark = Transaction(_WRITER, table.version() + 1)
+            table.merge(
+                rows,
+                "old.task_id = new.old_task AND old.reason = new.old_reason",
+                source_alias="new",
+                target_alias="old",
+                commit_properties=CommitProperties(app_transactions=[mark]),
+            ).when_matched_delete().when_not_matched_insert(
+                {f'"{name}"': f'new."{name}"' for name in _REFUSAL_SCHEMA.names},
+                predicate="new.old_task IS NULL",
+            ).execute()
+
+        self._table.change(merge)
+
+    def let_go(self, until: float) -> int:
+        """Delete what was refused before `until`, seconds since the epoch; returns how many."""
+        if self._table.open() is None:
+            return 0
+        return self._table.delete(f"ingested_at < {until!r}")
+
+    def time_of_newest(self, rows: int) -> float | None:
+        """When the oldest of the newest `rows` came in; None while there are no more."""
+        return self._table.least_of_newest("ingested_at", rows)
+
+    def compact(self) -> int:
+        """As `Dataset.compact`."""
+        return self._table.compact()
+
+    def vacuum(self, hours: float) -> int:
+        """Remove files that only versions before the newest have needed for `hours`."""
+        return self._table.vacuum((), hours)
 
     def counts(self) -> dict[tuple[str | None, Reason], int]:
         """How many by tool type (None: of none) and reason."""
@@ -602,7 +790,7 @@ def _rows(rows: Rows, schema: pa.Schema) -> pa.Table:
 
 
 def _refusal_rows(refusals: Sequence[Refusal]) -> pa.Table:
-    rejected = [r.rejected for r in refusals]
+    rejected, now = [r.rejected for r in refusals], time.time()
     columns: dict[str, object] = {
         "task_id": [r.task_id for r in rejected],
         "function": [r.function for r in rejected],
@@ -614,7 +802,7 @@ def _refusal_rows(refusals: Sequence[Refusal]) -> pa.Table:
         "digest": [_digest(r) for r in rejected],
         "end": [r.end for r in refusals],
         "seconds": [r.seconds for r in refusals],
-        "ingested_at": np.full(len(refusals), time.time()),
+        "ingested_at": [now if r.time is None else r.time for r in refusals],
     }
     return pa.table(columns, schema=_REFUSAL_SCHEMA)
 
@@ -630,7 +818,9 @@ def _refusal(row: Mapping[str, Any]) -> Refusal:
     rejected = Rejected(
         row["task_id"], row["function"], Reason(row["reason"]), row["detail"], row["record"]
     )
-    return Refusal(rejected, row["source"], row["tool_type"], row["end"], row["seconds"])
+    return Refusal(
+        rejected, row["source"], row["tool_type"], row["end"], row["seconds"], row["ingested_at"]
+    )
 
 
 def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[float, ...]]:
@@ -661,6 +851,7 @@ def _commit(entry: Mapping[str, object]) -> Commit:
         int(str(entry["timestamp"])) / 1000.0,
         str(entry["operation"]),
         int(rows),
+        int(numbers.get("num_deleted_rows", numbers.get("num_target_rows_deleted", 0))),
     )
 
 

@@ -53,15 +53,16 @@ def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
     """What an exported model answers for `rows`, in seconds, shape (rows,).
 
     Columns are found by name, so a model of an older declaration can be asked
-    too. Raises `ArtifactRefused` when it does not fit the tool type.
+    too; to it, what is declared no more is missing. Raises `ArtifactRefused` when
+    it does not fit the tool type.
     """
     artifact = f"The {rows.tool_type.name} model"
     loaded = session(model, artifact)
     stamp = Stamp.parse(loaded.get_modelmeta().custom_metadata_map, artifact)
     stamp.check(rows.tool_type, artifact)
-    columns = [rows.columns.index(name) for name in (*stamp.features, *stamp.history)]
+    inputs = rows.inputs_for((*stamp.features, *stamp.history))
     try:
-        (answers,) = loaded.run([OUTPUT], {INPUT: rows.inputs[:, columns]})
+        (answers,) = loaded.run([OUTPUT], {INPUT: inputs})
     except Exception as error:  # onnxruntime raises a type of its own per cause
         raise ArtifactRefused(artifact, [f"onnxruntime cannot run it ({error})"]) from error
     return np.asarray(answers, dtype=np.float64).reshape(-1)
@@ -70,8 +71,7 @@ def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
 def parity_error(model: bytes, regressor: Regressor, rows: Matrix) -> float:
     """The largest relative difference between the file's answers and the trainer's on `rows`."""
     answers = seconds(model, rows)  # refuses by name what the trainer's model would choke on
-    columns = [rows.columns.index(name) for name in regressor.columns]
-    expected = regressor.seconds(rows.inputs[:, columns])
+    expected = regressor.seconds(rows.inputs_for(regressor.columns))
     return float((np.abs(answers - expected) / expected).max(initial=0.0))
 
 

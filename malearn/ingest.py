@@ -9,17 +9,15 @@ finds the rows there and goes on where the last commit left off.
 
 from __future__ import annotations
 
-import fcntl
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from malearn import garbage, records
+from malearn import garbage, records, turn
 from malearn.batch import Batch
 from malearn.dataset import Dataset, Refusal, Rejections, Transactions
 from malearn.errors import BatchRefused
@@ -161,7 +159,7 @@ class Ingest:
         written to. Raises `DatasetError`; then some tables may hold the
         batch's rows, and taking it again adds the rest.
         """
-        with self._turn(), garbage.kept():
+        with turn.of(self.home), garbage.kept():
             if not isinstance(batch, Batch):
                 batch = Batch.of(batch, self.tool_types)
             return self._take(batch, source, transaction)
@@ -174,7 +172,7 @@ class Ingest:
         `Unreachable` and `DatasetError`.
         """
         while True:
-            with self._turn(), garbage.kept():
+            with turn.of(self.home), garbage.kept():
                 after = self.rejections.position(stream.name) or 0
                 if after > stream.last():  # somebody deleted the stream and began it anew
                     after = 0
@@ -201,40 +199,52 @@ class Ingest:
         return known
 
     def _take(self, batch: Batch, source: str, transaction: Transactions | None) -> IngestReport:
-        by_tool_type, duplicates = self._new(batch.rows)
+        by_tool_type, duplicates, expired = self._new(batch.rows)
         early = [Refusal(r, source, self._tool_type_of(r)) for r in batch.rejected]
         late: list[Refusal] = []
         reports = {}
         for name, rows in by_tool_type.items():
-            report, judged = self._judge(self.tool_types[name], rows, transaction)
+            report, judged = self.judge(self.tool_types[name], rows, transaction)
             reports[name] = report
             late.extend(replace(refusal, source=source) for refusal in judged)
         news = {id(refusal) for refusal in self.rejections.append([*early, *late], transaction)}
         # What was rejected for the same reason before is known, not news.
         rejected = Counter(r.rejected.reason if id(r) in news else Reason.DUPLICATE for r in early)
         rejected[Reason.DUPLICATE] += duplicates
+        rejected[Reason.EXPIRED] += expired
         counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
         return IngestReport(batch.records, counts, reports)
 
-    def _new(self, found: Mapping[str, Rows]) -> tuple[dict[str, Rows], int]:
-        """Those that nobody knows, by tool type and the last of each task; how many others."""
-        new = {}
-        for name, rows in found.items():
-            known = np.maximum(
-                self.datasets[name].ends(rows.task_ids), self.rejections.judged_ends(rows.task_ids)
-            )
-            chosen = rows.take(rows.latest() & (rows.end > known))
-            if chosen:
-                new[name] = chosen
-        return new, sum(map(len, found.values())) - sum(map(len, new.values()))
+    def _new(self, found: Mapping[str, Rows]) -> tuple[dict[str, Rows], int, int]:
+        """Those that nobody knows, by tool type and the last of each task.
 
-    def _judge(
+        And how many others there are: known ones, and those that ended before what their
+        dataset has let go.
+        """
+        new, known, expired = {}, 0, 0
+        for name, rows in found.items():
+            dataset = self.datasets[name]
+            ends = np.maximum(
+                dataset.ends(rows.task_ids), self.rejections.judged_ends(rows.task_ids)
+            )
+            unknown = rows.latest() & (rows.end > ends)
+            lately = unknown & (rows.end >= dataset.let_go_until)
+            known += len(rows) - int(unknown.sum())
+            expired += int(unknown.sum() - lately.sum())
+            if lately.any():
+                new[name] = rows.take(lately)
+        return new, known, expired
+
+    def judge(
         self,
         tool_type: ToolType,
         executions: Sequence[Execution],
-        transaction: Transactions | None,
+        transaction: Transactions | None = None,
     ) -> tuple[ToolTypeReport, list[Refusal]]:
-        """Validate, fence and store the new `executions` of one tool type."""
+        """Validate, fence and store the new `executions` of one tool type.
+
+        What is refused is returned, for whoever keeps it; `turn.of` the home is the caller's.
+        """
         dataset = self.datasets[tool_type.name]
         accepted, quarantined, outliers = executions, list[Rejected](), list[Rejected]()
         refused: tuple[str, ...] = ()
@@ -254,7 +264,8 @@ class Ingest:
         if self._fence is not None and accepted:
             functions = set(Rows.of(tool_type, accepted).functions)
             recent = dataset.recent_log_seconds(functions)
-            doubtful = self.rejections.recent_outliers(functions)
+            judged = {e.task_id for e in accepted}  # one is no company for itself
+            doubtful = self.rejections.recent_outliers(functions, but=judged)
             accepted, outliers = self._fence(accepted, recent, doubtful)
         appended = dataset.append(accepted, transaction)
         kept_out = {rejected.task_id for rejected in (*quarantined, *outliers)}
@@ -280,14 +291,6 @@ class Ingest:
     def _tool_type_of(self, rejected: Rejected) -> str | None:
         tool_type = self.tool_types.of(rejected.function)
         return None if tool_type is None else tool_type.name
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One batch at a time; the lock goes with the process that holds it."""
-        self.home.data.mkdir(parents=True, exist_ok=True)
-        with (self.home.data / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def _refusal(rejected: Rejected, execution: Execution, tool_type: ToolType) -> Refusal:

@@ -34,7 +34,8 @@ _MODEL, _IMPORTANCE = "model.onnx", "importance.json"
 class LocalModel:
     """What answers for one tool type. Shared by threads; never changed, only replaced.
 
-    `columns` says which of the declared features it wants, in its order.
+    `columns` says which of the declared features it wants, in its order; the one after
+    the last stands for what is declared no more.
     `importance` is the weight per column, summing to 1, largest first; empty
     where the file that held it is gone.
     """
@@ -51,7 +52,8 @@ class LocalModel:
 
     def seconds(self, values: Sequence[float], snapshot: Sequence[float]) -> float:
         """The answer to numbers in declared order and a history snapshot; NaN for nonsense."""
-        row = (*(values[column] for column in self.columns), *snapshot)
+        known = (*values, math.nan)
+        row = (*(known[column] for column in self.columns), *snapshot)
         inputs = np.array((row,), dtype=np.float32)
         answer = float(self.session.run([OUTPUT], {INPUT: inputs})[0].item())
         return answer if 0.0 < answer < math.inf else math.nan
@@ -104,7 +106,7 @@ class LocalModel:
         session = export.session(model, file)
         stamp = Stamp.parse(session.get_modelmeta().custom_metadata_map, file)
         stamp.check(tool_type, file)
-        columns = tuple(tool_type.feature_names.index(name) for name in stamp.features)
+        columns = stamp.positions(tool_type.feature_names)
         loaded = cls(stamp, session, columns, importance)
         unknown = (math.nan,) * len(tool_type.features)
         try:

@@ -46,6 +46,13 @@ class Matrix:
     def log_seconds(self) -> NDArray[np.float64]:
         return np.log(self.seconds)
 
+    def inputs_for(self, columns: Sequence[str]) -> NDArray[np.float32]:
+        """The inputs of a model of `columns`, shape (rows, columns); NaN in those not there."""
+        missing = np.full((len(self.inputs), 1), np.nan, dtype=np.float32)
+        own = {name: place for place, name in enumerate(self.columns)}
+        places = [own.get(name, len(own)) for name in columns]
+        return np.hstack([self.inputs, missing])[:, places]
+
     def rows(self, chosen: NDArray[np.intp]) -> Matrix:
         """The chosen rows, in the order given."""
         return Matrix(

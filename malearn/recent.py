@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 __all__ = ["LIMIT", "Recent"]
 
@@ -29,10 +29,19 @@ class Recent:
             elif end >= recent[0][0]:
                 heapq.heappushpop(recent, (end, task_id, seconds))
 
-    def log_seconds(self, functions: Iterable[str], limit: int) -> dict[str, list[float]]:
-        """The last `limit` log-seconds of those of `functions` that are known, oldest first."""
+    def log_seconds(
+        self, functions: Iterable[str], limit: int, but: Collection[str] = ()
+    ) -> dict[str, list[float]]:
+        """The last `limit` log-seconds of those of `functions` that are known, oldest first.
+
+        The task ids `but` are left out.
+        """
         return {
-            function: [math.log(max(seconds, 1e-3)) for _, _, seconds in sorted(recent)[-limit:]]
+            function: [
+                math.log(max(seconds, 1e-3))
+                for _, task_id, seconds in sorted(recent)[-limit:]
+                if task_id not in but
+            ]
             for function in functions
             if (recent := self._by_function.get(function)) is not None
         }

@@ -79,6 +79,7 @@ class Reason(enum.StrEnum):
     OUTLIER = "outlier"
     BATCH_REFUSED = "batch_refused"
     DUPLICATE = "duplicate"
+    EXPIRED = "expired"
 
 
 _REASONS = {reason.value: reason for reason in Reason}
@@ -318,7 +319,6 @@ def read_entry(raw: object, tool_types: ToolTypes, place: str = "") -> Execution
         "status": entry.status,
         "dag_id": entry.query,
         "curr_task_feat": ran,
-        "succ_task_feat": serve,
     }
     record = read(task_id, task, function)
     if isinstance(record, Rejected):
@@ -428,14 +428,15 @@ def typed(
 ) -> Execution | Rejected:
     """The execution of `record`, whose predecessors said `view` of it, or why there is none."""
     if tool_type is None:
-        return _reject(record, *unclaimed(record.features))
+        reason, detail = unclaimed(record.features)
+        return _reject(record, reason, detail, view)
     own, names = record.features, tool_type.feature_names
     if all(own.get(name) is None and view.get(name) is None for name in names):
-        return _reject(record, Reason.NO_FEATURES, "it has none of its tool type's features")
+        return _reject(record, Reason.NO_FEATURES, "it has none of its tool type's features", view)
     serve, serve_problem = _view(tool_type, view)
     ran, ran_problem = _view(tool_type, own)
     if problem := ran_problem or serve_problem:
-        return _reject(record, Reason.INVALID_FEATURE, problem)
+        return _reject(record, Reason.INVALID_FEATURE, problem, view)
     return Execution(
         record.task_id,
         record.function,
@@ -554,14 +555,18 @@ def _successors(value: object) -> dict[str, Mapping[str, object]]:
     return spoken
 
 
-def _reject(record: Record, reason: Reason, detail: str) -> Rejected:
-    kept = {
+def _reject(
+    record: Record, reason: Reason, detail: str, view: Mapping[str, object] | None = None
+) -> Rejected:
+    kept: dict[str, object] = {
         "start_time": record.start,
         "end_time": record.end,
         "dag_id": record.query,
         "curr_task_feat": record.features,
         "succ_task_feat": record.successors,
     }
+    if view:
+        kept["serve"] = view
     return Rejected(record.task_id, record.function, reason, detail, _json(kept))
 
 

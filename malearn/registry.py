@@ -26,6 +26,7 @@ __all__ = [
     "PRODUCTION",
     "Version",
     "by_alias",
+    "dataset_versions",
     "decide",
     "model_file",
     "move",
@@ -133,6 +134,20 @@ def versions(tool_type: ToolType) -> list[Version]:
     """All versions, newest first."""
     found = _client().search_model_versions(f"name='{tool_type.registered_model}'")
     return sorted((_version(tool_type, v) for v in found), key=lambda v: -v.number)
+
+
+def dataset_versions(tool_type: ToolType) -> set[int]:
+    """The versions of its dataset that any registered model, of whatever age, was trained on."""
+    client, token = _client(), None
+    found: set[int] = set()
+    while True:
+        page = client.search_model_versions(
+            f"name='{tool_type.registered_model}'", max_results=1_000, page_token=token
+        )
+        texts = (version.tags.get("malearn.dataset_version", "") for version in page)
+        found.update(int(text) for text in texts if text.isdigit())
+        if not (token := page.token):
+            return found
 
 
 def model_file(tool_type: ToolType, number: int) -> bytes:

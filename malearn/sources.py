@@ -32,7 +32,18 @@ from malearn.errors import InputError, Unreachable, without_password
 from malearn.records import Execution, Reason, Record, Rejected
 from malearn.tool_types import ToolType, ToolTypes
 
-__all__ = ["REDIS_SETTING", "STREAM", "Outcomes", "Stream", "examine", "jsonl", "scan", "table"]
+__all__ = [
+    "REDIS_SETTING",
+    "STREAM",
+    "Outcomes",
+    "Stream",
+    "connected",
+    "examine",
+    "jsonl",
+    "scan",
+    "table",
+    "task_id",
+]
 
 #: A part of what a source holds, as it was read; a run's records stand in one part.
 Outcomes = list[Record | Execution | Rejected]
@@ -74,9 +85,9 @@ def scan(
     passed over. Runs of which every task id is `known` are left out, and with them what was
     written again of a known task. Raises `Unreachable`.
     """
-    with _answering(url), _connect(url) as client:
+    with connected(url) as client:
         batch = Batch(tool_types)
-        for pattern in _patterns(cast("int", client.dbsize()), most_keys):
+        for pattern in _patterns(client.dbsize(), most_keys):
             keys = sorted(set(client.scan_iter(match=pattern, count=5_000)))
             if known is not None:
                 keys = list(_of_news(keys, known))
@@ -88,7 +99,7 @@ def scan(
                 with garbage.kept():
                     for key, value in zip(keys[at:end], values, strict=True):
                         if value is not None:
-                            batch.add(_task_id(key), value)
+                            batch.add(task_id(key), value)
                 mean = sum(len(value) for value in values if value is not None) / len(values)
                 at, most = end, _affordable(mean, _VALUES)
                 full = batch.records >= size or batch.weight >= _KEPT_BYTES
@@ -263,6 +274,13 @@ _line_decoder = msgspec.json.Decoder(_Line)
 
 
 @contextmanager
+def connected(url: str) -> Iterator[redis.Redis]:
+    """A client of the Redis at `url`. Raises `Unreachable` when that is or goes away."""
+    with connected(url) as client:
+        yield client
+
+
+@contextmanager
 def _answering(url: str) -> Iterator[None]:
     try:
         yield
@@ -285,7 +303,8 @@ def _cause(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).rstrip(".")
 
 
-def _task_id(key: bytes) -> str:
+def task_id(key: bytes) -> str:
+    """The task id within a key `result:<task_id>`."""
     return key[len(_PREFIX) :].decode("utf-8", "backslashreplace")
 
 
@@ -311,7 +330,7 @@ def _of_news(
     seen = np.zeros(len(keys), np.bool_)
     for at in range(0, len(keys), 10_000):
         part = keys[at : at + 10_000]
-        seen[at : at + len(part)] = known([_task_id(key) for key in part])
+        seen[at : at + len(part)] = known([task_id(key) for key in part])
     if not seen.any():
         yield from keys
         return

@@ -9,7 +9,7 @@ name, never run on numbers it does not mean.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 from malearn import history
@@ -92,14 +92,23 @@ class Stamp:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactRefused(artifact, [f"its stamp cannot be read ({error})"]) from error
 
+    def positions(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Where each of its features stands among `names`; len(names) for one that does not."""
+        return tuple(names.index(name) if name in names else len(names) for name in self.features)
+
     def check(self, tool_type: ToolType, artifact: object) -> None:
-        """Raise `ArtifactRefused`, with every reason, unless this model fits `tool_type`."""
+        """Raise `ArtifactRefused`, with every reason, unless this model fits `tool_type`.
+
+        A feature that is declared no more is missing in every task from then on: a model
+        that knows others too goes on serving until another takes its place.
+        """
         reasons = []
         if self.tool_type != tool_type.name:
             reasons.append(f"it predicts {self.tool_type}, not {tool_type.name}")
         if self.history != history.FEATURES:
             reasons.append("its history features are not the ones this version computes")
-        if unknown := set(self.features) - set(tool_type.feature_names):
-            reasons.append(f"it wants features nobody declares: {', '.join(sorted(unknown))}")
+        if not set(self.features) & set(tool_type.feature_names):
+            unknown = ", ".join(sorted(self.features))
+            reasons.append(f"it wants features nobody declares: {unknown}")
         if reasons:
             raise ArtifactRefused(artifact, reasons)

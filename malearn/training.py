@@ -17,7 +17,17 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn import baselines, export, gate, history, plots, registry, regressor, tracking
+from malearn import (
+    baselines,
+    evolution,
+    export,
+    gate,
+    history,
+    plots,
+    registry,
+    regressor,
+    tracking,
+)
 from malearn.errors import ArtifactRefused, RegistryError
 from malearn.families import DEFAULT, FAMILIES
 from malearn.gate import Decision
@@ -45,15 +55,23 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The dataset a retraining reads: a Delta table's path and its version."""
+    """The dataset a retraining reads: a Delta table's path and its version.
+
+    `first` tells for each feature which version was the first to have a column for it.
+    """
 
     table: str
     version: int
+    first: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of a retraining. Without a `version` nothing was registered; `why` says so."""
+    """What came of a retraining. Without a `version` nothing was registered; `why` says so.
+
+    `evolved` tells, a sentence a feature, in what the declaration has changed since the
+    model that serves was trained.
+    """
 
     tool_type: str
     rows: int
@@ -64,6 +82,7 @@ class Trained:
     scores: Mapping[str, Scores] | None = None
     run_id: str | None = None
     candidates: Mapping[str, Scores] = field(default_factory=dict)  # on the same rows as `scores`
+    evolved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +98,17 @@ class _Candidate:
 class _Incumbent:
     """What serves: judged, like everyone, on rows it was not fitted on."""
 
-    name: str
+    number: int
     model: bytes
-    trained_until: float
+    stamp: Stamp
+
+    @property
+    def name(self) -> str:
+        return f"incumbent v{self.number}"
+
+    @property
+    def trained_until(self) -> float:
+        return self.stamp.trained_until
 
 
 def train(
@@ -99,6 +126,10 @@ def train(
     """
     tool_type = rows.tool_type
     incumbent = _incumbent(tool_type)
+    evolved = _evolved(tool_type, incumbent, source)
+    sentences = evolved.sentences if evolved is not None else ()
+    for sentence in sentences:
+        _log.warning("%s: %s", tool_type.name, sentence)
     if incumbent is not None:
         unseen = sum(e.start >= incumbent.trained_until for e in rows.executions)
         if unseen < gate.FEWEST_ROWS:
@@ -107,6 +138,7 @@ def train(
                 len(rows),
                 f"{unseen} executions have started since {incumbent.name} was trained, "
                 f"{gate.FEWEST_ROWS} are needed to judge another beside it",
+                evolved=sentences,
             )
     since = incumbent.trained_until if incumbent is not None else -math.inf
     older, newest = rows.split(_JUDGING, since) if len(rows) else (rows, rows)
@@ -119,6 +151,7 @@ def train(
             len(rows),
             f"{len(rows)} rows, of which {len(oldest)} may be fitted on: "
             f"{need} are needed before a model can be chosen and judged",
+            evolved=sentences,
         )
     rivals = _rivals(rows, newest, tool_types, incumbent)
     tags = {
@@ -126,6 +159,7 @@ def train(
         "malearn.trigger": trigger,
         "malearn.dataset_version": str(source.version),
         "malearn.rows": str(len(rows)),
+        **(evolved.tags if evolved is not None else {}),
     }
     name = f"retraining on data v{source.version}"
     description = (
@@ -133,6 +167,7 @@ def train(
         f"{source.version}): fitted on {len(oldest)}, chosen on {len(choosing)}, judged on the "
         f"newest {len(newest)}."
     )
+    description += "".join(f"\n\n{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
     with tracking.retraining(tool_type, name, tags, description) as run_id:
         tracking.log_lineage(rows, source.table, source.version, "training")
         candidates = []
@@ -171,6 +206,7 @@ def train(
         scores,
         run_id,
         {c.family: c.newest for c in candidates},
+        sentences,
     )
 
 
@@ -188,7 +224,15 @@ def _incumbent(tool_type: ToolType) -> _Incumbent | None:
         # It cannot serve either: schedulers refuse the same file for the same reason.
         _log.warning("The incumbent is left out of the comparison: %s", error)
         return None
-    return _Incumbent(name, model, stamp.trained_until)
+    return _Incumbent(version.number, model, stamp)
+
+
+def _evolved(
+    tool_type: ToolType, incumbent: _Incumbent | None, source: Source
+) -> evolution.Evolution | None:
+    if incumbent is None:
+        return None
+    return evolution.since(incumbent.number, incumbent.stamp.features, tool_type, source.first)
 
 
 def _rivals(

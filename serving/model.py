@@ -6,6 +6,7 @@ type, and nothing is served before a probe was answered sensibly.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -23,6 +24,8 @@ from serving.interval import Interval, interval
 
 __all__ = ["LARGEST", "Model", "load"]
 
+_log = logging.getLogger("malearn.serving")
+
 #: Bytes; no honest model of ours comes near it.
 LARGEST = 64 * 1024 * 1024
 
@@ -31,8 +34,9 @@ LARGEST = 64 * 1024 * 1024
 class Model:
     """What answers for one tool type. Shared by threads; never changed, only replaced.
 
-    `columns` says which of the declared features the model wants, in its order;
-    None where that is all of them as declared. `loaded_at` is seconds since the
+    `columns` says which of the declared features the model wants, in its order, where
+    the one after the last stands for what is declared no more; None where that is all
+    of them as declared. `loaded_at` is seconds since the
     epoch.
     """
 
@@ -49,7 +53,8 @@ class Model:
         """One row of the matrix, from numbers in declared order and a history snapshot."""
         if self.columns is None:
             return (*values, *snapshot)
-        return (*(values[column] for column in self.columns), *snapshot)
+        known = (*values, math.nan)
+        return (*(known[column] for column in self.columns), *snapshot)
 
     def seconds(self, row: Sequence[float]) -> float:
         """The answer to one row; NaN when the model answers nonsense."""
@@ -65,7 +70,8 @@ class Model:
     ) -> list[float]:
         """The answers to many rows in one call: numbers in declared order, and snapshots."""
         if self.columns is not None:
-            values = values[:, self.columns]
+            unknown = np.full((len(values), 1), math.nan)  # of features nobody declares any more
+            values = np.hstack((values, unknown))[:, self.columns]
         inputs = np.hstack((values, snapshots), dtype=np.float32, casting="unsafe")
         answers: list[float] = self.session.run(_OUTPUTS, {INPUT: inputs})[0].ravel().tolist()
         return answers
@@ -113,7 +119,10 @@ def load(artifact: bytes, tool_type: ToolType, version: int) -> Model:
     if reasons := [*_signature_problems(session, stamp), *_probe_problems(session, stamp)]:
         raise ArtifactRefused(name, reasons)
     declared = tool_type.feature_names
-    columns = tuple(declared.index(feature) for feature in stamp.features)
+    columns = stamp.positions(declared)
+    if len(declared) in columns:
+        lost = ", ".join(f for f in stamp.features if f not in declared)
+        _log.warning("%s goes on without what is declared no more: %s", name, lost)
     return Model(
         tool_type.name,
         version,

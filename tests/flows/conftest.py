@@ -18,6 +18,8 @@ from malearn.home import Home
 
 MALEARN = Path(sys.executable).with_name("malearn")
 Log = Callable[..., Path]
+#: The artifacts of a key, newest first.
+Artifacts = Callable[[str], list[Any]]
 
 
 class Cli(Protocol):
@@ -73,6 +75,23 @@ def log(tmp_path: Path) -> Log:
         return file
 
     return write
+
+
+@pytest.fixture
+def artifacts(prefect_api: str) -> Artifacts:
+    """The artifacts of a key, newest first."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    def find(key: str) -> list[Any]:
+        with get_client(sync_client=True) as client:
+            return client.read_artifacts(
+                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+                sort=ArtifactSort.CREATED_DESC,
+            )
+
+    return find
 
 
 def records(

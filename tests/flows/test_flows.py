@@ -17,7 +17,7 @@ from malearn.errors import RegistryError, UnknownToolType, Unreachable
 from malearn.home import Home
 from malearn.tool_types import declared
 from serving import wire
-from tests.flows.conftest import Log
+from tests.flows.conftest import Artifacts, Log
 
 TOOL = "flow_process"
 FUNCTION = f"task2_{TOOL}"
@@ -53,23 +53,6 @@ def some_log(log: Log) -> Path:
 
 
 @pytest.fixture
-def artifacts(prefect_api: str) -> Callable[[str], list[Any]]:
-    """The artifacts of a key, newest first."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-    from prefect.client.schemas.sorting import ArtifactSort
-
-    def find(key: str) -> list[Any]:
-        with get_client(sync_client=True) as client:
-            return client.read_artifacts(
-                artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
-                sort=ArtifactSort.CREATED_DESC,
-            )
-
-    return find
-
-
-@pytest.fixture
 def tags(prefect_api: str) -> Callable[[str], set[str]]:
     """The tags of the newest flow run of a name."""
     from prefect.client.orchestration import get_client
@@ -91,7 +74,7 @@ def test_a_whole_turn_of_the_lifecycle(
     only_ours: None,
     some_log: Path,
     home: Home,
-    artifacts: Callable[[str], list[Any]],
+    artifacts: Artifacts,
     tags: Callable[[str], set[str]],
 ) -> None:
     from flows.ingest import ingest

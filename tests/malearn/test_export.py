@@ -121,12 +121,14 @@ def test_a_model_of_another_tool_type_is_refused_by_name(fit, linear) -> None:
     )
 
 
-def test_a_model_that_wants_a_feature_no_longer_declared_is_refused(linear) -> None:
-    tool_type = linear.rows.tool_type
-    fewer = replace(linear.rows, tool_type=replace(tool_type, features=tool_type.features[1:]))
-    assert refusal(linear.model, fewer) == (
-        "The llm_process model is refused: it wants features nobody declares: text_length."
-    )
+def test_what_is_declared_no_more_is_missing_to_a_model_that_knows_more(linear) -> None:
+    tool_type, inputs = linear.rows.tool_type, linear.rows.inputs
+    tool_type = replace(tool_type, features=tool_type.features[1:])
+    fewer = replace(linear.rows, tool_type=tool_type, inputs=inputs[:, 1:])
+    unknown = linear.rows.inputs.copy()
+    unknown[:, 0] = math.nan
+    expected = linear.regressor.seconds(unknown)
+    assert export.seconds(linear.model, fewer) == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_model_of_an_older_declaration_still_answers(linear) -> None:

@@ -47,13 +47,21 @@ def test_features_in_another_order_are_put_right(toy: Any, tool_type: ToolType) 
     assert loaded.many(values, history) == [15.0]
 
 
+def test_what_is_declared_no_more_is_missing_from_then_on(
+    toy: Any, tool_type: ToolType, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded = model.load(toy(features=("luck", "size")), tool_type, 1)
+    assert str(loaded.row((3.0, 2.0), ())) == "(nan, 3.0)"
+    assert "version 1 goes on without what is declared no more: luck" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"stamp": None}, "carries no malearn stamp"),
         ({"format": 99}, "not of format"),
         ({"history": ("moon_phase",)}, "history features"),
-        ({"features": ("size", "luck")}, "nobody declares: luck"),
+        ({"features": ("luck", "mood")}, "nobody declares: luck, mood"),
         ({"columns": 5}, "not (any,"),
         ({"flat": True}, "no time"),
         ({"bias": -5.0}, "no time"),

@@ -1,0 +1,113 @@
+"""The flow that keeps the datasets small, and every version that a model was trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from flows import progress
+from malearn import maintenance, registry, tool_types, tracking
+from malearn.errors import InputError
+from malearn.home import Home
+from malearn.maintenance import Limits, Maintained
+from malearn.tool_types import ToolTypes
+
+__all__ = ["maintain"]
+
+_TRACKING = "MLFLOW_TRACKING_URI"
+
+
+@flow(name="maintain", validate_parameters=False)
+def maintain(
+    home: str | None = None,
+    keep_days: str | None = None,
+    keep_rows: str | None = None,
+    unused_hours: float = maintenance.WEEK,
+) -> list[Maintained]:
+    """Let go of rows beyond the limits, merge small files, remove those that nobody needs.
+
+    `keep_days` and `keep_rows` are limits such as `"365 llm_process=90"`, else
+    `$MALEARN_KEEP_DAYS` and `$MALEARN_KEEP_ROWS`; without any, every row stays. MLflow at
+    `$MLFLOW_TRACKING_URI` says which versions models were trained on: without its answer
+    nothing is touched.
+    """
+    place, types = Home.find(home), tool_types.declared()
+    days = _limits(keep_days, "MALEARN_KEEP_DAYS", types)
+    rows = _limits(keep_rows, "MALEARN_KEEP_ROWS", types)
+    uri = os.environ.get(_TRACKING, "")
+    if not uri:
+        raise InputError(
+            _TRACKING, "is not set, and only MLflow knows which versions models were trained on"
+        )
+    keep = trained_on(types, uri)
+    done = []
+    bar = progress.Steps("progress-maintenance", len(types) + 1, "Maintenance")
+    for name, tool_type in types.items():
+        bar.next(f"Maintaining {name}")
+        done.append(
+            maintenance.tidy(
+                place,
+                tool_type,
+                keep=keep[name],
+                days=days.of(name),
+                rows=rows.of(name),
+                unused_hours=unused_hours,
+            )
+        )
+    rejected = maintenance.REJECTED
+    bar.next("Maintaining what was rejected")
+    done.append(
+        maintenance.tidy(
+            place,
+            None,
+            days=days.of(rejected),
+            rows=rows.of(rejected),
+            unused_hours=unused_hours,
+        )
+    )
+    done.append(maintenance.reports(place, days.of(maintenance.REPORTS)))
+    bar.end()
+    create_markdown_artifact(
+        _summary(done, unused_hours), key="maintenance", description="What was let go, and what not"
+    )
+    progress.finished(
+        f"Let {sum(m.let_go for m in done[:-1]):,} rows go, merged {sum(m.merged for m in done):,} "
+        f"files, removed {sum(m.removed for m in done):,}"
+    )
+    return done
+
+
+@task(cache_policy=NO_CACHE)
+def trained_on(types: ToolTypes, uri: str) -> dict[str, set[int]]:
+    """The versions of each dataset that models registered at `uri` were trained on."""
+    with tracking.connected(uri):
+        return {name: registry.dataset_versions(t) for name, t in types.items()}
+
+
+def _limits(given: str | None, setting: str, types: ToolTypes) -> Limits:
+    text = os.environ.get(setting, "") if given is None else given
+    return Limits.parse(text, setting, maintenance.places(types))
+
+
+def _summary(done: Sequence[Maintained], unused_hours: float) -> str:
+    lines = [
+        "| table | rows | let go | files merged | files removed | kept for models |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for m in done:
+        kept = ", ".join(f"v{version}" for version in m.kept) or "–"
+        lines.append(
+            f"| {m.name} | {m.rows:,} | {m.let_go:,} | {m.merged:,} | {m.removed:,} | {kept} |"
+        )
+    lines += [
+        "",
+        "*Let go*: beyond the limits of days or rows; earlier versions may still hold them. "
+        f"*Files removed*: needed by no version but old ones for {unused_hours:g} hours. The "
+        "files of versions that a registered model was trained on stay whatever their age, so "
+        "that it can be fitted again exactly. Of `_reports`, rows are pages.",
+    ]
+    return "\n".join(lines)

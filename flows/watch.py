@@ -1,0 +1,62 @@
+"""Ingest results as they are set, until somebody says stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import expectations
+from flows.console import Progress
+from malearn import keyspace, outliers, tool_types
+from malearn.home import Home
+from malearn.ingest import Ingest, IngestReport
+from malearn.records import Execution
+from malearn.tool_types import ToolType
+
+__all__ = ["watch"]
+
+
+def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestReport:
+    """Take what is set in the Redis at `url` into the datasets below `home` until Ctrl-C.
+
+    What was caught by then is taken too. With `enable` Redis is told to notify.
+    """
+    types = tool_types.declared()
+    ingestion = Ingest(home, types, _validate, outliers.fence)
+    report = IngestReport()
+    with _asked_to_stop() as stop:
+        source = keyspace.Watch(url, types, stop.is_set, enable=enable, tell=shown.step)
+        shown.step("Watching; Ctrl-C ends it")
+        for batch in source.batches():
+            report += ingestion.take(batch, "redis")
+            shown.step(
+                f"Watching: {report.records:,} records, {report.accepted:,} accepted"
+                + (f", {source.missed:,} gone before they could be read" if source.missed else "")
+            )
+    return report
+
+
+def _validate(tool_type: ToolType, executions: Sequence[Execution]) -> expectations.Validated:
+    return expectations.validate(tool_type, executions)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM; a second one does what it always does."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

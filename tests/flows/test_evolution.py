@@ -1,0 +1,85 @@
+"""A declaration that gains and loses a feature: nothing is lost, nothing stops, all can see it."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from malearn import DAGTaskPredictor
+from malearn.dataset import Dataset
+from malearn.home import Home
+from malearn.tool_types import declared
+from tests.flows.conftest import Artifacts, Log
+
+TOOL = "evolving_process"
+BEFORE = f"[{TOOL}.features]\nlength = {{}}\nwidth = {{}}\n"
+AFTER = f"[{TOOL}.features]\nlength = {{}}\npages = {{}}\n"
+
+
+@pytest.fixture
+def declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def write(text: str) -> None:
+        (tmp_path / "types.toml").write_text(text)
+        monkeypatch.setenv("MALEARN_TOOL_TYPES", str(tmp_path / "types.toml"))
+
+    return write
+
+
+def sheet(dice: random.Random) -> dict[str, Any]:
+    numbers = (("length", 5000), ("width", 80), ("pages", 9))
+    return {name: dice.randint(1, most) for name, most in numbers}
+
+
+def test_a_feature_comes_and_another_goes(
+    declare: Callable[[str], None],
+    log: Log,
+    home: Home,
+    tracking_uri: str,
+    prefect_api: str,
+    artifacts: Artifacts,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import mlflow
+
+    from flows.ingest import ingest
+    from flows.promote import promote
+    from flows.train import train
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
+    place = str(home.root)
+    declare(BEFORE)
+    ingest([str(log(80, TOOL, "before.jsonl", 0, sheet))], place)
+    first = train(TOOL, place, ["linear"])
+    assert (first.version, first.evolved) == (1, ())
+    assert promote(TOOL, 1, place, by_hand=True).promoted
+
+    declare(AFTER)
+    with DAGTaskPredictor("redis://127.0.0.1:1", tracking_uri, cache_dir=home.cache) as predictor:
+        predictor.wait_until_ready(30)
+        answer = predictor.estimate(TOOL, "gpu", features={"length": 900, "pages": 3})
+    assert (answer.source, answer.model_version) == ("model", 1)
+
+    ingest([str(log(80, TOOL, "after.jsonl", 1, sheet))], place)
+    dataset = Dataset.of(home, declared()[TOOL])
+    rows = dataset.read()
+    assert len(rows) == 160
+    assert all(math.isnan(e.ran[1]) for e in rows[:80])
+    assert not any(math.isnan(value) for e in rows[80:] for value in e.ran)
+
+    second = train(TOOL, place, ["linear"])
+    serves = "model version 1, which serves,"
+    assert second.evolved == (
+        f"pages is new since dataset version {dataset.version}; {serves} was trained without it",
+        f"width is declared no more; {serves} takes it as missing in every task",
+    )
+    assert "incumbent v1" in (second.scores or {})
+    run = mlflow.get_run(second.run_id)
+    assert run.data.tags["malearn.features_gained"] == f"pages (dataset v{dataset.version})"
+    assert run.data.tags["malearn.features_lost"] == "width"
+    assert "Pages is new since" in run.data.tags["mlflow.note.content"]
+    assert second.evolved[0] in artifacts("training-evolving-process")[0].data

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from flows import artifacts, progress
+from flows import artifacts, failure, progress
 from flows.promote import promote
 from flows.train import train
 from malearn import registry, tool_types, tracking, unlearnt
@@ -33,7 +33,12 @@ class Outcome:
     reasons: tuple[Reason, ...] = ()
 
 
-@flow(name="retrain", flow_run_name="retrain {tool_type}: {trigger}", validate_parameters=False)
+@flow(
+    name="retrain",
+    flow_run_name="retrain {tool_type}: {trigger}",
+    validate_parameters=False,
+    on_failure=[failure.told],
+)
 def retrain(tool_type: str, home: str | None = None, trigger: str = "manual") -> Outcome:
     """Retrain one tool type, unless nothing is new, and promote what earns it."""
     progress.tag(tool_type, trigger)

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -78,6 +79,10 @@ HomeOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else.")]
+PortOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, help="Listen on this port.", show_default="a free one"),
+]
 ToolArgument = Annotated[str, typer.Argument(metavar="TOOL", help="A tool type.")]
 
 
@@ -457,15 +462,28 @@ def maintain_data(
 
 
 @app.command()
-def up(home: HomeOption = None) -> None:
-    """Redis, MLflow, Prefect and the scheduled flows, until Ctrl-C."""
-    from flows import console
+def up(
+    home: HomeOption = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Listen there; 0.0.0.0 lets other machines in, without a password."),
+    ] = "127.0.0.1",
+    redis_port: PortOption = None,
+    mlflow_port: PortOption = None,
+    prefect_port: PortOption = None,
+) -> None:
+    """Redis, MLflow, Prefect and a worker for the scheduled flows, kept up until Ctrl-C."""
     from flows.up import up as stay
     from malearn import tool_types
 
+    try:
+        IPv4Address(host)
+    except ValueError:
+        raise typer.BadParameter(f"'{host}' is no IPv4 address") from None
     tool_types.declared()
-    with console.progress() as shown:
-        stay(Home.find(home), shown)
+    ports = {"Redis": redis_port, "MLflow": mlflow_port, "Prefect": prefect_port}
+    chosen = {name: port for name, port in ports.items() if port is not None}
+    stay(Home.find(home), host=host, ports=chosen)
 
 
 def _watch(home: Home, set_notifications: bool, as_json: bool) -> None:

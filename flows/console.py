@@ -6,20 +6,25 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.status import Status
+from rich.table import Table
 from rich.text import Text
 
 from malearn.errors import Unreachable
 
-__all__ = ["Progress", "following", "progress"]
+__all__ = ["Board", "Progress", "following", "progress"]
+
+_WIDE = 160  # columns of a table where no terminal says how many there are
+_COLOURS = {"up": "green", "given": "green", "down": "red"}
 
 
 class Progress:
@@ -61,6 +66,51 @@ class Progress:
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)
+
+
+class Board:
+    """A table that follows what happens. Off a terminal it stands once, as it was first shown,
+    and what is said comes below it, line by line.
+    """
+
+    def __init__(self, titles: Sequence[str], foot: str) -> None:
+        self._titles, self._foot = titles, foot
+        self._console = Console(stderr=True)
+        if not self._console.is_terminal:
+            self._console = Console(stderr=True, width=_WIDE)
+        self._live: Live | None = None
+        self._rows: tuple[Sequence[str], ...] = ()
+
+    def say(self, sentence: str, style: str = "") -> None:
+        """A line that stays, above the table where that moves."""
+        self._console.print(Text(sentence, style), soft_wrap=True)
+
+    def show(self, rows: Iterable[Sequence[str]]) -> None:
+        """The table as it is now."""
+        before, self._rows = self._rows, tuple(rows)
+        if self._live is not None and self._rows != before:
+            self._live.update(self._page(), refresh=True)
+        elif self._live is None and not before:
+            self._console.print(self._page(), soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _page(self) -> Group:
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        for title in self._titles:
+            table.add_column(title, no_wrap=True)
+        for row in self._rows:
+            table.add_row(*(Text(cell, _COLOURS.get(cell, "")) for cell in row))
+        return Group(table, Text(self._foot))
 
 
 @contextmanager

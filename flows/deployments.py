@@ -1,7 +1,11 @@
-"""The deployments of `prefect.yaml`, for whoever serves them without a work pool."""
+"""The deployments of `prefect.yaml`, made without the command line of Prefect."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shlex
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from importlib import import_module
@@ -10,12 +14,22 @@ from typing import Any
 
 import yaml
 from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentTriggerTypes
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.schedules import Cron, Interval, Schedule
-from prefect.types.entrypoint import EntrypointType
+from prefect.workers.process import ProcessWorker
+from pydantic import TypeAdapter
 
-__all__ = ["declared", "flow_of", "served"]
+__all__ = ["POOL", "declared", "deploy", "flow_of", "made"]
+
+#: The work pool of every deployment.
+POOL = "malearn"
+
+_TRIGGER: TypeAdapter[DeploymentTriggerTypes] = TypeAdapter(DeploymentTriggerTypes)
 
 
 def declared() -> list[Mapping[str, Any]]:
@@ -27,28 +41,55 @@ def declared() -> list[Mapping[str, Any]]:
 
 
 def flow_of(deployment: Mapping[str, Any]) -> Flow[..., Any]:
-    """The flow that its entrypoint, `flows.ingest.ingest`, names."""
+    """The flow that its entrypoint, `flows.unattended.ingest`, names."""
     module, _, name = deployment["entrypoint"].rpartition(".")
     found: Flow[..., Any] = getattr(import_module(module), name)
     return found
 
 
-def served() -> list[RunnerDeployment]:
-    """All of them, to be run by the process that serves them."""
-    return [_served(deployment) for deployment in declared()]
+def made(folder: Path) -> list[RunnerDeployment]:
+    """All of them, for workers of this machine that run them in `folder`."""
+    return [_made(deployment, folder) for deployment in declared()]
 
 
-def _served(deployment: Mapping[str, Any]) -> RunnerDeployment:
+def deploy(client: SyncPrefectClient, folder: Path) -> None:
+    """Make the pool, the deployments with their schedules, and the automations that start them.
+
+    What was there under the same names is replaced.
+    """
+    with contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(
+            WorkPoolCreate(
+                name=POOL,
+                type=ProcessWorker.type,
+                description="Runs of malearn's flows, each in a process of its own.",
+                base_job_template=ProcessWorker.get_default_base_job_template(),
+            )
+        )
+    for deployment in made(folder):
+        deployment.apply()
+
+
+def _made(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
     # `to_deployment` is also a coroutine function; outside a loop it answers at once.
     made: Any = flow_of(deployment).to_deployment(
         deployment["name"],
-        description=deployment["description"],
+        description=" ".join(deployment["description"].split()),
+        tags=deployment.get("tags", []),
         schedules=[_schedule(schedule) for schedule in deployment.get("schedules", [])],
+        triggers=[_TRIGGER.validate_python(each) for each in deployment.get("triggers", [])],
         parameters=dict(deployment.get("parameters", {})),
         concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
-        entrypoint_type=EntrypointType.MODULE_PATH,
+        work_pool_name=deployment["work_pool"]["name"],
+        job_variables={
+            "working_dir": os.fspath(folder),
+            # Said, it is run as it is. Left unsaid, each run first resolves a workspace, which
+            # takes seconds, and leaves its worker's process group, which ends with the worker.
+            "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
+        },
     )
     kept: RunnerDeployment = made
+    kept.entrypoint = deployment["entrypoint"]  # not where the flow was first defined
     return kept
 
 

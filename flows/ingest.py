@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 import expectations
-from flows import artifacts, failure, progress
+from flows import artifacts, failure, news, progress
 from malearn import matrix, outliers, sources, tool_types
 from malearn.errors import BatchRefused, InputError, without_password
 from malearn.home import Home
@@ -64,6 +64,7 @@ def ingest(
         found = scan_results(ingestion, url)
     report = streamed + found
     publish(judge, report, place)
+    news.tell(ingestion.datasets, report)
     if url:
         # What came by the stream its schedulers have remembered themselves.
         remember(ingestion, {n for n, counts in found.tool_types.items() if counts.accepted}, url)

@@ -1,8 +1,7 @@
-"""The flow of flows: ingest, then train and promote each tool type."""
+"""The flow of flows: ingest, then renew each tool type."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,25 +10,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import artifacts, failure, progress
 from flows.ingest import ingest
-from flows.promote import promote
-from flows.train import train
-from malearn import registry, tool_types, tracking
-from malearn.gate import Reason
+from flows.retrain import Outcome, renew
+from malearn import tool_types, tracking
 from malearn.ingest import IngestReport
-from malearn.training import Trained
 
-__all__ = ["Lifecycle", "Outcome", "lifecycle"]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one tool type: its retraining, what serves now, and why, reason by reason."""
-
-    trained: Trained
-    production: int | None
-    family: str | None
-    why: str
-    reasons: tuple[Reason, ...] = ()
+__all__ = ["Lifecycle", "lifecycle"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +46,13 @@ def lifecycle(
     outcomes = {}
     for name in types:
         bar.next(f"Renewing {name}")
-        outcomes[name] = _renew(name, home, trigger)
+        outcomes[name] = renew(name, home, trigger)
     bar.end()
     done = Lifecycle(ingested, outcomes)
     create_markdown_artifact(
         _summary(done), key="lifecycle", description="What serves now, and why"
     )
     return done
-
-
-def _renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
-    trained = train(tool_type, home, trigger=trigger)
-    why = trained.why
-    reasons: tuple[Reason, ...] = (Reason("rows", False, why),)
-    if trained.version is not None:
-        promoted = promote(tool_type, trained.version, home)
-        why, reasons = promoted.why, promoted.reasons
-    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        serving = registry.by_alias(tool_types.declared()[tool_type], registry.PRODUCTION)
-    return Outcome(
-        trained,
-        serving.number if serving else None,
-        serving.family if serving else None,
-        why,
-        reasons,
-    )
 
 
 def _summary(done: Lifecycle) -> str:

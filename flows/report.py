@@ -16,7 +16,7 @@ from rich.text import Text
 from malearn.gate import Reason
 
 if TYPE_CHECKING:
-    from flows.lifecycle import Outcome
+    from flows.retrain import Outcome
     from flows.run import Answer, Report
     from malearn.dataset import Commit
     from malearn.evaluation import Evaluation

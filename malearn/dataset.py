@@ -367,6 +367,13 @@ class Dataset:
             return Appended(table.version(), added, replaced, duplicates)
         raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
 
+    def ended_after(self, moment: float) -> int:
+        """How many executions ended later than `moment`, in seconds since the epoch."""
+        if self._table.open() is None:
+            return 0
+        batches = self._table.columns(None, ["end"])
+        return sum(int((batch.column("end").to_numpy() > moment).sum()) for batch in batches)
+
     def ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
         """When each of `task_ids` ended, in seconds since the epoch; -inf where it is not there."""
         self._refresh(self._table.open())

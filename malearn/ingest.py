@@ -159,7 +159,7 @@ class Ingest:
         written to. Raises `DatasetError`; then some tables may hold the
         batch's rows, and taking it again adds the rest.
         """
-        with turn.of(self.home), garbage.kept():
+        with turn.to_write(self.home), garbage.kept():
             if not isinstance(batch, Batch):
                 batch = Batch.of(batch, self.tool_types)
             return self._take(batch, source, transaction)
@@ -172,7 +172,7 @@ class Ingest:
         `Unreachable` and `DatasetError`.
         """
         while True:
-            with turn.of(self.home), garbage.kept():
+            with turn.to_write(self.home), garbage.kept():
                 after = self.rejections.position(stream.name) or 0
                 if after > stream.last():  # somebody deleted the stream and began it anew
                     after = 0
@@ -243,7 +243,7 @@ class Ingest:
     ) -> tuple[ToolTypeReport, list[Refusal]]:
         """Validate, fence and store the new `executions` of one tool type.
 
-        What is refused is returned, for whoever keeps it; `turn.of` the home is the caller's.
+        What is refused is returned, for whoever keeps it; `turn.to_write` the home is the caller's.
         """
         dataset = self.datasets[tool_type.name]
         accepted, quarantined, outliers = executions, list[Rejected](), list[Rejected]()

@@ -107,7 +107,7 @@ def tidy(
     versions in `keep`, and of the newest, stay; others once they have been of no use to
     it for `unused_hours`. Waits for its turn. Raises `DatasetError`.
     """
-    with turn.of(home):
+    with turn.to_write(home):
         if tool_type is None:
             rejections = Rejections.of(home)
             until = _until(days, rejections.time_of_newest(math.ceil(rows)) if rows else None)

@@ -138,7 +138,7 @@ def readmit(ingest: Ingest, which: Which, size: int = _SIZE) -> Iterator[Readmit
     if settled:
         yield Readmitted(settled=settled)
     for runs in _whole_runs(sorted(tasks), size):
-        with turn.of(ingest.home):
+        with turn.to_write(ingest.home):
             yield _readmit(ingest, which, runs)
 
 

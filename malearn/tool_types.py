@@ -39,7 +39,10 @@ CONTEXT = ("model", "backend", "node")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FEATURE_KEYS = {"unit", "min", "max", "default", "monotone"}
-_TOOL_KEYS = {"functions", "resource", "features", "context"}
+_TOOL_KEYS = {"functions", "resource", "features", "context", "retrain_after"}
+
+#: New executions after which a tool type is retrained between two schedules.
+_RETRAIN_AFTER = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class ToolType:
-    """A kind of task whose execution times are learnt together."""
+    """A kind of task whose execution times are learnt together.
+
+    After `retrain_after` new executions it is retrained without waiting for its schedule.
+    """
 
     name: str
     functions: tuple[str, ...]
@@ -74,6 +80,7 @@ class ToolType:
     features: tuple[Feature, ...]
     #: Names of the texts that say under which conditions a task runs; each may be unknown.
     context: tuple[str, ...] = CONTEXT
+    retrain_after: int = _RETRAIN_AFTER
     #: Names in matrix order.
     feature_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -232,6 +239,9 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
     resource = table.get("resource", "gpu")
     if resource not in HEURISTIC_SECONDS:
         raise refuse(f"'resource' must be one of {', '.join(HEURISTIC_SECONDS)}")
+    retrain_after = table.get("retrain_after", _RETRAIN_AFTER)
+    if type(retrain_after) is not int or retrain_after < 1:
+        raise refuse("'retrain_after' must be a whole number, 1 or more")
     features = table.get("features")
     if not isinstance(features, dict) or not features:
         raise refuse("declares no features")
@@ -248,6 +258,7 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
         resource,
         tuple(_feature(key, value, refuse) for key, value in features.items()),
         tuple(dict.fromkeys(context)),
+        retrain_after,
     )
 
 

@@ -2,7 +2,7 @@
 
 Run by its path with `-I -S`, so it starts in milliseconds and imports nothing of ours:
 
-    guardian.py LOCK_FD USERS_FILE STATE_FILE URL COMMAND...
+    guardian.py LOCK_FD USERS_FILE STATE_FILE URL HOST COMMAND...
 
 The server gets a process group of its own, which is ended as a whole. `LOCK_FD` is the open
 lock that says "a server of this home runs"; server and guardian both hold it, so it is free
@@ -30,7 +30,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    lock, users, place, url, *command = arguments
+    lock, users, place, url, host, *command = arguments
     state = Path(place)
     wakeups, asked = signals()
     server = subprocess.Popen(
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         pass_fds=(int(lock),),
         preexec_fn=die_with_parent(),  # safe: this process has one thread
     )
-    write(state, {"url": url, "pid": server.pid, "guardian": os.getpid()})
+    write(state, {"url": url, "host": host, "pid": server.pid, "guardian": os.getpid()})
     with Path(users).open("rb") as leases:
         while server.poll() is None and not asked and not abandoned(leases.fileno(), state):
             select.select([wakeups], [], [], TICK)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from malearn.embedded import http
-from malearn.embedded.port import LOOPBACK
+from malearn.embedded.port import is_loopback, reached_at
 from malearn.embedded.server import Server
 from malearn.embedded.silence import QUIET, without
 
@@ -31,7 +31,7 @@ class MLflowServer(Server):
         return self.home.mlruns / "mlflow.db"
 
     def url_at(self, port: int) -> str:
-        return f"http://{LOOPBACK}:{port}"
+        return f"http://{reached_at(self.host)}:{port}"
 
     def folder(self) -> Path:
         return self.home.mlruns
@@ -39,12 +39,14 @@ class MLflowServer(Server):
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
         options = {
             "--artifacts-destination": str(self.home.mlruns / "artifacts"),
-            "--host": LOOPBACK,
+            "--host": self.host,
             "--port": str(port),
             "--workers": "1",
             "--uvicorn-opts": "--no-access-log",
         }
         script = Path(__file__).with_name("database.py")
+        if not is_loopback(self.host):
+            options["--allowed-hosts"] = "*"  # people reach it by names that we do not know
         words = [word for option in options.items() for word in option]
         return [sys.executable, "-P", script, self.database, *words]
 

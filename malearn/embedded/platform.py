@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from types import FrameType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import Literal, Self
 
 from malearn.embedded.mlflow import MLflowServer
@@ -37,7 +37,8 @@ class Platform:
 
     `on_event` hears of ("Redis", "starting", 0.0), then "ready" with the seconds since, and
     "stopped" with the seconds that took. A given service is only "ready"; one that another
-    process still uses is not "stopped".
+    process still uses is not "stopped". `host`, and `ports` by service, are where embedded
+    servers listen; see `Server`.
 
     Raises:
         PlatformError: a server does not start. Whatever did start is stopped again.
@@ -51,9 +52,12 @@ class Platform:
         redis: bool = False,
         mlflow: bool = False,
         prefect: bool = False,
+        host: str = LOOPBACK,
+        ports: Mapping[str, int] = MappingProxyType({}),
         on_event: OnEvent | None = None,
     ) -> None:
-        every = (EmbeddedRedis(home), MLflowServer(home), PrefectServer(home))
+        kinds = (EmbeddedRedis, MLflowServer, PrefectServer)
+        every = [kind(home, ports.get(kind.name), host) for kind in kinds]
         wanted = zip(every, (redis, mlflow, prefect), strict=True)
         self.home = home
         self.servers: tuple[Server, ...] = tuple(server for server, want in wanted if want)
@@ -73,11 +77,16 @@ class Platform:
     def prefect_api_url(self) -> str:
         return self._address(PrefectServer)
 
+    @property
+    def embedded(self) -> tuple[Server, ...]:
+        """The servers that were not given: started, or attached to."""
+        return tuple(server for server in self.servers if not self._given[server.name])
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(_sigterm_exits())
             self._given = {server.name: _given(server) for server in self.servers}
-            started = [server for server in self.servers if not self._given[server.name]]
+            started = list(self.embedded)
             for server in self.servers:
                 if server not in started:
                     self._check(server)
@@ -123,10 +132,14 @@ class Platform:
             server.await_end()
             self._on_event(server.name, "stopped", time.monotonic() - began)
 
+    def address(self, server: Server) -> str:
+        """Where `server`, one of `servers`, is reached: as given, or where it listens."""
+        return self._given[server.name] or server.url
+
     def _address(self, kind: type[Server]) -> str:
         for server in self.servers:
             if isinstance(server, kind):
-                return self._given.get(server.name) or server.url
+                return self.address(server)
         raise AttributeError(f"this platform was not asked for {kind.name}")
 
     def _settings(self) -> dict[str, str]:

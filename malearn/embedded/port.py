@@ -6,16 +6,17 @@ import socket
 from itertools import islice
 from zlib import crc32
 
-__all__ = ["LOOPBACK", "free", "is_free"]
+__all__ = ["LOOPBACK", "free", "is_free", "is_loopback", "reached_at"]
 
 LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
 # Below the range from which Linux (32768) and macOS (49152) take the source ports of outgoing
 # connections, so that nobody gets the port by chance before the server listens on it.
 FIRST, LAST = 20_000, 32_000
 
 
-def free(seed: str) -> int:
-    """A free port. It depends on `seed` so that a restarted server keeps its address.
+def free(seed: str, host: str = LOOPBACK) -> int:
+    """A free port of `host`. It depends on `seed` so that a restarted server keeps its address.
 
     >>> free("a home") in range(20_000, 32_000)
     True
@@ -23,17 +24,31 @@ def free(seed: str) -> int:
     start = crc32(seed.encode())
     candidates = (FIRST + (start + 7 * step) % (LAST - FIRST) for step in range(LAST - FIRST))
     for port in islice(candidates, 500):
-        if is_free(port):
+        if is_free(port, host):
             return port
     raise OSError(f"no free port between {FIRST} and {LAST}")
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` of loopback."""
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on `port` of `host`."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on `host` is reached from this machine alone.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
+    (True, False)
+    """
+    return host.startswith("127.")
+
+
+def reached_at(host: str) -> str:
+    """The address at which this machine reaches a server that listens on `host`."""
+    return LOOPBACK if host == EVERYWHERE else host

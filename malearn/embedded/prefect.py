@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from malearn.embedded import http
-from malearn.embedded.port import LOOPBACK
+from malearn.embedded.port import is_loopback, reached_at
 from malearn.embedded.server import Server
 from malearn.embedded.silence import QUIET, without
 
 __all__ = ["PrefectServer"]
+
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
 
 class PrefectServer(Server):
@@ -22,22 +24,25 @@ class PrefectServer(Server):
     setting = "PREFECT_API_URL"
 
     def url_at(self, port: int) -> str:
-        return f"http://{LOOPBACK}:{port}/api"
+        return f"http://{reached_at(self.host)}:{port}/api"
 
     def folder(self) -> Path:
         """`PREFECT_HOME`, for the server and for who talks to it."""
         return self.home.state / "prefect"
 
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
-        address = ["--host", LOOPBACK, "--port", str(port)]
+        address = ["--host", self.host, "--port", str(port)]
         return [sys.executable, "-m", "prefect", "server", "start", *address]
 
     def environment(self, port: int) -> Mapping[str, str]:
         ours = {
             "PREFECT_HOME": str(self.folder()),
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",  # into our log file, where it helps
-            # The UI asks its settings where the API is; `--port` alone leaves 4200 there.
-            "PREFECT_SERVER_UI_API_URL": self.url_at(port),
+            # The UI asks its settings where the API is; `--port` alone leaves 4200 there. From
+            # other machines it is where the page came from.
+            "PREFECT_SERVER_UI_API_URL": self.url_at(port) if is_loopback(self.host) else "/api",
+            # In memory, a restarted server would hold the slots of runs that died with the last.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
             # By default the UI's files are copied into the installed package.
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.folder() / "ui"),
         }

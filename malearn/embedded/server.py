@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -34,14 +36,16 @@ class Server(ABC):
 
     `port` is the port to listen on; None takes a free one, the same at every start where
     possible. When another process already runs this server for the same home, `start` attaches
-    to it, whatever its port.
+    to it, whatever its port. `host` is the address to listen on: nobody is asked for a password,
+    so anything but loopback is open to whoever reaches it.
     """
 
     name: ClassVar[str]  # as people write it: "Redis"
     setting: ClassVar[str]  # the environment variable that names a given one
 
-    def __init__(self, home: Home, port: int | None = None) -> None:
+    def __init__(self, home: Home, port: int | None = None, host: str = ports.LOOPBACK) -> None:
         self.home, self.port = Home(home.root.absolute()), port  # children run elsewhere
+        self.host = host
         self.url = ""
         self._users: Lease | None = None
         self._guardian: subprocess.Popen[bytes] | None = None
@@ -146,6 +150,19 @@ class Server(ABC):
         """Whether the server answers now."""
         return bool(self.url) and self._answers(self.url)
 
+    def ended(self) -> bool:
+        """Whether the server is gone, however it went; one that hangs is not."""
+        if self._guardian is not None:
+            return self._guardian.poll() is not None
+        return not self.url or self._unlocked()
+
+    def kill(self) -> None:
+        """End the server at once, whoever uses it, because it hangs; `start` may follow."""
+        group = self._state().get("pid")
+        if isinstance(group, int):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -187,8 +204,14 @@ class Server(ABC):
         yield from self._ready(log, deadline)
 
     def _attach(self) -> bool:
-        url = str(self._state().get("url", ""))
+        state = self._state()
+        url, host = str(state.get("url", "")), str(state.get("host", ""))
         if url and self._answers(url):
+            if self.host not in (ports.LOOPBACK, host):
+                raise PlatformError(
+                    self.name,
+                    f"of this home already listens on {host}, for another command; end that",
+                )
             self.url = url
             return True
         return False
@@ -199,7 +222,7 @@ class Server(ABC):
         port = self._port()
         self.url = self.url_at(port)
         run, guardian = self._run, Path(__file__).with_name("guardian.py")
-        watch = (str(lock.descriptor), run("users"), run("json"), self.url)
+        watch = (str(lock.descriptor), run("users"), run("json"), self.url, self.host)
         with Log.begin(self.log) as log:
             self._guardian = subprocess.Popen(
                 [sys.executable, "-I", "-S", guardian, *watch, *self.command(port)],
@@ -225,11 +248,11 @@ class Server(ABC):
 
     def _port(self) -> int:
         if self.port is None:
-            return ports.free(f"{self.home.root}/{self.slug}")
-        if not ports.is_free(self.port):
+            return ports.free(f"{self.home.root}/{self.slug}", self.host)
+        if not ports.is_free(self.port, self.host):
             raise PlatformError(
                 self.name,
-                f"cannot listen on {ports.LOOPBACK}:{self.port} because the port is in use; "
+                f"cannot listen on {self.host}:{self.port} because the port is in use; "
                 "end what uses it or choose another port",
             )
         return self.port
@@ -237,10 +260,7 @@ class Server(ABC):
     def _gone(self) -> bool:
         if self._guardian is not None and self._guardian.poll() is None:
             return False
-        lock = Lease.take(self._run("lock"))
-        if lock is not None:
-            lock.close()
-        return lock is not None or self._run("json").exists()  # or the next one is there
+        return self._unlocked() or self._run("json").exists()  # or the next one is there
 
     def _leave(self) -> None:
         """Leave the server to its other users, and collect our guardian whenever it ends."""
@@ -249,6 +269,13 @@ class Server(ABC):
         self._guardian, self.url = None, ""
 
     # Small things.
+
+    def _unlocked(self) -> bool:
+        """Whether neither a server of this home nor its guardian runs."""
+        lock = Lease.take(self._run("lock"))
+        if lock is not None:
+            lock.close()
+        return lock is not None
 
     def _answers(self, url: str) -> bool:
         try:
@@ -261,7 +288,7 @@ class Server(ABC):
         return self.home.state / "run" / f"{self.slug}.{kind}"
 
     def _state(self) -> dict[str, Any]:
-        """What the guardian wrote down: url, pid, guardian; empty when there is none."""
+        """What the guardian wrote down: url, host, pid, guardian; empty when there is none."""
         try:
             content: dict[str, Any] = json.loads(self._run("json").read_text("utf-8"))
         except (FileNotFoundError, ValueError):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
 import pytest
@@ -37,6 +40,52 @@ def clean(folder: Path, **environment: object) -> dict[str, str]:
     place = folder / "user"
     place.mkdir(exist_ok=True)
     return kept | {"HOME": str(place)} | {key: str(value) for key, value in environment.items()}
+
+
+class Running:
+    """A `malearn` process, with what it has said so far on stderr."""
+
+    def __init__(self, folder: Path, *words: object) -> None:
+        self.said: list[str] = []
+        self.process = subprocess.Popen(
+            [str(MALEARN), *map(str, words)],
+            cwd=folder,
+            env=clean(folder),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a terminal of its own, so to speak
+        )
+        self._reader = Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def wait_for(self, words: str, seconds: float = 120.0) -> str:
+        """The line that holds `words`, once it has been said."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (self._reader.is_alive() or self.said):
+            for line in list(self.said):
+                if words in line:
+                    return line
+            time.sleep(0.05)
+        raise AssertionError("".join(self.said))
+
+    def ctrl_c(self) -> tuple[int, str]:
+        """Ctrl-C, which reaches all of a terminal's processes; status and stdout."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.end()
+
+    def end(self) -> tuple[int, str]:
+        status = self.process.wait(60)
+        self._reader.join(10)
+        assert self.process.stdout is not None
+        with self.process.stdout as out:
+            return status, out.read()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as lines:
+            for line in lines:
+                self.said.append(line)
 
 
 @pytest.fixture

@@ -56,14 +56,15 @@ def test_keeps_keys_and_address_over_a_restart(home: Home) -> None:
         assert server.url == first
 
 
-def test_keeps_keys_when_it_is_killed(home: Home) -> None:
+def test_keeps_whatever_it_acknowledged_when_it_is_killed(home: Home) -> None:
     server = EmbeddedRedis(home)
     with server, redis.Redis.from_url(server.url) as client:
-        client.set("kept", "yes")
-        client.waitaof(1, 0, 5000)
+        for n in range(500):
+            last = client.xadd("stream", {"n": n})
         os.kill(state(home)["pid"], signal.SIGKILL)
     with server, redis.Redis.from_url(server.url) as client:
-        assert client.get("kept") == b"yes"
+        assert client.xlen("stream") == 500
+        assert client.xrevrange("stream", count=1)[0][0] == last
 
 
 def test_a_killed_one_starts_again_at_its_address(home: Home) -> None:
@@ -127,6 +128,18 @@ def test_refuses_an_occupied_port(home: Home) -> None:
         f"Redis cannot listen on 127.0.0.1:{port} because the port is in use; "
         "end what uses it or choose another port."
     )
+
+
+def test_lets_other_machines_in_when_told_to(home: Home) -> None:
+    with EmbeddedRedis(home, host="0.0.0.0") as server, redis.Redis.from_url(server.url) as client:
+        assert server.url.startswith("redis://127.0.0.1:")
+        assert client.config_get("bind") == {"bind": "0.0.0.0"}
+        assert client.config_get("protected-mode") == {"protected-mode": "no"}
+
+
+def test_does_not_pretend_to_let_other_machines_in(home: Home) -> None:
+    with EmbeddedRedis(home), pytest.raises(PlatformError, match="already listens on 127"):
+        EmbeddedRedis(home, host="0.0.0.0").start()
 
 
 def test_refuses_a_home_it_cannot_write(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""The flow that renews one tool type: train, and promote what earns it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from prefect import flow
+from prefect.logging import get_run_logger
+
+from flows import artifacts, failure, progress
+from flows.promote import promote
+from flows.train import train
+from malearn import registry, tool_types, tracking, turn, unlearnt
+from malearn.dataset import Dataset
+from malearn.gate import Reason
+from malearn.home import Home
+from malearn.tool_types import ToolType
+from malearn.training import Trained
+
+__all__ = ["Outcome", "renew", "retrain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one tool type: its retraining, what serves now, and why, reason by reason."""
+
+    trained: Trained
+    production: int | None
+    family: str | None
+    why: str
+    reasons: tuple[Reason, ...] = ()
+
+
+@flow(
+    name="retrain",
+    flow_run_name="retrain {tool_type}: {trigger}",
+    validate_parameters=False,
+    on_failure=[failure.told],
+)
+def retrain(tool_type: str, home: str | None = None, trigger: str = "manual") -> Outcome:
+    """Retrain one tool type, unless nothing is new, and promote what earns it."""
+    progress.tag(tool_type, trigger)
+    return renew(tool_type, home, trigger)
+
+
+def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
+    """`retrain` as part of the flow that calls it.
+
+    Of two at once the second waits, and then finds nothing new. Needs an MLflow at
+    `$MLFLOW_TRACKING_URI`.
+    """
+    declared = tool_types.declared()[tool_type]
+    log = get_run_logger()
+    with turn.to_retrain(
+        Home.find(home),
+        declared,
+        lambda: log.info("Waiting for another retraining of %s to finish", tool_type),
+    ):
+        trained = _repeated(declared, home, trigger) or train(tool_type, home, trigger=trigger)
+        why = trained.why
+        reasons: tuple[Reason, ...] = (Reason("rows", False, why),)
+        if trained.version is not None:
+            promoted = promote(tool_type, trained.version, home)
+            why, reasons = promoted.why, promoted.reasons
+        with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+            serving = registry.by_alias(declared, registry.PRODUCTION)
+    return Outcome(
+        trained,
+        serving.number if serving else None,
+        serving.family if serving else None,
+        why,
+        reasons,
+    )
+
+
+def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | None:
+    """That nothing was trained, where training would only repeat the last one."""
+    dataset = Dataset.of(Home.find(home), tool_type)
+    if not dataset.rows:
+        return None  # training says it better
+    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        if unlearnt.count(dataset):
+            return None
+        newest = registry.versions(tool_type)[0].number
+        why = f"version {newest} was trained on the same executions"
+        trained = Trained(tool_type.name, dataset.rows, why)
+        artifacts.training(trained, tool_type, trigger)
+    progress.finished(f"{tool_type.name}: nothing trained, {why}")
+    return trained

@@ -1,0 +1,46 @@
+"""The flows as deployments run them: tried again when they fail, ended when they hang.
+
+A person who calls a flow wants its answer at once and may wait as long as it takes; a
+scheduled run meets a server that is being restarted, or a disk that is being cleaned, and
+nobody watches. Names, parameters and code are the same.
+"""
+
+from __future__ import annotations
+
+from typing import ParamSpec, TypeVar
+
+from prefect import Flow
+
+from flows.ingest import ingest as _ingest
+from flows.lifecycle import lifecycle as _lifecycle
+from flows.maintain import maintain as _maintain
+from flows.promote import promote as _promote
+from flows.retrain import retrain as _retrain
+from flows.train import train as _train
+
+__all__ = ["ingest", "lifecycle", "maintain", "promote", "retrain", "train"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: A server of ours that was killed answers again within half a minute.
+_AGAIN = 30
+_MINUTE, _HOUR = 60, 3600
+
+
+def _unattended(flow: Flow[P, R], retries: int, seconds: int) -> Flow[P, R]:
+    """`flow`, tried again `retries` times, each attempt ended after so many seconds."""
+    return flow.with_options(
+        retries=retries,
+        retry_delay_seconds=_AGAIN,
+        timeout_seconds=seconds,
+        validate_parameters=False,
+    )
+
+
+ingest = _unattended(_ingest, 2, 30 * _MINUTE)
+train = _unattended(_train, 1, 2 * _HOUR)
+promote = _unattended(_promote, 1, 10 * _MINUTE)
+retrain = _unattended(_retrain, 1, 2 * _HOUR)
+lifecycle = _unattended(_lifecycle, 1, 6 * _HOUR)
+maintain = _unattended(_maintain, 1, 2 * _HOUR)

@@ -1,0 +1,134 @@
+"""The worker of a home: a process that runs the flows when they are due, each in one of its own.
+
+    python -m flows.worker NAME
+
+first tidies up after a worker of that name that was killed and makes the deployments, in the
+working directory; then it becomes Prefect's process worker.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from malearn.embedded import http
+from malearn.embedded.port import LOOPBACK
+from malearn.embedded.server import Server
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.client.schemas.objects import FlowRun
+
+__all__ = ["Worker", "tidy"]
+
+AT_ONCE = 4  # runs at most; retrainings keep among themselves to one at a time
+POLLED = 3  # seconds between two questions for runs that are due
+MISSED = timedelta(minutes=1)  # overdue by so much, a run waits for no worker that is there
+KILLED = "Its worker ended while it ran."
+
+
+class Worker(Server):
+    """Prefect's process worker for one home. Start it where the environment names the servers.
+
+    It dies with whatever it runs: its runs are in its process group, which its guardian ends.
+    What such a run leaves behind in Prefect is tidied up when the worker starts again.
+    """
+
+    name = "Worker"
+    setting = ""  # nobody gives us one: others may poll the same pool
+
+    def url_at(self, port: int) -> str:
+        return f"http://{LOOPBACK}:{port}/health"
+
+    def folder(self) -> Path:
+        return self.home.root
+
+    def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
+        # Several homes, on several machines, may work for one Prefect server.
+        home = crc32(os.fsencode(self.home.root))
+        return [sys.executable, "-m", "flows.worker", f"{socket.gethostname()}-{home:08x}"]
+
+    def environment(self, port: int) -> Mapping[str, str]:
+        ours = {
+            "MALEARN_HOME": str(self.home.root),
+            "PREFECT_WORKER_QUERY_SECONDS": str(POLLED),
+            "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
+            "PREFECT_WORKER_WEBSERVER_PORT": str(port),
+            "PREFECT_LOGGING_COLORS": "false",
+        }
+        declaration = Path(os.environ.get("MALEARN_TOOL_TYPES") or "malearn.toml")
+        if declaration.is_file():  # as this process sees it; the flows run elsewhere
+            ours["MALEARN_TOOL_TYPES"] = str(declaration.absolute())
+        # Set for our own command line, which tells failures itself; here the log should.
+        console = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
+        return {key: value for key, value in os.environ.items() if key != console} | ours
+
+    @staticmethod
+    def ping(url: str) -> None:
+        http.answers(url)
+
+
+def tidy(client: SyncPrefectClient, worker: str, pool: str) -> None:
+    """End on paper what ended with the last worker of this name, and forget what it missed.
+
+    Its runs in progress, and those they had started, become crashed. Of scheduled runs that
+    were due while no worker was there, which may be hundreds, none is made up for: the next
+    one does the work of all.
+    """
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.states import Crashed
+
+    in_progress = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+    found = _runs(client, FlowRunFilter.model_validate(in_progress))
+    ended = [run for run in found if run.labels.get("prefect.worker.name") == worker]
+    while ended:
+        for run in ended:
+            client.set_flow_run_state(run.id, Crashed(message=KILLED), force=True)
+        parents = {"parent_flow_run_id": {"any_": [run.id for run in ended]}}
+        ended = _runs(client, FlowRunFilter.model_validate(in_progress | parents))
+    overdue = {
+        "state": {"type": {"any_": ["SCHEDULED"]}},
+        "next_scheduled_start_time": {"before_": datetime.now(UTC) - MISSED},
+    }
+    while missed := [
+        run
+        for run in _runs(client, FlowRunFilter.model_validate(overdue), pool=pool)
+        if run.auto_scheduled and not run.run_count
+    ]:
+        for run in missed:
+            client.delete_flow_run(run.id)
+
+
+def _runs(client: SyncPrefectClient, which: FlowRunFilter, pool: str = "") -> list[FlowRun]:
+    """The runs that `which` names; of more than 200 the first, so ask again."""
+    from prefect.client.schemas.filters import WorkPoolFilter, WorkPoolFilterName
+
+    pools = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])) if pool else None
+    return client.read_flow_runs(flow_run_filter=which, work_pool_filter=pools)
+
+
+def main(arguments: Sequence[str]) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows import deployments
+
+    (worker,) = arguments
+    with get_client(sync_client=True) as client:
+        tidy(client, worker, deployments.POOL)
+        deployments.deploy(client, Path.cwd())
+    options = {"--pool": deployments.POOL, "--type": "process", "--name": worker}
+    words = [word for option in options.items() for word in option]
+    words += ["--limit", str(AT_ONCE), "--with-healthcheck", "--no-create-pool-if-not-found"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "prefect", "worker", "start", *words])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

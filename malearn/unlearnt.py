@@ -1,0 +1,38 @@
+"""What a dataset holds that no registered version has learnt from yet."""
+
+from __future__ import annotations
+
+from malearn import export, registry
+from malearn.dataset import Dataset
+from malearn.errors import ArtifactRefused, RegistryError
+from malearn.stamp import Stamp
+from malearn.tool_types import ToolType
+
+__all__ = ["count"]
+
+
+def count(dataset: Dataset) -> int:
+    """How many executions of `dataset` the newest version of its tool type was not trained on.
+
+    All of them where there is no version, or where the newest does not fit the declaration any
+    more. Those that ended later than what it has seen count, and so do older ones that came in
+    since. Needs `tracking.connect` first.
+    """
+    rows = dataset.rows
+    seen = _newest(dataset.tool_type) if rows else None
+    if seen is None or seen.features != dataset.tool_type.feature_names:
+        return rows
+    return max(rows - seen.rows, dataset.ended_after(seen.trained_until))
+
+
+def _newest(tool_type: ToolType) -> Stamp | None:
+    """What the newest version says of itself; None when it cannot be used."""
+    for version in registry.versions(tool_type):
+        name = f"{tool_type.registered_model} v{version.number}"
+        try:
+            stamp = export.stamp_of(registry.model_file(tool_type, version.number), name)
+            stamp.check(tool_type, name)
+        except (ArtifactRefused, RegistryError):
+            return None
+        return stamp
+    return None

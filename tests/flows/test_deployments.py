@@ -11,7 +11,7 @@ from prefect import Flow
 from flows import deployments
 from malearn.tool_types import declared
 
-FLOWS = ("ingest", "train", "promote", "lifecycle")
+FLOWS = ("ingest", "train", "promote", "lifecycle", "monitor")
 
 
 @pytest.mark.parametrize("deployment", deployments.declared(), ids=lambda d: d["entrypoint"])
@@ -28,9 +28,13 @@ def test_each_flow_has_one_deployment_and_no_tool_type_has_any() -> None:
     assert not [name for name in declared() if name in text]
 
 
-def test_ingest_and_lifecycle_run_by_themselves_and_one_at_a_time() -> None:
+def test_ingest_lifecycle_and_monitor_run_by_themselves_and_one_at_a_time() -> None:
     served = {made.flow_name: made for made in deployments.served()}
-    assert {name for name, made in served.items() if made.schedules} == {"ingest", "lifecycle"}
+    assert {name for name, made in served.items() if made.schedules} == {
+        "ingest",
+        "lifecycle",
+        "monitor",
+    }
     for made in served.values():
         assert made.concurrency_limit == 1
         assert made.concurrency_options is not None

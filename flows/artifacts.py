@@ -104,7 +104,7 @@ def validation_page() -> str:
 
 
 def _role(name: str, trained: Trained) -> str:
-    if name == trained.family:
+    if trained.decision is not None and name == trained.decision.candidate:
         return "candidate, chosen"
     if name in trained.candidates:
         return "candidate"

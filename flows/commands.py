@@ -194,7 +194,7 @@ def promote(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let a version serve: its ONNX file is proven first, the gate is overruled."""
+    """Let a version serve: its ONNX file is made if need be, and proven; the gate is overruled."""
     from flows import report
 
     place, name = Home.find(home), _tool_type(tool).name
@@ -223,8 +223,29 @@ def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = 
 
 
 @app.command()
+def monitor(
+    tools: Annotated[
+        list[str] | None, typer.Argument(metavar="[TOOL…]", help="Tool types; without any, all.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare predictions with outcomes; retrain or roll back where they call for it."""
+    from flows import report
+    from malearn import tool_types
+
+    place, types = Home.find(home), tool_types.declared()
+    names = [types[name].name for name in tools or types]
+    with _platform(place):
+        from flows.monitor import monitor as flow
+
+        done = flow(names, str(place.root))
+    _answer(report.monitored(done), as_json, lambda: report.show_monitored(done))
+
+
+@app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Per tool type: what serves, since when, and what has come in since."""
+    """Per tool type: what serves, how old it is, how it does, and what has come in since."""
     from flows import report
     from malearn import tool_types, tracking
 

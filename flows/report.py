@@ -16,6 +16,7 @@ from rich.text import Text
 from malearn.gate import Reason
 
 if TYPE_CHECKING:
+    from flows.monitor import Watched
     from flows.retrain import Outcome
     from flows.run import Answer, Report
     from malearn.dataset import Commit
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from malearn.home import Home
     from malearn.ingest import IngestReport
     from malearn.maintenance import Maintained
+    from malearn.monitoring import Live
     from malearn.promotion import Promoted
     from malearn.quarantine import Overview, Readmitted
     from malearn.registry import Version
@@ -30,12 +32,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ingested",
+    "monitored",
     "promoted",
     "quarantined",
     "show_evaluation",
     "show_history",
     "show_ingested",
     "show_maintained",
+    "show_monitored",
     "show_promoted",
     "show_quarantined",
     "show_readmitted",
@@ -114,24 +118,62 @@ def quarantined(found: Overview) -> dict[str, Any]:
     }
 
 
+def monitored(watched: Mapping[str, Watched]) -> dict[str, Any]:
+    """Per tool type what a look saw, what it decided and why, and what serves now."""
+    return {
+        name: {
+            "production": one.production,
+            "action": one.look.verdict.action.value,
+            "reasons": list(one.look.verdict.reasons),
+            "rows": one.look.rows,
+            "scores": {who: s.as_dict() for who, s in one.look.scores.items()},
+            "live": [_live(seen) for seen in one.look.live],
+            "fallback_share": one.look.fallback,
+            "drift": {d.name: asdict(d) for d in one.look.drifts},
+            "moved_by_hand": asdict(one.followed) if one.followed else None,
+            "retrained": one.retrained,
+        }
+        for name, one in watched.items()
+    }
+
+
 def status(home: Home) -> dict[str, Any]:
-    """Per tool type: rows in the dataset, what serves, what else there is. Needs MLflow."""
-    from malearn import registry, tool_types
+    """Per tool type: what serves and how it does, what else there is. Needs MLflow.
+
+    `age` of a version is in seconds since it was registered, errors are in seconds.
+    """
+    from malearn import monitoring, registry, tool_types
     from malearn.dataset import Dataset
 
     result = {}
-    for name, tool_type in tool_types.declared().items():
+    types = tool_types.declared()
+    for name, tool_type in types.items():
         production = registry.by_alias(tool_type, registry.PRODUCTION)
-        dataset = Dataset.of(home, tool_type)
-        rows = dataset.rows if dataset.version is not None else 0
+        executions = Dataset.of(home, tool_type).read()
+        live = {one.version: one for one in monitoring.live(executions, types)}
+        serving = live.get(production.number) if production else None
         result[name] = {
-            "rows": rows,
+            "rows": len(executions),
             "production": _version(production),
             "previous": _version(registry.by_alias(tool_type, registry.PREVIOUS)),
             "candidate": _version(registry.by_alias(tool_type, registry.CANDIDATE)),
-            "rows_since": rows - (_rows_of(production) if production else 0),
+            "rows_since": len(executions) - (_rows_of(production) if production else 0),
+            "live": _live(serving) if serving else None,
+            "fallback_share": monitoring.fallback_share(executions),
         }
     return result
+
+
+def _live(seen: Live) -> dict[str, Any]:
+    """A version's recorded predictions beside the best baseline's on the same executions."""
+    best = min(seen.baselines, key=lambda name: seen.baselines[name].mae)
+    return {
+        "version": seen.version,
+        **{key: getattr(seen.scores, key) for key in ("n", "mae", "median_ape", "order")},
+        "coverage": seen.coverage,
+        "baseline": best,
+        "baseline_mae": seen.baselines[best].mae,
+    }
 
 
 def show_run(report: Report) -> None:
@@ -181,10 +223,11 @@ def show_trained(results: Sequence[Trained]) -> None:
             _show(console, f"{result.tool_type}, version {result.version}", "bold")
             table = _table("predictor", "MAE, s", "median error", "order", "R²")
             ranked = sorted(result.scores.items(), key=lambda item: item[1].mae)
+            own = result.decision.candidate if result.decision else None
             shown = _decimals(score.mae for _, score in ranked)
             for name, s in ranked:
                 table.add_row(
-                    f"{name} ←" if name == result.family else name,
+                    f"{name} ←" if name == own else name,
                     shown(s.mae),
                     f"{s.median_ape:.0%}",
                     f"{s.order:.0%}",
@@ -208,19 +251,53 @@ def show_promoted(result: Promoted) -> None:
 
 def show_status(rows: Mapping[str, Any]) -> None:
     """One line a tool type."""
-    table = _table("tool type", "rows", "Production", "age", "rows since", "Previous", "Candidate")
+    console = _console()
+    table = _table(
+        "tool type", "Production", "age", "rows", "since", "live MAE, s", "baseline, s", "no model",
+        "Previous", "Candidate",
+    )  # fmt: skip
+    every = [row["live"] for row in rows.values() if row["live"]]
+    shown = _decimals(error for live in every for error in (live["mae"], live["baseline_mae"]))
     for name, row in rows.items():
-        production = row["production"]
+        production, live, share = row["production"], row["live"], row["fallback_share"]
         table.add_row(
             name,
-            f"{row['rows']:,}",
             _short(production),
-            f"{(time.time() - production['created']) / 3600:.1f} h" if production else "–",
+            _age(production["age"]) if production else "–",
+            f"{row['rows']:,}",
             f"{row['rows_since']:,}",
+            shown(live["mae"]) if live else "–",
+            shown(live["baseline_mae"]) if live else "–",
+            "–" if share is None else f"{share:.0%}",
             _short(row["previous"]),
             _short(row["candidate"]),
         )
-    _console().print(table)
+    console.print(table)
+    if every:
+        _show(
+            console,
+            "\nlive: the newest answers that the version in Production gave; baseline: the best "
+            "one on the same tasks; no model: the share of the newest answers that no model gave.",
+            "dim",
+        )
+
+
+def show_monitored(watched: Mapping[str, Watched]) -> None:
+    """The decision per tool type, why, and everyone's scores on what was judged."""
+    console = _console()
+    for name, one in watched.items():
+        serving = f"version {one.production} serves" if one.production else "no version serves"
+        _show(console, f"{name}: {one.look.verdict.action.value}, {serving}", "bold")
+        for reason in (*one.look.verdict.reasons, *([one.retrained] if one.retrained else [])):
+            _show(console, f"  {reason}")
+        if one.look.scores:
+            table = _table("  on the same executions", "MAE, s", "median error", "order")
+            ranked = sorted(one.look.scores.items(), key=lambda item: item[1].mae)
+            shown = _decimals(s.mae for _, s in ranked)
+            for who, s in ranked:
+                table.add_row(f"  {who}", shown(s.mae), f"{s.median_ape:.0%}", f"{s.order:.0%}")
+            console.print(table)
+        console.print()
 
 
 def show_history(commits: Sequence[Commit]) -> None:
@@ -345,10 +422,10 @@ def _show_serving(report: Report, console: Console) -> None:
 
 def _errors(outcome: Outcome) -> tuple[float | None, float | None, float | None]:
     """Mean absolute errors, in seconds, on the same rows: own, function median, heuristic."""
-    scores = outcome.trained.scores or {}
+    scores, decision = outcome.trained.scores or {}, outcome.trained.decision
     own, median, heuristic = (
         scores[name].mae if name in scores else None
-        for name in (outcome.trained.family or "", "function_median", "heuristic")
+        for name in (decision.candidate if decision else "", "function_median", "heuristic")
     )
     return own, median, heuristic
 
@@ -417,7 +494,21 @@ def _rows_of(version: Version) -> int:
 def _version(found: Version | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    return {"version": found.number, "family": found.family, "created": found.created}
+    age = max(0.0, time.time() - found.created)
+    return {
+        "version": found.number,
+        "family": found.family,
+        "created": found.created,
+        "age": age,
+    }
+
+
+def _age(seconds: float) -> str:
+    """In the unit that a person would choose."""
+    for unit, length in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _short(version: Mapping[str, Any] | None) -> str:

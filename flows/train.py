@@ -64,9 +64,11 @@ def train(
 def _line(trained: Trained) -> str:
     if trained.version is None:
         return f"{trained.tool_type}: nothing trained, {trained.why}"
-    fit = trained.decision is not None and trained.decision.promote
+    decision = trained.decision
+    fit = decision is not None and decision.promote
+    best = decision.candidate if decision else trained.family
     return (
-        f"{trained.tool_type}: trained on {trained.rows:,} executions, {trained.family} is best "
+        f"{trained.tool_type}: trained on {trained.rows:,} executions, {best} is best "
         f"and {'passes' if fit else 'does not pass'} the gate"
     )
 

@@ -14,11 +14,12 @@ from prefect import Flow
 from flows.ingest import ingest as _ingest
 from flows.lifecycle import lifecycle as _lifecycle
 from flows.maintain import maintain as _maintain
+from flows.monitor import monitor as _monitor
 from flows.promote import promote as _promote
 from flows.retrain import retrain as _retrain
 from flows.train import train as _train
 
-__all__ = ["ingest", "lifecycle", "maintain", "promote", "retrain", "train"]
+__all__ = ["ingest", "lifecycle", "maintain", "monitor", "promote", "retrain", "train"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,4 +44,5 @@ train = _unattended(_train, 1, 2 * _HOUR)
 promote = _unattended(_promote, 1, 10 * _MINUTE)
 retrain = _unattended(_retrain, 1, 2 * _HOUR)
 lifecycle = _unattended(_lifecycle, 1, 6 * _HOUR)
+monitor = _unattended(_monitor, 1, 2 * _HOUR)
 maintain = _unattended(_maintain, 1, 2 * _HOUR)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from malearn import history
 from malearn.errors import ArtifactRefused, ExportError
 from malearn.matrix import Matrix
 from malearn.regressor import Regressor
-from malearn.stamp import INPUT, KEY, OUTPUT, Stamp
+from malearn.stamp import INPUT, KEY, OUTPUT, Carried, Stamp
 
-__all__ = ["PARITY", "parity_error", "seconds", "session", "stamp_of", "to_onnx"]
+__all__ = ["PARITY", "parity_error", "seconds", "session", "stamp_for", "stamp_of", "to_onnx"]
 
 #: The largest relative difference in seconds that still counts as the same answer.
 PARITY = 1e-4
+#: Executions per function that a model carries with it, for schedulers that saw none.
+_CARRIED = 32
 
 _OPSET, _OPSET_ML = 15, 3
 _OPSETS = (helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _OPSET_ML))
@@ -42,6 +48,52 @@ def to_onnx(regressor: Regressor, stamp: Stamp) -> bytes:
             stamp.tool_type, regressor.family, f"ONNX refuses it ({error})"
         ) from error
     return bytes(model.SerializeToString())
+
+
+def stamp_for(
+    fitted: Regressor,
+    rows: Matrix,
+    run_id: str,
+    dataset_version: int,
+    calibration: Mapping[str, float] | None = None,
+) -> Stamp:
+    """What a model `fitted` on `rows` says of itself, the last executions of each function too."""
+    tool_type = rows.tool_type
+    clips = {}
+    for i, name in enumerate(tool_type.feature_names):
+        known = rows.inputs[:, i][~np.isnan(rows.inputs[:, i])]
+        if len(known):
+            clips[name] = (float(known.min()), float(known.max()))
+    return Stamp(
+        tool_type=tool_type.name,
+        family=fitted.family,
+        features=tool_type.feature_names,
+        history=history.FEATURES,
+        run_id=run_id,
+        dataset_version=dataset_version,
+        trained_until=max(e.end for e in rows.executions),
+        rows=len(rows),
+        seconds_range=(math.exp(fitted.log_range[0]), math.exp(fitted.log_range[1])),
+        clips=clips,
+        calibration=calibration or {},
+        recent=_recent(rows),
+    )
+
+
+def _recent(rows: Matrix) -> tuple[Carried, ...]:
+    """The last executions of each function, oldest first."""
+    kept: list[Carried] = []
+    counts: dict[str, int] = {}
+    features = len(rows.tool_type.features)
+    for i in sorted(range(len(rows)), key=lambda i: -rows.executions[i].end):
+        e = rows.executions[i]
+        counts[e.function] = counts.get(e.function, 0) + 1
+        if counts[e.function] <= _CARRIED:
+            numbers = (float(v) for v in rows.inputs[i, :features])
+            known = tuple(None if math.isnan(v) else v for v in numbers)
+            context = e.ran_context or e.serve_context
+            kept.append((e.function, e.start, e.end, known, context))
+    return tuple(reversed(kept))
 
 
 def stamp_of(model: bytes, artifact: object) -> Stamp:

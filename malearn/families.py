@@ -7,6 +7,7 @@ for all and lives in `regressor.py`.
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,9 @@ class Family:
     `parameters(monotone)` is what it is fitted with then.
     `importance(estimator, columns)` gives one non-negative weight per column.
     Fewer rows than `fewest_rows` do not suffice for it.
+    `update(estimator, inputs, target, monotone)` returns another that goes on from a fitted
+    one, which stays as it is, or None where that one has grown as large as it may; it is
+    absent where fitting anew costs no more.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Family:
     parameters: Callable[[Sequence[int]], Mapping[str, Any]]
     fit: Callable[[Matrix, Vector, Sequence[int]], Any]
     importance: Callable[[Any, int], Vector]
+    update: Callable[[Any, Matrix, Vector, Sequence[int]], Any | None] | None = None
 
 
 _XGBOOST: Mapping[str, Any] = {
@@ -66,6 +71,10 @@ _MLP: Mapping[str, Any] = {
 }
 _LINEAR: Mapping[str, Any] = {"alpha": 10.0, "max_iter": 300}
 
+#: What an update adds, and how large a model may become by updates.
+_MORE_TREES, _MOST_TREES = 30, 300
+_MORE_STEPS = 40
+
 
 def _xgboost(monotone: Sequence[int]) -> Mapping[str, Any]:
     if not any(monotone):
@@ -85,10 +94,31 @@ def _fit_xgboost(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any
     ).fit(inputs, target)
 
 
+def _update_xgboost(
+    estimator: Any, inputs: Matrix, target: Vector, monotone: Sequence[int]
+) -> Any | None:
+    from xgboost import XGBRegressor
+
+    booster = estimator.get_booster()
+    if booster.num_boosted_rounds() + _MORE_TREES > _MOST_TREES:
+        return None
+    parameters = {**_xgboost(monotone), "n_estimators": _MORE_TREES}
+    return XGBRegressor(**parameters, n_jobs=1, random_state=SEED).fit(
+        inputs, target, xgb_model=booster
+    )
+
+
 def _fit_mlp(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
     from sklearn.neural_network import MLPRegressor
 
     return _fitted(_scaled(MLPRegressor(**_MLP, random_state=SEED)), inputs, target)
+
+
+def _update_mlp(estimator: Any, inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
+    updated = copy.deepcopy(estimator)
+    updated[-1].set_params(warm_start=True, max_iter=_MORE_STEPS)
+    _fitted(updated[-1], updated[:-1].transform(inputs), target)
+    return updated
 
 
 def _fit_linear(inputs: Matrix, target: Vector, monotone: Sequence[int]) -> Any:
@@ -138,8 +168,8 @@ def _coefficients(estimator: Any, columns: int) -> Vector:
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
-        Family("xgboost", 40, _xgboost, _fit_xgboost, _gain),
-        Family("mlp", 100, lambda _: _MLP, _fit_mlp, _first_layer),
+        Family("xgboost", 40, _xgboost, _fit_xgboost, _gain, _update_xgboost),
+        Family("mlp", 100, lambda _: _MLP, _fit_mlp, _first_layer, _update_mlp),
         Family("linear", 30, lambda _: _LINEAR, _fit_linear, _coefficients),
     )
 }

@@ -1,7 +1,8 @@
 """Versions and aliases in MLflow's registry. The alias is the only truth about what serves.
 
 `Production` serves, `Previous` served before it, `Candidate` is the newest that
-was not promoted.
+was not promoted. A tag on the registered model remembers what was let serve last,
+so that an alias that a person moved in MLflow is noticed, and can be undone.
 """
 
 from __future__ import annotations
@@ -24,19 +25,29 @@ __all__ = [
     "CANDIDATE",
     "PREVIOUS",
     "PRODUCTION",
+    "WATCHED",
     "Version",
     "by_alias",
     "dataset_versions",
     "decide",
+    "let_serve",
     "model_file",
     "move",
     "register",
+    "restore",
     "rollback",
+    "tag",
     "version",
     "versions",
+    "withdraw",
 ]
 
 PRODUCTION, PREVIOUS, CANDIDATE = "Production", "Previous", "Candidate"
+
+#: The registered model's tag that names the version which was proven and let serve last.
+_LET_SERVE = "malearn.let_serve"
+#: A version's tag: what the monitor found while it served. Forgotten when it is let serve anew.
+WATCHED = "malearn.monitor"
 
 _T = TypeVar("_T")
 
@@ -90,28 +101,67 @@ def move(tool_type: ToolType, alias: str, number: int) -> None:
     client, name = _client(), tool_type.registered_model
     version(tool_type, number)
     if alias == PRODUCTION:
-        current = by_alias(tool_type, PRODUCTION)
-        if current is not None and current.number != number:
+        last = let_serve(tool_type)
+        if last is not None and last.number != number:
             # First, so that a crash in between leaves something to go back to.
-            client.set_registered_model_alias(name, PREVIOUS, str(current.number))
+            client.set_registered_model_alias(name, PREVIOUS, str(last.number))
         candidate = by_alias(tool_type, CANDIDATE)
         if candidate is not None and candidate.number == number:
             client.delete_registered_model_alias(name, CANDIDATE)
-    client.set_registered_model_alias(name, alias, str(number))
+        restore(tool_type, number)
+    else:
+        client.set_registered_model_alias(name, alias, str(number))
 
 
 def rollback(tool_type: ToolType) -> tuple[int, int]:
-    """Swap `Production` and `Previous`; returns what served and what serves now.
+    """Go back to what served before `Production`; returns what served and what serves now.
 
-    Raises `RegistryError` when there is nothing to go back to.
+    A second time swaps them back. Raises `RegistryError` when there is nothing to go back to.
     """
-    current, previous = by_alias(tool_type, PRODUCTION), by_alias(tool_type, PREVIOUS)
-    if current is None or previous is None or current.number == previous.number:
+    current, before = by_alias(tool_type, PRODUCTION), let_serve(tool_type)
+    if current is not None and (before is None or before.number == current.number):
+        before = by_alias(tool_type, PREVIOUS)
+    if current is None or before is None or current.number == before.number:
         raise RegistryError(
             tool_type.registered_model, "there is no previous version to roll back to"
         )
-    move(tool_type, PRODUCTION, previous.number)
-    return current.number, previous.number
+    client, name = _client(), tool_type.registered_model
+    client.set_registered_model_alias(name, PREVIOUS, str(current.number))
+    restore(tool_type, before.number)
+    return current.number, before.number
+
+
+def let_serve(tool_type: ToolType) -> Version | None:
+    """The version that malearn let serve last, whatever the alias names now.
+
+    Where that was never noted, or is deleted, the one that `Production` names.
+    """
+    client, name = _client(), tool_type.registered_model
+    model = _or_none(lambda: client.get_registered_model(name))
+    noted = None if model is None else model.tags.get(_LET_SERVE)
+    found = None if noted is None else _or_none(lambda: client.get_model_version(name, noted))
+    return by_alias(tool_type, PRODUCTION) if found is None else _version(tool_type, found)
+
+
+def restore(tool_type: ToolType, number: int) -> None:
+    """Let `Production` name version `number`, which is proven; the other aliases stay."""
+    client, name = _client(), tool_type.registered_model
+    if (last := let_serve(tool_type)) is None or last.number != number:
+        client.set_model_version_tag(name, str(number), WATCHED, "")
+    client.set_registered_model_alias(name, PRODUCTION, str(number))
+    client.set_registered_model_tag(name, _LET_SERVE, str(number))
+
+
+def withdraw(tool_type: ToolType) -> None:
+    """Let no version serve: schedulers answer from what functions took lately."""
+    client, name = _client(), tool_type.registered_model
+    client.delete_registered_model_alias(name, PRODUCTION)
+    client.delete_registered_model_tag(name, _LET_SERVE)
+
+
+def tag(tool_type: ToolType, number: int, key: str, value: str) -> None:
+    """Note something on version `number`."""
+    _client().set_model_version_tag(tool_type.registered_model, str(number), key, value)
 
 
 def by_alias(tool_type: ToolType, alias: str) -> Version | None:

@@ -7,7 +7,7 @@ once, and what is learnt is how tasks differ *around* that level.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ from malearn.errors import TrainingError
 from malearn.families import FAMILIES
 from malearn.matrix import Matrix
 
-__all__ = ["TRUST", "Regressor", "fit", "monotone"]
+__all__ = ["TRUST", "Regressor", "fit", "monotone", "update"]
 
 #: How much of what an estimator says is believed. It is fitted to what the level left over, most
 #: of which is noise: halfway to the level errs less than all the way to the estimate.
 TRUST = 0.7
 #: Answers are held within the range of training, widened by this factor either way.
 _WIDER = 4.0
+#: An update looks at so many rows, the newest, and needs as many of them as a first fit.
+_NEWEST = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,43 @@ def fit(family: str, rows: Matrix) -> Regressor:
     )
 
 
+def update(fitted: Regressor, rows: Matrix) -> Regressor:
+    """A model that goes on from `fitted`, which stays as it is, with the newest of `rows`.
+
+    Raises `TrainingError` when its family is always fitted anew, when it has grown as large as
+    it may, when it reads other columns, or when the rows are too few.
+    """
+    kind, refuse = FAMILIES[fitted.family], rows.tool_type.name
+    if len(rows) < kind.fewest_rows:
+        raise TrainingError(
+            refuse, f"{kind.name} needs {kind.fewest_rows} rows, there are {len(rows)}"
+        )
+    if kind.update is None or fitted.columns != rows.columns:
+        raise TrainingError(refuse, f"this {kind.name} model can only be fitted anew")
+    newest = rows.rows(np.arange(max(0, len(rows) - _NEWEST), len(rows)))
+    target = newest.log_seconds
+    relative = target - _level(newest.inputs, fitted.level_column, fitted.level_default)
+    estimator = kind.update(fitted.estimator, newest.inputs, relative, monotone(newest))
+    if estimator is None:
+        raise TrainingError(refuse, f"this {kind.name} model is as large as it may become")
+    wider = float(np.log(_WIDER))
+    held = np.array([target.min() - wider, target.max() + wider])
+    return replace(
+        fitted,
+        estimator=estimator,
+        ratio_range=_spanning(fitted.ratio_range, relative),
+        log_range=_spanning(fitted.log_range, held),
+    )
+
+
 def monotone(rows: Matrix) -> list[int]:
     """One constraint per column: as declared for features, none for the history."""
     features = rows.tool_type.features
     return [f.monotone for f in features] + [0] * (len(rows.columns) - len(features))
+
+
+def _spanning(known: tuple[float, float], values: NDArray[np.float64]) -> tuple[float, float]:
+    return min(known[0], float(values.min())), max(known[1], float(values.max()))
 
 
 def _level(inputs: NDArray[np.float32], column: int, default: float) -> NDArray[np.float32]:

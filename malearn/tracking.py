@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import json
 import logging
 import os
 import urllib.error
@@ -19,6 +20,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from malearn import plots
 from malearn.errors import RegistryError, Unreachable, without_password
@@ -39,15 +41,20 @@ __all__ = [
     "comparison_page",
     "connect",
     "connected",
+    "judged_errors",
     "load_native",
+    "log_errors",
     "log_evaluation",
     "log_figures",
     "log_learning_curve",
     "log_lineage",
+    "log_monitoring",
     "log_native",
     "log_onnx",
     "log_outcome",
     "log_scores",
+    "native_beside",
+    "native_facts",
     "resume",
     "retraining",
     "run_page",
@@ -71,6 +78,9 @@ _EXPERIMENT = (
 #: MLflow's pages have two layouts, one for prompts and one for models; it remembers the last.
 _LAYOUT = "?workflowType=machine_learning"
 _CANDIDATE = "A candidate, fitted on all but the newest rows. " + _METRICS
+
+#: Where a candidate's run keeps how far off it was on each row that judged it.
+_ERRORS = "judged_errors.json"
 
 #: How long a server may take to say that it is there, in seconds.
 _PATIENCE = 5.0
@@ -310,8 +320,62 @@ def log_figures(figures: Mapping[str, Figure]) -> None:
         mlflow.log_image(image, artifact_file=f"plots/{key}.png")
 
 
-def log_native(regressor: Regressor, rows: Matrix) -> str:
-    """The estimator in its library's own form, with what surrounds it; returns its model URI."""
+def log_errors(errors: NDArray[np.float64]) -> None:
+    """How far off the candidate in progress was, as log(predicted ÷ actual) of each judged row."""
+    import mlflow
+
+    mlflow.log_text(json.dumps([round(float(e), 5) for e in errors]), _ERRORS)
+
+
+def judged_errors(run_id: str) -> NDArray[np.float64] | None:
+    """What `log_errors` kept with the run; None where there is no such thing."""
+    import mlflow
+
+    try:
+        text = mlflow.artifacts.load_text(f"runs:/{run_id}/{_ERRORS}")
+        return np.asarray(json.loads(text), dtype=np.float64).reshape(-1)
+    except (mlflow.exceptions.MlflowException, OSError, ValueError, TypeError):
+        return None
+
+
+def log_monitoring(
+    tool_type: ToolType, metrics: Mapping[str, float], figures: Mapping[str, Figure]
+) -> str:
+    """One look at `tool_type`: a point on each curve of its run, and its pictures as they are now.
+
+    One run per tool type, in an experiment of its own, goes on for ever; returns its id.
+    """
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = mlflow.set_experiment("malearn-monitor")
+    name = tool_type.name
+    found = client.search_runs(
+        [experiment.experiment_id],
+        f"tags.`malearn.tool_type` = '{name}'",
+        order_by=["attributes.start_time ASC"],
+        max_results=1,
+    )
+    described = {
+        "malearn.tool_type": name,
+        "mlflow.note.content": f"How the models of {name} do in production, a point for each look.",
+    }
+    run_id = found[0].info.run_id if found else None
+    looks = "serving/looks"
+    number = int(found[0].data.metrics.get(looks, 0.0)) + 1 if found else 1
+    with mlflow.start_run(run_id, run_name=None if run_id else name, tags=described) as run:
+        known = {k: v for k, v in metrics.items() if np.isfinite(v)}
+        mlflow.log_metrics({**known, looks: float(number)}, step=number)
+        for key, figure in figures.items():
+            mlflow.log_figure(figure, f"plots/{key}.png")
+        return str(run.info.run_id)
+
+
+def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> str:
+    """The estimator in its library's own form, with what surrounds it; returns its model URI.
+
+    `rows` are those it was fitted on, of that version of the dataset.
+    """
     import mlflow
 
     common: dict[str, Any] = {
@@ -327,6 +391,8 @@ def log_native(regressor: Regressor, rows: Matrix) -> str:
                 "ratio_range": list(regressor.ratio_range),
                 "log_range": list(regressor.log_range),
                 "trust": regressor.trust,
+                "trained_until": max(e.end for e in rows.executions),
+                "dataset_version": dataset_version,
             }
         },
     }
@@ -367,8 +433,8 @@ def load_native(model_uri: str) -> Regressor:
     """What `log_native` kept, as a `Regressor` again. Raises `RegistryError` when it is gone."""
     import mlflow
 
+    kept = native_facts(model_uri)
     try:
-        kept: Any = (mlflow.models.get_model_info(model_uri).metadata or {})["malearn"]
         if kept["family"] == "xgboost":
             estimator = mlflow.xgboost.load_model(model_uri)
         else:
@@ -385,6 +451,36 @@ def load_native(model_uri: str) -> Regressor:
         (float(kept["log_range"][0]), float(kept["log_range"][1])),
         float(kept["trust"]),
     )
+
+
+def native_beside(run_id: str) -> str | None:
+    """The address of the trainer's model that a candidate's run holds, if it does."""
+    import mlflow
+
+    if not run_id:
+        return None
+    client = mlflow.MlflowClient()
+    found = client.search_logged_models(
+        [client.get_run(run_id).info.experiment_id],
+        filter_string=f"source_run_id = '{run_id}' AND name = 'native'",
+    )
+    return str(found[0].model_uri) if found else None
+
+
+def native_facts(model_uri: str) -> Mapping[str, Any]:
+    """What `log_native` noted beside the estimator. Raises `RegistryError` for any other model."""
+    import mlflow
+
+    try:
+        metadata = mlflow.models.get_model_info(model_uri).metadata or {}
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
+    kept: Mapping[str, Any] | None = metadata.get("malearn")
+    if kept is None or "family" not in kept:  # an ONNX file of ours notes its columns there
+        raise RegistryError(
+            model_uri, "malearn did not train it, and nothing says which numbers it reads"
+        )
+    return kept
 
 
 def _health(tracking_uri: str) -> urllib.request.Request:

@@ -4,6 +4,10 @@ Three slices in order of time keep it honest. Candidates are fitted on the
 oldest and one is chosen on the next; then each, fitted on both, is measured on
 the newest, and the chosen one judged there beside the incumbent and the
 baselines. What is registered is the chosen recipe fitted on all rows.
+
+Beside a full fit of every family stands the incumbent, updated on the newest of
+the rows that the others are fitted on. It has seen all that it was once fitted
+on, so while it is a candidate nothing older chooses or judges.
 """
 
 from __future__ import annotations
@@ -13,38 +17,29 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn import (
-    baselines,
-    evolution,
-    export,
-    gate,
-    history,
-    plots,
-    registry,
-    regressor,
-    tracking,
-)
-from malearn.errors import ArtifactRefused, RegistryError
+from malearn import baselines, evolution, export, gate, plots, registry, regressor, tracking
+from malearn.errors import ArtifactRefused, RegistryError, TrainingError
 from malearn.families import DEFAULT, FAMILIES
 from malearn.gate import Decision
 from malearn.matrix import Matrix
 from malearn.metrics import Scores, score
 from malearn.regressor import Regressor
-from malearn.stamp import Carried, Stamp
+from malearn.stamp import Stamp
 from malearn.tool_types import ToolType, ToolTypes
 
 __all__ = ["Source", "Trained", "train"]
 
 #: Share of the rows, newest first, that judge; and of the rest, that choose.
 _JUDGING, _CHOOSING = 0.2, 0.2
+#: So many executions that the incumbent has not seen are needed to judge an update of it.
+_ENOUGH_TO_UPDATE = 4 * gate.FEWEST_ROWS
 #: How much lower another family's error must be for it to be preferred to the default.
 _CLEARLY = 0.05
-#: Executions per function that a model carries with it, for schedulers that saw none.
-_CARRIED = 32
 #: Most rows that a point of the learning curve is fitted on, beside the last one.
 _CURVE_ROWS = 20_000
 
@@ -86,8 +81,18 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Recipe:
+    """One way to come to a model: a family fitted anew, or the incumbent updated."""
+
+    name: str
     family: str
+    fit: Callable[[Matrix], Regressor]
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    recipe: _Recipe
     run_id: str
     choosing: Scores
     newest: Scores
@@ -96,11 +101,15 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _Incumbent:
-    """What serves: judged, like everyone, on rows it was not fitted on."""
+    """What serves: judged, like everyone, on rows it was not fitted on.
+
+    `native` is the address of the trainer's model in MLflow, where there is one.
+    """
 
     number: int
     model: bytes
     stamp: Stamp
+    native: str | None
 
     @property
     def name(self) -> str:
@@ -109,6 +118,16 @@ class _Incumbent:
     @property
     def trained_until(self) -> float:
         return self.stamp.trained_until
+
+
+@dataclass(frozen=True, slots=True)
+class _Slices:
+    """The rows of one retraining in order of time; `older` is `oldest` and `choosing`."""
+
+    oldest: Matrix
+    choosing: Matrix
+    older: Matrix
+    newest: Matrix
 
 
 def train(
@@ -131,7 +150,7 @@ def train(
     for sentence in sentences:
         _log.warning("%s: %s", tool_type.name, sentence)
     if incumbent is not None:
-        unseen = sum(e.start >= incumbent.trained_until for e in rows.executions)
+        unseen = _unseen(rows, incumbent)
         if unseen < gate.FEWEST_ROWS:
             return Trained(
                 tool_type.name,
@@ -140,19 +159,23 @@ def train(
                 f"{gate.FEWEST_ROWS} are needed to judge another beside it",
                 evolved=sentences,
             )
-    since = incumbent.trained_until if incumbent is not None else -math.inf
-    older, newest = rows.split(_JUDGING, since) if len(rows) else (rows, rows)
-    oldest, choosing = older.split(_CHOOSING) if len(older) else (older, older)
-    able = [name for name in families if len(oldest) >= FAMILIES[name].fewest_rows]
-    if not able:
+    warm = _warm(rows, incumbent, families)
+    slices = _slices(rows, incumbent, bool(warm))
+    recipes = [
+        recipe
+        for recipe in (*(_anew(family, rows) for family in families), *warm)
+        if len(slices.oldest) >= FAMILIES[recipe.family].fewest_rows
+    ]
+    if not recipes:
         need = min(FAMILIES[name].fewest_rows for name in families)
         return Trained(
             tool_type.name,
             len(rows),
-            f"{len(rows)} rows, of which {len(oldest)} may be fitted on: "
+            f"{len(rows)} rows, of which {len(slices.oldest)} may be fitted on: "
             f"{need} are needed before a model can be chosen and judged",
             evolved=sentences,
         )
+    newest = slices.newest
     rivals = _rivals(rows, newest, tool_types, incumbent)
     tags = {
         "malearn.tool_type": tool_type.name,
@@ -163,34 +186,33 @@ def train(
     }
     name = f"retraining on data v{source.version}"
     description = (
-        f"{len(able)} candidates on {len(rows)} {tool_type.name} executions (dataset version "
-        f"{source.version}): fitted on {len(oldest)}, chosen on {len(choosing)}, judged on the "
-        f"newest {len(newest)}."
+        f"{len(recipes)} candidates on {len(rows)} {tool_type.name} executions (dataset version "
+        f"{source.version}): fitted on {len(slices.oldest)}, chosen on {len(slices.choosing)}, "
+        f"judged on the newest {len(newest)}."
     )
     description += "".join(f"\n\n{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
     with tracking.retraining(tool_type, name, tags, description) as run_id:
         tracking.log_lineage(rows, source.table, source.version, "training")
         candidates = []
-        for family in able:
-            progress(f"{tool_type.name}: {family}")
-            candidates.append(
-                _try(family, oldest, choosing, older, newest, rivals, {**tags}, source)
-            )
+        for recipe in recipes:
+            progress(f"{tool_type.name}: {recipe.name}")
+            candidates.append(_try(recipe, slices, rivals, tags, source))
         best = _choose(candidates)
+        own = best.recipe.name
         scores = {name: score(newest.seconds, p) for name, p in rivals.items()}
-        scores[best.family] = best.newest
-        decision = gate.decide(best.family, scores)
-        progress(f"{tool_type.name}: {best.family} on all {len(rows)} rows")
+        scores[own] = best.newest
+        decision = gate.decide(own, scores)
+        progress(f"{tool_type.name}: {own} on all {len(rows)} rows")
         version = _register(best, rows, newest, source, decision, tags)
-        tracking.log_outcome(scores, best.family, version, decision, best.run_id)
-        curve = _learning_curve(best, older, newest)
+        tracking.log_outcome(scores, own, version, decision, best.run_id)
+        curve = _learning_curve(best, candidates, slices)
         tracking.log_learning_curve(curve)
         tracking.log_figures(
             plots.of_retraining(
-                best.family,
+                own,
                 newest,
                 best.seconds,
-                {**scores, **{c.family: c.newest for c in candidates}},
+                {**scores, **{c.recipe.name: c.newest for c in candidates}},
                 curve,
                 min(scores[name].mae for name in baselines.BASELINES),
             )
@@ -201,11 +223,11 @@ def train(
         len(rows),
         decision.why,
         version,
-        best.family,
+        best.recipe.family,
         decision,
         scores,
         run_id,
-        {c.family: c.newest for c in candidates},
+        {c.recipe.name: c.newest for c in candidates},
         sentences,
     )
 
@@ -224,7 +246,7 @@ def _incumbent(tool_type: ToolType) -> _Incumbent | None:
         # It cannot serve either: schedulers refuse the same file for the same reason.
         _log.warning("The incumbent is left out of the comparison: %s", error)
         return None
-    return _Incumbent(version.number, model, stamp)
+    return _Incumbent(version.number, model, stamp, version.tags.get("malearn.native"))
 
 
 def _evolved(
@@ -233,6 +255,60 @@ def _evolved(
     if incumbent is None:
         return None
     return evolution.since(incumbent.number, incumbent.stamp.features, tool_type, source.first)
+
+
+def _anew(family: str, rows: Matrix) -> _Recipe:
+    """A full fit of `family`."""
+    given = FAMILIES[family].parameters(regressor.monotone(rows))
+    return _Recipe(family, family, partial(regressor.fit, family), given)
+
+
+def _warm(
+    rows: Matrix, incumbent: _Incumbent | None, families: Sequence[str]
+) -> tuple[_Recipe, ...]:
+    """The update of the incumbent, if it can be loaded and there is enough that it has not seen."""
+    if incumbent is None or incumbent.native is None:
+        return ()
+    if _unseen(rows, incumbent) < _ENOUGH_TO_UPDATE:
+        return ()
+    try:
+        known = tracking.load_native(incumbent.native)
+        regressor.update(known, rows)
+    except (RegistryError, TrainingError) as reason:
+        _log.info("%s is not updated: %s", incumbent.name, reason)
+        return ()
+    if known.family not in families:
+        return ()
+    given = FAMILIES[known.family].parameters(regressor.monotone(rows))
+    return (
+        _Recipe(
+            f"{known.family} updated",
+            known.family,
+            partial(regressor.update, known),
+            {**given, "updated_from": incumbent.name},
+        ),
+    )
+
+
+def _unseen(rows: Matrix, incumbent: _Incumbent) -> int:
+    return sum(e.start >= incumbent.trained_until for e in rows.executions)
+
+
+def _slices(rows: Matrix, incumbent: _Incumbent | None, warm: bool) -> _Slices:
+    """With an update among the candidates, all that judges and chooses is new to the incumbent."""
+    if not len(rows):
+        return _Slices(rows, rows, rows, rows)
+    since = -math.inf if incumbent is None else incumbent.trained_until
+    judging, choosing, chosen_since = _JUDGING, _CHOOSING, -math.inf
+    if incumbent is not None and warm:
+        # Half of the unseen rows judge at most, half of the others choose, the rest updates.
+        judging = min(judging, _unseen(rows, incumbent) / 2 / len(rows))
+    older, newest = rows.split(judging, since)
+    if incumbent is not None and warm and len(older):
+        choosing = min(choosing, max(_unseen(older, incumbent), 1) / 2 / len(older))
+        chosen_since = since
+    oldest, chosen_by = older.split(choosing, chosen_since) if len(older) else (older, older)
+    return _Slices(oldest, chosen_by, older, newest)
 
 
 def _rivals(
@@ -249,49 +325,56 @@ def _rivals(
 
 
 def _try(
-    family: str,
-    oldest: Matrix,
-    choosing: Matrix,
-    older: Matrix,
-    newest: Matrix,
+    recipe: _Recipe,
+    slices: _Slices,
     rivals: Mapping[str, Vector],
     tags: Mapping[str, str],
     source: Source,
 ) -> _Candidate:
-    given = FAMILIES[family].parameters(regressor.monotone(newest))
-    with tracking.candidate(family, {**given, "trust": regressor.TRUST}, tags) as run_id:
-        tracking.log_lineage(older, source.table, source.version, "training")
-        chosen_by = score(choosing.seconds, regressor.fit(family, oldest).seconds(choosing.inputs))
-        fitted = regressor.fit(family, older)
+    newest, choosing, name = slices.newest, slices.choosing, recipe.name
+    given = {"family": recipe.family, **recipe.parameters, "trust": regressor.TRUST}
+    with tracking.candidate(name, given, tags) as run_id:
+        tracking.log_lineage(slices.older, source.table, source.version, "training")
+        chosen_by = score(choosing.seconds, recipe.fit(slices.oldest).seconds(choosing.inputs))
+        fitted = recipe.fit(slices.older)
         predicted = fitted.seconds(newest.inputs)
-        scores = {name: score(newest.seconds, p) for name, p in rivals.items()}
-        scores[family] = score(newest.seconds, predicted)
-        tracking.log_scores(scores, family, chosen_by)
-        tracking.log_figures(
-            plots.of_candidate(family, newest, predicted, fitted.importance, scores)
-        )
-    return _Candidate(family, run_id, chosen_by, scores[family], predicted)
+        scores = {rival: score(newest.seconds, p) for rival, p in rivals.items()}
+        scores[name] = score(newest.seconds, predicted)
+        tracking.log_scores(scores, name, chosen_by)
+        tracking.log_errors(np.log(predicted / newest.seconds))
+        tracking.log_figures(plots.of_candidate(name, newest, predicted, fitted.importance, scores))
+    return _Candidate(recipe, run_id, chosen_by, scores[name], predicted)
 
 
-def _learning_curve(best: _Candidate, older: Matrix, newest: Matrix) -> dict[int, float]:
-    """The winner's error on the newest rows by how many, of those before, it is fitted on.
+def _learning_curve(
+    best: _Candidate, candidates: Sequence[_Candidate], slices: _Slices
+) -> dict[int, float]:
+    """The error of the winner's family on the newest rows by how many, of those before, it is
+    fitted on.
 
     The latest ones, so that it also says what the oldest are still worth.
     """
+    family, older, newest = best.recipe.family, slices.older, slices.newest
     curve = {}
     for share in (0.125, 0.25, 0.5):
         size = min(round(share * len(older)), _CURVE_ROWS)
-        if size >= FAMILIES[best.family].fewest_rows:
+        if size >= FAMILIES[family].fewest_rows:
             latest = older.rows(np.arange(len(older) - size, len(older)))
-            predicted = regressor.fit(best.family, latest).seconds(newest.inputs)
+            predicted = regressor.fit(family, latest).seconds(newest.inputs)
             curve[size] = score(newest.seconds, predicted).mae
-    return {**curve, len(older): best.newest.mae}
+    anew = next((c for c in candidates if c.recipe.name == family), best)
+    return {**curve, len(older): anew.newest.mae}
 
 
 def _choose(candidates: Sequence[_Candidate]) -> _Candidate:
-    """The one that erred least where nobody was fitted; the default unless clearly beaten."""
+    """The one that erred least where nobody was fitted.
+
+    Of the default family it is the better of fit and update; another is preferred to that
+    only where it is clearly better.
+    """
     best = min(candidates, key=lambda c: c.choosing.mae)
-    default = next((c for c in candidates if c.family == DEFAULT), best)
+    defaults = [c for c in candidates if c.recipe.family == DEFAULT] or [best]
+    default = min(defaults, key=lambda c: c.choosing.mae)
     return best if best.choosing.mae < (1.0 - _CLEARLY) * default.choosing.mae else default
 
 
@@ -303,61 +386,24 @@ def _register(
     decision: Decision,
     tags: Mapping[str, str],
 ) -> int:
-    tool_type = rows.tool_type
-    fitted = regressor.fit(best.family, rows)
-    model = export.to_onnx(fitted, _stamp(fitted, rows, newest, best, source))
+    tool_type, family = rows.tool_type, best.recipe.family
+    fitted = best.recipe.fit(rows)
+    low, high = np.quantile(newest.seconds / best.seconds, [0.1, 0.9])
+    calibration = {"low": float(low), "high": float(high)}
+    model = export.to_onnx(
+        fitted, export.stamp_for(fitted, rows, best.run_id, source.version, calibration)
+    )
     with tracking.resume(best.run_id):
-        native = tracking.log_native(fitted, rows)
+        native = tracking.log_native(fitted, rows, source.version)
         uri = tracking.log_onnx(model, rows)
     number = registry.register(
         tool_type,
         uri,
         best.run_id,
-        {**tags, "malearn.family": best.family, "malearn.native": native},
+        {**tags, "malearn.family": family, "malearn.native": native},
     )
     registry.decide(tool_type, number, decision, _summary(best, rows, source))
     return number
-
-
-def _stamp(
-    fitted: Regressor, rows: Matrix, newest: Matrix, best: _Candidate, source: Source
-) -> Stamp:
-    clips = {}
-    for i, name in enumerate(rows.tool_type.feature_names):
-        known = rows.inputs[:, i][~np.isnan(rows.inputs[:, i])]
-        if len(known):
-            clips[name] = (float(known.min()), float(known.max()))
-    low, high = np.quantile(newest.seconds / best.seconds, [0.1, 0.9])
-    return Stamp(
-        tool_type=rows.tool_type.name,
-        family=best.family,
-        features=rows.tool_type.feature_names,
-        history=history.FEATURES,
-        run_id=best.run_id,
-        dataset_version=source.version,
-        trained_until=max(e.end for e in rows.executions),
-        rows=len(rows),
-        seconds_range=(math.exp(fitted.log_range[0]), math.exp(fitted.log_range[1])),
-        clips=clips,
-        calibration={"low": float(low), "high": float(high)},
-        recent=_recent(rows),
-    )
-
-
-def _recent(rows: Matrix) -> tuple[Carried, ...]:
-    """The last executions of each function, oldest first."""
-    kept: list[Carried] = []
-    counts: dict[str, int] = {}
-    features = len(rows.tool_type.features)
-    for i in sorted(range(len(rows)), key=lambda i: -rows.executions[i].end):
-        e = rows.executions[i]
-        counts[e.function] = counts.get(e.function, 0) + 1
-        if counts[e.function] <= _CARRIED:
-            numbers = (float(v) for v in rows.inputs[i, :features])
-            known = tuple(None if math.isnan(v) else v for v in numbers)
-            context = e.ran_context or e.serve_context
-            kept.append((e.function, e.start, e.end, known, context))
-    return tuple(reversed(kept))
 
 
 def _summary(best: _Candidate, rows: Matrix, source: Source) -> str:
@@ -368,7 +414,7 @@ def _summary(best: _Candidate, rows: Matrix, source: Source) -> str:
     )
     functions = len({e.function for e in rows.executions})
     return (
-        f"**{best.family}**, fitted on {len(rows):,} {rows.tool_type.name} executions of "
+        f"**{best.recipe.name}**, fitted on {len(rows):,} {rows.tool_type.name} executions of "
         f"{functions} function{'s' if functions > 1 else ''}, from {first} to {last} UTC (dataset "
         f"version {source.version}). Fitted without the newest {best.newest.n}, it erred there by "
         f"{best.newest.mae:.3g} s on average (MAE), {best.newest.median_ape:.0%} in the median, "

@@ -50,6 +50,7 @@ HOMES = {
     "xgboost": {"malearn.families"},
     "sklearn": {"malearn.families"},
     "onnx": {"malearn.export", "malearn.tracking"},  # MLflow takes a parsed model
+    "scipy": {"malearn.drift"},
     "skl2onnx": {"malearn.export"},
     "onnxmltools": {"malearn.export"},
     "onnxruntime": {"malearn.export", "serving.model"},

@@ -12,7 +12,7 @@ from prefect import Flow
 from flows import deployments, news
 from malearn.tool_types import declared
 
-FLOWS = ("ingest", "train", "promote", "retrain", "lifecycle", "maintain")
+FLOWS = ("ingest", "train", "promote", "retrain", "lifecycle", "monitor", "maintain")
 
 
 @pytest.mark.parametrize("deployment", deployments.declared(), ids=lambda d: d["entrypoint"])
@@ -36,12 +36,13 @@ def test_what_nobody_watches_is_tried_again_and_does_not_hang(deployment: dict[s
     assert flow.timeout_seconds
 
 
-def test_ingest_and_lifecycle_run_by_themselves(tmp_path: Path) -> None:
+def test_what_needs_nobody_runs_by_itself(tmp_path: Path) -> None:
     made = {one.flow_name: one for one in deployments.made(tmp_path)}
     assert {name for name, one in made.items() if one.schedules} == {
         "ingest",
         "lifecycle",
         "maintain",
+        "monitor",
     }
     assert {one.concurrency_limit for one in made.values()} == {1}
 

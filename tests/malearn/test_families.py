@@ -90,3 +90,31 @@ def test_trees_keep_to_the_declared_direction(direction: int) -> None:
     line = np.full((50, 3), 5.0, dtype=np.float32)
     line[:, 2] = np.linspace(0, 10, 50)
     assert np.all(direction * np.diff(estimator.predict(line)) >= -1e-6)
+
+
+UPDATABLE = [family for family in FAMILIES.values() if family.update is not None]
+
+
+@pytest.mark.parametrize("family", UPDATABLE, ids=lambda family: family.name)
+def test_an_update_learns_what_changed_and_leaves_the_old_one_as_it_is(
+    family: families.Family,
+) -> None:
+    inputs, target = rows()
+    old = fitted(family)
+    before = old.predict(inputs)
+    new = family.update(old, inputs, target + 1.0, (0, 0, 0))
+    assert np.array_equal(old.predict(inputs), before)
+    moved = float(np.mean(new.predict(inputs) - before))
+    assert 0.3 < moved < 1.2
+
+
+def test_trees_are_added_up_to_a_limit() -> None:
+    """A booster that grows with every retraining would get slower with every retraining."""
+    inputs, target = rows()
+    update, estimator = FAMILIES["xgboost"].update, fitted(FAMILIES["xgboost"])
+    sizes = []
+    while estimator is not None:
+        sizes.append(estimator.get_booster().num_boosted_rounds())
+        estimator = update(estimator, inputs, target, (0, 0, 0))
+    assert sizes[0] < sizes[1] < sizes[-1] <= 300
+    assert len(sizes) < 20

@@ -176,3 +176,126 @@ def test_what_serves_answers_through_mlflows_own_loader(rows, register) -> None:
     answers = loaded.predict(rows.inputs)
     expected = export.seconds(registry.model_file(rows.tool_type, 1), rows)
     assert answers["seconds"].reshape(-1) == pytest.approx(expected)
+
+
+# An alias that a person moved in MLflow.
+
+
+def give_production(rows: Matrix, number: int) -> None:
+    """As its UI does: the alias alone, and nothing else."""
+    client = mlflow.MlflowClient()
+    client.set_registered_model_alias(rows.tool_type.registered_model, PRODUCTION, str(number))
+
+
+@pytest.fixture
+def serving(rows: Matrix, register: Register) -> int:
+    """A version that was proven and serves."""
+    return promotion.promote(rows, register()).version
+
+
+@pytest.fixture
+def trainers_alone(rows: Matrix, native: str) -> int:
+    """A version somebody registered from the trainer's model: it holds no ONNX file."""
+    return registry.register(rows.tool_type, native, native_run(native), {})
+
+
+def native_run(uri: str) -> str:
+    return str(mlflow.models.get_model_info(uri).run_id)
+
+
+def test_where_nobody_moved_it_there_is_nothing_to_follow(rows, register) -> None:
+    assert promotion.follow(rows) is None
+    promotion.promote(rows, register())
+    assert promotion.follow(rows) is None
+
+
+def test_without_rows_nobody_is_judged(rows, serving, register) -> None:
+    give_production(rows, register())
+    assert promotion.follow(rows.rows(np.arange(0))) is None
+    assert aliases(rows)[PRODUCTION] == 2
+
+
+def test_what_can_be_proven_serves_and_what_served_is_kept(rows, serving, register) -> None:
+    give_production(rows, register(NO))
+    followed = promotion.follow(rows)
+    assert (followed.moved_to, followed.production) == (2, 2)
+    assert aliases(rows) == {PRODUCTION: 2, PREVIOUS: 1}
+    assert "a person promoted it over the gate" in registry.version(rows.tool_type, 2).decision.why
+    assert promotion.follow(rows) is None
+
+
+def test_an_alias_moved_by_hand_can_be_rolled_back_at_once(rows, serving, register) -> None:
+    give_production(rows, register())
+    assert registry.rollback(rows.tool_type) == (2, 1)
+    assert aliases(rows) == {PRODUCTION: 1, PREVIOUS: 2}
+
+
+def test_a_version_without_an_onnx_file_is_converted_and_proven(
+    rows, serving, trainers_alone
+) -> None:
+    give_production(rows, trainers_alone)
+    followed = promotion.follow(rows)
+    assert (followed.moved_to, followed.production) == (2, 3)
+    assert aliases(rows) == {PRODUCTION: 3, PREVIOUS: 1}
+    made = registry.version(rows.tool_type, 3)
+    assert made.tags["malearn.converted_from"] == "2"
+    assert registry.version(rows.tool_type, 2).tags["malearn.converted_to"] == "3"
+    stamp = export.stamp_of(registry.model_file(rows.tool_type, 3), "it")
+    assert (stamp.tool_type, stamp.rows) == (rows.tool_type.name, len(rows))
+    loaded = mlflow.pyfunc.load_model(f"models:/{rows.tool_type.registered_model}@Production")
+    expected = tracking.load_native(made.tags["malearn.native"]).seconds(rows.inputs)
+    assert loaded.predict(rows.inputs)["seconds"].reshape(-1) == pytest.approx(expected, rel=1e-4)
+
+
+def test_by_hand_such_a_version_is_converted_too_and_only_once(rows, trainers_alone) -> None:
+    first = promotion.promote(rows, trainers_alone, by_hand=True)
+    assert (first.promoted, first.version) == (True, 2)
+    assert promotion.promote(rows, trainers_alone, by_hand=True).version == 2
+
+
+def test_a_file_somebody_registered_anew_is_proven_by_the_model_beside_it(rows, fit) -> None:
+    one = fit("linear", "llm_process")
+    model = export.to_onnx(one.regressor, replace(one.stamp, tool_type=rows.tool_type.name))
+    mlflow.set_experiment("promotion tests")
+    with mlflow.start_run() as run:
+        tracking.log_native(one.regressor, rows)
+        uri = tracking.log_onnx(model, rows)
+    give_production(rows, registry.register(rows.tool_type, uri, run.info.run_id, {}))
+    assert promotion.follow(rows).production == 1
+    assert "equals the trainer's model" in registry.version(rows.tool_type, 1).decision.why
+
+
+def test_what_differs_from_the_trainers_model_is_refused_and_the_old_one_serves(
+    rows, serving, register
+) -> None:
+    give_production(rows, register(family="mlp"))
+    followed = promotion.follow(rows)
+    assert (followed.moved_to, followed.production) == (2, 1)
+    assert aliases(rows) == {PRODUCTION: 1}
+    refused = registry.version(rows.tool_type, 2).tags["malearn.refused"]
+    assert refused.startswith("its ONNX file differs from the trainer's model")
+
+
+def test_a_model_malearn_did_not_train_is_refused_and_says_why(rows, serving) -> None:
+    from sklearn.dummy import DummyRegressor
+
+    mlflow.set_experiment("promotion tests")
+    with mlflow.start_run() as run:
+        theirs = mlflow.sklearn.log_model(
+            DummyRegressor().fit(rows.inputs, rows.seconds),
+            name="theirs",
+            serialization_format="skops",
+            pip_requirements=[],
+        )
+    number = registry.register(rows.tool_type, theirs.model_uri, run.info.run_id, {})
+    give_production(rows, number)
+    followed = promotion.follow(rows)
+    assert followed.production == serving
+    assert "nothing says which numbers it reads" in followed.promoted.why
+    assert promotion.follow(rows) is None
+
+
+def test_where_nothing_was_proven_before_a_refused_version_leaves_no_alias(rows, register) -> None:
+    give_production(rows, register(family="mlp"))
+    assert promotion.follow(rows).production is None
+    assert PRODUCTION not in aliases(rows)

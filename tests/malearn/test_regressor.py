@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from malearn import matrix, regressor
+from malearn import export, matrix, regressor
 from malearn.errors import TrainingError
 from malearn.families import FAMILIES
 from malearn.tool_types import declared
@@ -76,3 +76,30 @@ def test_tasks_that_all_take_the_same_are_answered_with_that(family: str, synthe
     log = [replace(e, end=e.start + 4.0) for e in synthetic(LLM, 120)]
     rows = matrix.build(LLM, log)
     assert regressor.fit(family, rows).seconds(rows.inputs) == pytest.approx(4.0, rel=0.02)
+
+
+@pytest.mark.parametrize("family", ["xgboost", "mlp"])
+def test_an_update_is_a_model_like_any_other_and_exports_faithfully(family: str, fit) -> None:
+    one = fit(family, "llm_process")
+    updated = regressor.update(one.regressor, one.rows)
+    assert updated.family == family
+    model = export.to_onnx(updated, one.stamp)
+    assert export.parity_error(model, updated, one.rows) <= export.PARITY
+
+
+def test_an_update_widens_what_may_be_answered(fit) -> None:
+    one = fit("xgboost", "llm_process")
+    slower = replace(one.rows, seconds=100.0 * one.rows.seconds)
+    updated = regressor.update(one.regressor, slower)
+    assert updated.log_range[0] == one.regressor.log_range[0]
+    assert math.exp(updated.log_range[1]) > slower.seconds.max()
+
+
+def test_what_cannot_be_updated_says_why(fit) -> None:
+    linear, trees = fit("linear", "llm_process"), fit("xgboost", "llm_process")
+    with pytest.raises(TrainingError, match="this linear model can only be fitted anew"):
+        regressor.update(linear.regressor, linear.rows)
+    with pytest.raises(TrainingError, match="this xgboost model can only be fitted anew"):
+        regressor.update(replace(trees.regressor, columns=("other",)), trees.rows)
+    with pytest.raises(TrainingError, match="xgboost needs 40 rows, there are 3"):
+        regressor.update(trees.regressor, trees.rows.rows(np.arange(3)))

@@ -270,6 +270,51 @@ def test_one_that_is_worse_than_what_serves_becomes_candidate(
     assert registry.by_alias(misled.tool_type, registry.PRODUCTION).number == 1
 
 
+@pytest.fixture(scope="module")
+def warm(connected: str, own_tool_type: ToolType, synthetic) -> Trained:
+    """A retraining beside an xgboost model that serves and can be updated."""
+    name = f"{own_tool_type.name}_warm"
+    tool_type = replace(own_tool_type, name=name, functions=(name,))
+    log = synthetic(tool_type, 330)
+    known, everything = matrix.build(tool_type, log[:200]), matrix.build(tool_type, log)
+    trained = train(known, families=("xgboost",))
+    assert promotion.promote(known, trained.version, by_hand=True).promoted
+    return train(everything, families=("xgboost",))
+
+
+def test_what_serves_is_updated_beside_a_full_fit(warm: Trained) -> None:
+    client = mlflow.MlflowClient()
+    found = client.search_runs(
+        [client.get_run(warm.run_id).info.experiment_id],
+        f"tags.mlflow.parentRunId = '{warm.run_id}'",
+    )
+    runs = {run.info.run_name.partition(" on data")[0]: run for run in found}
+    assert set(runs) == {"xgboost", "xgboost updated"}
+    assert runs["xgboost updated"].data.params["updated_from"] == "incumbent v1"
+    errors = {name: run.data.metrics["choosing/mae"] for name, run in runs.items()}
+    assert errors[warm.decision.candidate] == min(errors.values())
+    assert warm.family == "xgboost"
+
+
+def test_an_update_is_chosen_and_judged_on_what_it_has_not_seen(warm: Trained) -> None:
+    """130 executions are new to it: half of them judge at most, half of the others choose."""
+    run = mlflow.get_run(warm.run_id)
+    assert run.data.metrics["newest/n"] <= 65
+    child = mlflow.search_runs(
+        [run.info.experiment_id], f"tags.mlflow.parentRunId = '{warm.run_id}'", output_format="list"
+    )[0]
+    assert child.data.metrics["choosing/n"] <= 33
+
+
+def test_how_far_off_each_candidate_was_is_kept(first: Trained, children: dict[str, Run]) -> None:
+    for run in children.values():
+        errors = tracking.judged_errors(run.info.run_id)
+        assert len(errors) == 38
+        share = float(np.median(np.abs(np.expm1(errors))))
+        assert share == pytest.approx(run.data.metrics["newest/median_ape"], rel=0.01)
+    assert tracking.judged_errors(first.run_id) is None
+
+
 @pytest.fixture
 def unheard(rows: Matrix) -> Matrix:
     """Rows of a tool type that MLflow has not heard of."""

@@ -55,12 +55,12 @@ class Family:
 
 _XGBOOST: Mapping[str, Any] = {
     "n_estimators": 150,
-    "max_depth": 6,
+    "max_depth": 5,
     "learning_rate": 0.03,
     "objective": "reg:absoluteerror",
     "subsample": 0.7,
     "colsample_bytree": 0.5,
-    "min_child_weight": 4,
+    "min_child_weight": 8,
     "max_bin": 64,
 }
 _MLP: Mapping[str, Any] = {

@@ -51,24 +51,23 @@ from numpy.typing import NDArray
 __all__ = ["FEATURES", "History", "Observation", "Timed", "replay", "timeline"]
 
 #: What `History.snapshot` gives, in matrix order. `level` is the log-seconds to expect;
-#: `ema`, `last`, `median` and `tool_ema` are recent log-seconds less `level`; the others are
-#: the effect of the inputs and the usual error, in log-seconds, and logarithms of counts.
+#: `median`, of the last 20, and `mean`, of the last few hundred, are log-seconds less `level`;
+#: the others are the effect of the inputs and the usual error, in log-seconds, and the logarithms
+#: of how often these inputs were seen and of the weight of similar ones. What only tells how far
+#: a log has come (counts, last times) is none of it: a model takes that for what happened then.
 FEATURES: tuple[str, ...] = (
     "level",
     "effect",
     "spread",
-    "count",
     "same_count",
     "similar_mass",
-    "ema",
-    "last",
     "median",
-    "tool_ema",
+    "mean",
 )
 
 _LEVEL, _EFFECT = FEATURES.index("level"), FEATURES.index("effect")
 _COUNTS = [FEATURES.index("same_count"), FEATURES.index("similar_mass")]
-_BESIDE_LEVEL = [FEATURES.index(name) for name in ("ema", "last", "median", "tool_ema")]
+_BESIDE_LEVEL = [FEATURES.index(name) for name in ("median", "mean")]
 
 _FLOOR = 1e-3  # seconds; shorter ones are taken as this
 
@@ -82,8 +81,11 @@ _QUICK_RATE = 0.4
 _LEAST_SPREAD, _FIRST_SPREAD = 0.1, 0.2
 _FUNCTION_SPREAD_RATE, _TOOL_SPREAD_RATE = 0.1, 0.05
 _MOST_ERROR = 2.0  # nothing moves a level by more than this at once, in log-seconds
-_EMA_RATE = 0.3
+_NEWCOMER_RATE = 0.3
 _RECENT = 20  # of which `median` is taken
+# `mean` takes in an execution by this share, once there were as many, and by no more than
+# `_FAR` spreads of it.
+_MEAN_RATE, _FAR = 1.0 / 300.0, 2.0
 _SETTLED = 5  # executions of a function before its level says more than their median
 
 # How much of a jump lasts: all of it until seen otherwise, as firmly as `_LASTING_PRIOR` jumps of
@@ -358,10 +360,10 @@ class _Line:
         "at",
         "count",
         "elsewhere",
-        "ema",
         "follows",
         "inputs",
         "jump",
+        "mean",
         "median",
         "moves",
         "offset",
@@ -381,7 +383,7 @@ class _Line:
         self.told = told  # how many executions what was known before is worth
         self.count = 0
         self.recent: deque[float] = deque(maxlen=_RECENT)
-        self.ema = self.median = value
+        self.median = self.mean = value
         self.inputs = _Inputs()
         self.moves = moves
         self.seen = 0.0  # the shared level that `offset` stands on …
@@ -427,7 +429,6 @@ class _Tool:
     __slots__ = (
         "contexts",
         "count",
-        "ema",
         "follows",
         "follows_others",
         "lasting",
@@ -441,7 +442,7 @@ class _Tool:
     )
 
     def __init__(self) -> None:
-        self.level = self.newcomer = self.ema = 0.0
+        self.level = self.newcomer = 0.0
         self.count = self.run = 0
         self.spread = _FIRST_SPREAD
         self.xy = self.xx = 0.0  # of effects foretold and found
@@ -530,10 +531,12 @@ class History:
         line.at = function.count
         line.recent.append(value)
         line.median = _median(line.recent)
+        far = _FAR * max(line.spread, _LEAST_SPREAD) if line.count > _SETTLED else _MOST_ERROR
+        rate = max(_MEAN_RATE, 1.0 / line.count)
+        line.mean += rate * min(far, max(-far, value - line.mean))
         own = value - line.seen
         self._divide(function, tool, context, own - effect * tool.worth)
-        tool.newcomer += (own - tool.newcomer) * (_EMA_RATE if tool.count else 1.0)
-        tool.ema += (value - tool.ema) * (_EMA_RATE if tool.count else 1.0)
+        tool.newcomer += (own - tool.newcomer) * (_NEWCOMER_RATE if tool.count else 1.0)
         tool.count += 1
         if x is not None:
             found = value - self._level(line, tool) if line.count > 1 else 0.0
@@ -558,7 +561,7 @@ class History:
         known = self._functions.get(function)
         if known is None:
             level = self._cluster + tool.level + self._start(None, tool, context)
-            return (level, 0.0, _NAN, 0.0, 0.0, 0.0, _NAN, _NAN, _NAN, tool.ema - level)
+            return (level, 0.0, _NAN, 0.0, 0.0, _NAN, _NAN)
         effect = same = mass = 0.0
         x, key = _inputs(features)
         line, level, spread = self._expected(known, tool, context)
@@ -567,21 +570,15 @@ class History:
             effect, same, mass = inputs.effect(x, key)
             effect *= tool.worth
         level += effect
-        if line is None:
-            count, ema, last, median = 0, _NAN, _NAN, _NAN
-        else:
-            count, ema, last, median = line.count, line.ema, line.recent[-1], line.median
+        median, mean = (_NAN, _NAN) if line is None else (line.median, line.mean)
         return (
             level,
             effect,
             spread,
-            _log1p(count),
             _log1p(same),
             _log1p(mass),
-            ema - level,
-            last - level,
             median - level,
-            tool.ema - level,
+            mean - level,
         )
 
     def snapshots(
@@ -768,7 +765,6 @@ class History:
         rate = max(_FUNCTION_SPREAD_RATE, 1.0 / (line.count + 2))
         line.spread += rate * (miss - line.spread)
         tool.spread += _TOOL_SPREAD_RATE * (miss - tool.spread)
-        line.ema += _EMA_RATE * (value - line.ema)
 
     def _jump(self, line: _Line, tool: _Tool, error: float, level: float) -> float:
         """What of `error`, at `level`, to take for a change of regime that others share."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.errors import TrainingError
-from malearn.families import FAMILIES
+from malearn.families import FAMILIES, Family
 from malearn.matrix import Matrix
 
 __all__ = ["TRUST", "Regressor", "fit", "monotone", "update"]
@@ -22,6 +22,9 @@ __all__ = ["TRUST", "Regressor", "fit", "monotone", "update"]
 #: How much of what an estimator says is believed. It is fitted to what the level left over, most
 #: of which is noise: halfway to the level errs less than all the way to the estimate.
 TRUST = 0.7
+#: What is tried on rows that were held out, and how many rows the usual trust is worth beside it.
+_TRUSTS = np.linspace(TRUST, 1.0, 4)
+_FEWEST_TO_TRY, _USUAL_ROWS = 100, 150
 #: Answers are held within the range of training, widened by this factor either way.
 _WIDER = 4.0
 #: An update looks at so many rows, the newest, and needs as many of them as a first fit.
@@ -82,6 +85,7 @@ def fit(family: str, rows: Matrix) -> Regressor:
         default,
         (float(relative.min()), float(relative.max())),
         (float(target.min()) - wider, float(target.max()) + wider),
+        _earned(kind, rows, relative),
     )
 
 
@@ -118,6 +122,21 @@ def monotone(rows: Matrix) -> list[int]:
     """One constraint per column: as declared for features, none for the history."""
     features = rows.tool_type.features
     return [f.monotone for f in features] + [0] * (len(rows.columns) - len(features))
+
+
+def _earned(kind: Family, rows: Matrix, relative: NDArray[np.float64]) -> float:
+    """How much to believe `kind`: what would have been best on the newest quarter, drawn to the
+    usual as by `_USUAL_ROWS` more rows.
+    """
+    first = len(rows) - len(rows) // 4
+    if first < _FEWEST_TO_TRY or first < kind.fewest_rows:
+        return TRUST
+    tried = kind.fit(rows.inputs[:first], relative[:first], monotone(rows))
+    said = np.asarray(tried.predict(rows.inputs[first:]), dtype=np.float64).reshape(-1)
+    said = np.clip(said, relative[:first].min(), relative[:first].max())
+    errors = np.abs(relative[first:] - np.outer(_TRUSTS, said)).sum(axis=1)
+    best, seen = float(_TRUSTS[np.argmin(errors)]), len(said)
+    return (seen * best + _USUAL_ROWS * TRUST) / (seen + _USUAL_ROWS)
 
 
 def _spanning(known: tuple[float, float], values: NDArray[np.float64]) -> tuple[float, float]:

@@ -332,11 +332,11 @@ def _try(
     source: Source,
 ) -> _Candidate:
     newest, choosing, name = slices.newest, slices.choosing, recipe.name
-    given = {"family": recipe.family, **recipe.parameters, "trust": regressor.TRUST}
+    fitted = recipe.fit(slices.older)
+    given = {"family": recipe.family, **recipe.parameters, "trust": round(fitted.trust, 3)}
     with tracking.candidate(name, given, tags) as run_id:
         tracking.log_lineage(slices.older, source.table, source.version, "training")
         chosen_by = score(choosing.seconds, recipe.fit(slices.oldest).seconds(choosing.inputs))
-        fitted = recipe.fit(slices.older)
         predicted = fitted.seconds(newest.inputs)
         scores = {rival: score(newest.seconds, p) for rival, p in rivals.items()}
         scores[name] = score(newest.seconds, predicted)

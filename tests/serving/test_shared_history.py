@@ -8,11 +8,11 @@ import threading
 from malearn.history import FEATURES, Observation
 from serving.shared_history import SharedHistory
 
-COUNT = FEATURES.index("count")
+COUNT = FEATURES.index("same_count")
 
 
 def ran(number: int) -> Observation:
-    return Observation("f", "t", float(number), number + 5.0, (float(number),))
+    return Observation("f", "t", float(number), number + 5.0, (1.0,))
 
 
 def counted(history: SharedHistory) -> int:

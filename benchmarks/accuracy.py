@@ -45,6 +45,8 @@ _WITHOUT: dict[str, dict[str, float]] = {
         "_CLUSTER_JUMP": 0.0,
         "_TOOL_RATE": 0.0,
     },
+    "believing every jump": {"_LASTING_PRIOR": 1e12},
+    "following every move of others": {"_FOLLOWS_PRIOR": 1e12, "_FOLLOWS_OWN": 1e12},
     "without the quick level": {"_QUICK_RATE": 0.0},
     "without similar inputs": {"_PRIOR": 1e12},
     "without rare equal values": {"_EXACT": 0.0},

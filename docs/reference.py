@@ -38,6 +38,11 @@ VARIABLES = {
         "where a predictor keeps the last good models",
         "`malearn` in `$XDG_CACHE_HOME`, else in `~/.cache`",
     ),
+    "MALEARN_KEEP_DAYS": (
+        "how long rows are kept, in days: a number, or `NAME=NUMBER` several times",
+        "rows stay for good",
+    ),
+    "MALEARN_KEEP_ROWS": ("how many rows are kept, in the same form", "all of them"),
     "MLFLOW_TRACKING_URI": (
         "a given MLflow server",
         "commands start one; a predictor serves without a model",

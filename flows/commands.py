@@ -264,7 +264,7 @@ def predict(
     function: Annotated[str, typer.Argument(help="The task's function, e.g. task1_llm_process.")],
     feature: Annotated[
         list[str] | None,
-        typer.Option("--feature", "-f", metavar="NAME=NUMBER", help="What is known of it."),
+        typer.Option("--feature", "-f", metavar="NAME=VALUE", help="What is known of it."),
     ] = None,
     predecessor: Annotated[
         list[str] | None, typer.Option(metavar="TASK_ID", help="Tasks before it, read from Redis.")
@@ -276,9 +276,9 @@ def predict(
     """How long a task will take, as a scheduler would be told."""
     from msgspec.structs import asdict
 
-    from malearn import DAGTaskPredictor
+    from malearn import DAGTaskPredictor, tool_types
 
-    place, features = Home.find(home), _features(feature or [])
+    place, features = Home.find(home), _features(feature or [], tool_types.declared().of(function))
     with (
         _platform(place, redis=True, prefect=False) as platform,
         DAGTaskPredictor(
@@ -542,16 +542,17 @@ def _platform(
         yield platform
 
 
-def _features(pairs: list[str]) -> dict[str, float]:
-    features = {}
+def _features(pairs: list[str], tool_type: ToolType | None) -> dict[str, float | str]:
+    """Numbers by name, and the words of a context."""
+    features: dict[str, float | str] = {}
     for pair in pairs:
-        name, equals, number = pair.partition("=")
+        name, _, value = pair.partition("=")
         try:
-            features[name] = float(number)
+            features[name] = float(value)
         except ValueError:
-            equals = ""
-        if not equals:
-            raise typer.BadParameter(f"'{pair}' is not NAME=NUMBER")
+            if tool_type is None or name not in tool_type.context or not value:
+                raise typer.BadParameter(f"'{pair}' is not NAME=NUMBER") from None
+            features[name] = value
     return features
 
 

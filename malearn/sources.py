@@ -276,7 +276,7 @@ _line_decoder = msgspec.json.Decoder(_Line)
 @contextmanager
 def connected(url: str) -> Iterator[redis.Redis]:
     """A client of the Redis at `url`. Raises `Unreachable` when that is or goes away."""
-    with connected(url) as client:
+    with _answering(url), _connect(url) as client:
         yield client
 
 

@@ -15,7 +15,7 @@ ARGS ?=
 .PHONY: help install run test lint bench docs lock clean
 
 help:
-	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '/^# /!q;s/^# //p' $(firstword $(MAKEFILE_LIST))
 
 install: $(VENV)/.installed
 
@@ -32,8 +32,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 run: install
 	@$(BIN)/malearn run $(ARGS)
 
+# Whole files go to one worker: what a file's tests share (servers, models) is made once.
 test: install
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: install
 	@$(BIN)/ruff check .

@@ -29,6 +29,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.UNMAPPED_FUNCTION: "no tool type claims the function",
     Reason.INVALID_FEATURE: "a value breaks the contract",
     Reason.OUTLIER: "far from all that its function lately took",
+    Reason.EXPIRED: "it ended before what its dataset has let go",
     Reason.DUPLICATE: "the same task was written again",
     Reason.BATCH_REFUSED: "in a batch of which too much was bad",
 }

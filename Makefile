@@ -34,7 +34,8 @@ run: install
 
 # Whole files go to one worker: what a file's tests share (servers, models) is made once.
 test: install
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	  --no-loadscope-reorder $(ARGS)
 
 lint: install
 	@$(BIN)/ruff check .

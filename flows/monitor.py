@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
 from flows import failure, news, progress
-from flows.retrain import renew
+from flows.retrain import Outcome, renew
 from flows.train import load
 from malearn import monitoring, plots, promotion, tool_types, tracking, turn
 from malearn.dataset import Dataset
@@ -94,7 +94,7 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> Watched:
         emit_event(news.DRIFT, news.resource(name), payload=about)
         if deployment.id is None:
             outcome = renew(name, home, "drift")
-            retrained, serving = outcome.why, outcome.production
+            retrained, serving = _retrained(outcome), outcome.production
     return Watched(seen, followed, serving, retrained, page)
 
 
@@ -120,6 +120,16 @@ def chart(seen: Look, tool_type: ToolType) -> str:
         ),
     }
     return tracking.run_page(tracking.log_monitoring(tool_type, seen.metrics(), figures))
+
+
+def _retrained(outcome: Outcome) -> str:
+    """What came of a retraining, in words."""
+    version = outcome.trained.version
+    if version is None:
+        return outcome.why
+    if version == outcome.production:
+        return f"version {version} serves now: {outcome.why}"
+    return f"version {version} is not promoted: {outcome.why}"
 
 
 def _why(seen: Look) -> str:

@@ -482,7 +482,6 @@ class DAGTaskPredictor:
             found = wire.observation(raw, self._tool_types)
             if found is not None:
                 self._history.observe(*found)
-        self._history.trim()
 
     def _restore(self, memos: dict[str, list[bytes]]) -> None:
         found = (

@@ -289,7 +289,7 @@ class ExecTimePredictor:
         name, model = self._tool_type.name, self._model
         with self._lock:
             width = self._intervals.width(function, name)
-            snapshot = self._history.snapshot(function, name, 0.0, values, context)
+            snapshot = self._history.snapshot(function, name, values, context)
             recent = self._history.function_seconds(function, values, context)
             lately = self._history.tool_seconds(name)
         answers: list[tuple[Source, float | None]] = [

@@ -98,7 +98,6 @@ class SharedHistory:
         self,
         function: str,
         tool_type: str,
-        at: float,
         features: Sequence[float],
         context: tuple[str, ...],
     ) -> Known:
@@ -106,7 +105,7 @@ class SharedHistory:
         with self._lock:
             self._take_in()
             return (
-                self._history.snapshot(function, tool_type, at, features, context),
+                self._history.snapshot(function, tool_type, features, context),
                 self._intervals.width(function, tool_type),
             )
 
@@ -114,7 +113,6 @@ class SharedHistory:
         self,
         function: str,
         tool_type: str,
-        at: float,
         features: NDArray[np.float64],
         context: tuple[str, ...],
     ) -> tuple[NDArray[np.float64], Width]:
@@ -122,7 +120,7 @@ class SharedHistory:
         with self._lock:
             self._take_in()
             return (
-                self._history.snapshots(function, tool_type, at, features, context),
+                self._history.snapshots(function, tool_type, features, context),
                 self._intervals.width(function, tool_type),
             )
 

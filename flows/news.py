@@ -1,4 +1,4 @@
-"""What an ingestion tells Prefect's automations: that executions came in, and when enough have."""
+"""What Prefect's automations are told: executions that came in, enough of them, or a drift."""
 
 from __future__ import annotations
 

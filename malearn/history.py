@@ -747,11 +747,9 @@ class History:
             tool.xx = _WORTH_DECAY * tool.xx + (raw / scale) ** 2
         tool.run = _run(tool.run, error, max(line.spread, _LEAST_SPREAD))
         rate = max(_FUNCTION_RATE, 1.0 / (line.count + line.told + 1))
-        jump = 0.0
-        if (
-            rate == _FUNCTION_RATE and not back
-        ):  # one that is still being learnt says nothing about the others
-            jump = self._jump(line, tool, error, level)
+        # One that is still being learnt says nothing about the others.
+        settled = rate == _FUNCTION_RATE and not back
+        jump = self._jump(line, tool, error, level) if settled else 0.0
         own = value - effect - self._cluster - tool.level
         line.quick += max(_QUICK_RATE, rate) * _held(own - line.quick)
         line.offset += min(rate, 0.9) * _held(own - line.offset)

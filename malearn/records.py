@@ -29,6 +29,7 @@ __all__ = [
     "LONGEST",
     "LONGEST_LENIENT",
     "RUN_ID_LENGTH",
+    "STREAM",
     "Execution",
     "Reason",
     "Record",
@@ -46,6 +47,9 @@ __all__ = [
     "unclaimed",
     "with_prediction",
 ]
+
+#: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
+STREAM = "malearn:executions"
 
 #: A task id is a run's UUID, a hyphen and the function's name.
 RUN_ID_LENGTH = 36

@@ -48,8 +48,7 @@ __all__ = [
 #: A part of what a source holds, as it was read; a run's records stand in one part.
 Outcomes = list[Record | Execution | Rejected]
 
-#: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
-STREAM = "malearn:executions"
+STREAM = records.STREAM
 REDIS_SETTING = "MALEARN_REDIS_URL"
 
 _PREFIX = b"result:"

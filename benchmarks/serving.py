@@ -68,7 +68,7 @@ def figures(swap_seconds: float = 60.0) -> list[Figure]:
                 *_model_part(predictor, original),
                 *_estimates(predictor, original, client),
                 *_many(predictor, client),
-                *_collecting(predictor, place, client),
+                *_collecting(predictor, place),
             ]
         found += _swaps(url, place, artifacts[TOOL], swap_seconds)
         found += _start(place, artifacts, tool_types[TOOL])
@@ -295,7 +295,7 @@ def _many(predictor: DAGTaskPredictor, client: redis.Redis) -> list[Figure]:
     ]
 
 
-def _collecting(predictor: DAGTaskPredictor, place: Path, client: redis.Redis) -> Iterator[Figure]:
+def _collecting(predictor: DAGTaskPredictor, place: Path) -> Iterator[Figure]:
     for function, tool in ((FUNCTION, TOOL), (IMAGES, "vlm_process")):
         rows = _samples(tool)
         report = _reporting(predictor, function, rows)

@@ -16,7 +16,7 @@ import numpy as np
 from expectations import contract
 from expectations.frame import frame
 from expectations.tally import EXAMPLES, Result, Tally
-from malearn import errors, outliers
+from malearn import errors
 from malearn.records import Execution, Reason, Rejected
 from malearn.rows import chosen
 from malearn.tool_types import ToolType
@@ -224,4 +224,4 @@ def _value(value: object) -> str:
 
 
 def _reject(execution: Execution, reason: Reason, detail: str) -> Rejected:
-    return Rejected(execution.task_id, execution.function, reason, detail, outliers.kept(execution))
+    return Rejected(execution.task_id, execution.function, reason, detail)

@@ -84,6 +84,9 @@ PortOption = Annotated[
     typer.Option(min=1, max=65535, help="Listen on this port.", show_default="a free one"),
 ]
 ToolArgument = Annotated[str, typer.Argument(metavar="TOOL", help="A tool type.")]
+ToolsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[TOOL…]", help="Tool types; without any, all.")
+]
 
 
 def _refuse(error: Exception) -> NoReturn:
@@ -160,9 +163,7 @@ def ingest(
 
 @app.command()
 def train(
-    tools: Annotated[
-        list[str] | None, typer.Argument(metavar="[TOOL…]", help="Tool types; without any, all.")
-    ] = None,
+    tools: ToolsArgument = None,
     family: Annotated[
         list[str] | None, typer.Option(help="xgboost, mlp or linear; repeat for several.")
     ] = None,
@@ -224,9 +225,7 @@ def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = 
 
 @app.command()
 def monitor(
-    tools: Annotated[
-        list[str] | None, typer.Argument(metavar="[TOOL…]", help="Tool types; without any, all.")
-    ] = None,
+    tools: ToolsArgument = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

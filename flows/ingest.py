@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 
 import expectations
 from flows import artifacts, failure, news, progress
-from malearn import matrix, outliers, sources, tool_types
+from malearn import maintenance, matrix, outliers, sources, tool_types
 from malearn.errors import BatchRefused, InputError, without_password
 from malearn.home import Home
 from malearn.ingest import Ingest, IngestReport
@@ -121,7 +121,7 @@ def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
     now = datetime.now(UTC)
     versions = {n: t.version for n, t in report.tool_types.items() if t.version is not None}
     refused = [why for t in report.tool_types.values() for why in t.refused]
-    folder = home.data / "_reports"
+    folder = home.data / maintenance.REPORTS
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"validation-{now:%Y%m%dT%H%M%S}.html"
     html = expectations.html_report(

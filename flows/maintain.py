@@ -9,7 +9,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import progress
+from flows import failure, progress
 from malearn import maintenance, registry, tool_types, tracking
 from malearn.errors import InputError
 from malearn.home import Home
@@ -21,7 +21,12 @@ __all__ = ["maintain"]
 _TRACKING = "MLFLOW_TRACKING_URI"
 
 
-@flow(name="maintain", validate_parameters=False)
+@flow(
+    name="maintain",
+    flow_run_name="maintain",
+    validate_parameters=False,
+    on_failure=[failure.told],
+)
 def maintain(
     home: str | None = None,
     keep_days: str | None = None,

@@ -1,4 +1,4 @@
-"""What an ingestion tells Prefect's automations: that executions came in, and when enough have."""
+"""What Prefect's automations are told: executions that came in, enough of them, or a drift."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["DRIFT", "ENOUGH", "INGESTED", "resource", "tell"]
 INGESTED = "malearn.executions.ingested"
 #: So many are new since the newest version was trained that the tool type is due.
 ENOUGH = "malearn.executions.enough"
-#: What the tool type takes, or what it is given, is not what it was.
+#: A look calls for another model: something drifted, or a rival errs less than what serves.
 DRIFT = "malearn.drift.found"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,8 +13,6 @@ from flows.console import Progress
 from malearn import keyspace, outliers, tool_types
 from malearn.home import Home
 from malearn.ingest import Ingest, IngestReport
-from malearn.records import Execution
-from malearn.tool_types import ToolType
 
 __all__ = ["watch"]
 
@@ -25,7 +23,7 @@ def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestRepor
     What was caught by then is taken too. With `enable` Redis is told to notify.
     """
     types = tool_types.declared()
-    ingestion = Ingest(home, types, _validate, outliers.fence)
+    ingestion = Ingest(home, types, expectations.validate, outliers.fence)
     report = IngestReport()
     with _asked_to_stop() as stop:
         source = keyspace.Watch(url, types, stop.is_set, enable=enable, tell=shown.step)
@@ -37,10 +35,6 @@ def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestRepor
                 + (f", {source.missed:,} gone before they could be read" if source.missed else "")
             )
     return report
-
-
-def _validate(tool_type: ToolType, executions: Sequence[Execution]) -> expectations.Validated:
-    return expectations.validate(tool_type, executions)
 
 
 @contextmanager

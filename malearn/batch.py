@@ -26,7 +26,6 @@ _Features = dict[str, float | str | None]
 
 _NAN = float("nan")
 _RUN = records.RUN_ID_LENGTH
-_MOST_STATUSES = 1000
 _end = itemgetter(0)
 
 
@@ -137,7 +136,6 @@ class Batch:
         self.rejected: list[Rejected] = []
         self._tool_types = tool_types
         self._columns = {name: _Columns(tool_type) for name, tool_type in tool_types.items()}
-        self._fine: dict[str | None, bool] = {}
         #: The run at hand: its tasks; its records, once one of them is not plain.
         self._run: str | None = None
         self._tasks: dict[str, _Task | _Unclaimed] = {}
@@ -181,7 +179,7 @@ class Batch:
             return
         if (
             0.0 < task.end_time - task.start_time < records.LONGEST
-            and self._is_fine(task.status)
+            and records.teaches(task.status)
             and not self._odd
             and task_id not in self._tasks
         ):
@@ -206,7 +204,7 @@ class Batch:
             columns is not None
             and entry.task_id
             and 0.0 < entry.end - entry.start < records.LONGEST
-            and self._is_fine(entry.status)
+            and records.teaches(entry.status)
             and (version is None or 0 <= version < 2**63)
         ):
             try:
@@ -248,16 +246,6 @@ class Batch:
         if not self._odd:
             self._odd = [_record(other, task) for other, task in self._tasks.items()]
         self._odd.append(outcome)
-
-    def _is_fine(self, status: str | None) -> bool:
-        """Whether a record of that status teaches; `records` knows, and is asked once."""
-        fine = self._fine.get(status)
-        if fine is None:
-            probe = {"start_time": 0.0, "end_time": 1.0, "status": status}
-            fine = isinstance(records.read("", probe, ""), Record)
-            if len(self._fine) < _MOST_STATUSES:
-                self._fine[status] = fine
-        return fine
 
     def _keep(self, outcome: Execution | Rejected) -> None:
         if isinstance(outcome, Execution):

@@ -55,7 +55,6 @@ _BATCH = 16_384
 #: Reasons that a verdict gave, not the record's form; such a task is not judged again.
 _JUDGED = frozenset({Reason.INVALID_FEATURE, Reason.OUTLIER, Reason.BATCH_REFUSED})
 
-
 _T = TypeVar("_T")
 
 

@@ -175,7 +175,7 @@ def replay(
             _retrain(family, executions, inputs, ended, tool_types, models)
             progress(i, n)
         context = task.serve_context
-        snapshot = past.snapshot(task.function, task.tool_type, task.start, task.serve, context)
+        snapshot = past.snapshot(task.function, task.tool_type, task.serve, context)
         inputs[i] = (*task.serve, *snapshot)
         width = intervals.width(task.function, task.tool_type)
         if (model := models.get(task.tool_type)) is not None:

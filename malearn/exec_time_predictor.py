@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 _GATHER, _ENOUGH = 2.0, 1_000
 #: Executions, newest first, that a model is fitted on, and that a restart looks back on.
 _MOST_FITTED, _MOST_RECALLED = 50_000, 10_000
-_SHORTEST, _LONGEST = 1e-3, 30 * 86_400.0  # seconds; what is shorter is taken as this
+_SHORTEST = 1e-3  # seconds; what is shorter is taken as this
 _TICK = 1e-6  # seconds between two ends, so that they have an order
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 _GUESS = 10.0  # an assumption may be off by this factor, either way
@@ -289,7 +289,7 @@ class ExecTimePredictor:
         name, model = self._tool_type.name, self._model
         with self._lock:
             width = self._intervals.width(function, name)
-            snapshot = self._history.snapshot(function, name, 0.0, values, context)
+            snapshot = self._history.snapshot(function, name, values, context)
             recent = self._history.function_seconds(function, values, context)
             lately = self._history.tool_seconds(name)
         answers: list[tuple[Source, float | None]] = [
@@ -420,8 +420,10 @@ def _seconds(value: object) -> float:
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError("actual_time", f"must be seconds, not {value!r}")
-    if not 0.0 < value < _LONGEST:
-        raise InputError("actual_time", f"must be between 0 and {_LONGEST:g} s, both excluded")
+    if not 0.0 < value < records.LONGEST:
+        raise InputError(
+            "actual_time", f"must be between 0 and {records.LONGEST:g} s, both excluded"
+        )
     return max(float(value), _SHORTEST)
 
 

@@ -33,7 +33,7 @@ def to_onnx(regressor: Regressor, stamp: Stamp) -> bytes:
     try:
         nodes, weights = _estimator(regressor)
         graph = helper.make_graph(
-            [*nodes, *_around(regressor)],
+            [*nodes, *_around()],
             f"malearn-{stamp.tool_type}",
             [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, stamp.width])],
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
@@ -163,7 +163,7 @@ def _estimator(
     return list(model.graph.node), list(model.graph.initializer)
 
 
-def _around(regressor: Regressor) -> list[onnx.NodeProto]:
+def _around() -> list[onnx.NodeProto]:
     """What surrounds the estimator, in the same float32 steps as in `Regressor`."""
     return [
         helper.make_node("Clip", ["ratio", "ratio_low", "ratio_high"], ["held_ratio"]),

@@ -546,11 +546,10 @@ class History:
         self,
         function: str,
         tool_type: str,
-        at: float,
         features: Sequence[float] = (),
         context: tuple[str, ...] = (),
     ) -> tuple[float, ...]:
-        """`FEATURES` of a task of `function` with these `features` that starts `at` in `context`.
+        """`FEATURES` of a task of `function` with these `features` that starts now in `context`.
 
         All NaN while the tool type is unknown; a function not seen yet starts from
         what new functions of its tool type took.
@@ -585,12 +584,11 @@ class History:
         self,
         function: str,
         tool_type: str,
-        at: float,
         features: Table,
         context: tuple[str, ...] = (),
     ) -> Table:
         """As `snapshot`, one row for each of `features`: tasks of one function and context."""
-        plain = np.array(self.snapshot(function, tool_type, at, (), context))
+        plain = np.array(self.snapshot(function, tool_type, (), context))
         found = np.repeat(plain[None, :], len(features), axis=0)
         known = self._functions.get(function)
         tool = self._tools.get(tool_type)
@@ -623,7 +621,7 @@ class History:
         if known.count < _SETTLED and len(known.lines) == 1:
             for line in known.agreeing(context):
                 return math.exp(line.median)
-        level = self.snapshot(function, known.tool_type, 0.0, features, context)[0]
+        level = self.snapshot(function, known.tool_type, features, context)[0]
         return math.exp(level)
 
     def tool_seconds(self, tool_type: str) -> float | None:
@@ -749,11 +747,9 @@ class History:
             tool.xx = _WORTH_DECAY * tool.xx + (raw / scale) ** 2
         tool.run = _run(tool.run, error, max(line.spread, _LEAST_SPREAD))
         rate = max(_FUNCTION_RATE, 1.0 / (line.count + line.told + 1))
-        jump = 0.0
-        if (
-            rate == _FUNCTION_RATE and not back
-        ):  # one that is still being learnt says nothing about the others
-            jump = self._jump(line, tool, error, level)
+        # One that is still being learnt says nothing about the others.
+        settled = rate == _FUNCTION_RATE and not back
+        jump = self._jump(line, tool, error, level) if settled else 0.0
         own = value - effect - self._cluster - tool.level
         line.quick += max(_QUICK_RATE, rate) * _held(own - line.quick)
         line.offset += min(rate, 0.9) * _held(own - line.offset)
@@ -837,7 +833,6 @@ def replay(
         snapshots[i] = history.snapshot(
             task.function,
             task.tool_type,
-            task.start,
             task.features,
             task.context if contexts is None else contexts[i],
         )

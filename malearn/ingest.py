@@ -129,8 +129,9 @@ class Ingest:
 
     Example::
 
-        ingest = Ingest(home, tool_types, suite.validate, outliers.fence)
-        report = sum((ingest.take(b, "redis") for b in sources.scan(url)), IngestReport())
+        ingest = Ingest(home, tool_types, expectations.validate, outliers.fence)
+        batches = sources.scan(url, tool_types, known=ingest.known)
+        report = sum((ingest.take(batch, "redis") for batch in batches), IngestReport())
     """
 
     def __init__(

@@ -24,6 +24,7 @@ _PRIOR = 5.0  # predictions of a function before its own errors outweigh its too
 _LEAST, _FIRST = 0.03, 0.5  # log-seconds
 _WINDOW, _ENOUGH = 200, 10
 _FEEDBACK, _LOWEST, _HIGHEST = 0.02, 0.5, 0.99
+_MOST_FUNCTIONS = 2048  # whose misses are remembered; the one seen longest ago goes first
 
 
 def confidence(log_width: float) -> float:
@@ -108,6 +109,8 @@ class Intervals:
         tool.level = min(_HIGHEST, max(_LOWEST, level))
         held = min(miss, 3.0 * max(tool.miss, _LEAST))
         tool.miss += _TOOL_RATE * (held - tool.miss)
-        own, count = self._functions.get(function, (tool.miss, 0))
+        own, count = self._functions.pop(function, (tool.miss, 0))
         count = min(count + 1, 50)
         self._functions[function] = (own + max(_FUNCTION_RATE, 1.0 / count) * (held - own), count)
+        if len(self._functions) > _MOST_FUNCTIONS:
+            del self._functions[next(iter(self._functions))]

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,7 +83,9 @@ class LocalModel:
         from malearn import export
 
         name = rows.tool_type.name
-        model = export.to_onnx(fitted, _stamp(fitted, rows, version, until))
+        stamp = export.stamp_for(fitted, rows, "", version)  # there is no MLflow run
+        # Nobody starts from the executions in the file: they stand in the dataset beside it.
+        model = export.to_onnx(fitted, replace(stamp, trained_until=until, recent=()))
         error = export.parity_error(model, fitted, rows)
         if not error <= export.PARITY:
             raise ExportError(
@@ -116,27 +118,6 @@ class LocalModel:
         if math.isnan(answer):
             raise ArtifactRefused(file, ["it answers a probe with something that is no time"])
         return loaded
-
-
-def _stamp(fitted: Regressor, rows: Matrix, version: int, until: float) -> Stamp:
-    names = rows.tool_type.feature_names
-    clips = {}
-    for name, column in zip(names, rows.inputs.T, strict=False):
-        known = column[~np.isnan(column)]
-        if len(known):
-            clips[name] = (float(known.min()), float(known.max()))
-    return Stamp(
-        tool_type=rows.tool_type.name,
-        family=fitted.family,
-        features=names,
-        history=history.FEATURES,
-        run_id="",  # no MLflow run
-        dataset_version=version,
-        trained_until=until,
-        rows=len(rows),
-        seconds_range=(math.exp(fitted.log_range[0]), math.exp(fitted.log_range[1])),
-        clips=clips,
-    )
 
 
 def _shares(importance: Mapping[str, float]) -> Mapping[str, float]:

@@ -16,13 +16,12 @@ than `ENOUGH` durations of a function there is no fence.
 `FACTOR` do look like outliers, and stay recorded as rejected; they are not in `recent` the
 next time. So that they still count as company for those that follow, hand the log-seconds
 of what was fenced off lately over as `doubtful`: with the third of its kind, each execution
-at hand is accepted. Those rejected before can be re-admitted from their kept record; nothing
-here does so by itself.
+at hand is accepted. Those rejected before stay so until `malearn.quarantine` judges them anew;
+nothing here does so by itself.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ import numpy.typing as npt
 from malearn.records import Execution, Reason, Rejected
 from malearn.rows import Rows, chosen
 
-__all__ = ["COMPANY", "ENOUGH", "FACTOR", "SPREADS", "fence", "kept"]
+__all__ = ["COMPANY", "ENOUGH", "FACTOR", "SPREADS", "fence"]
 
 #: Below this many durations of a function nothing is fenced off.
 ENOUGH = 20
@@ -82,17 +81,11 @@ def fence(
             for place in compress(places, odd):
                 ordinary[place] = False
                 details[place] = f"took {_seconds(executions[place].seconds)} s; {usual}"
-    rejected = [_reject(executions[place], details[place]) for place in sorted(details)]
+    rejected = [
+        Rejected(executions[at].task_id, functions[at], Reason.OUTLIER, details[at])
+        for at in sorted(details)
+    ]
     return chosen(executions, ordinary), rejected
-
-
-def kept(execution: Execution) -> str:
-    """`execution` as the JSON that a quarantine keeps of it: its fields, NaN as null.
-
-    Values stand in declared order. An infinite one, which JSON does not know, is text.
-    """
-    fields = {name: _plain(getattr(execution, name)) for name in Execution.__slots__}
-    return json.dumps(fields, allow_nan=False)
 
 
 def _outliers(
@@ -118,10 +111,6 @@ def _usual(ordinary: npt.NDArray[np.float64]) -> str:
     return f"this function lately takes {low if low == high else f'{low}–{high}'} s"
 
 
-def _reject(execution: Execution, detail: str) -> Rejected:
-    return Rejected(execution.task_id, execution.function, Reason.OUTLIER, detail, kept(execution))
-
-
 def _columns(executions: Sequence[Execution]) -> tuple[list[str], npt.NDArray[np.float64]]:
     """The function of each, and its seconds."""
     if isinstance(executions, Rows):
@@ -141,11 +130,3 @@ def _seconds(value: float) -> str:
         return f"{value:.0f}"
     digits = 1 - math.floor(math.log10(max(value, 1e-6)))
     return f"{value:.{digits}f}"
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -16,6 +16,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ __all__ = [
     "LONGEST",
     "LONGEST_LENIENT",
     "RUN_ID_LENGTH",
+    "STREAM",
     "Execution",
     "Reason",
     "Record",
@@ -39,11 +41,15 @@ __all__ = [
     "read_entry",
     "run_of",
     "serve_view",
+    "teaches",
     "to_entry",
     "typed",
     "unclaimed",
     "with_prediction",
 ]
+
+#: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
+STREAM = "malearn:executions"
 
 #: A task id is a run's UUID, a hyphen and the function's name.
 RUN_ID_LENGTH = 36
@@ -241,11 +247,8 @@ def read(
         return refuse(Reason.BAD_TIMES, "start_time or end_time is not a finite number")
     if not 0.0 < end - start < LONGEST:
         return refuse(Reason.BAD_TIMES, f"it would have taken {end - start:g} s")
-    status = fields.status.strip().casefold() if isinstance(fields.status, str) else ""
-    if status == "skipped":
-        return refuse(Reason.SKIPPED, "status says skipped")
-    if status in {"failed", "failure", "error"}:
-        return refuse(Reason.SOFT_FAILED, f"status says {status}")
+    if isinstance(fields.status, str) and (why := _bad_status(fields.status)) is not None:
+        return refuse(*why)
     return Record(
         task_id,
         function,
@@ -255,6 +258,12 @@ def read(
         _successors(fields.succ_task_feat),
         _text(fields.dag_id) if isinstance(fields.dag_id, str) else "",
     )
+
+
+@lru_cache(maxsize=1000)
+def teaches(status: str | None) -> bool:
+    """Whether a record of that `status` may teach; asked once for each of the few there are."""
+    return status is None or _bad_status(status) is None
 
 
 def join(
@@ -456,6 +465,16 @@ def unclaimed(features: Mapping[str, object] | None) -> tuple[Reason, str]:
     if not features:
         return Reason.NO_FEATURES, "it says nothing of its features"
     return Reason.UNMAPPED_FUNCTION, "no tool type claims the function"
+
+
+def _bad_status(status: str) -> tuple[Reason, str] | None:
+    """Why a record of that `status` does not teach; None where it does."""
+    said = status.strip().casefold()
+    if said == "skipped":
+        return Reason.SKIPPED, "status says skipped"
+    if said in {"failed", "failure", "error"}:
+        return Reason.SOFT_FAILED, f"status says {said}"
+    return None
 
 
 def _execution(

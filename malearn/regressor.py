@@ -95,19 +95,19 @@ def update(fitted: Regressor, rows: Matrix) -> Regressor:
     Raises `TrainingError` when its family is always fitted anew, when it has grown as large as
     it may, when it reads other columns, or when the rows are too few.
     """
-    kind, refuse = FAMILIES[fitted.family], rows.tool_type.name
+    kind, name = FAMILIES[fitted.family], rows.tool_type.name
     if len(rows) < kind.fewest_rows:
         raise TrainingError(
-            refuse, f"{kind.name} needs {kind.fewest_rows} rows, there are {len(rows)}"
+            name, f"{kind.name} needs {kind.fewest_rows} rows, there are {len(rows)}"
         )
     if kind.update is None or fitted.columns != rows.columns:
-        raise TrainingError(refuse, f"this {kind.name} model can only be fitted anew")
+        raise TrainingError(name, f"this {kind.name} model can only be fitted anew")
     newest = rows.rows(np.arange(max(0, len(rows) - _NEWEST), len(rows)))
     target = newest.log_seconds
     relative = target - _level(newest.inputs, fitted.level_column, fitted.level_default)
     estimator = kind.update(fitted.estimator, newest.inputs, relative, monotone(newest))
     if estimator is None:
-        raise TrainingError(refuse, f"this {kind.name} model is as large as it may become")
+        raise TrainingError(name, f"this {kind.name} model is as large as it may become")
     wider = float(np.log(_WIDER))
     held = np.array([target.min() - wider, target.max() + wider])
     return replace(

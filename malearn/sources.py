@@ -48,8 +48,7 @@ __all__ = [
 #: A part of what a source holds, as it was read; a run's records stand in one part.
 Outcomes = list[Record | Execution | Rejected]
 
-#: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
-STREAM = "malearn:executions"
+STREAM = records.STREAM
 REDIS_SETTING = "MALEARN_REDIS_URL"
 
 _PREFIX = b"result:"
@@ -422,7 +421,7 @@ def _lines(path: Path) -> Iterator[_Line | tuple[bytes, str]]:
             if not line:
                 return
             if rest is not line:
-                yield line[:4096], f"it is longer than {_LINE_BYTES >> 20} MiB"
+                yield line[: records.KEPT], f"it is longer than {_LINE_BYTES >> 20} MiB"
             elif line.strip():
                 yield _line(line)
 
@@ -433,13 +432,13 @@ def _line(line: bytes) -> _Line | tuple[bytes, str]:
     except (ValueError, RecursionError):
         pass
     if len(line) > records.LONGEST_LENIENT:
-        return line[:4096], "it is long, and no strict JSON"
+        return line[: records.KEPT], "it is long, and no strict JSON"
     try:  # NaN and Infinity, which Python's own writer emits, are no strict JSON
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return line[:4096], _cause(error)
+        return line[: records.KEPT], _cause(error)
     if not isinstance(value, dict):
-        return line[:4096], ""
+        return line[: records.KEPT], ""
     return _Line(value.get("task_id"), value.get("func_name"), cast("Any", value.get("data")))
 
 
@@ -504,7 +503,7 @@ def _csv_execution(
     function = cells.get("function") or records.function_of(task_id) or tool_type.name
     if len(row) != len(header) or not task_id:
         problem = f"{place}: {len(row)} values under {len(header)} names"
-        kept = json.dumps(cells)[:4096]
+        kept = json.dumps(cells)[: records.KEPT]
         return Rejected(task_id, function, Reason.INVALID_JSON, problem, kept)
     start, seconds = _seconds_of(cells["timestamp"]), _cell(cells["execution_time"])
     late = isinstance(start, float) and isinstance(seconds, float)

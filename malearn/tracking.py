@@ -358,7 +358,7 @@ def log_monitoring(
     )
     described = {
         "malearn.tool_type": name,
-        "mlflow.note.content": f"How the models of {name} do in production, a point for each look.",
+        _NOTE: f"How the models of {name} do in production, a point for each look.",
     }
     run_id = found[0].info.run_id if found else None
     looks = "serving/looks"

@@ -25,7 +25,6 @@ __all__ = ["SILENT", "Memory", "Said"]
 _MOST_SUCCESSORS = 256  # a record naming more functions is no workflow
 _MOST_WORDS = 1024  # of a record that is longer than `_SHORT` bytes
 _SHORT = 8192
-_MOST_STATUSES = 1000
 _ORDINARY = 86_400.0  # seconds; whether a longer task is believed is for `records` to say
 _end = itemgetter(0)
 
@@ -58,7 +57,6 @@ class Memory:
 
     def __init__(self, tool_types: ToolTypes, size: int) -> None:
         self._said: Recent[str, Said] = Recent(size)
-        self._fine: dict[str | None, bool] = {}
         self.declare(tool_types)
 
     def __len__(self) -> int:
@@ -95,7 +93,7 @@ class Memory:
         status, end = heard.status, heard.end_time
         if (
             0.0 < end - heard.start_time < _ORDINARY
-            and (self._fine.get(status) or self._is_fine(status))
+            and records.teaches(status)
             and (len(raw) < _SHORT or _size(words) < _MOST_WORDS)
         ):
             self._said.put(task_id, (end, words))
@@ -144,16 +142,6 @@ class Memory:
             self.remember(record)
         else:
             self.silence(task_id)
-
-    def _is_fine(self, status: str | None) -> bool:
-        """Whether a record of that status teaches; `records` knows, and is asked once."""
-        fine = self._fine.get(status)
-        if fine is None:
-            probe = {"start_time": 0.0, "end_time": 1.0, "status": status}
-            fine = isinstance(records.read("", probe, ""), Record)
-            if len(self._fine) < _MOST_STATUSES:
-                self._fine[status] = fine
-        return fine
 
     def _believed(self, record: Record) -> Said:
         if len(record.successors) > _MOST_SUCCESSORS:

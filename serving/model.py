@@ -34,10 +34,9 @@ LARGEST = 64 * 1024 * 1024
 class Model:
     """What answers for one tool type. Shared by threads; never changed, only replaced.
 
-    `columns` says which of the declared features the model wants, in its order, where
-    the one after the last stands for what is declared no more; None where that is all
-    of them as declared. `loaded_at` is seconds since the
-    epoch.
+    `columns` are the places, among the declared features, of those the model wants, in its
+    order; the place after the last stands for one that is declared no more. None where it
+    wants all of them as declared. `loaded_at` is seconds since the epoch.
     """
 
     tool_type: str

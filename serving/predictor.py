@@ -357,7 +357,7 @@ class DAGTaskPredictor:
         if model is None:
             return self._lower(question, reason)
         snapshot, width = self._history.snapshot(
-            question.function, model.tool_type, time.time(), question.values, question.context
+            question.function, model.tool_type, question.values, question.context
         )
         seconds = model.seconds(model.row(question.values, snapshot))
         if not seconds > 0.0:
@@ -377,7 +377,6 @@ class DAGTaskPredictor:
             if group is None:
                 group = groups[model.tool_type] = (model, defaultdict(list))
             group[1][question.function, question.context].append(number)
-        at = time.time()
         for model, alike in groups.values():
             numbers = [number for some in alike.values() for number in some]
             values = np.array([questions[number].values for number in numbers], np.float64)
@@ -385,9 +384,7 @@ class DAGTaskPredictor:
             widths: list[tuple[Width, Interval]] = []
             for (function, context), some in alike.items():
                 given = values[len(widths) : len(widths) + len(some)]
-                found, width = self._history.snapshots(
-                    function, model.tool_type, at, given, context
-                )
+                found, width = self._history.snapshots(function, model.tool_type, given, context)
                 snapshots.append(found)
                 widths += [(width, _reach(width, model))] * len(some)
             seconds = model.many(values, np.concatenate(snapshots))
@@ -482,7 +479,6 @@ class DAGTaskPredictor:
             found = wire.observation(raw, self._tool_types)
             if found is not None:
                 self._history.observe(*found)
-        self._history.trim()
 
     def _restore(self, memos: dict[str, list[bytes]]) -> None:
         found = (

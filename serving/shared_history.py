@@ -26,7 +26,6 @@ __all__ = ["Known", "SharedHistory"]
 Known = tuple[tuple[float, ...], Width]
 
 _KEPT = 8192
-_MOST_FUNCTIONS = 10_000
 _MOST_WAITING = 64
 
 
@@ -44,7 +43,6 @@ class SharedHistory:
         self._kept: deque[Observation] = deque(maxlen=_KEPT)
         self._waiting: deque[Observation] = deque()  # the last of the kept
         self._seen: Recent[str, float] = Recent(_KEPT)
-        self._functions: set[str] = set()
         self._tools: set[str] = set()
 
     def observe(self, task_id: str, observation: Observation) -> bool:
@@ -54,7 +52,6 @@ class SharedHistory:
                 return False
             self._seen.put(task_id, observation.end)
             self._kept.append(observation)
-            self._functions.add(observation.function)
             self._tools.add(observation.tool_type)
             self._waiting.append(observation)
             if len(self._waiting) >= _MOST_WAITING:
@@ -87,14 +84,8 @@ class SharedHistory:
             self._history = history
             self._waiting.clear()
             self._kept = deque(together, maxlen=_KEPT)
-            self._functions = {o.function for o in together}
             self._tools = {o.tool_type for o in together}
         return len(older)
-
-    def trim(self) -> None:
-        """Forget functions not seen lately, once names without end have come by."""
-        if len(self._functions) > _MOST_FUNCTIONS:
-            self.restore(())
 
     def learn(
         self, function: str, tool_type: str, actual: float, predicted: float, given: Width
@@ -107,7 +98,6 @@ class SharedHistory:
         self,
         function: str,
         tool_type: str,
-        at: float,
         features: Sequence[float],
         context: tuple[str, ...],
     ) -> Known:
@@ -115,7 +105,7 @@ class SharedHistory:
         with self._lock:
             self._take_in()
             return (
-                self._history.snapshot(function, tool_type, at, features, context),
+                self._history.snapshot(function, tool_type, features, context),
                 self._intervals.width(function, tool_type),
             )
 
@@ -123,7 +113,6 @@ class SharedHistory:
         self,
         function: str,
         tool_type: str,
-        at: float,
         features: NDArray[np.float64],
         context: tuple[str, ...],
     ) -> tuple[NDArray[np.float64], Width]:
@@ -131,7 +120,7 @@ class SharedHistory:
         with self._lock:
             self._take_in()
             return (
-                self._history.snapshots(function, tool_type, at, features, context),
+                self._history.snapshots(function, tool_type, features, context),
                 self._intervals.width(function, tool_type),
             )
 

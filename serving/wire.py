@@ -34,7 +34,7 @@ __all__ = [
     "recent",
 ]
 
-STREAM = "malearn:executions"
+STREAM = records.STREAM
 HISTORY = "malearn:history:"
 REMEMBERED = 64  # observations a function's list keeps
 KEEP_SECONDS = 30 * 86_400  # a function unseen for so long is forgotten

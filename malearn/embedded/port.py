@@ -1,4 +1,4 @@
-"""Free ports on loopback, the same ones every time for the same home where possible."""
+"""Where embedded servers listen: free ports, the same ones for the same home where possible."""
 
 from __future__ import annotations
 

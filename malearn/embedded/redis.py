@@ -21,10 +21,12 @@ __all__ = ["EmbeddedRedis"]
 
 
 class EmbeddedRedis(Server):
-    """A Redis server for one home, on loopback::
+    """A Redis server for one home.
 
-    with EmbeddedRedis(home) as server, redis.Redis.from_url(server.url) as client:
-        client.set("key", "value")
+    Example::
+
+        with EmbeddedRedis(home) as server, redis.Redis.from_url(server.url) as client:
+            client.set("key", "value")
     """
 
     name = "Redis"

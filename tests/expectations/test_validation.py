@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import subprocess
 import sys
@@ -119,13 +118,6 @@ def test_a_person_can_read_what_is_wrong(changes: dict[str, object], said: str) 
     assert said in result.quarantined[0].detail
 
 
-def test_the_record_is_kept_whole() -> None:
-    bad = row(LLM, serve=(-1.0, math.nan, math.inf, 0.0), query="q", predicted=3.0)
-    kept = json.loads(expectations.validate(LLM, [bad]).quarantined[0].record)
-    assert kept["serve"] == [-1.0, None, "inf", 0.0]
-    assert (kept["start"], kept["end"], kept["query"], kept["predicted"]) == (100, 105, "q", 3)
-
-
 def test_of_one_task_written_twice_the_last_to_end_is_accepted() -> None:
     copies = [row(LLM, "a", end=end) for end in (105.0, 107.0, 106.0)]
     result = expectations.validate(LLM, [*copies, row(LLM, "b")], allowed_bad=0.0)
@@ -194,7 +186,6 @@ def test_any_mixture_is_split_and_what_is_accepted_keeps_the_contract(
     result = expectations.validate(LLM, batch, allowed_bad=1.0)
     assert len(result.accepted) + len(result.quarantined) == len(batch)
     assert all(one.detail for one in result.quarantined)
-    assert all(json.loads(one.record, parse_constant=pytest.fail) for one in result.quarantined)
     assert result.accepted[-3:] == batch[-3:]
     for one in result.accepted:
         assert 0 <= one.start < one.end < math.inf

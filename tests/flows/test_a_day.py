@@ -29,6 +29,7 @@ from malearn.metrics import score
 from malearn.monitoring import Action
 from malearn.registry import PREVIOUS, PRODUCTION
 from malearn.tool_types import declared
+from tests.flows.conftest import Artifacts
 
 pytestmark = pytest.mark.timeout(900)  # it has servers to start and models to train
 
@@ -229,17 +230,9 @@ def test_a_bad_model_that_is_forced_on_schedulers_is_rolled_back(day: Day) -> No
     assert "back to the version before" in why
 
 
-def test_what_was_done_and_why_can_be_read_in_prefect(day: Day, prefect_api: str) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-    from prefect.client.schemas.sorting import ArtifactSort
-
-    with get_client(sync_client=True) as client:
-        told = client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["monitor"])),
-            sort=ArtifactSort.CREATED_DESC,
-        )
-    (text,) = (t.data for t in told if f"# {TOOL}: rolled back" in t.data)
+def test_what_was_done_and_why_can_be_read_in_prefect(day: Day, artifacts: Artifacts) -> None:
+    told = (artifact.data for artifact in artifacts("monitor"))
+    (text,) = (page for page in told if f"# {TOOL}: rolled back" in page)
     assert f"Now version {day.served[-1][0]} serves" in text
     assert "worse in two looks in a row: back to the version before" in text
     for name in ("production", "previous", "function_median", "without_model", "batch_size"):

@@ -66,9 +66,7 @@ def test_training_and_the_scheduler_see_the_same_numbers(log: list[Observation])
     """What `replay` gives is what a live history, fed as tasks end, says when each starts."""
     for task, replayed in zip(log, replay(log), strict=True):
         before = [other for other in log if other.end <= task.start]
-        live = History(before).snapshot(
-            task.function, task.tool_type, task.start, task.features, task.context
-        )
+        live = History(before).snapshot(task.function, task.tool_type, task.features, task.context)
         assert same(live, replayed)
 
 
@@ -98,7 +96,7 @@ def test_every_number_is_finite_or_missing(log: list[Observation]) -> None:
 
 def test_nothing_is_known_of_an_unknown_tool_type() -> None:
     history = History(steady("a", 10, 3))
-    assert all(math.isnan(number) for number in history.snapshot("b", "other", 0.0))
+    assert all(math.isnan(number) for number in history.snapshot("b", "other"))
     assert history.tool_seconds("other") is None
     assert history.function_seconds("b") is None
 
@@ -116,7 +114,7 @@ def test_of_its_first_few_the_median_counts() -> None:
 
 def test_a_new_function_starts_where_its_tool_type_is() -> None:
     history = History([*steady("a", 10, 10), *steady("b", 10, 10, at=500)])
-    level = history.snapshot("never_seen", "t", 0.0)[LEVEL]
+    level = history.snapshot("never_seen", "t")[LEVEL]
     assert math.exp(level) == pytest.approx(10, rel=0.3)
 
 
@@ -126,16 +124,16 @@ def test_a_change_of_regime_is_followed_within_five_tasks(factor: float) -> None
     history = History(steady("a", 60, 40))
     for observation in steady("a", 60 * factor, 5, at=5_000):
         history.observe(observation)
-    level = history.snapshot("a", "t", 0.0)[LEVEL]
+    level = history.snapshot("a", "t")[LEVEL]
     assert math.exp(level) == pytest.approx(60 * factor, rel=0.35)
 
 
 def test_a_change_of_regime_reaches_functions_that_have_not_run_since() -> None:
     history = History([*steady("a", 60, 30), *steady("b", 90, 30, at=5_000)])
-    before = history.snapshot("b", "t", 0.0)[LEVEL]
+    before = history.snapshot("b", "t")[LEVEL]
     for observation in steady("a", 15, 5, at=50_000):
         history.observe(observation)
-    assert history.snapshot("b", "t", 0.0)[LEVEL] < before - 0.5
+    assert history.snapshot("b", "t")[LEVEL] < before - 0.5
 
 
 def test_inputs_seen_before_are_expected_to_take_what_they_took() -> None:
@@ -158,7 +156,7 @@ def test_similar_inputs_share_their_effect() -> None:
         seconds = 2.0 if size < 100 else 40.0
         history.observe(Observation("a", "t", at, at + seconds, (size,)))
         at += seconds
-    small, large = (history.snapshot("a", "t", at, (size,))[LEVEL] for size in (10.01, 999.9))
+    small, large = (history.snapshot("a", "t", (size,))[LEVEL] for size in (10.01, 999.9))
     assert large - small > 1.5
 
 
@@ -172,8 +170,8 @@ def test_many_at_once_are_told_what_each_would_be(
     asked = [(1.5, math.nan), (math.nan, math.nan), (0.0, -7.0), *(o.features for o in log)]
     for function, context in itertools.product("abcd", [(), ("x", ""), ("x", "y"), ("z", "y")]):
         tool = "t1" if function == "a" else "t2"
-        each = [history.snapshot(function, tool, 0.0, features, context) for features in asked]
-        together = history.snapshots(function, tool, 0.0, np.array(asked), context)
+        each = [history.snapshot(function, tool, features, context) for features in asked]
+        together = history.snapshots(function, tool, np.array(asked), context)
         np.testing.assert_allclose(together, each, rtol=1e-4, atol=1e-4)
 
 
@@ -213,7 +211,7 @@ def running(
 
 
 def expected(history: History, function: str, *context: str) -> float:
-    return math.exp(history.snapshot(function, "t", 0.0, (), context)[LEVEL])
+    return math.exp(history.snapshot(function, "t", (), context)[LEVEL])
 
 
 def test_a_function_has_a_level_in_each_context() -> None:

@@ -47,6 +47,16 @@ def test_a_calm_function_gets_a_narrower_interval_than_a_restless_one() -> None:
     assert intervals.width("calm", "t").half < 0.4 * intervals.width("restless", "t").half
 
 
+def test_names_without_end_push_out_the_oldest_not_the_one_still_in_use() -> None:
+    intervals = Intervals()
+    for number in range(3_000):
+        for function, miss in (("steady", 0.01), (f"f{number}", 1.0)):
+            intervals.learn(function, "t", math.exp(miss), 1.0, intervals.width(function, "t"))
+    steady, forgotten = (intervals.width(name, "t").unit for name in ("steady", "f0"))
+    assert steady < 0.2 * forgotten
+    assert forgotten == intervals.width("never seen", "t").unit
+
+
 def test_ten_outcomes_make_it_calibrated() -> None:
     intervals = Intervals()
     for number in range(11):

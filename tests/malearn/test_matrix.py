@@ -45,7 +45,7 @@ def test_columns_are_the_declared_features_then_the_history(name: str, synthetic
 def test_each_number_stands_in_the_column_of_its_name() -> None:
     rows = matrix.build(TOY, [ran("f", 0, 4), ran("f", 10, 4)])
     snapshot = history.History([matrix.observation(ran("f", 0, 4))]).snapshot(
-        "f", "toy", 10, (10.0, 2.0)
+        "f", "toy", (10.0, 2.0)
     )
     assert rows.inputs[1] == pytest.approx(np.array((10.0, 2.0, *snapshot)), nan_ok=True)
 

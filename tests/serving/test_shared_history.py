@@ -16,7 +16,7 @@ def ran(number: int) -> Observation:
 
 
 def counted(history: SharedHistory) -> int:
-    snapshot, _ = history.snapshot("f", "t", 0.0, (1.0,), ())
+    snapshot, _ = history.snapshot("f", "t", (1.0,), ())
     return round(math.expm1(snapshot[COUNT])) if snapshot[COUNT] == snapshot[COUNT] else 0
 
 

@@ -539,7 +539,7 @@ class History:
         tool.newcomer += (own - tool.newcomer) * (_NEWCOMER_RATE if tool.count else 1.0)
         tool.count += 1
         if x is not None:
-            found = value - self._level(line, tool) if line.count > 1 else 0.0
+            found = value - self._level_seen(line, tool) if line.count > 1 else 0.0
             line.inputs.learn(x, key, found)
 
     def snapshot(
@@ -698,11 +698,11 @@ class History:
         parts = tool.parts(context) if context else []
         noise = _MISFIT + max(tool.spread, _LEAST_SPREAD) ** 2
         if function.part is None:
-            function.part = _Part(own - sum(part.mean for part in parts), noise)
+            function.part = _Part(own - sum([part.mean for part in parts]), noise)
             return
         parts.append(function.part)
-        error = _held(own - sum(part.mean for part in parts))
-        total = noise + sum(part.doubt for part in parts)
+        error = _held(own - sum([part.mean for part in parts]))
+        total = noise + sum([part.doubt for part in parts])
         for part in parts:
             gain = part.doubt / total
             part.mean += gain * error
@@ -710,9 +710,12 @@ class History:
 
     def _level(self, line: _Line, tool: _Tool) -> float:
         """Log-seconds to expect where the inputs have no effect."""
-        limit = max(line.spread, _LEAST_SPREAD)
-        level = line.seen + self._followed(line, tool) + line.offset
-        quick = _beyond(line.quick - line.offset, limit)
+        return self._level_seen(line, tool) + self._followed(line, tool)
+
+    def _level_seen(self, line: _Line, tool: _Tool) -> float:
+        """The same just after `_see`: nothing has moved since."""
+        quick = _beyond(line.quick - line.offset, max(line.spread, _LEAST_SPREAD))
+        level = line.seen + line.offset
         return level + tool.lasts(1) * quick if quick else level
 
     def _moved(self, line: _Line, tool: _Tool) -> tuple[float, float]:
@@ -738,7 +741,7 @@ class History:
         effect = raw * tool.worth
         self._check_move(line, tool, value - effect)
         back = self._check_jump(line, tool, value - effect)
-        level = self._level(line, tool)
+        level = self._level_seen(line, tool)
         error = _held(value - level - effect)
         if raw:
             scale = 1.25 * max(line.spread, _LEAST_SPREAD / 2.0)
@@ -775,10 +778,13 @@ class History:
 
     def _check_move(self, line: _Line, tool: _Tool, value: float) -> None:
         """Learn from `value` whether what others moved since last time was this one's move too."""
-        followed = self._followed(line, tool)
         own, others = self._moved(line, tool)
-        found = value - self._level(line, tool) + followed
+        if not own and not others:
+            return
+        followed = self._followed(line, tool)
         step = 1.25 * max(line.spread, _LEAST_SPREAD)
+        if abs(own) > step or abs(others) > step:
+            found = value - self._level(line, tool) + followed
         if abs(own) > step:
             weight = min((own / step) ** 2, _BIGGEST_MOVE)
             share = _share_of(found - others * _within_one(tool.follows_others.mean), own)

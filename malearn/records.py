@@ -34,6 +34,7 @@ __all__ = [
     "Reason",
     "Record",
     "Rejected",
+    "as_text",
     "context_of",
     "function_of",
     "join",
@@ -228,8 +229,8 @@ def read(
     whatever else it is, is not an object.
     `function` is read off the task id when not given.
     """
-    task_id = _text(task_id)
-    function = _text(function) if function is not None else function_of(task_id)
+    task_id = as_text(task_id)
+    function = as_text(function) if function is not None else function_of(task_id)
 
     def refuse(reason: Reason, detail: str) -> Rejected:
         return Rejected(task_id, function, reason, detail, _kept(raw))
@@ -256,7 +257,7 @@ def read(
         end,
         fields.curr_task_feat if isinstance(fields.curr_task_feat, dict) else {},
         _successors(fields.succ_task_feat),
-        _text(fields.dag_id) if isinstance(fields.dag_id, str) else "",
+        as_text(fields.dag_id) if isinstance(fields.dag_id, str) else "",
     )
 
 
@@ -313,12 +314,12 @@ def read_entry(raw: object, tool_types: ToolTypes, place: str = "") -> Execution
         return Rejected("", "", Reason.INVALID_JSON, f"{place}: {_short(error)}", _kept(raw))
     if entry is None or not (isinstance(entry.task_id, str) and entry.task_id):
         return Rejected("", "", Reason.NOT_AN_OBJECT, f"{place}: no task_id", _kept(raw))
-    task_id = _text(entry.task_id)
-    function = _text(entry.function) if isinstance(entry.function, str) else function_of(task_id)
+    task_id = as_text(entry.task_id)
+    function = as_text(entry.function) if isinstance(entry.function, str) else function_of(task_id)
     refused = entry.rejected if isinstance(entry.rejected, dict) else {}
     why, detail = refused.get("reason"), refused.get("detail")
     if isinstance(why, str) and why in _REASONS:  # a scheduler had refused the record already
-        detail = _text(detail[:KEPT]) if isinstance(detail, str) else ""
+        detail = as_text(detail[:KEPT]) if isinstance(detail, str) else ""
         return Rejected(task_id, function, _REASONS[why], detail, _kept(raw))
     ran = entry.ran if isinstance(entry.ran, dict) else {}
     serve = entry.serve if isinstance(entry.serve, dict) else {}
@@ -548,7 +549,7 @@ def _word(value: object) -> str:
     """`value` as a word of context; "" for what is none."""
     if isinstance(value, int | float) and (number := _number(value)) is not None:
         value = f"{number:.15g}"
-    return _text(value.strip()[:_LONGEST_WORD]) if isinstance(value, str) else ""
+    return as_text(value.strip()[:_LONGEST_WORD]) if isinstance(value, str) else ""
 
 
 def _number(value: object) -> float | None:
@@ -598,8 +599,8 @@ def _kept(raw: object) -> str:
     if fields is not None:
         return _json({k: v for k, v in msgspec.structs.asdict(fields).items() if v is not None})
     if isinstance(raw, bytes):
-        return _text(raw[: 4 * KEPT].decode("utf-8", "replace")[:KEPT])
-    return _text(raw[:KEPT])[:KEPT] if isinstance(raw, str) else _json(raw)
+        return as_text(raw[: 4 * KEPT].decode("utf-8", "replace")[:KEPT])
+    return as_text(raw[:KEPT])[:KEPT] if isinstance(raw, str) else _json(raw)
 
 
 def _json(value: object) -> str:
@@ -608,7 +609,7 @@ def _json(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, default=_short, skipkeys=True)
     except (ValueError, RecursionError):  # a number of 5,000 digits, a list within a list within…
         text = json.dumps(_short(value))
-    return _text(text[:KEPT])[:KEPT]
+    return as_text(text[:KEPT])[:KEPT]
 
 
 def _short(value: object, limit: int = 120) -> str:
@@ -616,10 +617,10 @@ def _short(value: object, limit: int = 120) -> str:
         text = str(value) if isinstance(value, Exception) else repr(value)
     except (ValueError, RecursionError):
         text = f"a {type(value).__name__} too large to show"
-    return _text(text if len(text) <= limit else f"{text[:limit]}…")
+    return as_text(text if len(text) <= limit else f"{text[:limit]}…")
 
 
-def _text(value: str) -> str:
+def as_text(value: str) -> str:
     """`value` as text that UTF-8 can carry: JSON may hold half a surrogate pair."""
     if value.isascii():
         return value

@@ -96,8 +96,10 @@ def entry(report: Report) -> bytes:
     tool_type, predicted = report.tool_type, report.predicted
     names = tool_type.feature_names if tool_type is not None else ()
     words = tool_type.context if tool_type is not None else ()
-    # Of a function nobody claims yet: whoever claims it later will want to know.
-    own = (*names, *words) or list(record.features)[:_MOST_UNCLAIMED]
+    features = record.features
+    if tool_type is None:  # whoever claims the function later will want to know
+        some = list(features.items())[:_MOST_UNCLAIMED]
+        features = {records.as_text(str(name)): value for name, value in some}
     return _encode(
         {
             "task_id": record.task_id,
@@ -106,7 +108,7 @@ def entry(report: Report) -> bytes:
             "start": record.start,
             "end": record.end,
             "serve": _named(names, predicted.values, words, predicted.context) if predicted else {},
-            "ran": {n: _plain(record.features[n]) for n in own if n in record.features},
+            "ran": {n: _plain(features[n]) for n in (names + words or features) if n in features},
             "query": record.query,
             "predicted": predicted.seconds if predicted else None,
             "model_version": predicted.version if predicted else None,
@@ -191,7 +193,7 @@ def _plain(value: object) -> object:
         return value
     if isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST:
         return float(value)
-    return str(value)[:_LONGEST_TEXT]
+    return records.as_text(str(value)[:_LONGEST_TEXT])
 
 
 def _or_nan(value: float | None) -> float:

@@ -161,3 +161,14 @@ def test_a_stream_key_of_another_kind_is_reported_and_hurts_nobody(
     assert p.predict("step", "gpu", []) == pytest.approx(4.0)
     p.close()
     assert p.stats().dropped == 1
+
+
+def test_names_and_values_that_utf8_cannot_carry_reach_the_stream_escaped(
+    predictor: Build, redis_url: str, redis_client: redis.Redis, eventually: Any
+) -> None:
+    p = predictor(redis_url)
+    odd = '{"start_time": 1.0, "end_time": 2.0, "curr_task_feat": {"\\ud800": 1, "b": "\\udfff"}}'
+    p.collect_data_for_task(f"{RUN}-nobody_claims_it", "nobody_claims_it", odd)
+    eventually(lambda: p.stats().sent == 1)
+    ((_, fields),) = redis_client.xrange(wire.STREAM)  # type: ignore[misc]
+    assert json.loads(fields[b"e"])["ran"] == {"\\ud800": 1.0, "b": "\\udfff"}

@@ -230,11 +230,19 @@ class _Table:
             ) from error
         yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
 
-    def change(self, action: Callable[[DeltaTable], _T]) -> _T:
-        """Do `action`, one commit, on the newest version, again after each that came before it."""
+    def attempts(self) -> Iterator[None]:
+        """As many as a commit may take, further and further apart; then raises `DatasetError`."""
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(random.uniform(0.0, 0.02 * attempt))
+            yield
+        raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
+
+    def change(self, action: Callable[[DeltaTable], _T]) -> _T:
+        """Do `action`, one commit, on the newest version, again after each that came before it."""
+        attempts = self.attempts()
+        while True:
+            next(attempts)
             table = self.at(None)
             try:
                 return action(table)
@@ -242,7 +250,6 @@ class _Table:
                 self._newest = None
             except DeltaError as error:
                 raise DatasetError(self.path.name, _one_line(error)) from error
-        raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
 
     def compact(self) -> int:
         """Merge small files into large ones; returns by how many fewer they are."""
@@ -338,9 +345,9 @@ class Dataset:
         """
         given = Rows.of(self.tool_type, executions)
         latest = given.take(given.latest())
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(random.uniform(0.0, 0.02 * attempt))
+        attempts = self._table.attempts()
+        while True:
+            next(attempts)
             table = self._table.open()
             if table is None:
                 if not latest:
@@ -364,7 +371,6 @@ class Dataset:
                 self._known_version = table.version()
             added = tuple(compress(latest.task_ids, later & (known == -np.inf)))
             return Appended(table.version(), added, replaced, duplicates)
-        raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
 
     def ended_after(self, moment: float) -> int:
         """How many executions ended later than `moment`, in seconds since the epoch."""
@@ -561,9 +567,9 @@ class Rejections:
 
         `transaction` is committed even where there is nothing new. Raises `DatasetError`.
         """
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(random.uniform(0.0, 0.02 * attempt))
+        attempts = self._table.attempts()
+        while True:
+            next(attempts)
             table = self._table.open()
             if table is None:
                 if not refusals and transaction is None:
@@ -583,7 +589,6 @@ class Rejections:
             if self._table.tidy(table) and self._known_version == version:
                 self._known_version = table.version()
             return new
-        raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
 
     def judged_ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
         """When each of `task_ids` that a verdict kept out ended, in seconds since the epoch.

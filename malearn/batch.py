@@ -80,12 +80,11 @@ _NOT_PLAIN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class _Columns:
     """What it takes to make rows of one tool type."""
 
-    __slots__ = ("_all", "_context", "_missing", "_names", "_none", "_tool_type", "builder")
+    __slots__ = ("_all", "_missing", "_names", "_none", "builder", "tool_type")
 
     def __init__(self, tool_type: ToolType) -> None:
         self.builder = Builder(tool_type)
-        self._tool_type, self._names = tool_type, tool_type.feature_names
-        self._context = frozenset(tool_type.context)
+        self.tool_type, self._names = tool_type, tool_type.feature_names
         self._missing = tuple(feature.missing for feature in tool_type.features)
         self._none = (_NAN,) * len(self._names)
         # Of a single name an itemgetter gives no tuple.
@@ -116,12 +115,6 @@ class _Columns:
             missing if value is None else value
             for value, missing in zip(given, self._missing, strict=True)
         ], True
-
-    def context(self, said: Mapping[str, object]) -> tuple[str, ...]:
-        """As `records.context_of`."""
-        if self._context.isdisjoint(said):
-            return ()
-        return records.context_of(self._tool_type, said)
 
 
 class Batch:
@@ -223,8 +216,8 @@ class Batch:
                     ran,
                     entry.predicted,
                     version,
-                    columns.context(entry.serve),
-                    columns.context(entry.ran),
+                    records.context_of(columns.tool_type, entry.serve),
+                    records.context_of(columns.tool_type, entry.ran),
                 )
                 return
         self._keep(records.read_entry(raw, self._tool_types, place))
@@ -296,8 +289,8 @@ class Batch:
                     task.end_time,
                     serve,
                     ran,
-                    serve_context=columns.context(said),
-                    ran_context=columns.context(own),
+                    serve_context=records.context_of(tool_type, said),
+                    ran_context=records.context_of(tool_type, own),
                 )
             else:
                 self._keep(records.typed(_record(task_id, task), tool_type, said))

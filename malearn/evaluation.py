@@ -245,9 +245,8 @@ def contract_only(
 def _learn(
     task: Execution, predicted: float, width: Width | None, past: History, intervals: Intervals
 ) -> None:
-    ran_with = task.ran_context or task.serve_context
     past.observe(
-        Observation(task.function, task.tool_type, task.start, task.end, task.serve, ran_with)
+        Observation(task.function, task.tool_type, task.start, task.end, task.serve, task.context)
     )
     if width is not None:
         intervals.learn(task.function, task.tool_type, task.seconds, predicted, width)

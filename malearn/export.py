@@ -91,8 +91,7 @@ def _recent(rows: Matrix) -> tuple[Carried, ...]:
         if counts[e.function] <= _CARRIED:
             numbers = (float(v) for v in rows.inputs[i, :features])
             known = tuple(None if math.isnan(v) else v for v in numbers)
-            context = e.ran_context or e.serve_context
-            kept.append((e.function, e.start, e.end, known, context))
+            kept.append((e.function, e.start, e.end, known, e.context))
     return tuple(reversed(kept))
 
 

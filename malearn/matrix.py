@@ -101,7 +101,7 @@ def observation(execution: Execution) -> history.Observation:
         execution.start,
         execution.end,
         known_before(execution),
-        execution.ran_context or execution.serve_context,
+        execution.context,
     )
 
 

@@ -143,6 +143,11 @@ class Execution:
     ran_context: tuple[str, ...] = ()
 
     @property
+    def context(self) -> tuple[str, ...]:
+        """What it ran with: as it reported, else as was known before."""
+        return self.ran_context or self.serve_context
+
+    @property
     def run(self) -> str:
         return run_of(self.task_id)
 
@@ -429,6 +434,11 @@ def context_of(tool_type: ToolType, said: Mapping[str, object]) -> tuple[str, ..
     >>> context_of(declared()["llm_process"], {"model": "qwen-7b", "node": 3})
     ('qwen-7b', '', '3')
     """
+    for name in tool_type.context:
+        if name in said:
+            break
+    else:  # nearly always
+        return ()
     words = tuple([_word(said[name]) if name in said else "" for name in tool_type.context])
     return words if any(words) else ()
 

@@ -35,13 +35,12 @@ class Columns:
     `nothing` are the values of a task of which nobody said anything.
     """
 
-    __slots__ = ("_bounds", "_features", "_words", "names", "nothing", "tool_type")
+    __slots__ = ("_bounds", "_features", "names", "nothing", "tool_type")
 
     def __init__(self, tool_type: ToolType) -> None:
         self.tool_type = tool_type
         self.names = (*tool_type.feature_names, *tool_type.context)
         self._features = frozenset(tool_type.feature_names)
-        self._words = frozenset(tool_type.context)
         self.nothing = (math.nan,) * len(tool_type.features)
         self._bounds = [
             (f.name, max(f.minimum, -_LARGEST), min(f.maximum, _LARGEST), f.missing)
@@ -63,8 +62,6 @@ class Columns:
 
     def context(self, said: Mapping[str, object]) -> tuple[str, ...]:
         """One text per name of the context, "" where unknown; empty where none is known."""
-        if not said or said.keys().isdisjoint(self._words):
-            return ()
         return records.context_of(self.tool_type, said)
 
     def values(self, said: Mapping[str, object]) -> tuple[float, ...]:

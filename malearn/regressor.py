@@ -67,11 +67,7 @@ class Regressor:
 
 def fit(family: str, rows: Matrix) -> Regressor:
     """Fit `family` on `rows`. Raises `TrainingError` when there are too few."""
-    kind = FAMILIES[family]
-    if len(rows) < kind.fewest_rows:
-        raise TrainingError(
-            rows.tool_type.name, f"{family} needs {kind.fewest_rows} rows, there are {len(rows)}"
-        )
+    kind = _kind(family, rows)
     column = rows.columns.index("level")
     target = rows.log_seconds
     default = float(np.median(target))
@@ -95,11 +91,7 @@ def update(fitted: Regressor, rows: Matrix) -> Regressor:
     Raises `TrainingError` when its family is always fitted anew, when it has grown as large as
     it may, when it reads other columns, or when the rows are too few.
     """
-    kind, name = FAMILIES[fitted.family], rows.tool_type.name
-    if len(rows) < kind.fewest_rows:
-        raise TrainingError(
-            name, f"{kind.name} needs {kind.fewest_rows} rows, there are {len(rows)}"
-        )
+    kind, name = _kind(fitted.family, rows), rows.tool_type.name
     if kind.update is None or fitted.columns != rows.columns:
         raise TrainingError(name, f"this {kind.name} model can only be fitted anew")
     newest = rows.rows(np.arange(max(0, len(rows) - _NEWEST), len(rows)))
@@ -122,6 +114,16 @@ def monotone(rows: Matrix) -> list[int]:
     """One constraint per column: as declared for features, none for the history."""
     features = rows.tool_type.features
     return [f.monotone for f in features] + [0] * (len(rows.columns) - len(features))
+
+
+def _kind(family: str, rows: Matrix) -> Family:
+    """The family of that name. Raises `TrainingError` when `rows` are too few for it."""
+    kind = FAMILIES[family]
+    if len(rows) < kind.fewest_rows:
+        raise TrainingError(
+            rows.tool_type.name, f"{family} needs {kind.fewest_rows} rows, there are {len(rows)}"
+        )
+    return kind
 
 
 def _earned(kind: Family, rows: Matrix, relative: NDArray[np.float64]) -> float:

@@ -43,8 +43,9 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -130,8 +131,7 @@ class Timed(Protocol):
     def end(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """One finished execution, as much of it as a history needs.
 
     `features` are the numbers the prediction was made from, in declared order,
@@ -170,14 +170,15 @@ class _Inputs:
     """The effects that inputs had on one function: identical ones, and the last ones in a ring."""
 
     __slots__ = (
-        "_decay",
         "_farthest",
         "_identical",
         "_logs",
+        "_room",
         "_scale",
         "_scaled",
         "_seen",
         "_shares",
+        "_taken",
         "_total",
     )
 
@@ -220,35 +221,32 @@ class _Inputs:
         width = len(self._scale)
         if len(x) != width:
             return 0.0, 0.0
-        shares = self._shares
-        size, n = shares.shape[1] // 2, min(self._seen, _REMEMBERED)
-        # A scheduler waits for this: few calls of numpy, and products where it would sum.
-        own = np.array(
-            [
-                [(_log1p(v) if v >= 0.0 else -_log1p(-v)) * s]
-                for v, s in zip(x, self._scale, strict=True)
-            ],
-            np.float32,
-        )
-        apart = np.abs(self._scaled - own)
-        unequal = np.ceil(np.minimum(apart, self._farthest, out=apart))
-        rarest, worth = _LOGARITHMS[n + 2], _EXACT / width
-        rarity = [
-            (_LOGARITHMS[n + 1 - int(others)] - rarest) * worth
-            for others in unequal.dot(shares[1, :size]).tolist()
+        n = min(self._seen, _REMEMBERED)
+        own, apart, unequal, both, weights, rarities = self._room
+        # A scheduler waits for this: few calls of numpy, over room that is there already, and
+        # products where it would sum.
+        own[:, 0] = [
+            _log1p(v) * s if v >= 0.0 else -_log1p(-v) * s
+            for v, s in zip(x, self._scale, strict=True)
         ]
-        exponents = np.empty(2 * size, np.float32)
-        np.dot(np.array(rarity, np.float32), unequal, out=exponents[:size])
-        np.dot(self._decay, apart, out=exponents[size:])
-        exact, exact_mass, near, near_mass = shares.dot(np.exp(exponents)).tolist()
+        np.absolute(np.subtract(self._scaled, own, apart), apart)
+        np.ceil(np.minimum(apart, self._farthest, out=apart), unequal)
+        rarest, worth = _LOGARITHMS[n + 2], _EXACT / width
+        rarities[:] = rarity = [
+            (_LOGARITHMS[n + 1 - int(others)] - rarest) * worth
+            for others in unequal.dot(self._taken).tolist()
+        ]
+        exponents = weights.dot(both)
+        exact, near = np.exp(exponents, exponents).dot(self._shares).tolist()
         equal = math.exp(-sum(rarity))
-        mass = equal * exact_mass - n + near_mass
-        return (equal * exact - self._total + near) / (mass + _PRIOR), mass
+        mass = equal * exact[1] - n + _NEAR * near[1]
+        return (equal * exact[0] - self._total + _NEAR * near[0]) / (mass + _PRIOR), mass
 
     def _similar_many(self, rows: Table) -> Table:
         """As `similar`, one row for each of `rows`."""
         width, shares = len(self._scale), self._shares
-        size, n = shares.shape[1] // 2, min(self._seen, _REMEMBERED)
+        size, n = len(shares), min(self._seen, _REMEMBERED)
+        decay = np.float32(_decay(width))
         logs = np.copysign(np.log1p(np.abs(rows)), rows)
         own = (logs * self._scale).astype(np.float32).T[:, :, None]  # by feature, row, place
         found = np.empty((len(rows), 2))
@@ -262,10 +260,10 @@ class _Inputs:
             others = unequal[:, :, :n].sum(axis=2)  # no product: BLAS would start threads for it
             rarity = np.log((n + 1.0 - others) / (n + 2.0)) * np.float32(_EXACT / width)
             unequal *= rarity[:, :, None]
-            exact = np.exp(unequal.sum(axis=0)) @ shares[:2, :size].T
-            near = np.exp(apart.sum(axis=0) * self._decay[0]) @ shares[2:, size:].T
+            exact = np.exp(unequal.sum(axis=0)) @ shares
+            near = np.exp(apart.sum(axis=0) * decay) @ shares
             equal = np.exp(-rarity.sum(axis=0))[:, None]
-            found[start : start + count] = equal * exact - (self._total, n) + near
+            found[start : start + count] = equal * exact - (self._total, n) + _NEAR * near
         found[:, 0] /= found[:, 1] + _PRIOR
         return found
 
@@ -286,32 +284,37 @@ class _Inputs:
     def _clear(self, width: int) -> None:
         """An empty ring of inputs of `width` features.
 
-        Features by place, so that numpy runs along the ring. Of four kinds of
-        `_shares`, which make effects and masses of both kinds of weight, a place
-        that is not taken yet has none.
+        Features by place, so that numpy runs along the ring. `_shares` are the
+        effect of a place and one; a place that is not taken yet has neither.
         """
         self._seen, self._total = 0, 0.0
         self._logs = np.zeros((width, 0))
         self._scaled = np.zeros((width, 0), np.float32)
         self._scale = [1.0] * width
-        self._farthest = np.ones((width, 0), np.float32)
-        self._decay = np.full(width, -_FARTHEST / (_WIDTH * max(width, 1)), np.float32)
-        self._shares = np.zeros((4, 0), np.float32)
+        self._shares = np.zeros((0, 2), np.float32)
+        self._widen(0)
+
+    def _widen(self, size: int) -> None:
+        """Room for `size` places, and for comparing something with all of them."""
+        width, more = len(self._scale), ((0, 0), (0, size - len(self._shares)))
+        self._logs, self._scaled = np.pad(self._logs, more), np.pad(self._scaled, more)
+        self._shares = np.pad(self._shares, more[::-1])
+        self._taken = self._shares[:, 1]
+        self._farthest = np.ones_like(self._scaled)
+        own, both = np.zeros((width, 1), np.float32), np.zeros((2 * width, size), np.float32)
+        weights = np.zeros((2, 2 * width), np.float32)
+        weights[1, :width] = _decay(width)
+        self._room = own, both[:width], both[width:], both, weights, weights[0, width:]
 
     def _place(self, logs: list[float], effect: float) -> None:
         if len(logs) != len(self._scale):
             self._clear(len(logs))
-        i, size = self._seen % _REMEMBERED, self._logs.shape[1]
+        i, size = self._seen % _REMEMBERED, len(self._shares)
         if i == size:
-            size = min(max(2 * size, 16), _REMEMBERED)
-            self._logs, self._scaled = _wider(self._logs, size), _wider(self._scaled, size)
-            self._farthest = np.ones_like(self._scaled)
-            exact, near = np.split(self._shares, 2, axis=1)
-            self._shares = np.hstack([_wider(exact, size), _wider(near, size)])
+            self._widen(min(max(2 * size, 16), _REMEMBERED))
         shares = self._shares
-        self._total += effect - float(shares[0, i])
-        shares[:2, i] = effect, 1.0
-        shares[2:, size + i] = _NEAR * effect, _NEAR
+        self._total += effect - float(shares[i, 0])
+        shares[i] = effect, 1.0
         self._logs[:, i] = logs
         self._scaled[:, i] = [log * scale for log, scale in zip(logs, self._scale, strict=True)]
         self._seen += 1
@@ -868,9 +871,9 @@ def _inputs(features: Sequence[float]) -> tuple[list[float] | None, bytes]:
     return x, array("d", x).tobytes()
 
 
-def _wider(table: NDArray[Any], width: int) -> NDArray[Any]:
-    """`table` with columns of zeros up to `width`."""
-    return np.pad(table, ((0, 0), (0, width - table.shape[1])))
+def _decay(width: int) -> float:
+    """What a difference of 1 in one of `width` features, the greatest, does to an exponent."""
+    return -_FARTHEST / (_WIDTH * max(width, 1))
 
 
 def _run(run: int, error: float, spread: float) -> int:

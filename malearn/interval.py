@@ -54,27 +54,25 @@ class Width(NamedTuple):
 
 
 class _Tool:
-    __slots__ = ("latest", "level", "miss", "ordered")
+    __slots__ = ("latest", "level", "miss", "ordered", "reach")
 
     def __init__(self, miss: float) -> None:
         self.miss = miss
         self.level = COVERAGE
         self.latest: deque[float] = deque(maxlen=_WINDOW)
         self.ordered: list[float] = []
+        self.reach = 2.0  # how many usual misses, to enclose as many as wanted
 
-    def add(self, ratio: float) -> None:
+    def add(self, ratio: float, *, enclosed: bool) -> None:
+        """A prediction that missed by so many usual misses, and whether its interval held."""
         if len(self.latest) == _WINDOW:
             del self.ordered[bisect_left(self.ordered, self.latest[0])]
         self.latest.append(ratio)
         insort(self.ordered, ratio)
-
-    @property
-    def reach(self) -> float:
-        """How many usual misses reach as far as the share `level` of the latest predictions."""
+        self.level = min(_HIGHEST, max(_LOWEST, self.level + _FEEDBACK * (COVERAGE - enclosed)))
         n = len(self.ordered)
-        if n < _ENOUGH:
-            return 2.0
-        return self.ordered[min(n, max(1, math.ceil(self.level * (n + 1)))) - 1]
+        if n >= _ENOUGH:
+            self.reach = self.ordered[min(n, max(1, math.ceil(self.level * (n + 1)))) - 1]
 
 
 class Intervals:
@@ -104,9 +102,7 @@ class Intervals:
         tool = self._tools.get(tool_type)
         if tool is None:
             tool = self._tools[tool_type] = _Tool(min(miss, 1.0))
-        tool.add(miss / given.unit)
-        level = tool.level + _FEEDBACK * (COVERAGE - (miss <= given.half))
-        tool.level = min(_HIGHEST, max(_LOWEST, level))
+        tool.add(miss / given.unit, enclosed=miss <= given.half)
         held = min(miss, 3.0 * max(tool.miss, _LEAST))
         tool.miss += _TOOL_RATE * (held - tool.miss)
         own, count = self._functions.pop(function, (tool.miss, 0))

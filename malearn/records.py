@@ -15,7 +15,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -47,6 +47,7 @@ __all__ = [
     "typed",
     "unclaimed",
     "with_prediction",
+    "words_of",
 ]
 
 #: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
@@ -92,8 +93,7 @@ class Reason(enum.StrEnum):
 _REASONS = {reason.value: reason for reason in Reason}
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One finished task as its worker reported it.
 
     `start` and `end` are seconds since the epoch. `features` is what the task
@@ -105,8 +105,8 @@ class Record:
     function: str
     start: float
     end: float
-    features: Mapping[str, object] = field(default_factory=dict)
-    successors: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    features: Mapping[str, object] = {}
+    successors: Mapping[str, Mapping[str, object]] = {}
     query: str = ""
 
     @property
@@ -434,13 +434,18 @@ def context_of(tool_type: ToolType, said: Mapping[str, object]) -> tuple[str, ..
     >>> context_of(declared()["llm_process"], {"model": "qwen-7b", "node": 3})
     ('qwen-7b', '', '3')
     """
+    words = words_of(tool_type, said)
+    return tuple([word or "" for word in words]) if any(words) else ()
+
+
+def words_of(tool_type: ToolType, said: Mapping[str, object]) -> tuple[str | None, ...]:
+    """As `context_of`, but None for what `said` does not name; empty where it names none of it."""
     for name in tool_type.context:
         if name in said:
             break
     else:  # nearly always
         return ()
-    words = tuple([_word(said[name]) if name in said else "" for name in tool_type.context])
-    return words if any(words) else ()
+    return tuple([_word(said[name]) if name in said else None for name in tool_type.context])
 
 
 def typed(

@@ -1,27 +1,44 @@
 """From what somebody said of a task to the numbers a model wants.
 
-The fast twin of `records.numbers`: what is no finite number within the
-declared bounds is not believed and counts as missing.
+The fast twin of `records.numbers` and `records.context_of`: what is no finite
+number within the declared bounds is not believed and counts as missing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeVar
 
+import msgspec
 import numpy as np
 
 from malearn import records
 from malearn.tool_types import ToolType
 
-__all__ = ["Believed", "Columns"]
-
-#: By name: features as numbers and, beside them, words of context.
-Believed = dict[str, Any]
+__all__ = ["Columns", "Told"]
 
 _NUMBERS = (int, float)
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
+_UNSAID: Final = object()
+
+T = TypeVar("T")
+
+
+class Told(msgspec.Struct, frozen=True, gc=False):
+    """What is told of a task, in declared order.
+
+    `given` are the numbers that somebody spoke of and `words` the words of
+    context, None where nobody did; no words at all where none is spoken of.
+    `values` and `context` are the same completed, as a history and a model take
+    them: defaults for what is missing, NaN where there is none, and "" for an
+    unknown word. Of a task nobody spoke of, not even the defaults are known.
+    """
+
+    given: tuple[float | None, ...]
+    words: tuple[str | None, ...]
+    values: tuple[float, ...]
+    context: tuple[str, ...]
 
 
 class Columns:
@@ -29,55 +46,65 @@ class Columns:
 
     >>> from malearn.tool_types import declared
     >>> columns = Columns(declared()["llm_process"])
-    >>> columns.values({"text_length": 12, "token_count": -1, "output_tokens": 9})
+    >>> columns.told({"text_length": 12, "token_count": -1, "output_tokens": 9}).values
     (12.0, nan, 1.0, 0.0)
 
-    `nothing` are the values of a task of which nobody said anything.
+    `nothing` is what is told of a task of which nobody said anything.
     """
 
-    __slots__ = ("_bounds", "_features", "names", "nothing", "tool_type")
+    __slots__ = ("_bounds", "_missing", "nothing", "tool_type")
 
     def __init__(self, tool_type: ToolType) -> None:
         self.tool_type = tool_type
-        self.names = (*tool_type.feature_names, *tool_type.context)
-        self._features = frozenset(tool_type.feature_names)
-        self.nothing = (math.nan,) * len(tool_type.features)
+        self._missing = tuple(f.missing for f in tool_type.features)
         self._bounds = [
             (f.name, max(f.minimum, -_LARGEST), min(f.maximum, _LARGEST), f.missing)
             for f in tool_type.features
         ]
+        width = len(tool_type.features)
+        self.nothing = Told((None,) * width, (), (math.nan,) * width, ())
 
-    def believed(self, said: Mapping[str, object]) -> Believed:
-        """The declared ones of `said`; a feature that is not believed is missing."""
-        numbers: Believed = {
-            name: float(value)
-            if isinstance(value := said[name], _NUMBERS) and low <= value <= high
-            else missing
-            for name, low, high, missing in self._bounds
-            if name in said
-        }
-        if len(numbers) < len(said) and (words := self.context(said)):
-            numbers |= {n: w for n, w in zip(self.tool_type.context, words, strict=True) if w}
-        return numbers
-
-    def context(self, said: Mapping[str, object]) -> tuple[str, ...]:
-        """One text per name of the context, "" where unknown; empty where none is known."""
-        return records.context_of(self.tool_type, said)
-
-    def values(self, said: Mapping[str, object]) -> tuple[float, ...]:
-        """One number per feature in declared order; `nothing` where none is so much as named.
-
-        Defaults complete what somebody said; of a task nobody spoke of, not even they
-        are known. Training reads its rows the same way.
-        """
-        if not said or said.keys().isdisjoint(self._features):
-            return self.nothing
+    def told(self, said: Mapping[str, object]) -> Told:
+        """What `said` tells, by name; what is not declared is left out."""
         get = said.get
-        return tuple(
+        given = tuple(
             [
-                float(value)
-                if isinstance(value := get(name), _NUMBERS) and low <= value <= high
+                None
+                if (value := get(name, _UNSAID)) is _UNSAID
+                else float(value)
+                if isinstance(value, _NUMBERS) and low <= value <= high
                 else missing
                 for name, low, high, missing in self._bounds
             ]
         )
+        return self._completed(given, records.words_of(self.tool_type, said))
+
+    def together(self, several: Sequence[Told]) -> Told:
+        """What `several` tell; of those that speak of the same thing the last one counts."""
+        last = several[-1] if several else self.nothing
+        given, words = last.given, last.words
+        for told in reversed(several):
+            if None in given:
+                given = _over(told.given, given)
+            if told.words and (not words or None in words):
+                words = _over(told.words, words)
+        if given is last.given and words is last.words:
+            return last
+        return self._completed(given, words)
+
+    def _completed(self, given: tuple[float | None, ...], words: tuple[str | None, ...]) -> Told:
+        unsaid = given.count(None)
+        if unsaid == len(given):
+            values = self.nothing.values
+        else:
+            values = tuple(
+                [m if g is None else g for g, m in zip(given, self._missing, strict=True)]
+            )
+        context = tuple([word or "" for word in words]) if any(words) else ()
+        return Told(given, words, values, context)
+
+
+def _over(earlier: tuple[T | None, ...], later: tuple[T | None, ...]) -> tuple[T | None, ...]:
+    if not later:
+        return earlier
+    return tuple([e if one is None else one for e, one in zip(earlier, later, strict=True)])

@@ -8,7 +8,7 @@ numbers only, already checked, never the records.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 from malearn import records
 from malearn.records import Record
 from malearn.tool_types import ToolTypes
-from serving.columns import Columns
+from serving.columns import Columns, Told
 from serving.recent import Recent
 
 __all__ = ["SILENT", "Memory", "Said"]
@@ -29,9 +29,9 @@ _ORDINARY = 86_400.0  # seconds; whether a longer task is believed is for `recor
 _end = itemgetter(0)
 
 
-#: When a task ended, in seconds since the epoch, and what it said: a map per successor and,
-#: beside them, numbers said to anyone.
-Said = tuple[float, Mapping[str, Any]]
+#: When a task ended, in seconds since the epoch, and what it said: a map per successor and, under
+#: the empty name, what it said to anyone. A map becomes a `Told` when it is first asked for.
+Said = tuple[float, dict[str, Any]]
 
 #: Of a task that said nothing, or nothing that can be used.
 SILENT: Said = (0.0, {})
@@ -66,7 +66,8 @@ class Memory:
         """Take in another declaration; what was said under the old one is forgotten."""
         self._tool_types = tool_types
         self.columns = {name: Columns(tool_type) for name, tool_type in tool_types.items()}
-        self._names = frozenset(n for columns in self.columns.values() for n in columns.names)
+        types = tool_types.values()
+        self._names = frozenset(n for t in types for n in (*t.feature_names, *t.context))
         self._said.clear()
 
     def forget(self) -> None:
@@ -89,52 +90,45 @@ class Memory:
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._hear_slowly(task_id, raw)
             return
-        words = heard.succ_task_feat or {}
+        words: dict[str, Any] = heard.succ_task_feat or {}
         status, end = heard.status, heard.end_time
         if (
-            0.0 < end - heard.start_time < _ORDINARY
-            and records.teaches(status)
-            and (len(raw) < _SHORT or _size(words) < _MOST_WORDS)
+            not 0.0 < end - heard.start_time < _ORDINARY
+            or not records.teaches(status)
+            or (len(raw) >= _SHORT and _size(words) >= _MOST_WORDS)
         ):
-            self._said.put(task_id, (end, words))
-        else:
             self._hear_slowly(task_id, raw)
+            return
+        for one in words.values():
+            if type(one) is not dict:
+                self._said.put(task_id, (end, _apart(words)))
+                return
+        self._said.put(task_id, (end, words))
 
-    def unheard(self, task_ids: Sequence[str]) -> list[str]:
-        """Those of `task_ids` of which nothing is known."""
-        said = self._said.get_all(task_ids)
-        if None not in said:
-            return []
-        return [task_id for task_id, one in zip(task_ids, said, strict=True) if one is None]
+    def of(self, task_ids: Sequence[str]) -> list[Said | None]:
+        """What each of `task_ids` said, None where that is not known."""
+        return self._said.get_all(task_ids)
 
-    def recall(
-        self, function: str, columns: Columns, predecessors: Sequence[str]
-    ) -> tuple[Mapping[str, Any], bool]:
-        """What `predecessors` said of `function`, and whether something is known of all of them.
+    def recall(self, function: str, columns: Columns, heard: Iterable[Said | None]) -> Told:
+        """What tasks that said `heard` tell of `function`, whose features are `columns`.
 
-        Of two that say the same thing the one that ended last wins.
+        Of two that speak of the same thing the one that ended last counts.
         """
-        heard: list[Said] = []
-        complete = True
-        for said in self._said.get_all(predecessors):
-            if said is None:
-                complete = False
+        spoken: list[tuple[float, Told]] = []
+        for one in heard:
+            if one is None:
                 continue
-            end, words = said
-            if not words:
-                continue
-            mine = words.get(function)
-            if not isinstance(mine, dict):
-                mine = {n: words[n] for n in columns.names if n in words}
-            if mine:
-                heard.append((end, mine))
-        if len(heard) == 1:
-            return heard[0][1], complete
-        heard.sort(key=_end)
-        together: dict[str, Any] = {}
-        for _, mine in heard:
-            together |= mine
-        return together, complete
+            end, words = one
+            told = words.get(function)
+            if type(told) is not Told:
+                if told is None and (told := words.get("")) is None:
+                    continue
+                told = words[function] = columns.told(told)
+            spoken.append((end, told))
+        if len(spoken) == 1:
+            return spoken[0][1]
+        spoken.sort(key=_end)
+        return columns.together([told for _, told in spoken])
 
     def _hear_slowly(self, task_id: str, raw: memoryview) -> None:
         record = records.read(task_id, bytes(raw))
@@ -149,15 +143,21 @@ class Memory:
         words: dict[str, Any] = {}
         for function, features in record.successors.items():
             if not function:
-                words |= {
+                words[""] = {
                     n: value if isinstance(value := features[n], int | float | str) else None
                     for n in self._names
                     if n in features
                 }
-        for function, features in record.successors.items():
-            if function and (tool_type := self._tool_types.of(function)) is not None:
-                words[function] = self.columns[tool_type.name].believed(features)
+            elif (tool_type := self._tool_types.of(function)) is not None:
+                words[function] = self.columns[tool_type.name].told(features)
         return (record.end, words)
+
+
+def _apart(words: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said to one function, and under the empty name what is said to anyone."""
+    apart = {name: word for name, word in words.items() if isinstance(word, dict)}
+    apart[""] = {name: word for name, word in words.items() if not isinstance(word, dict)}
+    return apart
 
 
 def _size(words: Mapping[str, Any]) -> int:

@@ -30,16 +30,16 @@ from malearn.history import Observation
 from malearn.interval import Width
 from malearn.prediction import Prediction, Source
 from malearn.records import Record, Rejected
-from malearn.tool_types import ToolTypes, declared, heuristic_seconds
+from malearn.tool_types import ToolType, ToolTypes, declared, heuristic_seconds
 from serving import wire
 from serving.cache import ModelCache, default_directory
 from serving.collector import Collector
-from serving.columns import Columns
+from serving.columns import Told
 from serving.courier import Courier
 from serving.function_names import FunctionNames
 from serving.interval import Interval, from_width, interval
 from serving.link import Garbled, Refused, connector
-from serving.memory import Memory
+from serving.memory import Memory, Said
 from serving.model import Model
 from serving.models import Models
 from serving.recent import Recent
@@ -52,7 +52,8 @@ __all__ = ["DAGTaskPredictor"]
 
 _log = logging.getLogger("malearn.serving")
 
-_NOTHING: tuple[float, ...] = ()
+_NOTHING = Told((), (), (), ())
+_UNASKED: tuple[tuple[Said, ...], str] = ((), "")
 _REMEMBERED = 4096  # tasks, by their words on their successors
 
 #: What tasks share that one pass over the history tells of: function and context.
@@ -62,14 +63,12 @@ _GUESS = interval("heuristic")
 
 
 class _Question(msgspec.Struct, frozen=True, gc=False):
-    """One task to tell the time of. `trouble` says why Redis could not be asked."""
+    """One task to tell the time of. `trouble` is why nothing is told of it, where that is so."""
 
     function: str
     resource: str | None
-    columns: Columns | None
-    values: tuple[float, ...]
-    context: tuple[str, ...]
-    known: bool
+    tool_type: ToolType | None
+    told: Told
     task_id: str
     trouble: str
 
@@ -153,9 +152,13 @@ class DAGTaskPredictor:
         try:
             self._ensure_running()
             before = _ids(pred_task_ids)
-            trouble = self._ask(before, started) if self._claimed(succ_func_name) else ""
+            heard, trouble = (
+                self._hear(before, started) if self._claimed(succ_func_name) else _UNASKED
+            )
             prediction, reason = self._answer(
-                self._question(succ_func_name, succ_task_type, before, trouble, features, task_id)
+                self._question(
+                    succ_func_name, succ_task_type, before, heard, trouble, features, task_id
+                )
             )
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
             self._blame("estimate")
@@ -175,11 +178,14 @@ class DAGTaskPredictor:
         try:
             self._ensure_running()
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
-            asked = [
-                task_id for function, _, b in tasks if self._claimed(function) for task_id in b
-            ]
-            trouble = self._ask(asked, started)
-            answers = self._answers([self._question(*task, trouble) for task in tasks])
+            claimed = [before if self._claimed(function) else () for function, _, before in tasks]
+            heards, trouble = self._hear_all(claimed, started)
+            answers = self._answers(
+                [
+                    self._question(*task, heard, trouble)
+                    for task, heard in zip(tasks, heards, strict=True)
+                ]
+            )
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
             self._blame("estimate_many")
             answers = [
@@ -290,35 +296,65 @@ class DAGTaskPredictor:
         """Whether its predecessors' words are of use."""
         return self._tool_types.of(function) is not None
 
-    def _ask(self, task_ids: Sequence[str], started: float) -> str:
-        """Hear of those tasks, after one round trip at most; what was the trouble, if any."""
-        unheard = self._memory.unheard(task_ids)
-        return self._fetch(list(dict.fromkeys(unheard)), started) if unheard else ""
+    def _hear(self, task_ids: Sequence[str], started: float) -> tuple[Sequence[Said | None], str]:
+        """What those tasks said, after one round trip at most, and the trouble there was."""
+        heard = self._memory.of(task_ids)
+        if None not in heard:
+            return heard, ""
+        heards, trouble = self._hear_all([task_ids], started)
+        return heards[0], trouble
+
+    def _hear_all(
+        self, asked: Sequence[Sequence[str]], started: float
+    ) -> tuple[list[Sequence[Said | None]], str]:
+        """As `_hear`, one for each of `asked`."""
+        of = self._memory.of
+        heard: list[Sequence[Said | None]] = [of(task_ids) for task_ids in asked]
+        lacking = [number for number, some in enumerate(heard) if None in some]
+        if not lacking:
+            return heard, ""
+        unheard = {
+            task_id: None
+            for number in lacking
+            for task_id, one in zip(asked[number], heard[number], strict=True)
+            if one is None
+        }
+        trouble = self._fetch(list(unheard), started)
+        for number in lacking:
+            heard[number] = of(asked[number])
+        return heard, trouble
 
     def _question(
         self,
         function: str,
         resource: str | None,
         predecessors: Sequence[str],
+        heard: Sequence[Said | None],
         trouble: str,
         features: Mapping[str, object] | None = None,
         task_id: str | None = None,
     ) -> _Question:
-        """A task with all that its predecessors said of it."""
+        """A task with all that is told of it."""
         if not task_id:
             run = predecessors[0][: records.RUN_ID_LENGTH] if predecessors else ""
             task_id = f"{run}-{function}" if predecessors else ""
         tool_type = self._tool_types.of(function)
         if tool_type is None:
-            return _Question(function, resource, None, _NOTHING, (), False, task_id, "")
+            return _Question(function, resource, None, _NOTHING, task_id, "")
         columns = self._memory.columns[tool_type.name]
-        said, complete = self._memory.recall(function, columns, predecessors)
+        told = self._memory.recall(function, columns, heard)
         if features:
-            said = {**said, **features}
-        values, context = columns.values(said), columns.context(said)
-        known = bool(context) or values is not columns.nothing
-        trouble = "" if complete else trouble
-        return _Question(function, resource, columns, values, context, known, task_id, trouble)
+            told = columns.together((told, columns.told(features)))
+        # A model that was never shown such ignorance is a worse guess than the last times.
+        unheard = trouble and told.values is columns.nothing.values and not told.context
+        return _Question(
+            function,
+            resource,
+            tool_type,
+            told,
+            task_id,
+            trouble if unheard and None in heard else "",
+        )
 
     def _fetch(self, task_ids: list[str], started: float) -> str:
         """Bring records into memory; what was the trouble, if that did not go well."""
@@ -356,10 +392,11 @@ class DAGTaskPredictor:
         model, reason = self._model_for(question)
         if model is None:
             return self._lower(question, reason)
+        told = question.told
         snapshot, width = self._history.snapshot(
-            question.function, model.tool_type, question.values, question.context
+            question.function, model.tool_type, told.values, told.context
         )
-        seconds = model.seconds(model.row(question.values, snapshot))
+        seconds = model.seconds(model.row(told.values, snapshot))
         if not seconds > 0.0:
             return self._lower(question, "model_nonsense")
         return self._from_model(question, model, seconds, width, _reach(width, model)), ""
@@ -376,10 +413,10 @@ class DAGTaskPredictor:
             group = groups.get(model.tool_type)
             if group is None:
                 group = groups[model.tool_type] = (model, defaultdict(list))
-            group[1][question.function, question.context].append(number)
+            group[1][question.function, question.told.context].append(number)
         for model, alike in groups.values():
             numbers = [number for some in alike.values() for number in some]
-            values = np.array([questions[number].values for number in numbers], np.float64)
+            values = np.array([questions[number].told.values for number in numbers], np.float64)
             snapshots: list[npt.NDArray[np.float64]] = []
             widths: list[tuple[Width, Interval]] = []
             for (function, context), some in alike.items():
@@ -399,13 +436,12 @@ class DAGTaskPredictor:
 
     def _model_for(self, question: _Question) -> tuple[Model | None, str]:
         """The model that should answer, or why none should."""
-        if question.columns is None:
+        if question.tool_type is None:
             return None, "unmapped_function"
-        model = self._models.current.get(question.columns.tool_type.name)
+        model = self._models.current.get(question.tool_type.name)
         if model is None:
             return None, "no_model"
-        if question.trouble and not question.known:
-            # A model that was never shown such ignorance is a worse guess than the last times.
+        if question.trouble:
             return None, question.trouble
         return model, ""
 
@@ -414,16 +450,18 @@ class DAGTaskPredictor:
     ) -> Prediction:
         version = model.version
         if question.task_id:
-            predicted = Predicted(question.values, seconds, version, width, question.context)
+            told = question.told
+            predicted = Predicted(told.values, seconds, version, width, told.context)
             self._predicted.put(question.task_id, predicted)
         low, high, confidence = reach
         return Prediction(seconds, seconds * low, seconds * high, "model", version, confidence)
 
     def _lower(self, question: _Question, reason: str) -> tuple[Prediction, str]:
         """What the rungs below the model say."""
-        tool_type = question.columns.tool_type.name if question.columns is not None else ""
+        tool_type = question.tool_type.name if question.tool_type is not None else ""
+        told = question.told
         recent = self._history.recent_seconds(
-            question.function, tool_type, question.values, question.context
+            question.function, tool_type, told.values, told.context
         )
         source: Source = "heuristic"
         width = None
@@ -433,7 +471,7 @@ class DAGTaskPredictor:
         else:
             seconds, found = heuristic_seconds(question.resource), _GUESS
         if question.task_id:
-            predicted = Predicted(question.values, seconds, None, width, question.context)
+            predicted = Predicted(told.values, seconds, None, width, told.context)
             self._predicted.put(question.task_id, predicted)
         low, high, confidence = found
         return Prediction(seconds, seconds * low, seconds * high, source, None, confidence), reason
@@ -455,16 +493,13 @@ class DAGTaskPredictor:
             self._history.learn(
                 record.function, name, record.seconds, predicted.seconds, predicted.width
             )
-        values = predicted.values if predicted is not None else _NOTHING
-        context: tuple[str, ...] = ()
+        values, context = (predicted.values, predicted.context) if predicted else ((), ())
         if tool_type is not None:
+            own = self._memory.columns[tool_type.name].told(record.features)
+            context = own.context or context
             if not any(value == value for value in values):
                 # As in training: what it says of itself stands in for what nobody said before.
-                columns = self._memory.columns[tool_type.name]
-                values = columns.values(record.features)
-            context = records.context_of(tool_type, record.features)
-            if not context and predicted is not None:
-                context = predicted.context
+                values = own.values
         self._history.observe(
             task_id, Observation(record.function, name, record.start, record.end, values, context)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import random
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from malearn.history import FEATURES, History, Observation, replay
 
@@ -79,8 +79,7 @@ def test_no_row_sees_its_own_or_a_later_outcome(
     chosen = data.draw(st.integers(0, len(log) - 1))
     moment = log[chosen].start
     changed = [
-        task if task.end <= moment else dataclasses.replace(task, end=task.end + HOUR)
-        for task in log
+        task if task.end <= moment else structs.replace(task, end=task.end + HOUR) for task in log
     ]
     snapshots = zip(replay(log), replay(changed), strict=True)
     assert same(*next(itertools.islice(snapshots, chosen, None)))
@@ -165,7 +164,7 @@ def test_similar_inputs_share_their_effect() -> None:
 def test_many_at_once_are_told_what_each_would_be(
     log: list[Observation], contexts: list[tuple[str, ...]]
 ) -> None:
-    ran = [dataclasses.replace(o, context=c) for o, c in zip(log, contexts, strict=False)]
+    ran = [structs.replace(o, context=c) for o, c in zip(log, contexts, strict=False)]
     history = History(ran)
     asked = [(1.5, math.nan), (math.nan, math.nan), (0.0, -7.0), *(o.features for o in log)]
     for function, context in itertools.product("abcd", [(), ("x", ""), ("x", "y"), ("z", "y")]):

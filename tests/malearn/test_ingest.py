@@ -11,12 +11,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from malearn import outliers, records, sources
 from malearn.dataset import Refusal, Rejections

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from malearn import records
 from malearn.records import Record
 from malearn.tool_types import Feature, ToolType, ToolTypes
-from serving.memory import Memory
+from serving.memory import SILENT, Memory
 
 TOOL = ToolType(
     "toy", ("toy",), "gpu", (Feature("size", "", 0, 100), Feature("reason", default=0.0))
@@ -45,21 +45,22 @@ def test_quick_and_plain_agree(wrote: list[dict[str, object]]) -> None:
         else:
             reported.silence(record.task_id)
     columns = heard.columns["toy"]
-    expected = columns.values(plain)
+    expected = columns.told(plain)
     for memory in (heard, reported):
-        found, complete = memory.recall("toy", columns, list(raws))
-        assert complete
-        assert str(columns.values(found)) == str(expected)
-        assert columns.context(found) == records.context_of(TOOL, plain)
+        said = memory.of(list(raws))
+        assert None not in said
+        for _ in range(2):  # what was worked out once is kept
+            found = memory.recall("toy", columns, said)
+            assert str(found.values) == str(expected.values)
+            assert found.context == expected.context == records.context_of(TOOL, plain)
 
 
 def test_what_is_forgotten_must_be_asked_again() -> None:
     memory = Memory(TYPES, 100)
     memory.silence("a")
-    assert memory.recall("toy", memory.columns["toy"], ["a", "b"]) == ({}, False)
-    assert memory.unheard(["a", "b"]) == ["b"]
+    assert memory.of(["a", "b"]) == [SILENT, None]
     memory.forget()
-    assert memory.recall("toy", memory.columns["toy"], ["a"]) == ({}, False)
+    assert memory.of(["a"]) == [None]
 
 
 def test_memory_is_bounded() -> None:
@@ -74,4 +75,4 @@ def test_a_record_with_successors_without_end_is_not_kept() -> None:
     raw = json.dumps({"start_time": 1.0, "end_time": 2.0, "succ_task_feat": many}).encode()
     memory = Memory(TYPES, 100)
     memory.hear("a", memoryview(raw))
-    assert memory.recall("toy", memory.columns["toy"], ["a"]) == ({}, True)
+    assert memory.of(["a"]) == [SILENT]

@@ -119,6 +119,7 @@ class Courier:
             self._wake.clear()
         if self.breaker.closed and self._link is not None:
             self._attempt(self._read_asked, self._link)
+            self._settle()
             self._attempt(self._send_all, self._link)
         if self._link is not None:
             self._link.close()

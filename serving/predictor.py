@@ -26,10 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from malearn import records
-from malearn.history import Observation
 from malearn.interval import Width
 from malearn.prediction import Prediction, Source
-from malearn.records import Record, Rejected
 from malearn.tool_types import ToolType, ToolTypes, declared, heuristic_seconds
 from serving import wire
 from serving.cache import ModelCache, default_directory
@@ -37,6 +35,7 @@ from serving.collector import Collector
 from serving.columns import Told
 from serving.courier import Courier
 from serving.function_names import FunctionNames
+from serving.intake import Intake
 from serving.interval import Interval, from_width, interval
 from serving.link import Garbled, Refused, connector
 from serving.memory import Memory, Said
@@ -46,7 +45,7 @@ from serving.recent import Recent
 from serving.registry import Registry
 from serving.shared_history import SharedHistory
 from serving.stats import BUCKETS, ModelStats, Stats, Tally
-from serving.wire import Predicted, Report
+from serving.wire import Predicted
 
 __all__ = ["DAGTaskPredictor"]
 
@@ -103,6 +102,14 @@ class DAGTaskPredictor:
         self._predicted: Recent[str, Predicted] = Recent(_REMEMBERED)
         self._tally = Tally()
         self._collector = Collector()
+        self._intake = Intake(
+            self._tool_types,
+            self._memory,
+            self._history,
+            self._predicted,
+            self._collector,
+            self._tally,
+        )
         url = redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
         self._courier = Courier(
             connector(url, timeout=1.0),
@@ -110,7 +117,7 @@ class DAGTaskPredictor:
             deliver=self._deliver,
             observe=self._observe_others,
             restore=self._restore,
-            settle=self._history.settle,
+            settle=self._settle,
         )
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         directory = Path(cache_dir) if cache_dir is not None else default_directory()
@@ -151,6 +158,8 @@ class DAGTaskPredictor:
         started = perf_counter()
         try:
             self._ensure_running()
+            if self._intake:
+                self._intake.settle()
             before = _ids(pred_task_ids)
             heard, trouble = (
                 self._hear(before, started) if self._claimed(succ_func_name) else _UNASKED
@@ -177,6 +186,8 @@ class DAGTaskPredictor:
         tasks = list(tasks)
         try:
             self._ensure_running()
+            if self._intake:
+                self._intake.settle()
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
             claimed = [before if self._claimed(function) else () for function, _, before in tasks]
             heards, trouble = self._hear_all(claimed, started)
@@ -215,7 +226,7 @@ class DAGTaskPredictor:
             if record_json is None:
                 self._courier.ask(task_id, func_name)
             else:
-                self._take(records.read(task_id, record_json, func_name))
+                self._intake.take(records.read(task_id, record_json, func_name))
         except Exception:  # noqa: BLE001 - a scheduler must never fail for reporting a task
             self._blame("collect_data_for_task")
 
@@ -254,7 +265,7 @@ class DAGTaskPredictor:
             refresh_age=None if models.refreshed_at is None else now - models.refreshed_at,
             collected=tally.collected,
             rejected=dict(tally.rejected),
-            queued=len(self._collector) + len(self._courier),
+            queued=len(self._intake) + len(self._collector) + len(self._courier),
             sent=self._collector.sent,
             dropped=self._collector.dropped,
             lost=self._courier.lost,
@@ -478,42 +489,21 @@ class DAGTaskPredictor:
 
     # What becomes of a finished task.
 
-    def _take(self, record: Record | Rejected) -> None:
-        task_id = record.task_id
-        if isinstance(record, Rejected):
-            self._memory.silence(task_id)
-            self._tally.took(record.reason.value)
-            self._collector.put(Report(record))
-            return
-        self._memory.remember(record)
-        tool_type = self._tool_types.of(record.function)
-        predicted = self._predicted.pop(task_id)
-        name = tool_type.name if tool_type is not None else ""
-        if predicted is not None and predicted.width is not None:
-            self._history.learn(
-                record.function, name, record.seconds, predicted.seconds, predicted.width
-            )
-        values, context = (predicted.values, predicted.context) if predicted else ((), ())
-        if tool_type is not None:
-            own = self._memory.columns[tool_type.name].told(record.features)
-            context = own.context or context
-            if not any(value == value for value in values):
-                # As in training: what it says of itself stands in for what nobody said before.
-                values = own.values
-        self._history.observe(
-            task_id, Observation(record.function, name, record.start, record.end, values, context)
-        )
-        self._tally.took()
-        self._collector.put(Report(record, tool_type, predicted, values, context))
-
     def _deliver(self, task_id: str, function: str | None, raw: bytes) -> None:
-        self._take(records.read(task_id, raw, function))
+        self._intake.take(records.read(task_id, raw, function))
+
+    def _settle(self) -> None:
+        try:
+            self._intake.settle_politely()
+        except Exception:  # noqa: BLE001 - the thread must live on
+            self._blame("collect_data_for_task")
 
     def _observe_others(self, entries: list[bytes]) -> None:
         for raw in entries:
             found = wire.observation(raw, self._tool_types)
             if found is not None:
                 self._history.observe(*found)
+                time.sleep(0)  # others first
 
     def _restore(self, memos: dict[str, list[bytes]]) -> None:
         found = (
@@ -536,6 +526,7 @@ class DAGTaskPredictor:
     def _declare(self, tool_types: ToolTypes) -> None:
         self._tool_types = tool_types
         self._memory.declare(tool_types)
+        self._intake.declare(tool_types)
 
     def _ensure_running(self) -> None:
         if not self._courier.running and not self._closed:
@@ -569,6 +560,8 @@ class DAGTaskPredictor:
         self._tally.renew_locks()
         self._history.renew_locks()
         self._models.renew_locks()
+        self._intake.renew_locks()
+        self._intake.settle()  # what the parent reported is known here, but not ours to send
         self._courier.abandon()
 
 

@@ -8,7 +8,6 @@ work the same way.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
@@ -26,22 +25,16 @@ __all__ = ["Known", "SharedHistory"]
 Known = tuple[tuple[float, ...], Width]
 
 _KEPT = 8192
-_MOST_WAITING = 64
 
 
 class SharedHistory:
-    """A `History` that threads may share; the lock is held for microseconds, never for I/O.
-
-    A scheduler that reports a task need not wait until it is taken in: whoever asks
-    next does that first, or `settle` in the background.
-    """
+    """A `History` that threads may share; the lock is held for microseconds, never for I/O."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._history = History()
         self._intervals = Intervals()
         self._kept: deque[Observation] = deque(maxlen=_KEPT)
-        self._waiting: deque[Observation] = deque()  # the last of the kept
         self._seen: Recent[str, float] = Recent(_KEPT)
         self._tools: set[str] = set()
 
@@ -53,18 +46,8 @@ class SharedHistory:
             self._seen.put(task_id, observation.end)
             self._kept.append(observation)
             self._tools.add(observation.tool_type)
-            self._waiting.append(observation)
-            if len(self._waiting) >= _MOST_WAITING:
-                self._take_in()
-        return True
-
-    def settle(self) -> None:
-        """Take in what was observed, one at a time, so that nobody waits for long."""
-        while self._waiting:
-            with self._lock:
-                if self._waiting:
-                    self._history.observe(self._waiting.popleft())
-            time.sleep(0)
+            self._history.observe(observation)
+            return True
 
     def restore(self, observations: Iterable[Observation]) -> int:
         """Take in older ones, in their place in time; returns how many were new.
@@ -82,7 +65,6 @@ class SharedHistory:
                 history.observe(observation)
                 together.append(observation)
             self._history = history
-            self._waiting.clear()
             self._kept = deque(together, maxlen=_KEPT)
             self._tools = {o.tool_type for o in together}
         return len(older)
@@ -103,7 +85,6 @@ class SharedHistory:
     ) -> Known:
         """As `History.snapshot`, and the width of the interval around the answer."""
         with self._lock:
-            self._take_in()
             return (
                 self._history.snapshot(function, tool_type, features, context),
                 self._intervals.width(function, tool_type),
@@ -118,7 +99,6 @@ class SharedHistory:
     ) -> tuple[NDArray[np.float64], Width]:
         """One row for each of `features`, of one function and context, and their width."""
         with self._lock:
-            self._take_in()
             return (
                 self._history.snapshots(function, tool_type, features, context),
                 self._intervals.width(function, tool_type),
@@ -133,7 +113,6 @@ class SharedHistory:
     ) -> tuple[Source, float, Width] | None:
         """What `function`, else its tool type, takes lately; None where neither is known."""
         with self._lock:
-            self._take_in()
             source: Source = "function_history"
             seconds = self._history.function_seconds(function, features, context)
             if seconds is None and tool_type:
@@ -149,11 +128,6 @@ class SharedHistory:
     def renew_locks(self) -> None:
         """After a fork nobody holds what another thread held."""
         self._lock = threading.Lock()
-
-    def _take_in(self) -> None:
-        """Everything that waits; the lock is held."""
-        while self._waiting:
-            self._history.observe(self._waiting.popleft())
 
 
 def _identity(observation: Observation) -> tuple[str, float, float]:

@@ -1,4 +1,4 @@
-"""What was reported counts for whoever asks next, however it was taken in."""
+"""What was observed counts for whoever asks next, and only once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def counted(history: SharedHistory) -> int:
     return round(math.expm1(snapshot[COUNT])) if snapshot[COUNT] == snapshot[COUNT] else 0
 
 
-def test_a_report_counts_in_the_next_answer_and_only_once() -> None:
+def test_an_observation_counts_in_the_next_answer_and_only_once() -> None:
     history = SharedHistory()
     for number in range(10):
         assert history.observe(str(number), ran(number))
@@ -28,17 +28,16 @@ def test_a_report_counts_in_the_next_answer_and_only_once() -> None:
         assert counted(history) == number + 1
 
 
-def test_what_waits_is_neither_lost_nor_doubled_by_what_is_restored() -> None:
+def test_what_is_restored_neither_loses_nor_doubles_anything() -> None:
     history = SharedHistory()
     history.observe("9", ran(9))
     assert history.restore([ran(1), ran(9), ran(2)]) == 2
     history.observe("10", ran(10))
-    history.settle()
     assert counted(history) == 4
     assert round(history.recent_seconds("f", "t", (1.0,))[1]) == 5  # type: ignore[index]
 
 
-def test_threads_report_ask_and_settle_at_once() -> None:
+def test_threads_observe_and_ask_at_once() -> None:
     history = SharedHistory()
 
     def report(first: int) -> None:
@@ -46,8 +45,6 @@ def test_threads_report_ask_and_settle_at_once() -> None:
             history.observe(str(number), ran(number))
             if number % 7 == 0:
                 counted(history)
-            if number % 11 == 0:
-                history.settle()
 
     threads = [threading.Thread(target=report, args=(n * 500,)) for n in range(4)]
     for thread in threads:

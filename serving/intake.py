@@ -1,0 +1,112 @@
+"""What becomes of a finished task.
+
+What it said of its successors is kept at once, for that is asked next. What it
+teaches may wait until somebody asks, or until the background thread comes by:
+whoever reports a task need not stand by while a history takes it in.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+from malearn.history import Observation
+from malearn.records import Record, Rejected
+from malearn.tool_types import ToolTypes
+from serving.collector import Collector
+from serving.memory import Memory
+from serving.recent import Recent
+from serving.shared_history import SharedHistory
+from serving.stats import Tally
+from serving.wire import Predicted, Report
+
+__all__ = ["Intake"]
+
+_MOST_WAITING = 64
+
+
+class Intake:
+    """Finished tasks on their way into memory, history and collector. Threads may share it.
+
+    `predicted` are the answers that were given, by task id.
+    """
+
+    def __init__(
+        self,
+        tool_types: ToolTypes,
+        memory: Memory,
+        history: SharedHistory,
+        predicted: Recent[str, Predicted],
+        collector: Collector,
+        tally: Tally,
+    ) -> None:
+        self._tool_types = tool_types
+        self._memory, self._history, self._predicted = memory, history, predicted
+        self._collector, self._tally = collector, tally
+        self._lock = threading.Lock()
+        self._waiting: deque[Record | Rejected] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def declare(self, tool_types: ToolTypes) -> None:
+        """Take in another declaration."""
+        self._tool_types = tool_types
+
+    def take(self, record: Record | Rejected) -> None:
+        """Take one finished task."""
+        if isinstance(record, Rejected):
+            self._memory.silence(record.task_id)
+            self._tally.took(record.reason.value)
+        else:
+            self._memory.remember(record)
+            self._tally.took()
+        self._waiting.append(record)
+        if len(self._waiting) >= _MOST_WAITING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Learn from all that waits."""
+        with self._lock:
+            while self._waiting:
+                self._learn(self._waiting.popleft())
+
+    def settle_politely(self) -> None:
+        """The same, one at a time, so that nobody waits for long."""
+        while self._waiting:
+            with self._lock:
+                if self._waiting:
+                    self._learn(self._waiting.popleft())
+            time.sleep(0)
+
+    def renew_locks(self) -> None:
+        """After a fork nobody holds what another thread held."""
+        self._lock = threading.Lock()
+
+    def _learn(self, record: Record | Rejected) -> None:
+        if isinstance(record, Rejected):
+            self._collector.put(Report(record))
+            return
+        function, predicted = record.function, self._predicted.pop(record.task_id)
+        tool_type = self._tool_types.of(function)
+        name = tool_type.name if tool_type is not None else ""
+        values: tuple[float, ...] = ()
+        context: tuple[str, ...] = ()
+        if predicted is not None:
+            values, context = predicted.values, predicted.context
+            if predicted.width is not None:
+                self._history.learn(
+                    function, name, record.seconds, predicted.seconds, predicted.width
+                )
+        if tool_type is not None:
+            own = self._memory.columns[name].told(record.features)
+            context = own.context or context
+            if not any(value == value for value in values):
+                # As in training: what it says of itself stands in for what nobody said before.
+                values = own.values
+        self._history.observe(
+            record.task_id,
+            Observation(function, name, record.start, record.end, values, context),
+        )
+        self._collector.put(Report(record, tool_type, predicted, values, context))

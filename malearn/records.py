@@ -266,9 +266,8 @@ def read(
     )
 
 
-@lru_cache(maxsize=1000)
 def teaches(status: str | None) -> bool:
-    """Whether a record of that `status` may teach; asked once for each of the few there are."""
+    """Whether a record of that `status` may teach."""
     return status is None or _bad_status(status) is None
 
 
@@ -485,6 +484,11 @@ def unclaimed(features: Mapping[str, object] | None) -> tuple[Reason, str]:
 
 def _bad_status(status: str) -> tuple[Reason, str] | None:
     """Why a record of that `status` does not teach; None where it does."""
+    return _bad_word(status if len(status) <= _LONGEST_WORD else status.strip()[:_LONGEST_WORD])
+
+
+@lru_cache(maxsize=1000)  # few are ever said
+def _bad_word(status: str) -> tuple[Reason, str] | None:
     said = status.strip().casefold()
     if said == "skipped":
         return Reason.SKIPPED, "status says skipped"
@@ -582,11 +586,13 @@ def _successors(value: object) -> dict[str, Mapping[str, object]]:
     """By function; under the empty name, values that stand there without one."""
     if not isinstance(value, dict):
         return {}
+    flat = {name: number for name, number in value.items() if not isinstance(number, dict)}
+    if not flat:  # nearly always
+        return value
     spoken: dict[str, Mapping[str, object]] = {
-        name: features for name, features in value.items() if isinstance(features, dict)
+        name: features for name, features in value.items() if name not in flat
     }
-    if flat := {name: number for name, number in value.items() if not isinstance(number, dict)}:
-        spoken[""] = flat
+    spoken[""] = flat
     return spoken
 
 

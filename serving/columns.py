@@ -7,8 +7,8 @@ number within the declared bounds is not believed and counts as missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,9 +18,7 @@ from malearn.tool_types import ToolType
 
 __all__ = ["Columns", "Told"]
 
-_NUMBERS = (int, float)
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
-_UNSAID: Final = object()
 
 T = TypeVar("T")
 
@@ -49,16 +47,19 @@ class Columns:
     >>> columns.told({"text_length": 12, "token_count": -1, "output_tokens": 9}).values
     (12.0, nan, 1.0, 0.0)
 
-    `nothing` is what is told of a task of which nobody said anything.
+    `nothing` is what is told of a task of which nobody said anything; `words` are the
+    names of its context.
     """
 
-    __slots__ = ("_bounds", "_missing", "nothing", "tool_type")
+    __slots__ = ("_bounds", "_missing", "_names", "nothing", "tool_type", "words")
 
     def __init__(self, tool_type: ToolType) -> None:
         self.tool_type = tool_type
+        self.words = frozenset(tool_type.context)
         self._missing = tuple(f.missing for f in tool_type.features)
-        self._bounds = [
-            (f.name, max(f.minimum, -_LARGEST), min(f.maximum, _LARGEST), f.missing)
+        self._names = tool_type.feature_names
+        self._bounds: list[tuple[float, float, float]] = [
+            (max(f.minimum, -_LARGEST), min(f.maximum, _LARGEST), f.missing)
             for f in tool_type.features
         ]
         width = len(tool_type.features)
@@ -66,18 +67,24 @@ class Columns:
 
     def told(self, said: Mapping[str, object]) -> Told:
         """What `said` tells, by name; what is not declared is left out."""
-        get = said.get
-        given = tuple(
-            [
-                None
-                if (value := get(name, _UNSAID)) is _UNSAID
-                else float(value)
-                if isinstance(value, _NUMBERS) and low <= value <= high
-                else missing
-                for name, low, high, missing in self._bounds
-            ]
-        )
-        return self._completed(given, records.words_of(self.tool_type, said))
+        words = () if self.words.isdisjoint(said) else records.words_of(self.tool_type, said)
+        values: Iterable[Any] = map(said.get, self._names)
+        given: tuple[Any, ...]  # all numbers, once none is None
+        try:
+            given = tuple(
+                [
+                    None if value is None else float(value) if low <= value <= high else missing
+                    for value, (low, high, missing) in zip(values, self._bounds, strict=True)
+                ]
+            )
+        except (TypeError, ValueError):  # texts, lists and the like
+            given = self._given_oddly(said)
+        if None in given:
+            if None in said.values():
+                given = self._given_oddly(said)
+        elif not words:
+            return Told(given, (), given, ())
+        return self._completed(given, words)
 
     def together(self, several: Sequence[Told]) -> Told:
         """What `several` tell; of those that speak of the same thing the last one counts."""
@@ -91,6 +98,19 @@ class Columns:
         if given is last.given and words is last.words:
             return last
         return self._completed(given, words)
+
+    def _given_oddly(self, said: Mapping[str, object]) -> tuple[Any, ...]:
+        """As `told`, where `said` may hold anything."""
+        return tuple(
+            [
+                None
+                if name not in said
+                else float(value)
+                if isinstance(value := said[name], int | float) and low <= value <= high
+                else missing
+                for name, (low, high, missing) in zip(self._names, self._bounds, strict=True)
+            ]
+        )
 
     def _completed(self, given: tuple[float | None, ...], words: tuple[str | None, ...]) -> Told:
         unsaid = given.count(None)

@@ -25,6 +25,7 @@ __all__ = ["SILENT", "Memory", "Said"]
 _MOST_SUCCESSORS = 256  # a record naming more functions is no workflow
 _MOST_WORDS = 1024  # of a record that is longer than `_SHORT` bytes
 _SHORT = 8192
+_END = 2048  # bytes at either end of a longer one that usually tell all
 _ORDINARY = 86_400.0  # seconds; whether a longer task is believed is for `records` to say
 _end = itemgetter(0)
 
@@ -47,6 +48,26 @@ class _Heard(msgspec.Struct, gc=False):
 
 
 _decode = msgspec.json.Decoder(_Heard).decode
+
+
+def _ends(raw: memoryview) -> _Heard | None:
+    """A long record, read from its first and its last members alone; None where that will not do.
+
+    Between them stands text that nobody needs, and reading on through it is what takes
+    long. The two ends are read as one object: where a cut went through a text, or into
+    something nested, that is no JSON. All that is asked for must stand in them.
+    """
+    head, tail = bytes(raw[:_END]), bytes(raw[-_END:])
+    status, start = head.find(b'"status"'), tail.rfind(b'"start_time"')
+    words = tail.rfind(b'"succ_task_feat"', 0, start)
+    after_status = head.find(b",", status)
+    if status < 0 or start < 0 or after_status < 0:
+        return None
+    try:
+        heard = _decode(head[: after_status + 1] + tail[words if words >= 0 else start :])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return heard if heard.status and heard.succ_task_feat else None
 
 
 class Memory:
@@ -85,11 +106,13 @@ class Memory:
 
     def hear(self, task_id: str, raw: memoryview) -> None:
         """Keep what a raw record says; the same as `records.read` and `remember`, but quick."""
-        try:
-            heard = _decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            self._hear_slowly(task_id, raw)
-            return
+        heard = None if len(raw) < _SHORT else _ends(raw)
+        if heard is None:
+            try:
+                heard = _decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self._hear_slowly(task_id, raw)
+                return
         words: dict[str, Any] = heard.succ_task_feat or {}
         status, end = heard.status, heard.end_time
         if (
@@ -114,21 +137,18 @@ class Memory:
 
         Of two that speak of the same thing the one that ended last counts.
         """
-        spoken: list[tuple[float, Told]] = []
-        for one in heard:
-            if one is None:
-                continue
-            end, words = one
-            told = words.get(function)
-            if type(told) is not Told:
-                if told is None and (told := words.get("")) is None:
-                    continue
-                told = words[function] = columns.told(told)
-            spoken.append((end, told))
-        if len(spoken) == 1:
-            return spoken[0][1]
+        spoken = [
+            said for said in heard if said is not None and (function in said[1] or "" in said[1])
+        ]
+        if not spoken:
+            return columns.nothing
         spoken.sort(key=_end)
-        return columns.together([told for _, told in spoken])
+        last = _told(spoken.pop()[1], function, columns)
+        if None not in last.given:  # nearly always, and then only a word can be wanting
+            spoken = [said for said in spoken if _names(said[1], function, columns)]
+        if not spoken:
+            return last
+        return columns.together([*(_told(words, function, columns) for _, words in spoken), last])
 
     def _hear_slowly(self, task_id: str, raw: memoryview) -> None:
         record = records.read(task_id, bytes(raw))
@@ -151,6 +171,22 @@ class Memory:
             elif (tool_type := self._tool_types.of(function)) is not None:
                 words[function] = self.columns[tool_type.name].told(features)
         return (record.end, words)
+
+
+def _told(words: dict[str, Any], function: str, columns: Columns) -> Told:
+    """What `words` tell of `function`; they speak of it, or to anyone."""
+    told = words.get(function)
+    if type(told) is not Told:
+        told = words[function] = columns.told(words[""] if told is None else told)
+    return told
+
+
+def _names(words: dict[str, Any], function: str, columns: Columns) -> bool:
+    """Whether `words` name anything of the context of `function`."""
+    told = words.get(function)
+    if type(told) is Told:
+        return bool(told.words)
+    return not columns.words.isdisjoint(words[""] if told is None else told)
 
 
 def _apart(words: Mapping[str, Any]) -> dict[str, Any]:

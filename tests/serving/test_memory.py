@@ -30,10 +30,61 @@ worker = st.fixed_dictionaries(
 )
 
 
+# As long as what a model writes, and made to be mistaken for members of the record itself.
+decoy = {"status": "failed", "succ_task_feat": {"toy": {"size": 99}}, "start_time": 1.0}
+payload = st.sampled_from(
+    [
+        'It says "none", says he.\n' * 500,
+        (json.dumps(decoy) + ", ") * 100,
+        {**decoy, "text": "x" * 9000},
+        {"text": "x" * 9000, **decoy},
+        [decoy] * 100,
+        "short",
+    ]
+)
+
+
+@st.composite
+def long_worker(draw: st.DrawFn) -> dict[str, object]:
+    """A record with one or two long texts, its members as workers write them or in any order."""
+    wrote = {
+        "dag_id": draw(st.sampled_from(["q", "status"])),
+        "status": draw(status),
+        "message": draw(payload),
+        "curr_task_feat": {"size": 3},
+        "succ_task_feat": {"toy": {"size": 7}},
+        "start_time": 100.0,
+        "end_time": 110.0,
+    }
+    if draw(st.booleans()):
+        wrote |= draw(worker)
+    names = draw(st.just(list(wrote)) | st.permutations(list(wrote)))
+    if draw(st.booleans()):
+        wrote["final_answer"] = draw(payload)
+        names.insert(draw(st.integers(0, len(names))), "final_answer")
+    return {name: wrote[name] for name in names}
+
+
 @settings(deadline=None)
 @given(st.lists(worker, max_size=5))
 def test_quick_and_plain_agree(wrote: list[dict[str, object]]) -> None:
-    raws = {f"task-{number}": json.dumps(value).encode() for number, value in enumerate(wrote)}
+    agree([json.dumps(value).encode() for value in wrote])
+
+
+@settings(deadline=None, max_examples=1000)
+@given(
+    long_worker(), st.sampled_from([(", ", ": "), (",", ":")]), st.sampled_from([0, 0, 0, 1, 40])
+)
+def test_long_texts_hide_nothing(
+    wrote: dict[str, object], separators: tuple[str, str], lost: int
+) -> None:
+    raw = json.dumps(wrote, separators=separators).encode()
+    agree([raw[: len(raw) - lost]])
+
+
+def agree(raws_in_order: list[bytes]) -> None:
+    """What was heard and what was reported tell the same as the kernel does."""
+    raws = {f"task-{number}": raw for number, raw in enumerate(raws_in_order)}
     read = [records.read(task_id, raw) for task_id, raw in raws.items()]
     plain = records.serve_view("toy", TOOL, [r for r in read if isinstance(r, Record)])
     heard, reported = Memory(TYPES, 100), Memory(TYPES, 100)

@@ -110,18 +110,24 @@ def artifact(tool_type: ToolType, trees: int = 200, depth: int = 4) -> bytes:
     return bytes(model.SerializeToString())
 
 
+#: What a model writes.
+_PROSE = """The table lists "net revenue" by quarter; the café's third row says 4,200.
+Step 2: compare it with the total (≈ 5,100), then answer.
+"""
+
+
 def record(number: int, size: int, own: dict[str, float] | None = None) -> str:
     """A record of about `size` bytes that tells of `FUNCTION`, with `inputs` of that number."""
     fields = {
-        "start_time": 1_754_000_000.0 + number,
-        "end_time": 1_754_000_010.0 + number + number % 97 / 10,
-        "status": "success",
         "dag_id": "query",
+        "status": "success",
         "result": "",
         "curr_task_feat": own or {"text_length": 50 + number, "token_count": 20 + number % 40},
         "succ_task_feat": {FUNCTION: inputs(number)},
+        "start_time": 1_754_000_000.0 + number,
+        "end_time": 1_754_000_010.0 + number + number % 97 / 10,
     }
-    fields["result"] = "x" * (size - len(json.dumps(fields)))
+    fields["result"] = (_PROSE * (size // len(_PROSE)))[: size - len(json.dumps(fields))]
     return json.dumps(fields)
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from typing import NamedTuple
+
+import msgspec
 
 __all__ = ["COVERAGE", "Intervals", "Width", "confidence"]
 
@@ -32,7 +33,7 @@ def confidence(log_width: float) -> float:
     return max(0.0, 1.0 - log_width / _BLIND)
 
 
-class Width(NamedTuple):
+class Width(msgspec.Struct, frozen=True, gc=False):
     """Half an interval, in log-seconds, and the usual miss that it is a multiple of.
 
     `calibrated` says whether enough outcomes stand behind it.

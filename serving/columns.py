@@ -7,7 +7,7 @@ number within the declared bounds is not believed and counts as missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -47,15 +47,14 @@ class Columns:
     >>> columns.told({"text_length": 12, "token_count": -1, "output_tokens": 9}).values
     (12.0, nan, 1.0, 0.0)
 
-    `nothing` is what is told of a task of which nobody said anything; `words` are the
-    names of its context.
+    `nothing` is what is told of a task of which nobody said anything.
     """
 
-    __slots__ = ("_bounds", "_missing", "_names", "nothing", "tool_type", "words")
+    __slots__ = ("_bounds", "_missing", "_names", "_words", "nothing", "tool_type")
 
     def __init__(self, tool_type: ToolType) -> None:
         self.tool_type = tool_type
-        self.words = frozenset(tool_type.context)
+        self._words = frozenset(tool_type.context)
         self._missing = tuple(f.missing for f in tool_type.features)
         self._names = tool_type.feature_names
         self._bounds: list[tuple[float, float, float]] = [
@@ -67,7 +66,7 @@ class Columns:
 
     def told(self, said: Mapping[str, object]) -> Told:
         """What `said` tells, by name; what is not declared is left out."""
-        words = () if self.words.isdisjoint(said) else records.words_of(self.tool_type, said)
+        words = () if self._words.isdisjoint(said) else records.words_of(self.tool_type, said)
         values: Iterable[Any] = map(said.get, self._names)
         given: tuple[Any, ...]  # all numbers, once none is None
         try:
@@ -86,17 +85,11 @@ class Columns:
             return Told(given, (), given, ())
         return self._completed(given, words)
 
-    def together(self, several: Sequence[Told]) -> Told:
-        """What `several` tell; of those that speak of the same thing the last one counts."""
-        last = several[-1] if several else self.nothing
-        given, words = last.given, last.words
-        for told in reversed(several):
-            if None in given:
-                given = _over(told.given, given)
-            if told.words and (not words or None in words):
-                words = _over(told.words, words)
-        if given is last.given and words is last.words:
-            return last
+    def together(self, several: Iterable[Told]) -> Told:
+        """What `several` tell; of two that speak of the same thing the later one counts."""
+        given, words = self.nothing.given, self.nothing.words
+        for told in several:
+            given, words = _over(given, told.given), _over(words, told.words)
         return self._completed(given, words)
 
     def _given_oddly(self, said: Mapping[str, object]) -> tuple[Any, ...]:
@@ -125,6 +118,6 @@ class Columns:
 
 
 def _over(earlier: tuple[T | None, ...], later: tuple[T | None, ...]) -> tuple[T | None, ...]:
-    if not later:
-        return earlier
+    if not earlier or not later:
+        return earlier or later
     return tuple([e if one is None else one for e, one in zip(earlier, later, strict=True)])

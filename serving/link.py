@@ -24,7 +24,7 @@ Reply = Any
 _SMALL, _KEPT, _LARGEST = 64 * 1024, 2 * 1024 * 1024, 512 * 1024 * 1024
 _LONGEST_LINE = 64 * 1024
 _DEEPEST = 8
-_DOLLAR, _RETURN = b"$\r"
+_DOLLAR, _STAR, _COLON, _PLUS, _MINUS, _RETURN = b"$*:+-\r"
 
 
 class Garbled(Exception):
@@ -117,38 +117,37 @@ class Link:
             socket.close(self._socket.detach())
 
     def _reply(self, depth: int) -> Reply:
-        line = self._line()
-        kind, rest = line[:1], line[1:]
-        if kind == b"$":
+        start = self._at
+        end = self._buffer.find(b"\r\n", start, self._filled)
+        if end < 0:
+            end = self._line_end(start)
+        self._at = end + 2
+        kind, rest = self._buffer[start], self._buffer[start + 1 : end]
+        if kind == _DOLLAR:
             return self._bulk(_count(rest))
-        if kind == b"*":
+        if kind == _STAR:
             if depth >= _DEEPEST:
                 raise Garbled("nested too deep")
             count = _count(rest)
             return None if count < 0 else [self._reply(depth + 1) for _ in range(count)]
-        if kind == b":":
+        if kind == _COLON:
             return _count(rest)
-        if kind == b"+":
-            return rest
-        if kind == b"-":
+        if kind == _PLUS:
+            return bytes(rest)
+        if kind == _MINUS:
             return Refused(rest.decode("utf-8", "replace"))
         raise Garbled("an unknown kind of reply")
 
     def _bulk(self, length: int) -> bytes | None:
         if length < 0:
             return None
-        self._receive(self._at + length + 2)
         start, end = self._at, self._at + length
-        if self._buffer[end : end + 2] != b"\r\n":
+        if end + 2 > self._filled:
+            self._receive(end + 2)
+        if self._buffer[end] != _RETURN:
             raise Garbled("a value of another length")
         self._at = end + 2
         return bytes(self._view[start:end])
-
-    def _line(self) -> bytes:
-        end = self._line_end(self._at)
-        line = bytes(self._view[self._at : end])
-        self._at = end + 2
-        return line
 
     def _line_end(self, start: int) -> int:
         """Where the line that begins at `start` ends, after receiving as much of it as it takes."""

@@ -27,15 +27,16 @@ _MOST_WORDS = 1024  # of a record that is longer than `_SHORT` bytes
 _SHORT = 8192
 _END = 2048  # bytes at either end of a longer one that usually tell all
 _ORDINARY = 86_400.0  # seconds; whether a longer task is believed is for `records` to say
-_end = itemgetter(0)
+_end, _speaks_of_context = itemgetter(0), itemgetter(2)
 
 
-#: When a task ended, in seconds since the epoch, and what it said: a map per successor and, under
-#: the empty name, what it said to anyone. A map becomes a `Told` when it is first asked for.
-Said = tuple[float, dict[str, Any]]
+#: When a task ended, in seconds since the epoch; what it said: a map per successor and, under the
+#: empty name, what it said to anyone; and whether that names any context. A map becomes a `Told`
+#: when it is first asked for.
+Said = tuple[float, dict[str, Any], bool]
 
 #: Of a task that said nothing, or nothing that can be used.
-SILENT: Said = (0.0, {})
+SILENT: Said = (0.0, {}, False)
 
 
 class _Heard(msgspec.Struct, gc=False):
@@ -88,7 +89,8 @@ class Memory:
         self._tool_types = tool_types
         self.columns = {name: Columns(tool_type) for name, tool_type in tool_types.items()}
         types = tool_types.values()
-        self._names = frozenset(n for t in types for n in (*t.feature_names, *t.context))
+        self._words = frozenset(word for t in types for word in t.context)
+        self._names = self._words.union(*(t.feature_names for t in types))
         self._said.clear()
 
     def forget(self) -> None:
@@ -97,7 +99,7 @@ class Memory:
 
     def remember(self, record: Record) -> None:
         """Keep what `record` says of its successors: numbers of declared features only."""
-        said = self._believed(record) if record.successors else (record.end, {})
+        said = self._believed(record) if record.successors else (record.end, {}, False)
         self._said.put(record.task_id, said)
 
     def silence(self, task_id: str) -> None:
@@ -122,11 +124,13 @@ class Memory:
         ):
             self._hear_slowly(task_id, raw)
             return
+        context = False
         for one in words.values():
             if type(one) is not dict:
-                self._said.put(task_id, (end, _apart(words)))
-                return
-        self._said.put(task_id, (end, words))
+                words, context = _apart(words), True  # or so it may be
+                break
+            context = context or not self._words.isdisjoint(one)
+        self._said.put(task_id, (end, words, context))
 
     def of(self, task_ids: Sequence[str]) -> list[Said | None]:
         """What each of `task_ids` said, None where that is not known."""
@@ -142,13 +146,12 @@ class Memory:
         ]
         if not spoken:
             return columns.nothing
-        spoken.sort(key=_end)
-        last = _told(spoken.pop()[1], function, columns)
-        if None not in last.given:  # nearly always, and then only a word can be wanting
-            spoken = [said for said in spoken if _names(said[1], function, columns)]
-        if not spoken:
-            return last
-        return columns.together([*(_told(words, function, columns) for _, words in spoken), last])
+        told = _told(max(reversed(spoken), key=_end), function, columns)  # of equals the last
+        if len(spoken) == 1 or not (None in told.given or any(map(_speaks_of_context, spoken))):
+            return told  # nearly always
+        return columns.together(
+            [_told(said, function, columns) for said in sorted(spoken, key=_end)]
+        )
 
     def _hear_slowly(self, task_id: str, raw: memoryview) -> None:
         record = records.read(task_id, bytes(raw))
@@ -161,7 +164,9 @@ class Memory:
         if len(record.successors) > _MOST_SUCCESSORS:
             return SILENT
         words: dict[str, Any] = {}
+        context = False
         for function, features in record.successors.items():
+            context = context or not self._words.isdisjoint(features)
             if not function:
                 words[""] = {
                     n: value if isinstance(value := features[n], int | float | str) else None
@@ -170,23 +175,16 @@ class Memory:
                 }
             elif (tool_type := self._tool_types.of(function)) is not None:
                 words[function] = self.columns[tool_type.name].told(features)
-        return (record.end, words)
+        return (record.end, words, context)
 
 
-def _told(words: dict[str, Any], function: str, columns: Columns) -> Told:
-    """What `words` tell of `function`; they speak of it, or to anyone."""
+def _told(said: Said, function: str, columns: Columns) -> Told:
+    """What is told of `function`, of which `said` speaks, or to anyone."""
+    words = said[1]
     told = words.get(function)
     if type(told) is not Told:
         told = words[function] = columns.told(words[""] if told is None else told)
     return told
-
-
-def _names(words: dict[str, Any], function: str, columns: Columns) -> bool:
-    """Whether `words` name anything of the context of `function`."""
-    told = words.get(function)
-    if type(told) is Told:
-        return bool(told.words)
-    return not columns.words.isdisjoint(words[""] if told is None else told)
 
 
 def _apart(words: Mapping[str, Any]) -> dict[str, Any]:

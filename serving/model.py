@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -82,20 +83,21 @@ class _Line:
     Binding them once saves a third of what a call costs.
     """
 
-    __slots__ = ("_bound", "_inputs", "_output", "_row", "_run")
+    __slots__ = ("_bound", "_inputs", "_output", "_place", "_room", "_run")
 
     def __init__(self, session: Any, width: int) -> None:
         from onnxruntime import OrtValue
 
         self._inputs = np.zeros((1, width), np.float32)
         self._output = np.zeros((1, 1), np.float32)
-        self._row = self._inputs[0]
+        self._place = struct.Struct(f"{width}f").pack_into  # twice as quick as assigning
+        self._room = self._inputs.data
         self._run, self._bound = session.run_with_iobinding, session.io_binding()
         self._bound.bind_ortvalue_input(INPUT, OrtValue.ortvalue_from_numpy(self._inputs))
         self._bound.bind_ortvalue_output(OUTPUT, OrtValue.ortvalue_from_numpy(self._output))
 
     def answer(self, row: Sequence[float]) -> float:
-        self._row[:] = row
+        self._place(self._room, 0, *row)
         self._run(self._bound)
         answer: float = self._output.item()
         return answer

@@ -62,14 +62,14 @@ _GUESS = interval("heuristic")
 
 
 class _Question(msgspec.Struct, frozen=True, gc=False):
-    """One task to tell the time of. `trouble` is why nothing is told of it, where that is so."""
+    """One task to tell the time of. `unheard`: somebody may have told of it, and could not."""
 
     function: str
     resource: str | None
     tool_type: ToolType | None
     told: Told
     task_id: str
-    trouble: str
+    unheard: bool
 
 
 class DAGTaskPredictor:
@@ -161,14 +161,13 @@ class DAGTaskPredictor:
             if self._intake:
                 self._intake.settle()
             before = _ids(pred_task_ids)
-            heard, trouble = (
-                self._hear(before, started) if self._claimed(succ_func_name) else _UNASKED
+            tool_type = self._tool_types.of(succ_func_name)
+            # Of a function that nobody claims, predecessors say nothing of use.
+            heard, trouble = _UNASKED if tool_type is None else self._hear(before, started)
+            question = self._question(
+                succ_func_name, succ_task_type, tool_type, before, heard, features, task_id
             )
-            prediction, reason = self._answer(
-                self._question(
-                    succ_func_name, succ_task_type, before, heard, trouble, features, task_id
-                )
-            )
+            prediction, reason = self._answer(question, trouble)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
             self._blame("estimate")
             prediction, reason = _guess(succ_task_type), "internal_error"
@@ -189,14 +188,19 @@ class DAGTaskPredictor:
             if self._intake:
                 self._intake.settle()
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
-            claimed = [before if self._claimed(function) else () for function, _, before in tasks]
-            heards, trouble = self._hear_all(claimed, started)
-            answers = self._answers(
-                [
-                    self._question(*task, heard, trouble)
-                    for task, heard in zip(tasks, heards, strict=True)
-                ]
-            )
+            tool_types = [self._tool_types.of(function) for function, _, _ in tasks]
+            asked = [
+                () if tool_type is None else before
+                for tool_type, (_, _, before) in zip(tool_types, tasks, strict=True)
+            ]
+            heards, trouble = self._hear_all(asked, started)
+            questions = [
+                self._question(function, resource, tool_type, before, heard)
+                for (function, resource, before), tool_type, heard in zip(
+                    tasks, tool_types, heards, strict=True
+                )
+            ]
+            answers = self._answers(questions, trouble)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
             self._blame("estimate_many")
             answers = [
@@ -303,10 +307,6 @@ class DAGTaskPredictor:
 
     # What one call does.
 
-    def _claimed(self, function: str) -> bool:
-        """Whether its predecessors' words are of use."""
-        return self._tool_types.of(function) is not None
-
     def _hear(self, task_ids: Sequence[str], started: float) -> tuple[Sequence[Said | None], str]:
         """What those tasks said, after one round trip at most, and the trouble there was."""
         heard = self._memory.of(task_ids)
@@ -339,9 +339,9 @@ class DAGTaskPredictor:
         self,
         function: str,
         resource: str | None,
+        tool_type: ToolType | None,
         predecessors: Sequence[str],
         heard: Sequence[Said | None],
-        trouble: str,
         features: Mapping[str, object] | None = None,
         task_id: str | None = None,
     ) -> _Question:
@@ -349,23 +349,14 @@ class DAGTaskPredictor:
         if not task_id:
             run = predecessors[0][: records.RUN_ID_LENGTH] if predecessors else ""
             task_id = f"{run}-{function}" if predecessors else ""
-        tool_type = self._tool_types.of(function)
         if tool_type is None:
-            return _Question(function, resource, None, _NOTHING, task_id, "")
+            return _Question(function, resource, None, _NOTHING, task_id, False)
         columns = self._memory.columns[tool_type.name]
         told = self._memory.recall(function, columns, heard)
         if features:
             told = columns.together((told, columns.told(features)))
-        # A model that was never shown such ignorance is a worse guess than the last times.
-        unheard = trouble and told.values is columns.nothing.values and not told.context
-        return _Question(
-            function,
-            resource,
-            tool_type,
-            told,
-            task_id,
-            trouble if unheard and None in heard else "",
-        )
+        nothing = told.values is columns.nothing.values and not told.context
+        return _Question(function, resource, tool_type, told, task_id, nothing and None in heard)
 
     def _fetch(self, task_ids: list[str], started: float) -> str:
         """Bring records into memory; what was the trouble, if that did not go well."""
@@ -398,9 +389,9 @@ class DAGTaskPredictor:
         breaker.succeed()
         return "out_of_time" if perf_counter() > deadline else ""
 
-    def _answer(self, question: _Question) -> tuple[Prediction, str]:
+    def _answer(self, question: _Question, trouble: str) -> tuple[Prediction, str]:
         """The best rung's answer, and why no better one gave it."""
-        model, reason = self._model_for(question)
+        model, reason = self._model_for(question, trouble)
         if model is None:
             return self._lower(question, reason)
         told = question.told
@@ -412,12 +403,12 @@ class DAGTaskPredictor:
             return self._lower(question, "model_nonsense")
         return self._from_model(question, model, seconds, width, _reach(width, model)), ""
 
-    def _answers(self, questions: list[_Question]) -> list[tuple[Prediction, str]]:
+    def _answers(self, questions: list[_Question], trouble: str) -> list[tuple[Prediction, str]]:
         """As `_answer`, one for each, after one call of each model."""
         answers: list[tuple[Prediction, str] | None] = [None] * len(questions)
         groups: dict[str, tuple[Model, dict[_Alike, list[int]]]] = {}
         for number, question in enumerate(questions):
-            model, reason = self._model_for(question)
+            model, reason = self._model_for(question, trouble)
             if model is None:
                 answers[number] = self._lower(question, reason)
                 continue
@@ -445,15 +436,16 @@ class DAGTaskPredictor:
                 )
         return [answer for answer in answers if answer is not None]
 
-    def _model_for(self, question: _Question) -> tuple[Model | None, str]:
+    def _model_for(self, question: _Question, trouble: str) -> tuple[Model | None, str]:
         """The model that should answer, or why none should."""
         if question.tool_type is None:
             return None, "unmapped_function"
         model = self._models.current.get(question.tool_type.name)
         if model is None:
             return None, "no_model"
-        if question.trouble:
-            return None, question.trouble
+        if trouble and question.unheard:
+            # A model that was never shown such ignorance is a worse guess than the last times.
+            return None, trouble
         return model, ""
 
     def _from_model(

@@ -73,38 +73,37 @@ class Link:
             self._grow(_SMALL)
         # `_at` stays where it is until all have come, and so does what was received before.
         at = self._line_end(0) + 2
-        buffer, filled = self._buffer, self._filled
+        buffer, view, filled = self._buffer, self._view, self._filled
         head = bytes(buffer[: at - 2])
         if head != b"*%d" % len(keys):
             if head[:1] == b"-":
                 raise Refused(head[1:].decode("utf-8", "replace"))
             raise Garbled("not the answer to an MGET")
-        places: list[tuple[int, int]] = []
+        values: list[memoryview | None] = []
         for _ in keys:
             line = buffer.find(b"\r\n", at, filled)
             if line < 0:
                 line = self._line_end(at)
-                buffer, filled = self._buffer, self._filled
+                buffer, view, filled = self._buffer, self._view, self._filled
             if buffer[at] != _DOLLAR:
                 raise Garbled("not a value")
             length = _count(buffer[at + 1 : line])
             if length < 0:
-                places.append((-1, line))
+                values.append(None)
                 at = line + 2
                 continue
             end = line + 2 + length
             if end + 2 > filled:
                 self._receive(end + 2)
-                buffer, filled = self._buffer, self._filled
+                buffer, view, filled = self._buffer, self._view, self._filled
             if buffer[end] != _RETURN:
                 raise Garbled("a value of another length")
-            places.append((line + 2, end))
+            values.append(view[line + 2 : end])  # which stays what it is if the buffer is replaced
             at = end + 2
         if at != filled:
             raise Garbled("more bytes than were asked for")
         self._filled = 0
-        view = self._view
-        return [None if start < 0 else view[start:end] for start, end in places]
+        return values
 
     def close(self) -> None:
         """Close quietly; safe to repeat."""

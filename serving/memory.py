@@ -146,8 +146,10 @@ class Memory:
         ]
         if not spoken:
             return columns.nothing
+        if len(spoken) == 1:
+            return _told(spoken[0], function, columns)
         told = _told(max(reversed(spoken), key=_end), function, columns)  # of equals the last
-        if len(spoken) == 1 or not (None in told.given or any(map(_speaks_of_context, spoken))):
+        if None not in told.given and not any(map(_speaks_of_context, spoken)):
             return told  # nearly always
         return columns.together(
             [_told(said, function, columns) for said in sorted(spoken, key=_end)]

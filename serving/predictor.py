@@ -483,6 +483,7 @@ class DAGTaskPredictor:
 
     def _deliver(self, task_id: str, function: str | None, raw: bytes) -> None:
         self._intake.take(records.read(task_id, raw, function))
+        self._settle()
 
     def _settle(self) -> None:
         try:

@@ -189,16 +189,19 @@ class DAGTaskPredictor:
                 self._intake.settle()
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
             tool_types = [self._tool_types.of(function) for function, _, _ in tasks]
-            asked = [
-                () if tool_type is None else before
-                for tool_type, (_, _, before) in zip(tool_types, tasks, strict=True)
-            ]
-            heards, trouble = self._hear_all(asked, started)
+            # All at once, so that what each is asked about below is in memory.
+            _, trouble = self._hear(
+                [
+                    task_id
+                    for tool_type, (_, _, before) in zip(tool_types, tasks, strict=True)
+                    if tool_type is not None
+                    for task_id in before
+                ],
+                started,
+            )
             questions = [
-                self._question(function, resource, tool_type, before, heard)
-                for (function, resource, before), tool_type, heard in zip(
-                    tasks, tool_types, heards, strict=True
-                )
+                self._question(function, resource, tool_type, before, self._memory.of(before))
+                for (function, resource, before), tool_type in zip(tasks, tool_types, strict=True)
             ]
             answers = self._answers(questions, trouble)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
@@ -312,28 +315,9 @@ class DAGTaskPredictor:
         heard = self._memory.of(task_ids)
         if None not in heard:
             return heard, ""
-        heards, trouble = self._hear_all([task_ids], started)
-        return heards[0], trouble
-
-    def _hear_all(
-        self, asked: Sequence[Sequence[str]], started: float
-    ) -> tuple[list[Sequence[Said | None]], str]:
-        """As `_hear`, one for each of `asked`."""
-        of = self._memory.of
-        heard: list[Sequence[Said | None]] = [of(task_ids) for task_ids in asked]
-        lacking = [number for number, some in enumerate(heard) if None in some]
-        if not lacking:
-            return heard, ""
-        unheard = {
-            task_id: None
-            for number in lacking
-            for task_id, one in zip(asked[number], heard[number], strict=True)
-            if one is None
-        }
-        trouble = self._fetch(list(unheard), started)
-        for number in lacking:
-            heard[number] = of(asked[number])
-        return heard, trouble
+        unheard = [task_id for task_id, said in zip(task_ids, heard, strict=True) if said is None]
+        trouble = self._fetch(list(dict.fromkeys(unheard)), started)
+        return self._memory.of(task_ids), trouble
 
     def _question(
         self,

@@ -54,9 +54,9 @@ class Family:
 
 
 _XGBOOST: Mapping[str, Any] = {
-    "n_estimators": 150,
-    "max_depth": 5,
-    "learning_rate": 0.03,
+    "n_estimators": 75,
+    "max_depth": 4,
+    "learning_rate": 0.06,
     "objective": "reg:absoluteerror",
     "subsample": 0.7,
     "colsample_bytree": 0.5,
@@ -72,7 +72,7 @@ _MLP: Mapping[str, Any] = {
 _LINEAR: Mapping[str, Any] = {"alpha": 10.0, "max_iter": 300}
 
 #: What an update adds, and how large a model may become by updates.
-_MORE_TREES, _MOST_TREES = 30, 300
+_MORE_TREES, _MOST_TREES = 15, 150
 _MORE_STEPS = 40
 
 

@@ -26,17 +26,19 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import redis
 
 from benchmarks.figure import Figure, at_least, at_most, table
 from benchmarks.original import Original, append
-from malearn import DAGTaskPredictor, history
+from malearn import DAGTaskPredictor, export, matrix, records, regressor
 from malearn.embedded.mlflow import MLflowServer
 from malearn.embedded.redis import binary
 from malearn.home import Home
-from malearn.stamp import INPUT, KEY, OUTPUT, Stamp
+from malearn.records import Execution
+from malearn.stamp import INPUT, OUTPUT
 from malearn.tool_types import ToolType, declared
 from serving.cache import ModelCache
 from serving.model import Model
@@ -76,38 +78,24 @@ def figures(swap_seconds: float = 60.0) -> list[Figure]:
     return found
 
 
-def artifact(tool_type: ToolType, trees: int = 200, depth: int = 4) -> bytes:
-    """An exported model of the usual size, on made-up numbers."""
-    from onnx import TensorProto, helper
-    from onnxmltools import convert_xgboost
-    from onnxmltools.convert.common.data_types import FloatTensorType
-    from xgboost import XGBRegressor
-
-    width = len(tool_type.features) + len(history.FEATURES)
-    inputs = np.random.default_rng(0).lognormal(3, 1, (2000, width)).astype(np.float32)
-    regressor = XGBRegressor(n_estimators=trees, max_depth=depth, n_jobs=1)
-    regressor.fit(inputs, np.log(inputs[:, 0] + inputs[:, 1] + 5))
-    model = convert_xgboost(
-        regressor, initial_types=[(INPUT, FloatTensorType([None, width]))], target_opset=15
-    )
-    answer = model.graph.output[0].name
-    model.graph.node.append(helper.make_node("Exp", [answer], [OUTPUT]))
-    del model.graph.output[:]
-    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])
-    model.graph.output.append(output)
-    stamp = Stamp(
-        tool_type.name,
-        "xgboost",
-        tool_type.feature_names,
-        history.FEATURES,
-        "benchmark",
-        1,
-        0.0,
-        2000,
-        (0.1, 1e4),
-    )
-    helper.set_model_props(model, {KEY: stamp.to_json()})
-    return bytes(model.SerializeToString())
+def artifact(tool_type: ToolType, function: str = "") -> bytes:
+    """A model as training exports it, fitted on 2,000 made-up executions of `function`."""
+    draw = np.random.default_rng(0)
+    executions = []
+    for number in range(2000):
+        features = draw.lognormal(3, 1, len(tool_type.features))
+        limits = zip(features.tolist(), tool_type.features, strict=True)
+        given = tuple(min(max(value, f.minimum), f.maximum) for value, f in limits)
+        took = 5.0 + sum(given[:2]) ** 0.5 * draw.lognormal(0.0, 0.3)
+        start = 1_753_000_000.0 + 100 * number
+        task_id = f"{UUID(int=number)}-{function or tool_type.functions[0]}"
+        name = records.function_of(task_id)
+        executions.append(
+            Execution(task_id, name, tool_type.name, start, start + took, given, given)
+        )
+    rows = matrix.build(tool_type, executions)
+    fitted = regressor.fit("xgboost", rows)
+    return export.to_onnx(fitted, export.stamp_for(fitted, rows, "benchmark", 1))
 
 
 #: What a model writes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +20,8 @@ from malearn.tool_types import ToolType
 __all__ = ["Columns", "Told"]
 
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
+
+_NUMBER: Any = Real  # numpy's too
 
 T = TypeVar("T")
 
@@ -76,12 +79,12 @@ class Columns:
                     for value, (low, high, missing) in zip(values, self._bounds, strict=True)
                 ]
             )
+            odd = None in given and None in said.values()
         except (TypeError, ValueError):  # texts, lists and the like
+            odd = True
+        if odd:
             given = self._given_oddly(said)
-        if None in given:
-            if None in said.values():
-                given = self._given_oddly(said)
-        elif not words:
+        if not words and None not in given:
             return Told(given, (), given, ())
         return self._completed(given, words)
 
@@ -92,14 +95,14 @@ class Columns:
             given, words = _over(given, told.given), _over(words, told.words)
         return self._completed(given, words)
 
-    def _given_oddly(self, said: Mapping[str, object]) -> tuple[Any, ...]:
+    def _given_oddly(self, said: Mapping[str, Any]) -> tuple[Any, ...]:
         """As `told`, where `said` may hold anything."""
         return tuple(
             [
                 None
                 if name not in said
                 else float(value)
-                if isinstance(value := said[name], int | float) and low <= value <= high
+                if isinstance(value := said[name], _NUMBER) and low <= value <= high
                 else missing
                 for name, (low, high, missing) in zip(self._names, self._bounds, strict=True)
             ]

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -159,7 +159,7 @@ class DAGTaskPredictor:
         try:
             self._ensure_running()
             if self._intake:
-                self._intake.settle()
+                self._learn(self._intake.settle)
             before = _ids(pred_task_ids)
             tool_type = self._tool_types.of(succ_func_name)
             # Of a function that nobody claims, predecessors say nothing of use.
@@ -186,7 +186,7 @@ class DAGTaskPredictor:
         try:
             self._ensure_running()
             if self._intake:
-                self._intake.settle()
+                self._learn(self._intake.settle)
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
             tool_types = [self._tool_types.of(function) for function, _, _ in tasks]
             # All at once, so that what each is asked about below is in memory.
@@ -470,10 +470,13 @@ class DAGTaskPredictor:
         self._settle()
 
     def _settle(self) -> None:
+        self._learn(self._intake.settle_politely)
+
+    def _learn(self, settle: Callable[[], None]) -> None:
         try:
-            self._intake.settle_politely()
-        except Exception:  # noqa: BLE001 - the thread must live on
-            self._blame("collect_data_for_task")
+            settle()
+        except Exception:  # noqa: BLE001 - what cannot be learnt must not cost an answer or a thread
+            self._blame("learning from a report")
 
     def _observe_others(self, entries: list[bytes]) -> None:
         for raw in entries:

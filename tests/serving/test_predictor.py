@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -116,9 +117,13 @@ def test_many_at_once_answer_as_one_by_one(
 
 def test_a_value_that_nobody_would_believe_is_missing(cached: Build) -> None:
     p = cached()
-    for odd in (-1, 1e7, math.nan, math.inf, 10**400, "12", None, [1], {"a": 1}):
-        given = {"size": odd, "words": 2}
-        assert p.estimate("toy_process", "cpu", features=given).seconds == 12.0, odd
+    for odd in (-1, 1e7, math.nan, math.inf, 10**400, "12", None, [1], {"a": 1}, np.arange(3)):
+        for words in (2, np.int64(2), np.float32(2)):
+            given = {"size": odd, "words": words}
+            assert p.estimate("toy_process", "cpu", features=given).seconds == 12.0, odd
+        p.estimate("toy_process", "cpu", features={"size": odd})
+        p.estimate("toy_process", "cpu", features={"words": 2, "note": odd})
+    assert p.stats().internal_errors == 0
 
 
 def test_a_task_nobody_spoke_of_is_told_without_defaults(cached: Build) -> None:

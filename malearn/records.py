@@ -551,7 +551,10 @@ def _fields(raw: object) -> _Fields | None:
     if not isinstance(raw, (bytes, str)):
         if not isinstance(raw, Mapping):
             return None
-        return _Fields(**{name: raw.get(name) for name in _Fields.__struct_fields__})
+        fields = _Fields(**{name: raw.get(name) for name in _Fields.__struct_fields__})
+        if isinstance(fields.curr_task_feat, dict):
+            fields.curr_task_feat = dict(fields.curr_task_feat)  # whose it is may change it
+        return fields
     try:
         if len(raw) > LONG:
             features = _features_decoder.decode(raw)

@@ -92,6 +92,11 @@ class Collector:
         self.sent += len(batch)
         return True
 
+    def give_up(self) -> None:
+        """Drop everything unsent."""
+        self.dropped += len(self)
+        self.forget()
+
     def forget(self) -> None:
         """Drop everything unsent, uncounted: after a fork it is the parent's to send."""
         self._reports.clear()

@@ -1,14 +1,14 @@
 """From what somebody said of a task to the numbers a model wants.
 
 The fast twin of `records.numbers` and `records.context_of`: what is no finite
-number within the declared bounds is not believed and counts as missing.
+number within the declared bounds is not believed and counts as missing. Numbers of
+numpy and the like, which no record holds, are numbers too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,7 +21,8 @@ __all__ = ["Columns", "Told"]
 
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 
-_NUMBER: Any = Real  # numpy's too
+#: What texts, lists and other people's numbers raise when they are compared.
+_ODD = (TypeError, ValueError, ArithmeticError)
 
 T = TypeVar("T")
 
@@ -33,13 +34,15 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     context, None where nobody did; no words at all where none is spoken of.
     `values` and `context` are the same completed, as a history and a model take
     them: defaults for what is missing, NaN where there is none, and "" for an
-    unknown word. Of a task nobody spoke of, not even the defaults are known.
+    unknown word. Of a task nobody spoke of, not even the defaults are known. `columns`
+    say in whose order that is.
     """
 
     given: tuple[float | None, ...]
     words: tuple[str | None, ...]
     values: tuple[float, ...]
     context: tuple[str, ...]
+    columns: Columns | None = None
 
 
 class Columns:
@@ -65,7 +68,7 @@ class Columns:
             for f in tool_type.features
         ]
         width = len(tool_type.features)
-        self.nothing = Told((None,) * width, (), (math.nan,) * width, ())
+        self.nothing = Told((None,) * width, (), (math.nan,) * width, (), self)
 
     def told(self, said: Mapping[str, object]) -> Told:
         """What `said` tells, by name; what is not declared is left out."""
@@ -80,12 +83,12 @@ class Columns:
                 ]
             )
             odd = None in given and None in said.values()
-        except (TypeError, ValueError):  # texts, lists and the like
+        except _ODD:
             odd = True
         if odd:
             given = self._given_oddly(said)
         if not words and None not in given:
-            return Told(given, (), given, ())
+            return Told(given, (), given, (), self)
         return self._completed(given, words)
 
     def together(self, several: Iterable[Told]) -> Told:
@@ -97,16 +100,17 @@ class Columns:
 
     def _given_oddly(self, said: Mapping[str, Any]) -> tuple[Any, ...]:
         """As `told`, where `said` may hold anything."""
-        return tuple(
-            [
-                None
-                if name not in said
-                else float(value)
-                if isinstance(value := said[name], _NUMBER) and low <= value <= high
-                else missing
-                for name, (low, high, missing) in zip(self._names, self._bounds, strict=True)
-            ]
-        )
+        given: list[float | None] = []
+        for name, (low, high, missing) in zip(self._names, self._bounds, strict=True):
+            if name not in said:
+                given.append(None)
+                continue
+            try:
+                value = said[name]
+                given.append(float(value) if low <= value <= high else missing)
+            except _ODD:
+                given.append(missing)
+        return tuple(given)
 
     def _completed(self, given: tuple[float | None, ...], words: tuple[str | None, ...]) -> Told:
         unsaid = given.count(None)
@@ -117,7 +121,7 @@ class Columns:
                 [m if g is None else g for g, m in zip(given, self._missing, strict=True)]
             )
         context = tuple([word or "" for word in words]) if any(words) else ()
-        return Told(given, words, values, context)
+        return Told(given, words, values, context, self)
 
 
 def _over(earlier: tuple[T | None, ...], later: tuple[T | None, ...]) -> tuple[T | None, ...]:

@@ -119,12 +119,13 @@ class Courier:
             self._wake.clear()
         if self.breaker.closed and self._link is not None:
             self._attempt(self._read_asked, self._link)
-            self._settle()
+        self._settle()
+        if self.breaker.closed and self._link is not None:
             self._attempt(self._send_all, self._link)
         if self._link is not None:
             self._link.close()
             self._link = None
-        self._collector.dropped += len(self._collector)
+        self._collector.give_up()
 
     def _round(self) -> None:
         self._settle()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from malearn.history import Observation
 from malearn.records import Record, Rejected
@@ -29,7 +30,8 @@ _MOST_WAITING = 64
 class Intake:
     """Finished tasks on their way into memory, history and collector. Threads may share it.
 
-    `predicted` are the answers that were given, by task id.
+    `predicted` are the answers that were given, by task id; `blame` is told where learning
+    failed, within the handling of the error.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class Intake:
         predicted: Recent[str, Predicted],
         collector: Collector,
         tally: Tally,
+        blame: Callable[[str], object],
     ) -> None:
         self._tool_types = tool_types
         self._memory, self._history, self._predicted = memory, history, predicted
-        self._collector, self._tally = collector, tally
+        self._collector, self._tally, self._blame = collector, tally, blame
         self._lock = threading.Lock()
         self._waiting: deque[Record | Rejected] = deque()
 
@@ -64,30 +67,37 @@ class Intake:
             self._tally.took()
         self._waiting.append(record)
         if len(self._waiting) >= _MOST_WAITING:
-            self.settle()
+            self._learn(2)  # and not all of them: nobody shall stand by for that
 
     def settle(self) -> None:
-        """Learn from all that waits."""
-        with self._lock:
-            while self._waiting:
-                self._learn(self._waiting.popleft())
+        """Learn from all that waits now."""
+        self._learn(len(self._waiting))
 
     def settle_politely(self) -> None:
-        """The same, one at a time, so that nobody waits for long."""
-        while self._waiting:
-            with self._lock:
-                if self._waiting:
-                    self._learn(self._waiting.popleft())
+        """The same, one at a time, so that others come in between."""
+        for _ in range(len(self._waiting)):
+            self._learn(1)
             time.sleep(0)
 
     def renew_locks(self) -> None:
         """After a fork nobody holds what another thread held."""
         self._lock = threading.Lock()
 
-    def _learn(self, record: Record | Rejected) -> None:
+    def _learn(self, count: int) -> None:
+        with self._lock:
+            for _ in range(min(count, len(self._waiting))):
+                record = self._waiting.popleft()
+                try:
+                    report = self._learnt(record)
+                except Exception:  # noqa: BLE001 - costs no answer, and ingestion sees it all the same
+                    self._blame("learning from a report")
+                    report = Report(record)
+                self._collector.put(report)
+
+    def _learnt(self, record: Record | Rejected) -> Report:
+        """What there is to report of `record`, once the history has taken it in."""
         if isinstance(record, Rejected):
-            self._collector.put(Report(record))
-            return
+            return Report(record)
         function, predicted = record.function, self._predicted.pop(record.task_id)
         tool_type = self._tool_types.of(function)
         name = tool_type.name if tool_type is not None else ""
@@ -109,4 +119,4 @@ class Intake:
             record.task_id,
             Observation(function, name, record.start, record.end, values, context),
         )
-        self._collector.put(Report(record, tool_type, predicted, values, context))
+        return Report(record, tool_type, predicted, values, context)

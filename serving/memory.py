@@ -2,13 +2,14 @@
 
 The scheduler reports a task just before it asks about its successors, so what
 was reported is kept for a while and the question needs no round trip. Kept are
-numbers only, already checked, never the records.
+numbers and words of context, never the records.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from operator import itemgetter
 from typing import Any
 
@@ -26,6 +27,7 @@ _MOST_SUCCESSORS = 256  # a record naming more functions is no workflow
 _MOST_WORDS = 1024  # of a record that is longer than `_SHORT` bytes
 _SHORT = 8192
 _END = 2048  # bytes at either end of a longer one that usually tell all
+_BACKSLASH = ord("\\")
 _ORDINARY = 86_400.0  # seconds; whether a longer task is believed is for `records` to say
 _end, _speaks_of_context = itemgetter(0), itemgetter(2)
 
@@ -55,17 +57,20 @@ def _ends(raw: memoryview) -> _Heard | None:
     """A long record, read from its first and its last members alone; None where that will not do.
 
     Between them stands text that nobody needs, and reading on through it is what takes
-    long. The two ends are read as one object: where a cut went through a text, or into
-    something nested, that is no JSON. All that is asked for must stand in them.
+    long. The two ends are read as one object, in which all that is asked for must stand.
+    The first opens nothing but the record itself, so that what closes both is no JSON
+    where the second was cut out of something nested, or either out of a text.
     """
     head, tail = bytes(raw[:_END]), bytes(raw[-_END:])
     status, start = head.find(b'"status"'), tail.rfind(b'"start_time"')
     words = tail.rfind(b'"succ_task_feat"', 0, start)
-    after_status = head.find(b",", status)
-    if status < 0 or start < 0 or after_status < 0:
+    begin, after_status = words if words >= 0 else start, head.find(b",", status)
+    if status < 0 or after_status < 0 or head.count(b"{", 0, after_status) != 1:
+        return None
+    if begin < 1 or tail[begin - 1] == _BACKSLASH:
         return None
     try:
-        heard = _decode(head[: after_status + 1] + tail[words if words >= 0 else start :])
+        heard = _decode(head[: after_status + 1] + tail[begin:])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return heard if heard.status and heard.succ_task_feat else None
@@ -98,7 +103,7 @@ class Memory:
         self._said.clear()
 
     def remember(self, record: Record) -> None:
-        """Keep what `record` says of its successors: numbers of declared features only."""
+        """Keep what `record` says of its successors: only what is declared."""
         said = self._believed(record) if record.successors else (record.end, {}, False)
         self._said.put(record.task_id, said)
 
@@ -171,7 +176,7 @@ class Memory:
             context = context or not self._words.isdisjoint(features)
             if not function:
                 words[""] = {
-                    n: value if isinstance(value := features[n], int | float | str) else None
+                    n: value if isinstance(value := features[n], Real | str) else None
                     for n in self._names
                     if n in features
                 }
@@ -186,7 +191,8 @@ def _told(said: Said, function: str, columns: Columns) -> Told:
     told = words.get(function)
     if type(told) is not Told:
         told = words[function] = columns.told(words[""] if told is None else told)
-    return told
+    # One that was told while another declaration took over is forgotten with the old one.
+    return told if told.columns is columns else columns.nothing
 
 
 def _apart(words: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -62,7 +62,7 @@ _GUESS = interval("heuristic")
 
 
 class _Question(msgspec.Struct, frozen=True, gc=False):
-    """One task to tell the time of. `unheard`: somebody may have told of it, and could not."""
+    """One task to tell the time of. `unheard`: nothing is told of it, and somebody not heard."""
 
     function: str
     resource: str | None
@@ -109,6 +109,7 @@ class DAGTaskPredictor:
             self._predicted,
             self._collector,
             self._tally,
+            self._blame,
         )
         url = redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
         self._courier = Courier(
@@ -117,7 +118,7 @@ class DAGTaskPredictor:
             deliver=self._deliver,
             observe=self._observe_others,
             restore=self._restore,
-            settle=self._settle,
+            settle=self._intake.settle_politely,
         )
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         directory = Path(cache_dir) if cache_dir is not None else default_directory()
@@ -159,7 +160,7 @@ class DAGTaskPredictor:
         try:
             self._ensure_running()
             if self._intake:
-                self._learn(self._intake.settle)
+                self._intake.settle()
             before = _ids(pred_task_ids)
             tool_type = self._tool_types.of(succ_func_name)
             # Of a function that nobody claims, predecessors say nothing of use.
@@ -186,7 +187,7 @@ class DAGTaskPredictor:
         try:
             self._ensure_running()
             if self._intake:
-                self._learn(self._intake.settle)
+                self._intake.settle()
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
             tool_types = [self._tool_types.of(function) for function, _, _ in tasks]
             # All at once, so that what each is asked about below is in memory.
@@ -467,16 +468,7 @@ class DAGTaskPredictor:
 
     def _deliver(self, task_id: str, function: str | None, raw: bytes) -> None:
         self._intake.take(records.read(task_id, raw, function))
-        self._settle()
-
-    def _settle(self) -> None:
-        self._learn(self._intake.settle_politely)
-
-    def _learn(self, settle: Callable[[], None]) -> None:
-        try:
-            settle()
-        except Exception:  # noqa: BLE001 - what cannot be learnt must not cost an answer or a thread
-            self._blame("learning from a report")
+        self._intake.settle_politely()
 
     def _observe_others(self, entries: list[bytes]) -> None:
         for raw in entries:
@@ -504,6 +496,9 @@ class DAGTaskPredictor:
     # Housekeeping.
 
     def _declare(self, tool_types: ToolTypes) -> None:
+        # What was told and answered so far stands in the order of the old declaration.
+        self._intake.settle()
+        self._predicted.clear()
         self._tool_types = tool_types
         self._memory.declare(tool_types)
         self._intake.declare(tool_types)

@@ -198,6 +198,12 @@ def _plain(value: object) -> object:
     """`value` as JSON that ingestion judges as it would have judged the record's own."""
     if value is None or isinstance(value, bool):
         return value
+    number: Any = value  # numpy's are none of Python's
+    try:
+        if -_LARGEST <= number <= _LARGEST:
+            return float(number)
+    except (TypeError, ValueError, ArithmeticError):
+        pass
     return records.as_text(str(value)[:_LONGEST_TEXT])
 
 

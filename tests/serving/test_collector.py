@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
 
@@ -53,14 +54,18 @@ def test_ingestion_reads_what_a_scheduler_wrote(
     with predictor(redis_url) as p:
         ran = record(7.0, features={"size": 25})
         p.collect_data_for_task(f"{RUN}-toy_process", "toy_process", ran)
+        numpys = {**json.loads(ran), "curr_task_feat": {"size": np.int64(25)}}
+        p.collect_data_for_task(f"{RUN}-n", "toy_process", numpys)
+        numpys["curr_task_feat"]["size"] = np.int64(99)  # whose it is may go on with it
         p.collect_data_for_task(f"{RUN}-a", "toy_process", record(status="failed"))
         p.collect_data_for_task(f"{RUN}-b", "toy_process", "{no json")
         p.collect_data_for_task(f"{RUN}-c", "untyped", record(features={"rows": 3}))
         p.collect_data_for_task(f"{RUN}-d", "toy_process", record(features={"size": "much"}))
     raws = [fields[b"e"] for _, fields in redis_client.xrange(wire.STREAM)]  # type: ignore[union-attr]
-    first, *others = [read_entry(raw, tool_types) for raw in raws]
+    first, second, *others = [read_entry(raw, tool_types) for raw in raws]
     assert isinstance(first, Execution)
-    assert (first.seconds, first.ran) == (7.0, (25.0, 1.0))
+    assert isinstance(second, Execution)
+    assert (first.seconds, first.ran) == (second.seconds, second.ran) == (7.0, (25.0, 1.0))
     assert [other.reason for other in others if isinstance(other, Rejected)] == [
         Reason.SOFT_FAILED,
         Reason.INVALID_JSON,
@@ -133,6 +138,24 @@ def test_what_finds_no_room_is_dropped_and_counted(record: Any) -> None:
         collector.put(rejected)
     collector.pack()
     assert (len(collector), collector.dropped) == (10, 12)
+
+
+def test_what_cannot_be_sent_before_the_end_is_counted(predictor: Build, record: Any) -> None:
+    p = predictor("redis://127.0.0.1:1")
+    for number in range(10):
+        p.collect_data_for_task(f"{RUN}-{number}", "step", record())
+    p.close()
+    assert (p.stats().dropped, p.stats().queued) == (10, 0)
+
+
+def test_what_was_reported_before_a_declaration_is_learnt_as_it_was(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, tool_type: Any
+) -> None:
+    with predictor(redis_url) as p:
+        p.collect_data_for_task(f"{RUN}-toy_process", "toy_process", record(features={"size": 5}))
+        p.func_name_to_tool_type["toy_process"] = "another"
+        p.collect_data_for_task(f"{RUN}-2", "toy_process", record(features={"size": 5}))
+    assert [entry["tool_type"] for entry in entries(redis_client)] == [tool_type.name, "another"]
 
 
 def test_nothing_is_lost_while_redis_restarts(

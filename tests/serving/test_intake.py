@@ -25,8 +25,15 @@ class Bench:
     def __init__(self) -> None:
         self.memory, self.history = Memory(TYPES, 100), SharedHistory()
         self.collector, self.tally = Collector(), Tally()
+        self.blamed: list[str] = []
         self.intake = Intake(
-            TYPES, self.memory, self.history, Recent(100), self.collector, self.tally
+            TYPES,
+            self.memory,
+            self.history,
+            Recent(100),
+            self.collector,
+            self.tally,
+            self.blamed.append,
         )
 
     @property
@@ -66,6 +73,15 @@ def test_whoever_reports_without_asking_learns_in_between() -> None:
         bench.intake.take(ran(number))
         assert len(bench.intake) < 100
     assert bench.learnt > 900
+
+
+def test_what_cannot_be_learnt_is_blamed_and_reported_all_the_same() -> None:
+    bench = Bench()
+    other = ToolType("other", ("toy",), "gpu", (Feature("size"),))
+    bench.intake.declare(ToolTypes([other]))  # of which the memory knows nothing
+    bench.intake.take(ran(1))
+    bench.intake.settle()
+    assert (len(bench.blamed), len(bench.collector), len(bench.intake)) == (1, 1, 0)
 
 
 def test_threads_report_and_settle_at_once() -> None:

@@ -95,15 +95,48 @@ def agree(raws_in_order: list[bytes]) -> None:
             reported.remember(record)
         else:
             reported.silence(record.task_id)
-    columns = heard.columns["toy"]
-    expected = columns.told(plain)
+    expected = heard.columns["toy"].told(plain)
     for memory in (heard, reported):
+        columns = memory.columns["toy"]
         said = memory.of(list(raws))
         assert None not in said
         for _ in range(2):  # what was worked out once is kept
             found = memory.recall("toy", columns, said)
             assert str(found.values) == str(expected.values)
             assert found.context == expected.context == records.context_of(TOOL, plain)
+
+
+def test_a_text_between_members_that_look_like_the_records_own_hides_nothing() -> None:
+    words = {"toy": {"size": 7}}
+    times = {"start_time": 1.0, "end_time": 2.0, "status": "ok"}
+    nested = {
+        "succ_task_feat": {"status": 1, "toy": {"size": 7}},
+        "message": "x" * 9000,
+        "next": {"succ_task_feat": {"size": 99}},
+        **times,
+    }
+    escaped = {
+        "status": "ok",
+        "succ_task_feat": words,
+        "message": "x" * 9000,
+        'a"succ_task_feat': {"toy": {"size": 99}},
+        **times,
+    }
+    agree([json.dumps(nested).encode()])
+    agree([json.dumps(escaped).encode()])
+
+
+def test_what_was_told_in_another_order_is_forgotten() -> None:
+    memory = Memory(TYPES, 100)
+    raw = {"start_time": 1.0, "end_time": 2.0, "succ_task_feat": {"toy": {"size": 7}}}
+    memory.hear("a", memoryview(json.dumps(raw).encode()))
+    said = memory.of(["a"])
+    before = memory.columns["toy"]
+    assert memory.recall("toy", before, said).values == (7.0, 0.0)
+    turned = ToolType("toy", ("toy",), "gpu", TOOL.features[::-1])
+    memory.declare(ToolTypes([turned]))  # while somebody still holds what was said
+    assert memory.recall("toy", memory.columns["toy"], said) is memory.columns["toy"].nothing
+    assert memory.of(["a"]) == [None]
 
 
 def test_what_is_forgotten_must_be_asked_again() -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -115,9 +116,12 @@ def test_many_at_once_answer_as_one_by_one(
     assert p.estimate_many([]) == []
 
 
+STRANGE = (np.arange(3), np.timedelta64(5, "D"), Decimal("NaN"))
+
+
 def test_a_value_that_nobody_would_believe_is_missing(cached: Build) -> None:
     p = cached()
-    for odd in (-1, 1e7, math.nan, math.inf, 10**400, "12", None, [1], {"a": 1}, np.arange(3)):
+    for odd in (-1, 1e7, math.nan, math.inf, 10**400, "12", None, [1], {"a": 1}, *STRANGE):
         for words in (2, np.int64(2), np.float32(2)):
             given = {"size": odd, "words": words}
             assert p.estimate("toy_process", "cpu", features=given).seconds == 12.0, odd

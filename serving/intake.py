@@ -25,6 +25,7 @@ from serving.wire import Predicted, Report
 __all__ = ["Intake"]
 
 _MOST_WAITING = 64
+_AT_ONCE = 32  # so many are learnt when there are as many; less than a millisecond
 
 
 class Intake:
@@ -67,7 +68,7 @@ class Intake:
             self._tally.took()
         self._waiting.append(record)
         if len(self._waiting) >= _MOST_WAITING:
-            self._learn(2)  # and not all of them: nobody shall stand by for that
+            self._learn(_AT_ONCE)
 
     def settle(self) -> None:
         """Learn from all that waits now."""

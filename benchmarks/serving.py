@@ -33,7 +33,7 @@ import redis
 
 from benchmarks.figure import Figure, at_least, at_most, table
 from benchmarks.original import Original, append
-from malearn import DAGTaskPredictor, export, matrix, records, regressor
+from malearn import DAGTaskPredictor, export, matrix, regressor
 from malearn.embedded.mlflow import MLflowServer
 from malearn.embedded.redis import binary
 from malearn.home import Home
@@ -78,8 +78,9 @@ def figures(swap_seconds: float = 60.0) -> list[Figure]:
     return found
 
 
-def artifact(tool_type: ToolType, function: str = "") -> bytes:
-    """A model as training exports it, fitted on 2,000 made-up executions of `function`."""
+def artifact(tool_type: ToolType) -> bytes:
+    """A model as training exports it, fitted on 2,000 made-up executions."""
+    name = tool_type.functions[0]
     draw = np.random.default_rng(0)
     executions = []
     for number in range(2000):
@@ -88,8 +89,7 @@ def artifact(tool_type: ToolType, function: str = "") -> bytes:
         given = tuple(min(max(value, f.minimum), f.maximum) for value, f in limits)
         took = 5.0 + sum(given[:2]) ** 0.5 * draw.lognormal(0.0, 0.3)
         start = 1_753_000_000.0 + 100 * number
-        task_id = f"{UUID(int=number)}-{function or tool_type.functions[0]}"
-        name = records.function_of(task_id)
+        task_id = f"{UUID(int=number)}-{name}"
         executions.append(
             Execution(task_id, name, tool_type.name, start, start + took, given, given)
         )
@@ -129,13 +129,14 @@ def inputs(number: int) -> dict[str, float]:
     }
 
 
-def turns(*functions: Callable[[], object], rounds: int = 400) -> list[float]:
+def turns(
+    *functions: Callable[[], object], rounds: int = 400, blocks: int = 5, unheeded: int = 3
+) -> list[float]:
     """Median seconds of each, in alternating blocks.
 
     In blocks, because a function that follows another one's three milliseconds
-    of pandas runs on that one's caches; the first calls of a block do not count.
+    of pandas runs on that one's caches; the first calls of a block, `unheeded`, do not count.
     """
-    blocks, unheeded = 5, 3
     taken: list[list[float]] = [[] for _ in functions]
     gc.disable()
     try:
@@ -157,17 +158,7 @@ def call_by_call(*functions: Callable[[], object], rounds: int = 1000) -> list[f
     What asks Redis waits for another process, and waits longer where that one has
     slept a while. Call by call each finds it as the others do.
     """
-    taken: list[list[float]] = [[] for _ in functions]
-    gc.disable()
-    try:
-        for _ in range(rounds):
-            for times, function in zip(taken, functions, strict=True):
-                started = perf_counter()
-                function()
-                times.append(perf_counter() - started)
-    finally:
-        gc.enable()
-    return [median(times) for times in taken]
+    return turns(*functions, rounds=rounds, blocks=rounds, unheeded=0)
 
 
 def _warm(predictor: DAGTaskPredictor) -> None:

@@ -246,17 +246,14 @@ def read(
         return refuse(Reason.INVALID_JSON, _short(error))
     if fields is None:
         return refuse(Reason.NOT_AN_OBJECT, "the value is no JSON object")
-    start, end, status = fields.start_time, fields.end_time, fields.status
-    if not (type(start) is type(end) is float and 0.0 < end - start < LONGEST):  # rarely
-        if start is None or end is None:
-            return refuse(Reason.NO_TIMES, "start_time or end_time is missing")
-        odd = isinstance(start, bool)
-        start, end = _number(start), _number(end)
-        if start is None or end is None or odd:
-            return refuse(Reason.BAD_TIMES, "start_time or end_time is not a finite number")
-        if not 0.0 < end - start < LONGEST:
-            return refuse(Reason.BAD_TIMES, f"it would have taken {end - start:g} s")
-    if isinstance(status, str) and (why := _bad_status(status)) is not None:
+    if fields.start_time is None or fields.end_time is None:
+        return refuse(Reason.NO_TIMES, "start_time or end_time is missing")
+    start, end = _number(fields.start_time), _number(fields.end_time)
+    if start is None or end is None or isinstance(fields.start_time, bool):
+        return refuse(Reason.BAD_TIMES, "start_time or end_time is not a finite number")
+    if not 0.0 < end - start < LONGEST:
+        return refuse(Reason.BAD_TIMES, f"it would have taken {end - start:g} s")
+    if isinstance(fields.status, str) and (why := _bad_status(fields.status)) is not None:
         return refuse(*why)
     return Record(
         task_id,

@@ -117,9 +117,7 @@ class Link:
 
     def _reply(self, depth: int) -> Reply:
         start = self._at
-        end = self._buffer.find(b"\r\n", start, self._filled)
-        if end < 0:
-            end = self._line_end(start)
+        end = self._line_end(start)
         self._at = end + 2
         kind, rest = self._buffer[start], self._buffer[start + 1 : end]
         if kind == _DOLLAR:
@@ -140,10 +138,9 @@ class Link:
     def _bulk(self, length: int) -> bytes | None:
         if length < 0:
             return None
+        self._receive(self._at + length + 2)
         start, end = self._at, self._at + length
-        if end + 2 > self._filled:
-            self._receive(end + 2)
-        if self._buffer[end] != _RETURN:
+        if self._buffer[end : end + 2] != b"\r\n":
             raise Garbled("a value of another length")
         self._at = end + 2
         return bytes(self._view[start:end])

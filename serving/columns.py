@@ -17,7 +17,7 @@ import numpy as np
 from malearn import records
 from malearn.tool_types import ToolType
 
-__all__ = ["Columns", "Told"]
+__all__ = ["Columns", "Told", "within"]
 
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 
@@ -56,11 +56,10 @@ class Columns:
     `nothing` is what is told of a task of which nobody said anything.
     """
 
-    __slots__ = ("_bounds", "_missing", "_names", "_words", "nothing", "tool_type")
+    __slots__ = ("_bounds", "_missing", "_names", "nothing", "tool_type")
 
     def __init__(self, tool_type: ToolType) -> None:
         self.tool_type = tool_type
-        self._words = frozenset(tool_type.context)
         self._missing = tuple(f.missing for f in tool_type.features)
         self._names = tool_type.feature_names
         self._bounds: list[tuple[float, float, float]] = [
@@ -72,7 +71,7 @@ class Columns:
 
     def told(self, said: Mapping[str, object]) -> Told:
         """What `said` tells, by name; what is not declared is left out."""
-        words = () if self._words.isdisjoint(said) else records.words_of(self.tool_type, said)
+        words = records.words_of(self.tool_type, said)
         values: Iterable[Any] = map(said.get, self._names)
         given: tuple[Any, ...]  # all numbers, once none is None
         try:
@@ -100,17 +99,16 @@ class Columns:
 
     def _given_oddly(self, said: Mapping[str, Any]) -> tuple[Any, ...]:
         """As `told`, where `said` may hold anything."""
-        given: list[float | None] = []
-        for name, (low, high, missing) in zip(self._names, self._bounds, strict=True):
-            if name not in said:
-                given.append(None)
-                continue
-            try:
-                value = said[name]
-                given.append(float(value) if low <= value <= high else missing)
-            except _ODD:
-                given.append(missing)
-        return tuple(given)
+        return tuple(
+            [
+                None
+                if name not in said
+                else missing
+                if (number := within(said[name], low, high)) is None
+                else number
+                for name, (low, high, missing) in zip(self._names, self._bounds, strict=True)
+            ]
+        )
 
     def _completed(self, given: tuple[float | None, ...], words: tuple[str | None, ...]) -> Told:
         unsaid = given.count(None)
@@ -122,6 +120,14 @@ class Columns:
             )
         context = tuple([word or "" for word in words]) if any(words) else ()
         return Told(given, words, values, context, self)
+
+
+def within(value: Any, low: float, high: float) -> float | None:
+    """`value` as a number from `low` to `high`; None where it is none, whatever it is."""
+    try:
+        return float(value) if low <= value <= high else None
+    except _ODD:
+        return None
 
 
 def _over(earlier: tuple[T | None, ...], later: tuple[T | None, ...]) -> tuple[T | None, ...]:

@@ -117,11 +117,11 @@ class Courier:
             self._round()
             self._wake.wait(_TICK)
             self._wake.clear()
-        if self.breaker.closed and self._link is not None:
-            self._attempt(self._read_asked, self._link)
         self._settle()
-        if self.breaker.closed and self._link is not None:
-            self._attempt(self._send_all, self._link)
+        link = self._link
+        if self.breaker.closed and link is not None:
+            self._attempt(self._read_asked, link)
+            self._attempt(self._send_all, link)
         if self._link is not None:
             self._link.close()
             self._link = None

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from malearn.history import Observation
 from malearn.records import Record, Rejected
-from malearn.tool_types import ToolTypes
 from serving.collector import Collector
 from serving.memory import Memory
 from serving.recent import Recent
@@ -37,7 +36,6 @@ class Intake:
 
     def __init__(
         self,
-        tool_types: ToolTypes,
         memory: Memory,
         history: SharedHistory,
         predicted: Recent[str, Predicted],
@@ -45,7 +43,6 @@ class Intake:
         tally: Tally,
         blame: Callable[[str], object],
     ) -> None:
-        self._tool_types = tool_types
         self._memory, self._history, self._predicted = memory, history, predicted
         self._collector, self._tally, self._blame = collector, tally, blame
         self._lock = threading.Lock()
@@ -53,10 +50,6 @@ class Intake:
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    def declare(self, tool_types: ToolTypes) -> None:
-        """Take in another declaration."""
-        self._tool_types = tool_types
 
     def take(self, record: Record | Rejected) -> None:
         """Take one finished task."""
@@ -72,7 +65,8 @@ class Intake:
 
     def settle(self) -> None:
         """Learn from all that waits now."""
-        self._learn(len(self._waiting))
+        if self._waiting:
+            self._learn(len(self._waiting))
 
     def settle_politely(self) -> None:
         """The same, one at a time, so that others come in between."""
@@ -100,7 +94,7 @@ class Intake:
         if isinstance(record, Rejected):
             return Report(record)
         function, predicted = record.function, self._predicted.pop(record.task_id)
-        tool_type = self._tool_types.of(function)
+        tool_type = self._memory.tool_types.of(function)
         name = tool_type.name if tool_type is not None else ""
         values: tuple[float, ...] = ()
         context: tuple[str, ...] = ()

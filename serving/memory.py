@@ -91,8 +91,9 @@ class Memory:
 
     def declare(self, tool_types: ToolTypes) -> None:
         """Take in another declaration; what was said under the old one is forgotten."""
-        self._tool_types = tool_types
+        # Columns first: none of what is claimed may be without them.
         self.columns = {name: Columns(tool_type) for name, tool_type in tool_types.items()}
+        self.tool_types = tool_types
         types = tool_types.values()
         self._words = frozenset(word for t in types for word in t.context)
         self._names = self._words.union(*(t.feature_names for t in types))
@@ -104,8 +105,7 @@ class Memory:
 
     def remember(self, record: Record) -> None:
         """Keep what `record` says of its successors: only what is declared."""
-        said = self._believed(record) if record.successors else (record.end, {}, False)
-        self._said.put(record.task_id, said)
+        self._said.put(record.task_id, self._believed(record))
 
     def silence(self, task_id: str) -> None:
         """Keep that this task says nothing, so that nobody asks Redis again."""
@@ -180,7 +180,7 @@ class Memory:
                     for n in self._names
                     if n in features
                 }
-            elif (tool_type := self._tool_types.of(function)) is not None:
+            elif (tool_type := self.tool_types.of(function)) is not None:
                 words[function] = self.columns[tool_type.name].told(features)
         return (record.end, words, context)
 

@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -103,7 +104,6 @@ class DAGTaskPredictor:
         self._tally = Tally()
         self._collector = Collector()
         self._intake = Intake(
-            self._tool_types,
             self._memory,
             self._history,
             self._predicted,
@@ -159,8 +159,7 @@ class DAGTaskPredictor:
         started = perf_counter()
         try:
             self._ensure_running()
-            if self._intake:
-                self._intake.settle()
+            self._intake.settle()
             before = _ids(pred_task_ids)
             tool_type = self._tool_types.of(succ_func_name)
             # Of a function that nobody claims, predecessors say nothing of use.
@@ -186,12 +185,10 @@ class DAGTaskPredictor:
         tasks = list(tasks)
         try:
             self._ensure_running()
-            if self._intake:
-                self._intake.settle()
+            self._intake.settle()
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
             tool_types = [self._tool_types.of(function) for function, _, _ in tasks]
-            # All at once, so that what each is asked about below is in memory.
-            _, trouble = self._hear(
+            heard, trouble = self._hear(
                 [
                     task_id
                     for tool_type, (_, _, before) in zip(tool_types, tasks, strict=True)
@@ -200,8 +197,15 @@ class DAGTaskPredictor:
                 ],
                 started,
             )
+            said = iter(heard)
             questions = [
-                self._question(function, resource, tool_type, before, self._memory.of(before))
+                self._question(
+                    function,
+                    resource,
+                    tool_type,
+                    before,
+                    () if tool_type is None else list(islice(said, len(before))),
+                )
                 for (function, resource, before), tool_type in zip(tasks, tool_types, strict=True)
             ]
             answers = self._answers(questions, trouble)
@@ -386,7 +390,8 @@ class DAGTaskPredictor:
         seconds = model.seconds(model.row(told.values, snapshot))
         if not seconds > 0.0:
             return self._lower(question, "model_nonsense")
-        return self._from_model(question, model, seconds, width, _reach(width, model)), ""
+        reach = _reach(width, model)
+        return self._given(question, seconds, "model", model.version, width, reach), ""
 
     def _answers(self, questions: list[_Question], trouble: str) -> list[tuple[Prediction, str]]:
         """As `_answer`, one for each, after one call of each model."""
@@ -415,7 +420,7 @@ class DAGTaskPredictor:
             for number, answer, (width, reach) in zip(numbers, seconds, widths, strict=True):
                 question = questions[number]
                 answers[number] = (
-                    (self._from_model(question, model, answer, width, reach), "")
+                    (self._given(question, answer, "model", model.version, width, reach), "")
                     if 0.0 < answer < math.inf
                     else self._lower(question, "model_nonsense")
                 )
@@ -433,16 +438,22 @@ class DAGTaskPredictor:
             return None, trouble
         return model, ""
 
-    def _from_model(
-        self, question: _Question, model: Model, seconds: float, width: Width, reach: Interval
+    def _given(
+        self,
+        question: _Question,
+        seconds: float,
+        source: Source,
+        version: int | None,
+        width: Width | None,
+        reach: Interval,
     ) -> Prediction:
-        version = model.version
+        """The answer, which is kept until its outcome is reported."""
         if question.task_id:
             told = question.told
             predicted = Predicted(told.values, seconds, version, width, told.context)
             self._predicted.put(question.task_id, predicted)
         low, high, confidence = reach
-        return Prediction(seconds, seconds * low, seconds * high, "model", version, confidence)
+        return Prediction(seconds, seconds * low, seconds * high, source, version, confidence)
 
     def _lower(self, question: _Question, reason: str) -> tuple[Prediction, str]:
         """What the rungs below the model say."""
@@ -458,11 +469,7 @@ class DAGTaskPredictor:
             found = from_width(width) if width.calibrated else interval(source)
         else:
             seconds, found = heuristic_seconds(question.resource), _GUESS
-        if question.task_id:
-            predicted = Predicted(told.values, seconds, None, width, told.context)
-            self._predicted.put(question.task_id, predicted)
-        low, high, confidence = found
-        return Prediction(seconds, seconds * low, seconds * high, source, None, confidence), reason
+        return self._given(question, seconds, source, None, width, found), reason
 
     # What becomes of a finished task.
 
@@ -501,7 +508,6 @@ class DAGTaskPredictor:
         self._predicted.clear()
         self._tool_types = tool_types
         self._memory.declare(tool_types)
-        self._intake.declare(tool_types)
 
     def _ensure_running(self) -> None:
         if not self._courier.running and not self._closed:

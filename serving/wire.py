@@ -19,6 +19,7 @@ from malearn.interval import Width
 from malearn.records import Record, Rejected
 from malearn.stamp import Carried
 from malearn.tool_types import ToolType, ToolTypes
+from serving.columns import within
 
 __all__ = [
     "HISTORY",
@@ -40,7 +41,6 @@ REMEMBERED = 64  # observations a function's list keeps
 KEEP_SECONDS = 30 * 86_400  # a function unseen for so long is forgotten
 
 _LARGEST = sys.float_info.max
-_NUMBERS = (int, float)
 _MOST_UNCLAIMED = 32
 _LONGEST_TEXT = 64  # what stands where a number should is kept, shortened, for the reject's report
 _encode = msgspec.json.Encoder().encode
@@ -97,7 +97,7 @@ def entry(report: Report) -> bytes:
     tool_type, predicted = report.tool_type, report.predicted
     names = tool_type.feature_names if tool_type is not None else ()
     words = tool_type.context if tool_type is not None else ()
-    features: Mapping[str, Any] = record.features
+    features = record.features
     if tool_type is None:  # whoever claims the function later will want to know
         some = list(features.items())[:_MOST_UNCLAIMED]
         features = {records.as_text(str(name)): value for name, value in some}
@@ -109,13 +109,7 @@ def entry(report: Report) -> bytes:
             "start": record.start,
             "end": record.end,
             "serve": _named(names, predicted.values, words, predicted.context) if predicted else {},
-            "ran": {
-                n: float(value)
-                if type(value := features[n]) in _NUMBERS and -_LARGEST <= value <= _LARGEST
-                else _plain(value)
-                for n in (names + words or features)
-                if n in features
-            },
+            "ran": {n: _plain(features[n]) for n in (names + words or features) if n in features},
             "query": record.query,
             "predicted": predicted.seconds if predicted else None,
             "model_version": predicted.version if predicted else None,
@@ -198,13 +192,8 @@ def _plain(value: object) -> object:
     """`value` as JSON that ingestion judges as it would have judged the record's own."""
     if value is None or isinstance(value, bool):
         return value
-    number: Any = value  # numpy's are none of Python's
-    try:
-        if -_LARGEST <= number <= _LARGEST:
-            return float(number)
-    except (TypeError, ValueError, ArithmeticError):
-        pass
-    return records.as_text(str(value)[:_LONGEST_TEXT])
+    number = within(value, -_LARGEST, _LARGEST)
+    return records.as_text(str(value)[:_LONGEST_TEXT]) if number is None else number
 
 
 def _or_nan(value: float | None) -> float:

@@ -22,10 +22,11 @@ from sklearn.model_selection import KFold
 from xgboost import XGBRegressor
 
 from benchmarks.figure import Figure, at_least, at_most
-from flows.evaluate import evaluate
-from malearn import evaluation, history, tool_types
-from malearn.evaluation import OURS, Evaluation
-from malearn.metrics import pairwise_order
+from malearn.flows.evaluate import evaluate
+from malearn.kernel import history, tool_types
+from malearn.learning import evaluation
+from malearn.learning.evaluation import OURS, Evaluation
+from malearn.learning.metrics import pairwise_order
 
 __all__ = ["figures"]
 
@@ -37,7 +38,7 @@ _MOST_SECONDS = 300.0
 _SWAP = "run16.jsonl"  # the first on another backend
 _PHASES = ((5, 10), (15, 10_000))  # tasks of the function ended since
 
-#: What is switched off, and how: constants of `malearn.history` set to another value.
+#: What is switched off, and how: constants of `malearn.kernel.history` set to another value.
 _WITHOUT: dict[str, dict[str, float]] = {
     "without changes of regime": {"_TOOL_JUMP": 0.0, "_CLUSTER_JUMP": 0.0},
     "without what the tool type shares": {

@@ -25,8 +25,8 @@ from xgboost import XGBRegressor
 
 from benchmarks.figure import Figure, at_most
 from malearn import ExecTimePredictor
-from malearn.metrics import Scores, score
-from malearn.tool_types import declared
+from malearn.kernel.tool_types import declared
+from malearn.learning.metrics import Scores, score
 
 __all__ = ["figures"]
 

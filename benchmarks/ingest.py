@@ -28,20 +28,21 @@ import msgspec
 import redis
 from deltalake import DeltaTable
 
-import expectations
 from benchmarks import hostile, logs
 from benchmarks.figure import Figure, at_least, at_most, table
 from benchmarks.original import append
 from benchmarks.serving import _redis
-from expectations import contract
-from malearn import DAGTaskPredictor, outliers, records, sources
-from malearn.batch import Batch
-from malearn.dataset import Dataset
-from malearn.home import Home
-from malearn.ingest import Ingest, IngestReport, Validate
-from malearn.records import Record
-from malearn.tool_types import ToolType, declared
-from serving import wire
+from malearn import DAGTaskPredictor, expectations
+from malearn.data import outliers, sources
+from malearn.data.batch import Batch
+from malearn.data.dataset import Dataset
+from malearn.data.ingest import Ingest, IngestReport, Validate
+from malearn.expectations import contract
+from malearn.kernel import records
+from malearn.kernel.home import Home
+from malearn.kernel.records import Record
+from malearn.kernel.tool_types import ToolType, declared
+from malearn.serving import wire
 
 __all__ = ["figures", "hostile_reports"]
 

@@ -33,15 +33,16 @@ import redis
 
 from benchmarks.figure import Figure, at_least, at_most, table
 from benchmarks.original import Original, append
-from malearn import DAGTaskPredictor, export, matrix, regressor
-from malearn.embedded.mlflow import MLflowServer
-from malearn.embedded.redis import binary
-from malearn.home import Home
-from malearn.records import Execution
-from malearn.stamp import INPUT, OUTPUT
-from malearn.tool_types import ToolType, declared
-from serving.cache import ModelCache
-from serving.model import Model
+from malearn import DAGTaskPredictor
+from malearn.kernel.home import Home
+from malearn.kernel.model_metadata import INPUT, OUTPUT
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolType, declared
+from malearn.learning import export, matrix, regressor
+from malearn.platform.mlflow import MLflowServer
+from malearn.platform.redis import binary
+from malearn.serving.cache import ModelCache
+from malearn.serving.model import Model
 
 __all__ = ["figures"]
 
@@ -473,8 +474,8 @@ def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2**20
 before = resident()
-from malearn.tool_types import declared
-from serving.model import load
+from malearn.kernel.tool_types import declared
+from malearn.serving.model import load
 raw = open(sys.argv[4], "rb").read()
 kept = [load(raw, declared()["llm_process"], n) for n in range(20)]
 del raw

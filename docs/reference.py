@@ -10,12 +10,12 @@ from typing import Any
 import typer
 import yaml
 
-from expectations.report import REASONS
-from flows.commands import app
-from malearn import gate
-from malearn.baselines import BASELINES
-from malearn.families import FAMILIES
-from malearn.tool_types import parse
+from malearn.expectations.report import REASONS
+from malearn.flows.commands import app
+from malearn.kernel.tool_types import parse
+from malearn.learning import gate
+from malearn.learning.baselines import BASELINES
+from malearn.learning.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"

@@ -14,7 +14,7 @@ import uuid
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from malearn import DAGTaskPredictor
-from serving import daps
+from malearn.serving import daps
 
 STEPS = ("task1_read", "task2_llm_process_draft", "task3_llm_process_answer")
 QUERIES = {str(uuid.uuid4()): size for size in (40, 10, 160, 80)}

@@ -18,9 +18,10 @@ import warnings
 import mlflow
 import numpy as np
 
-from malearn import baselines, matrix, metrics, regressor, tool_types
-from malearn.dataset import Dataset
-from malearn.home import Home
+from malearn.data.dataset import Dataset
+from malearn.kernel import tool_types
+from malearn.kernel.home import Home
+from malearn.learning import baselines, matrix, metrics, regressor
 
 warnings.filterwarnings("ignore", message="Any type hint is inferred")  # MLflow, of itself
 types = tool_types.declared()

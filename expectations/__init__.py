@@ -3,9 +3,9 @@
 The only place that knows Great Expectations and pandas; importing it imports neither.
 """
 
-from expectations.contract import suite
-from expectations.report import html_report, markdown_report
-from expectations.tally import Result, Tally
-from expectations.validation import Validated, validate
+from malearn.expectations.contract import suite
+from malearn.expectations.report import html_report, markdown_report
+from malearn.expectations.tally import Result, Tally
+from malearn.expectations.validation import Validated, validate
 
 __all__ = ["Result", "Tally", "Validated", "html_report", "markdown_report", "suite", "validate"]

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from malearn import errors
-from malearn.tool_types import Feature, ToolType
+from malearn.kernel import errors
+from malearn.kernel.tool_types import Feature, ToolType
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from expectations import contract
-from malearn.records import Execution
-from malearn.rows import Rows
-from malearn.tool_types import ToolType
+from malearn.data.rows import Rows
+from malearn.expectations import contract
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolType
 
 if TYPE_CHECKING:
     import pandas as pd

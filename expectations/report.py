@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 
-from expectations.tally import Result, Tally, by_tool_type
-from expectations.validation import Validated
-from malearn.records import Reason
+from malearn.expectations.tally import Result, Tally, by_tool_type
+from malearn.expectations.validation import Validated
+from malearn.kernel.records import Reason
 
 __all__ = ["REASONS", "html_report", "markdown_report"]
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from expectations import contract
-from expectations.frame import frame
-from expectations.tally import EXAMPLES, Result, Tally
-from malearn import errors
-from malearn.records import Execution, Reason, Rejected
-from malearn.rows import chosen
-from malearn.tool_types import ToolType
+from malearn.data.rows import chosen
+from malearn.expectations import contract
+from malearn.expectations.frame import frame
+from malearn.expectations.tally import EXAMPLES, Result, Tally
+from malearn.kernel import errors
+from malearn.kernel.records import Execution, Reason, Rejected
+from malearn.kernel.tool_types import ToolType
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_UI_URL
 
-from malearn import tracking
-from malearn.gate import Reason
-from malearn.metrics import Scores
-from malearn.promotion import Promoted
-from malearn.tool_types import ToolType
-from malearn.training import Trained
+from malearn.kernel.tool_types import ToolType
+from malearn.learning.gate import Reason
+from malearn.learning.metrics import Scores
+from malearn.lifecycle import tracking
+from malearn.lifecycle.promotion import Promoted
+from malearn.lifecycle.training import Trained
 
 __all__ = ["VALIDATION", "candidates", "key", "promotion", "reasons", "training", "validation_page"]
 

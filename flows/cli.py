@@ -13,7 +13,7 @@ def main() -> None:
     # Failures are told in one sentence, by us; Prefect's own server keeps the rest.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     try:
-        from flows.commands import app
+        from malearn.flows.commands import app
 
         app()
     except ModuleNotFoundError as missing:

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from malearn.errors import InputError, MalearnError
-from malearn.home import Home
+from malearn.kernel.errors import InputError, MalearnError
+from malearn.kernel.home import Home
 
 if TYPE_CHECKING:
-    from malearn.embedded import Platform
-    from malearn.ingest import IngestReport
-    from malearn.records import Reason
-    from malearn.tool_types import ToolType
+    from malearn.data.ingest import IngestReport
+    from malearn.kernel.records import Reason
+    from malearn.kernel.tool_types import ToolType
+    from malearn.platform import Platform
 
 __all__ = ["app"]
 
@@ -115,9 +115,9 @@ def run(
     """
     if more and not source:
         raise typer.BadParameter("name run logs with --from FILE…")
-    from flows import console, report
-    from flows.run import run as main_job
-    from malearn import tool_types
+    from malearn.flows import console, report
+    from malearn.flows.run import run as main_job
+    from malearn.kernel import tool_types
 
     tool_types.declared()
     files = _run_logs([*(source or []), *(more or [])])
@@ -143,8 +143,8 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Bring execution logs into the datasets, every record accounted for."""
-    from flows import report
-    from malearn import tool_types
+    from malearn.flows import report
+    from malearn.kernel import tool_types
 
     tool_types.declared()
     if watch:
@@ -154,7 +154,7 @@ def ingest(
         return
     place, chosen = Home.find(home), _run_logs(files or [])
     with _platform(place, redis=not chosen, mlflow=False):
-        from flows.ingest import ingest as flow
+        from malearn.flows.ingest import ingest as flow
 
         done = flow([str(file) for file in chosen], str(place.root))
     _answer(report.ingested(done), as_json, lambda: report.show_ingested(done))
@@ -171,8 +171,9 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train candidates and register the best, with the gate's decision. Promotes nothing."""
-    from flows import report
-    from malearn import families, tool_types
+    from malearn.flows import report
+    from malearn.kernel import tool_types
+    from malearn.learning import families
 
     place, types = Home.find(home), tool_types.declared()
     names = [types[name].name for name in tools or types]
@@ -182,7 +183,7 @@ def train(
             ", ".join(sorted(unknown)), f"is no family; there are {', '.join(families.FAMILIES)}"
         )
     with _platform(place):
-        from flows.train import train as flow
+        from malearn.flows.train import train as flow
 
         done = [flow(name, str(place.root), chosen) for name in names]
     _answer(report.trained(done), as_json, lambda: report.show_trained(done))
@@ -196,11 +197,11 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Let a version serve: its ONNX file is made if need be, and proven; the gate is overruled."""
-    from flows import report
+    from malearn.flows import report
 
     place, name = Home.find(home), _tool_type(tool).name
     with _platform(place):
-        from flows.promote import promote as flow
+        from malearn.flows.promote import promote as flow
 
         done = flow(name, version, str(place.root), by_hand=True)
     _answer(report.promoted(done), as_json, lambda: report.show_promoted(done))
@@ -211,7 +212,7 @@ def promote(
 @app.command()
 def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Let the version serve again that served before."""
-    from malearn import registry, tracking
+    from malearn.lifecycle import registry, tracking
 
     tool_type = _tool_type(tool)
     with (
@@ -230,13 +231,13 @@ def monitor(
     as_json: JsonOption = False,
 ) -> None:
     """Compare predictions with outcomes; retrain or roll back where they call for it."""
-    from flows import report
-    from malearn import tool_types
+    from malearn.flows import report
+    from malearn.kernel import tool_types
 
     place, types = Home.find(home), tool_types.declared()
     names = [types[name].name for name in tools or types]
     with _platform(place):
-        from flows.monitor import monitor as flow
+        from malearn.flows.monitor import monitor as flow
 
         done = flow(names, str(place.root))
     _answer(report.monitored(done), as_json, lambda: report.show_monitored(done))
@@ -245,8 +246,9 @@ def monitor(
 @app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Per tool type: what serves, how old it is, how it does, and what has come in since."""
-    from flows import report
-    from malearn import tool_types, tracking
+    from malearn.flows import report
+    from malearn.kernel import tool_types
+    from malearn.lifecycle import tracking
 
     place = Home.find(home)
     tool_types.declared()
@@ -275,7 +277,8 @@ def predict(
     """How long a task will take, as a scheduler would be told."""
     from msgspec.structs import asdict
 
-    from malearn import DAGTaskPredictor, tool_types
+    from malearn import DAGTaskPredictor
+    from malearn.kernel import tool_types
 
     place, features = Home.find(home), _features(feature or [], tool_types.declared().of(function))
     with (
@@ -320,9 +323,10 @@ def evaluate(
     """
     from datetime import UTC, datetime
 
-    from flows import console, report
-    from flows.evaluate import evaluate as replay
-    from malearn import evaluation, tracking
+    from malearn.flows import console, report
+    from malearn.flows.evaluate import evaluate as replay
+    from malearn.learning import evaluation
+    from malearn.lifecycle import tracking
 
     files = _run_logs([*source, *(more or [])])
     with console.progress() as shown:
@@ -353,7 +357,7 @@ def export_dataset(
     as_json: JsonOption = False,
 ) -> None:
     """Write a dataset, in the original's CSV form or as Parquet."""
-    from malearn.dataset import Dataset
+    from malearn.data.dataset import Dataset
 
     tool_type = _tool_type(tool)
     file = output or Path(f"{tool_type.name}.{form}")
@@ -374,7 +378,7 @@ def import_dataset(
     as_json: JsonOption = False,
 ) -> None:
     """Bring in run logs, or the original's per-tool CSV files."""
-    from flows import report
+    from malearn.flows import report
 
     place = Home.find(home)
     tables = {file: _tool_type(tool or file.stem) for file in files if file.suffix == ".csv"}
@@ -382,7 +386,7 @@ def import_dataset(
     for file, tool_type in tables.items():
         _look(file, tool_type)
     with _platform(place, mlflow=False):
-        from flows.ingest import ingest as flow
+        from malearn.flows.ingest import ingest as flow
 
         named = {str(file): tool_type.name for file, tool_type in tables.items()}
         done = flow([str(file) for file in logs], str(place.root), named)
@@ -397,8 +401,8 @@ def dataset_history(
     """The versions of a dataset: when, what, how many rows."""
     from dataclasses import asdict
 
-    from flows import report
-    from malearn.dataset import Dataset
+    from malearn.data.dataset import Dataset
+    from malearn.flows import report
 
     commits = Dataset.of(Home.find(home), _tool_type(tool)).history()
     _answer([asdict(c) for c in commits], as_json, lambda: report.show_history(commits))
@@ -422,9 +426,10 @@ def quarantine_of(
     """What was kept out of the datasets, and why; after a fix, let it in."""
     from dataclasses import asdict
 
-    from flows import console, report
-    from malearn import quarantine, tool_types
-    from malearn.dataset import Rejections
+    from malearn.data import quarantine
+    from malearn.data.dataset import Rejections
+    from malearn.flows import console, report
+    from malearn.kernel import tool_types
 
     name = _tool_type(tool).name if tool else None
     which = quarantine.Which(tool_types.declared(), name, _reason(reason) if reason else None)
@@ -434,7 +439,7 @@ def quarantine_of(
         _answer(report.quarantined(found), as_json, lambda: report.show_quarantined(found))
         return
     with console.progress() as shown:
-        from flows.quarantine import readmit as judge_anew
+        from malearn.flows.quarantine import readmit as judge_anew
 
         done = judge_anew(place, which, shown.step)
     _answer(asdict(done), as_json, lambda: report.show_readmitted(done))
@@ -468,14 +473,15 @@ def maintain_data(
     """Merge small files, let go of old rows, remove unused files. No model loses its data."""
     from dataclasses import asdict
 
-    from flows import report
-    from malearn import maintenance, tool_types
+    from malearn.data import maintenance
+    from malearn.flows import report
+    from malearn.kernel import tool_types
 
     place, names = Home.find(home), maintenance.places(tool_types.declared())
     for text, option in ((keep_days, "--keep-days"), (keep_rows, "--keep-rows")):
         maintenance.Limits.parse(text or "", option, names)
     with _platform(place):
-        from flows.maintain import maintain as flow
+        from malearn.flows.maintain import maintain as flow
 
         done = flow(str(place.root), keep_days, keep_rows, unused_hours)
     _answer([asdict(m) for m in done], as_json, lambda: report.show_maintained(done))
@@ -493,8 +499,8 @@ def up(
     prefect_port: PortOption = None,
 ) -> None:
     """Redis, MLflow, Prefect and a worker for the scheduled flows, kept up until Ctrl-C."""
-    from flows.up import up as stay
-    from malearn import tool_types
+    from malearn.flows.up import up as stay
+    from malearn.kernel import tool_types
 
     try:
         IPv4Address(host)
@@ -507,16 +513,16 @@ def up(
 
 
 def _watch(home: Home, set_notifications: bool, as_json: bool) -> None:
-    from flows import console, report
-    from malearn import sources
-    from malearn.embedded import Platform
+    from malearn.data import sources
+    from malearn.flows import console, report
+    from malearn.platform import Platform
 
     ours = sources.REDIS_SETTING not in os.environ
     with (
         console.progress() as shown,
         Platform(home, redis=True, on_event=shown.server) as platform,
     ):
-        from flows.watch import watch
+        from malearn.flows.watch import watch
 
         done = watch(home, platform.redis_url, shown, enable=ours or set_notifications)
     _answer(report.ingested(done), as_json, lambda: report.show_ingested(done))
@@ -528,8 +534,8 @@ def _platform(
     home: Home, *, redis: bool = False, mlflow: bool = True, prefect: bool = True
 ) -> Iterator[Platform]:
     """The servers a command needs, attached to or started, with progress shown."""
-    from flows import console
-    from malearn.embedded import Platform
+    from malearn.flows import console
+    from malearn.platform import Platform
 
     with (
         console.progress() as shown,
@@ -573,7 +579,7 @@ def _finite(value: Any) -> Any:
 
 def _run_logs(files: list[Path]) -> list[Path]:
     """`files`, once each has shown that it can be one; before any server is started."""
-    from malearn import sources
+    from malearn.data import sources
 
     sources.examine(files)
     return files
@@ -581,7 +587,7 @@ def _run_logs(files: list[Path]) -> list[Path]:
 
 def _look(file: Path, tool_type: ToolType) -> None:
     """Refuse a table whose header is not that of `tool_type`."""
-    from malearn import sources
+    from malearn.data import sources
 
     next(iter(sources.table(file, tool_type, size=1)), None)
 
@@ -595,7 +601,7 @@ def _told(report: IngestReport) -> None:
 
 
 def _reason(name: str) -> Reason:
-    from malearn.records import Reason
+    from malearn.kernel.records import Reason
 
     try:
         return Reason(name)
@@ -604,6 +610,6 @@ def _reason(name: str) -> Reason:
 
 
 def _tool_type(name: str) -> ToolType:
-    from malearn import tool_types
+    from malearn.kernel import tool_types
 
     return tool_types.declared()[name]

@@ -19,7 +19,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from malearn.errors import Unreachable
+from malearn.kernel.errors import Unreachable
 
 __all__ = ["Board", "Progress", "following", "progress"]
 
@@ -178,7 +178,7 @@ class _FlowLogs(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if Path(record.pathname).parent != Path(__file__).parent:
             return
-        from flows.progress import is_finished
+        from malearn.flows.progress import is_finished
 
         if is_finished(record):
             self._shown.done(record.getMessage())

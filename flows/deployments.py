@@ -33,15 +33,14 @@ _TRIGGER: TypeAdapter[DeploymentTriggerTypes] = TypeAdapter(DeploymentTriggerTyp
 
 
 def declared() -> list[Mapping[str, Any]]:
-    """What `prefect.yaml` declares: beside the packages in a clone, within ours once installed."""
-    here = Path(__file__).parent
-    file = next(place / "prefect.yaml" for place in (here, here.parent) if _has(place))
+    """What `prefect.yaml` declares."""
+    file = Path(__file__).with_name("prefect.yaml")
     declaration: list[Mapping[str, Any]] = yaml.safe_load(file.read_text("utf-8"))["deployments"]
     return declaration
 
 
 def flow_of(deployment: Mapping[str, Any]) -> Flow[..., Any]:
-    """The flow that its entrypoint, `flows.unattended.ingest`, names."""
+    """The flow that its entrypoint, `malearn.flows.unattended.ingest`, names."""
     module, _, name = deployment["entrypoint"].rpartition(".")
     found: Flow[..., Any] = getattr(import_module(module), name)
     return found
@@ -85,7 +84,7 @@ def _made(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
             "working_dir": os.fspath(folder),
             # Said, it is run as it is. Left unsaid, each run first resolves a workspace, which
             # takes seconds, and leaves its worker's process group, which ends with the worker.
-            "command": shlex.join([sys.executable, "-m", "prefect.engine"]),
+            "command": shlex.join([sys.executable, "-P", "-m", "prefect.engine"]),
         },
     )
     kept: RunnerDeployment = made
@@ -97,7 +96,3 @@ def _schedule(schedule: Mapping[str, Any]) -> Schedule:
     if "interval" in schedule:
         return Interval(timedelta(seconds=schedule["interval"]))
     return Cron(schedule["cron"], timezone=schedule.get("timezone", "UTC"))
-
-
-def _has(place: Path) -> bool:
-    return (place / "prefect.yaml").is_file()

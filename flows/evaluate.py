@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from malearn import evaluation, records, sources, tool_types
-from malearn.errors import InputError
-from malearn.evaluation import Evaluation
-from malearn.records import Execution
+from malearn.data import sources
+from malearn.kernel import records, tool_types
+from malearn.kernel.errors import InputError
+from malearn.kernel.records import Execution
+from malearn.learning import evaluation
+from malearn.learning.evaluation import Evaluation
 
 __all__ = ["evaluate"]
 

@@ -8,7 +8,7 @@ from prefect import Flow, State
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
 
-from malearn.errors import MalearnError
+from malearn.kernel.errors import MalearnError
 
 __all__ = ["told"]
 

@@ -14,15 +14,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-import expectations
-from flows import artifacts, failure, news, progress
-from malearn import maintenance, matrix, outliers, sources, tool_types
-from malearn.errors import BatchRefused, InputError, without_password
-from malearn.home import Home
-from malearn.ingest import Ingest, IngestReport
-from malearn.records import Execution
-from malearn.tool_types import ToolType
-from serving.backfill import backfill, known_functions
+from malearn import expectations
+from malearn.data import maintenance, outliers, sources
+from malearn.data.ingest import Ingest, IngestReport
+from malearn.flows import artifacts, failure, news, progress
+from malearn.kernel import tool_types
+from malearn.kernel.errors import BatchRefused, InputError, without_password
+from malearn.kernel.home import Home
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolType
+from malearn.learning import matrix
+from malearn.serving.backfill import backfill, known_functions
 
 __all__ = ["ingest"]
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows import artifacts, failure, progress
-from flows.ingest import ingest
-from flows.retrain import Outcome, renew
-from malearn import tool_types, tracking
-from malearn.ingest import IngestReport
+from malearn.data.ingest import IngestReport
+from malearn.flows import artifacts, failure, progress
+from malearn.flows.ingest import ingest
+from malearn.flows.retrain import Outcome, renew
+from malearn.kernel import tool_types
+from malearn.lifecycle import tracking
 
 __all__ = ["Lifecycle", "lifecycle"]
 

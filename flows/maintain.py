@@ -9,12 +9,14 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import failure, progress
-from malearn import maintenance, registry, tool_types, tracking
-from malearn.errors import InputError
-from malearn.home import Home
-from malearn.maintenance import Limits, Maintained
-from malearn.tool_types import ToolTypes
+from malearn.data import maintenance
+from malearn.data.maintenance import Limits, Maintained
+from malearn.flows import failure, progress
+from malearn.kernel import tool_types
+from malearn.kernel.errors import InputError
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolTypes
+from malearn.lifecycle import registry, tracking
 
 __all__ = ["maintain"]
 

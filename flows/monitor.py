@@ -13,16 +13,19 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
-from flows import failure, news, progress
-from flows.retrain import Outcome, renew
-from flows.train import load
-from malearn import monitoring, plots, promotion, tool_types, tracking, turn
-from malearn.dataset import Dataset
-from malearn.home import Home
-from malearn.matrix import Matrix
-from malearn.monitoring import Action, Live, Look
-from malearn.promotion import Followed
-from malearn.tool_types import ToolType, ToolTypes
+from malearn.data import locks
+from malearn.data.dataset import Dataset
+from malearn.flows import failure, news, progress
+from malearn.flows.retrain import Outcome, renew
+from malearn.flows.train import load
+from malearn.kernel import tool_types
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.learning import plots
+from malearn.learning.matrix import Matrix
+from malearn.lifecycle import monitoring, promotion, tracking
+from malearn.lifecycle.monitoring import Action, Live, Look
+from malearn.lifecycle.promotion import Followed
 
 __all__ = ["Watched", "monitor"]
 
@@ -85,7 +88,7 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> Watched:
         if followed is not None and not followed.promoted.promoted:
             log.error("%s", _refused(name, followed))
         seen = look(rows, types)
-        with turn.to_retrain(Home.find(home), tool_type):
+        with locks.to_retrain(Home.find(home), tool_type):
             serving = monitoring.act(seen, tool_type)
         page = chart(seen, tool_type) if seen.rows else None
     retrained = None

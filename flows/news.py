@@ -9,10 +9,10 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from malearn import tracking, unlearnt
-from malearn.dataset import Dataset
-from malearn.errors import Unreachable
-from malearn.ingest import IngestReport
+from malearn.data.dataset import Dataset
+from malearn.data.ingest import IngestReport
+from malearn.kernel.errors import Unreachable
+from malearn.lifecycle import tracking, untrained
 
 __all__ = ["DRIFT", "ENOUGH", "INGESTED", "resource", "tell"]
 
@@ -21,7 +21,7 @@ INGESTED = "malearn.executions.ingested"
 #: So many are new since the newest version was trained that the tool type is due.
 ENOUGH = "malearn.executions.enough"
 #: A look calls for another model: something drifted, or a rival errs less than what serves.
-DRIFT = "malearn.drift.found"
+DRIFT = "malearn.lifecycle.drift.found"
 
 
 def resource(tool_type: str) -> dict[str, str]:
@@ -53,7 +53,7 @@ def tell(datasets: Mapping[str, Dataset], report: IngestReport) -> None:
 def _tell_due(datasets: Mapping[str, Dataset], address: str) -> None:
     with tracking.connected(address):
         for name, dataset in datasets.items():
-            fresh, wanted = unlearnt.count(dataset), dataset.tool_type.retrain_after
+            fresh, wanted = untrained.count(dataset), dataset.tool_type.retrain_after
             if fresh >= wanted:
                 payload = {"new": fresh, "retrain_after": wanted}
                 emit_event(ENOUGH, resource(name), payload=payload)

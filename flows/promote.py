@@ -6,12 +6,13 @@ import os
 
 from prefect import flow
 
-from flows import artifacts, failure, progress
-from flows.train import load
-from malearn import promotion, tool_types, tracking
-from malearn.dataset import Dataset
-from malearn.home import Home
-from malearn.promotion import Promoted
+from malearn.data.dataset import Dataset
+from malearn.flows import artifacts, failure, progress
+from malearn.flows.train import load
+from malearn.kernel import tool_types
+from malearn.kernel.home import Home
+from malearn.lifecycle import promotion, tracking
+from malearn.lifecycle.promotion import Promoted
 
 __all__ = ["promote"]
 

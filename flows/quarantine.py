@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import expectations
-from malearn import outliers, quarantine
-from malearn.home import Home
-from malearn.ingest import Ingest
-from malearn.quarantine import Readmitted, Which
-from malearn.records import Execution
-from malearn.tool_types import ToolType
+from malearn import expectations
+from malearn.data import outliers, quarantine
+from malearn.data.ingest import Ingest
+from malearn.data.quarantine import Readmitted, Which
+from malearn.kernel.home import Home
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolType
 
 __all__ = ["readmit"]
 

@@ -13,22 +13,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from malearn.gate import Reason
+from malearn.learning.gate import Reason
 
 if TYPE_CHECKING:
-    from flows.monitor import Watched
-    from flows.retrain import Outcome
-    from flows.run import Answer, Report
-    from malearn.dataset import Commit
-    from malearn.evaluation import Evaluation
-    from malearn.home import Home
-    from malearn.ingest import IngestReport
-    from malearn.maintenance import Maintained
-    from malearn.monitoring import Live
-    from malearn.promotion import Promoted
-    from malearn.quarantine import Overview, Readmitted
-    from malearn.registry import Version
-    from malearn.training import Trained
+    from malearn.data.dataset import Commit
+    from malearn.data.ingest import IngestReport
+    from malearn.data.maintenance import Maintained
+    from malearn.data.quarantine import Overview, Readmitted
+    from malearn.flows.monitor import Watched
+    from malearn.flows.retrain import Outcome
+    from malearn.flows.run import Answer, Report
+    from malearn.kernel.home import Home
+    from malearn.learning.evaluation import Evaluation
+    from malearn.lifecycle.monitoring import Live
+    from malearn.lifecycle.promotion import Promoted
+    from malearn.lifecycle.registry import Version
+    from malearn.lifecycle.training import Trained
 
 __all__ = [
     "ingested",
@@ -142,8 +142,9 @@ def status(home: Home) -> dict[str, Any]:
 
     `age` of a version is in seconds since it was registered, errors are in seconds.
     """
-    from malearn import monitoring, registry, tool_types
-    from malearn.dataset import Dataset
+    from malearn.data.dataset import Dataset
+    from malearn.kernel import tool_types
+    from malearn.lifecycle import monitoring, registry
 
     result = {}
     types = tool_types.declared()
@@ -488,7 +489,7 @@ def _table(first: str, *others: str) -> Table:
 
 def _rows_of(version: Version) -> int:
     """How many it was trained on; 0 for one that somebody else registered."""
-    return int(version.tags.get("malearn.rows", 0))
+    return int(version.tags.get("malearn.data.rows", 0))
 
 
 def _version(found: Version | None) -> dict[str, Any] | None:

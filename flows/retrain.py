@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from flows import artifacts, failure, progress
-from flows.promote import promote
-from flows.train import train
-from malearn import registry, tool_types, tracking, turn, unlearnt
-from malearn.dataset import Dataset
-from malearn.gate import Reason
-from malearn.home import Home
-from malearn.tool_types import ToolType
-from malearn.training import Trained
+from malearn.data import locks
+from malearn.data.dataset import Dataset
+from malearn.flows import artifacts, failure, progress
+from malearn.flows.promote import promote
+from malearn.flows.train import train
+from malearn.kernel import tool_types
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolType
+from malearn.learning.gate import Reason
+from malearn.lifecycle import registry, tracking, untrained
+from malearn.lifecycle.training import Trained
 
 __all__ = ["Outcome", "renew", "retrain"]
 
@@ -52,7 +54,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
     """
     declared = tool_types.declared()[tool_type]
     log = get_run_logger()
-    with turn.to_retrain(
+    with locks.to_retrain(
         Home.find(home),
         declared,
         lambda: log.info("Waiting for another retraining of %s to finish", tool_type),
@@ -80,7 +82,7 @@ def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | 
     if not dataset.rows:
         return None  # training says it better
     with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        if unlearnt.count(dataset):
+        if untrained.count(dataset):
             return None
         newest = registry.versions(tool_type)[0].number
         why = f"version {newest} was trained on the same executions"

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import console
-from malearn import tool_types
-from malearn.dataset import Dataset
-from malearn.embedded import Platform
-from malearn.home import Home
+from malearn.data.dataset import Dataset
+from malearn.flows import console
+from malearn.kernel import tool_types
+from malearn.kernel.home import Home
+from malearn.platform import Platform
 
 if TYPE_CHECKING:
-    from flows.lifecycle import Lifecycle
+    from malearn.flows.lifecycle import Lifecycle
 
 __all__ = ["Answer", "Report", "run"]
 
@@ -70,7 +70,7 @@ def run(home: Home, files: Sequence[Path], shown: console.Progress) -> Report:
         if not files:
             _work(platform.redis_url, shown)
         with console.following(shown):
-            from flows.lifecycle import lifecycle
+            from malearn.flows.lifecycle import lifecycle
 
             done = lifecycle([str(file) for file in files], str(home.root), trigger="malearn run")
         shown.step("Asking the predictor …")
@@ -92,7 +92,8 @@ def _work(redis_url: str, shown: console.Progress) -> None:
 
 def _ask(home: Home, platform: Platform) -> dict[str, Answer]:
     """Ask for the newest execution of every tool type, as a scheduler would for a start node."""
-    from malearn import DAGTaskPredictor, matrix
+    from malearn import DAGTaskPredictor
+    from malearn.learning import matrix
 
     answers = {}
     with DAGTaskPredictor(

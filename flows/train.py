@@ -9,14 +9,16 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flows import artifacts, failure, progress
-from malearn import matrix, tool_types, tracking, training
-from malearn.dataset import Dataset
-from malearn.families import FAMILIES
-from malearn.home import Home
-from malearn.matrix import Matrix
-from malearn.tool_types import ToolType
-from malearn.training import Source, Trained
+from malearn.data.dataset import Dataset
+from malearn.flows import artifacts, failure, progress
+from malearn.kernel import tool_types
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolType
+from malearn.learning import matrix
+from malearn.learning.families import FAMILIES
+from malearn.learning.matrix import Matrix
+from malearn.lifecycle import tracking, training
+from malearn.lifecycle.training import Source, Trained
 
 __all__ = ["load", "train"]
 

@@ -11,13 +11,13 @@ from typing import ParamSpec, TypeVar
 
 from prefect import Flow
 
-from flows.ingest import ingest as _ingest
-from flows.lifecycle import lifecycle as _lifecycle
-from flows.maintain import maintain as _maintain
-from flows.monitor import monitor as _monitor
-from flows.promote import promote as _promote
-from flows.retrain import retrain as _retrain
-from flows.train import train as _train
+from malearn.flows.ingest import ingest as _ingest
+from malearn.flows.lifecycle import lifecycle as _lifecycle
+from malearn.flows.maintain import maintain as _maintain
+from malearn.flows.monitor import monitor as _monitor
+from malearn.flows.promote import promote as _promote
+from malearn.flows.retrain import retrain as _retrain
+from malearn.flows.train import train as _train
 
 __all__ = ["ingest", "lifecycle", "maintain", "monitor", "promote", "retrain", "train"]
 

@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 
-from flows import console
-from flows.worker import Worker
-from malearn.embedded import Platform
-from malearn.embedded.port import LOOPBACK, is_loopback
-from malearn.embedded.server import ROOM, Server
-from malearn.embedded.supervisor import Supervisor, Watched
-from malearn.errors import without_password
-from malearn.home import Home
+from malearn.flows import console
+from malearn.flows.worker import Worker
+from malearn.kernel.errors import without_password
+from malearn.kernel.home import Home
+from malearn.platform import Platform
+from malearn.platform.port import LOOPBACK, is_loopback
+from malearn.platform.server import ROOM, Server
+from malearn.platform.supervisor import Supervisor, Watched
 
 __all__ = ["up"]
 

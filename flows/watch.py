@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import expectations
-from flows.console import Progress
-from malearn import keyspace, outliers, tool_types
-from malearn.home import Home
-from malearn.ingest import Ingest, IngestReport
+from malearn import expectations
+from malearn.data import keyspace, outliers
+from malearn.data.ingest import Ingest, IngestReport
+from malearn.flows.console import Progress
+from malearn.kernel import tool_types
+from malearn.kernel.home import Home
 
 __all__ = ["watch"]
 

@@ -1,6 +1,6 @@
 """The worker of a home: a process that runs the flows when they are due, each in one of its own.
 
-    python -m flows.worker NAME
+    python -m malearn.flows.worker NAME
 
 first tidies up after a worker of that name that was killed and makes the deployments, in the
 working directory; then it becomes Prefect's process worker.
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from malearn.embedded import http
-from malearn.embedded.port import LOOPBACK
-from malearn.embedded.server import Server
+from malearn.platform import http
+from malearn.platform.port import LOOPBACK
+from malearn.platform.server import Server
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -37,7 +37,7 @@ KILLED = "Its worker ended while it ran."
 class Worker(Server):
     """Prefect's process worker for one home. Start it where the environment names the servers.
 
-    It dies with whatever it runs: its runs are in its process group, which its guardian ends.
+    It dies with whatever it runs: its runs are in its process group, which its reaper ends.
     What such a run leaves behind in Prefect is tidied up when the worker starts again.
     """
 
@@ -53,7 +53,13 @@ class Worker(Server):
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
         # Several homes, on several machines, may work for one Prefect server.
         home = crc32(os.fsencode(self.home.root))
-        return [sys.executable, "-m", "flows.worker", f"{socket.gethostname()}-{home:08x}"]
+        return [
+            sys.executable,
+            "-P",
+            "-m",
+            "malearn.flows.worker",
+            f"{socket.gethostname()}-{home:08x}",
+        ]
 
     def environment(self, port: int) -> Mapping[str, str]:
         ours = {
@@ -117,7 +123,7 @@ def _runs(client: SyncPrefectClient, which: FlowRunFilter, pool: str = "") -> li
 def main(arguments: Sequence[str]) -> None:
     from prefect.client.orchestration import get_client
 
-    from flows import deployments
+    from malearn.flows import deployments
 
     (worker,) = arguments
     with get_client(sync_client=True) as client:
@@ -127,7 +133,7 @@ def main(arguments: Sequence[str]) -> None:
     words = [word for option in options.items() for word in option]
     words += ["--limit", str(AT_ONCE), "--with-healthcheck", "--no-create-pool-if-not-found"]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "prefect", "worker", "start", *words])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "prefect", "worker", "start", *words])
 
 
 if __name__ == "__main__":

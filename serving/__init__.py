@@ -11,17 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.predictor import DAGTaskPredictor as DAGTaskPredictor
-    from serving.stats import Stats as Stats
+    from malearn.serving.predictor import DAGTaskPredictor as DAGTaskPredictor
+    from malearn.serving.stats import Stats as Stats
 
 __all__ = ["DAGTaskPredictor", "Stats"]
 
-_HOMES = {"DAGTaskPredictor": "serving.predictor", "Stats": "serving.stats"}
+_HOMES = {"DAGTaskPredictor": "malearn.serving.predictor", "Stats": "malearn.serving.stats"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'serving' has no attribute '{name}'")
+        raise AttributeError(f"module 'malearn.serving' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from malearn.errors import InputError, without_password
+from malearn.kernel.errors import InputError, without_password
 
 __all__ = ["Address"]
 

@@ -14,9 +14,9 @@ from typing import cast
 import redis
 from redis.client import Pipeline
 
-from malearn.history import Observation
-from malearn.tool_types import ToolTypes
-from serving import wire
+from malearn.kernel.history import Observation
+from malearn.kernel.tool_types import ToolTypes
+from malearn.serving import wire
 
 __all__ = ["backfill", "known_functions"]
 

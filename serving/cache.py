@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from malearn.errors import without_password
+from malearn.kernel.errors import without_password
 
 __all__ = ["ModelCache", "default_directory"]
 

@@ -12,8 +12,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from time import perf_counter
 
-from serving import wire
-from serving.link import Link, Refused, pack
+from malearn.serving import wire
+from malearn.serving.link import Link, Refused, pack
 
 __all__ = ["Collector"]
 

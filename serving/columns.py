@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from malearn import records
-from malearn.tool_types import ToolType
+from malearn.kernel import records
+from malearn.kernel.tool_types import ToolType
 
 __all__ = ["Columns", "Told", "within"]
 
@@ -48,7 +48,7 @@ class Told(msgspec.Struct, frozen=True, gc=False):
 class Columns:
     """The features of one tool type, prepared for the hot path.
 
-    >>> from malearn.tool_types import declared
+    >>> from malearn.kernel.tool_types import declared
     >>> columns = Columns(declared()["llm_process"])
     >>> columns.told({"text_length": 12, "token_count": -1, "output_tokens": 9}).values
     (12.0, nan, 1.0, 0.0)

@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, perf_counter
 
-from serving import wire
-from serving.breaker import Breaker
-from serving.collector import Collector
-from serving.link import Garbled, Link, Links, Refused, pack
+from malearn.serving import wire
+from malearn.serving.breaker import Breaker
+from malearn.serving.collector import Collector
+from malearn.serving.link import Garbled, Link, Links, Refused, pack
 
 __all__ = ["Courier"]
 

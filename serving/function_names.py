@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
 
-from malearn.tool_types import ToolType, ToolTypes
+from malearn.kernel.tool_types import ToolType, ToolTypes
 
 __all__ = ["FunctionNames"]
 

@@ -12,14 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from malearn.history import Observation
-from malearn.records import Record, Rejected
-from serving.collector import Collector
-from serving.memory import Memory
-from serving.recent import Recent
-from serving.shared_history import SharedHistory
-from serving.stats import Tally
-from serving.wire import Predicted, Report
+from malearn.kernel.history import Observation
+from malearn.kernel.records import Record, Rejected
+from malearn.serving.collector import Collector
+from malearn.serving.memory import Memory
+from malearn.serving.recent import Recent
+from malearn.serving.shared_history import SharedHistory
+from malearn.serving.stats import Tally
+from malearn.serving.wire import Predicted, Report
 
 __all__ = ["Intake"]
 

@@ -1,7 +1,7 @@
 """How far the truth may lie from an answer.
 
 Intervals are multiplicative: execution times err by factors, not by seconds.
-`malearn.interval` calibrates them as outcomes come in; before there are
+`malearn.kernel.intervals` calibrates them as outcomes come in; before there are
 enough, what the model was judged by, or a wide default, stands in.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from malearn.interval import Width, confidence
-from malearn.prediction import Source
+from malearn.kernel.intervals import Width, confidence
+from malearn.kernel.prediction import Source
 
 __all__ = ["Interval", "from_width", "interval"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
-from serving.address import Address
+from malearn.serving.address import Address
 
 __all__ = ["Garbled", "Link", "Links", "Refused", "Reply", "connector", "pack"]
 

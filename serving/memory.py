@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from malearn import records
-from malearn.records import Record
-from malearn.tool_types import ToolTypes
-from serving.columns import Columns, Told
-from serving.recent import Recent
+from malearn.kernel import records
+from malearn.kernel.records import Record
+from malearn.kernel.tool_types import ToolTypes
+from malearn.serving.columns import Columns, Told
+from malearn.serving.recent import Recent
 
 __all__ = ["SILENT", "Memory", "Said"]
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from malearn.errors import ArtifactRefused
-from malearn.stamp import INPUT, OUTPUT, Stamp
-from malearn.tool_types import ToolType
-from serving.interval import Interval, interval
+from malearn.kernel.errors import ArtifactRefused
+from malearn.kernel.model_metadata import INPUT, OUTPUT, Stamp
+from malearn.kernel.tool_types import ToolType
+from malearn.serving.interval import Interval, interval
 
 __all__ = ["LARGEST", "Model", "load"]
 

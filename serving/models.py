@@ -12,11 +12,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from malearn.errors import ArtifactRefused, MalearnError, Unreachable
-from malearn.tool_types import ToolTypes
-from serving.cache import ModelCache
-from serving.model import Model, load
-from serving.registry import Registry
+from malearn.kernel.errors import ArtifactRefused, MalearnError, Unreachable
+from malearn.kernel.tool_types import ToolTypes
+from malearn.serving.cache import ModelCache
+from malearn.serving.model import Model, load
+from malearn.serving.registry import Registry
 
 __all__ = ["Models"]
 

@@ -26,27 +26,27 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from malearn import records
-from malearn.interval import Width
-from malearn.prediction import Prediction, Source
-from malearn.tool_types import ToolType, ToolTypes, declared, heuristic_seconds
-from serving import wire
-from serving.cache import ModelCache, default_directory
-from serving.collector import Collector
-from serving.columns import Told
-from serving.courier import Courier
-from serving.function_names import FunctionNames
-from serving.intake import Intake
-from serving.interval import Interval, from_width, interval
-from serving.link import Garbled, Refused, connector
-from serving.memory import Memory, Said
-from serving.model import Model
-from serving.models import Models
-from serving.recent import Recent
-from serving.registry import Registry
-from serving.shared_history import SharedHistory
-from serving.stats import BUCKETS, ModelStats, Stats, Tally
-from serving.wire import Predicted
+from malearn.kernel import records
+from malearn.kernel.intervals import Width
+from malearn.kernel.prediction import Prediction, Source
+from malearn.kernel.tool_types import ToolType, ToolTypes, declared, heuristic_seconds
+from malearn.serving import wire
+from malearn.serving.cache import ModelCache, default_directory
+from malearn.serving.collector import Collector
+from malearn.serving.columns import Told
+from malearn.serving.courier import Courier
+from malearn.serving.function_names import FunctionNames
+from malearn.serving.intake import Intake
+from malearn.serving.interval import Interval, from_width, interval
+from malearn.serving.link import Garbled, Refused, connector
+from malearn.serving.memory import Memory, Said
+from malearn.serving.model import Model
+from malearn.serving.models import Models
+from malearn.serving.recent import Recent
+from malearn.serving.registry import Registry
+from malearn.serving.shared_history import SharedHistory
+from malearn.serving.stats import BUCKETS, ModelStats, Stats, Tally
+from malearn.serving.wire import Predicted
 
 __all__ = ["DAGTaskPredictor"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from serving.stats import Stats
+from malearn.serving.stats import Stats
 
 __all__ = ["StatsCollector", "expose"]
 

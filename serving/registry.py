@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 
-from malearn.errors import ArtifactRefused, Unreachable, without_password
-from serving.model import LARGEST
+from malearn.kernel.errors import ArtifactRefused, Unreachable, without_password
+from malearn.serving.model import LARGEST
 
 __all__ = ["Registry"]
 

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.history import History, Observation
-from malearn.interval import Intervals, Width
-from malearn.prediction import Source
-from serving.recent import Recent
+from malearn.kernel.history import History, Observation
+from malearn.kernel.intervals import Intervals, Width
+from malearn.kernel.prediction import Source
+from malearn.serving.recent import Recent
 
 __all__ = ["Known", "SharedHistory"]
 

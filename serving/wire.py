@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from malearn import records
-from malearn.history import Observation
-from malearn.interval import Width
-from malearn.records import Record, Rejected
-from malearn.stamp import Carried
-from malearn.tool_types import ToolType, ToolTypes
-from serving.columns import within
+from malearn.kernel import records
+from malearn.kernel.history import Observation
+from malearn.kernel.intervals import Width
+from malearn.kernel.model_metadata import Carried
+from malearn.kernel.records import Record, Rejected
+from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.serving.columns import within
 
 __all__ = [
     "HISTORY",

@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 import pytest
 import redis
 
-from malearn import records, sources, tool_types
-from malearn.embedded import EmbeddedRedis, MLflowServer, PrefectServer
-from malearn.embedded.silence import QUIET
-from malearn.home import Home
-from malearn.records import Execution
+from malearn.data import sources
+from malearn.kernel import records, tool_types
+from malearn.kernel.home import Home
+from malearn.kernel.records import Execution
+from malearn.platform import EmbeddedRedis, MLflowServer, PrefectServer
+from malearn.platform.environment import QUIET
 
 ROOT = Path(__file__).parents[1]
 TRACES = "MALEARN_TRACES"

@@ -90,7 +90,7 @@ def words(command: str) -> list[str]:
     sorted({line for file in PAGES.values() for line in commands(file.read_text("utf-8"))}),
 )
 def test_commands_parse_with_the_real_command_line(command: str) -> None:
-    from flows.commands import app
+    from malearn.flows.commands import app
 
     found, rest = typer.main.get_command(app), words(command)
     while hasattr(found, "commands") and rest and not rest[0].startswith("-"):

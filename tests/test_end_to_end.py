@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from malearn.home import Home
+from malearn.kernel.home import Home
 from tests.flows.conftest import MALEARN, clean, processes
 
 ACCEPTED = {"vlm_process": 1218, "llm_process": 644, "llm_fuse2In1": 229, "speech_process": 16}

@@ -14,50 +14,54 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("malearn", "serving", "expectations", "flows")
+#: Directories of ours beside `malearn`, and the name below which they are imported.
+BESIDE = ("serving", "expectations", "flows")
 MALEARN = Path(sys.executable).with_name("malearn")
 
-#: What each package may import of ours.
+#: What each package may import of ours: itself, and these.
 ALLOWED = {
-    "malearn": {"malearn"},
-    "serving": {"serving", "malearn"},
-    "expectations": {"expectations", "malearn"},
-    "flows": {"flows", "expectations", "serving", "malearn"},
-}
-#: All of `malearn` that may be loaded into a scheduler.
-KERNEL = {
-    f"malearn.{name}"
-    for name in (
-        "errors",
-        "tool_types",
-        "records",
-        "history",
-        "prediction",
-        "stamp",
-        "home",
-        "interval",
-    )
+    "kernel": set[str](),
+    "data": {"kernel"},
+    "learning": {"data", "kernel"},
+    "lifecycle": {"learning", "data", "kernel"},
+    "local": {"learning", "data", "kernel"},
+    "platform": {"kernel"},
+    "workload": {"data", "kernel"},
+    "serving": {"kernel"},
+    "expectations": {"lifecycle", "learning", "data", "kernel"},
+    "flows": {
+        "expectations",
+        "serving",
+        "local",
+        "lifecycle",
+        "learning",
+        "data",
+        "platform",
+        "workload",
+        "kernel",
+    },
 }
 #: Where alone a library may be imported.
 HOMES = {
-    "great_expectations": {"expectations"},
-    "pandas": {"expectations"},
-    "prefect": {"flows"},
-    "yaml": {"flows.deployments"},
-    "mlflow": {"malearn.tracking", "malearn.registry", "malearn.embedded"},
-    "deltalake": {"malearn.dataset"},
-    "pyarrow": {"malearn.dataset"},
-    "xgboost": {"malearn.families"},
-    "sklearn": {"malearn.families"},
-    "onnx": {"malearn.export", "malearn.tracking"},  # MLflow takes a parsed model
-    "scipy": {"malearn.drift"},
-    "skl2onnx": {"malearn.export"},
-    "onnxmltools": {"malearn.export"},
-    "onnxruntime": {"malearn.export", "serving.model"},
-    "matplotlib": {"malearn.plots", "malearn.tracking"},
-    "prometheus_client": {"serving.prometheus"},
-    "typer": {"flows.commands"},
-    "rich": {"flows.console", "flows.report"},
+    "great_expectations": {"malearn.expectations"},
+    "pandas": {"malearn.expectations"},
+    "prefect": {"malearn.flows"},
+    "yaml": {"malearn.flows.deployments"},
+    "mlflow": {"malearn.lifecycle.tracking", "malearn.lifecycle.registry", "malearn.platform"},
+    "deltalake": {"malearn.data.dataset"},
+    "pyarrow": {"malearn.data.dataset"},
+    "xgboost": {"malearn.learning.families"},
+    "sklearn": {"malearn.learning.families"},
+    # MLflow takes a parsed model
+    "onnx": {"malearn.learning.export", "malearn.lifecycle.tracking"},
+    "scipy": {"malearn.lifecycle.drift"},
+    "skl2onnx": {"malearn.learning.export"},
+    "onnxmltools": {"malearn.learning.export"},
+    "onnxruntime": {"malearn.learning.export", "malearn.serving.model"},
+    "matplotlib": {"malearn.learning.plots", "malearn.lifecycle.tracking"},
+    "prometheus_client": {"malearn.serving.prometheus"},
+    "typer": {"malearn.flows.commands"},
+    "rich": {"malearn.flows.console", "malearn.flows.report"},
 }
 #: What every installation has, beside the standard library.
 BASE = {"msgspec", "numpy", "onnxruntime", "redis"}
@@ -65,11 +69,13 @@ BASE = {"msgspec", "numpy", "onnxruntime", "redis"}
 
 def modules() -> dict[str, Path]:
     """Every module of ours by its dotted name."""
+    places = {"malearn": ROOT / "malearn"} | {f"malearn.{name}": ROOT / name for name in BESIDE}
     found = {}
-    for package in PACKAGES:
-        for file in (ROOT / package).rglob("*.py"):
-            parts = file.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    for package, place in places.items():
+        for file in place.rglob("*.py"):
+            parts = file.relative_to(place).with_suffix("").parts
+            name = ".".join((package, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+            found[name] = file
     return dict(sorted(found.items()))
 
 
@@ -98,24 +104,41 @@ def within(name: str, homes: set[str]) -> bool:
     return any(name == home or name.startswith(f"{home}.") for home in homes)
 
 
-@pytest.mark.parametrize("module", MODULES)
+def part(module: str) -> str:
+    """The package of ours that `module` is in; "" for `malearn` itself."""
+    return module.removeprefix("malearn").strip(".").partition(".")[0]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part(name)])
 def test_dependencies_point_one_way(module: str) -> None:
-    package = module.partition(".")[0]
-    lazy = {"serving.predictor.DAGTaskPredictor"} if module == "malearn" else set()
-    wrong = {
-        name
-        for name in imports(module)
-        if name.partition(".")[0] in set(PACKAGES) - ALLOWED[package] and name not in lazy
-    }
+    allowed = {part(module), *ALLOWED[part(module)]}
+    ours = {name for name in imports(module) if name.partition(".")[0] == "malearn"}
+    top = {"malearn.DAGTaskPredictor", "malearn.ExecTimePredictor", "malearn.Prediction"}
+    wrong = {name for name in ours if part(name) not in allowed and name not in top}
+    if part(module) != "flows":  # the doors open onto what these are made of
+        wrong |= ours & top
     assert not wrong, f"{module} imports {wrong}"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if within(name, {"serving"})])
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_stands_beside_malearn_is_imported_below_it(name: str) -> None:
+    link = ROOT / "malearn" / name
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / name
+    wrong = {
+        module for module in MODULES for used in imports(module) if used.partition(".")[0] == name
+    }
+    assert not wrong, f"{wrong} import {name} by a name that a user's own module may bear"
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if part(name) in ("kernel", "serving")]
+)
 def test_serving_needs_the_kernel_and_nothing_else(module: str) -> None:
     wrong = {
         name
         for name in imports(module)
-        if not within(name, KERNEL | {"serving"} | BASE)
+        if not within(name, {"malearn.kernel", "malearn.serving"} | BASE)
         and name.partition(".")[0] not in sys.stdlib_module_names
         and module not in HOMES.get(name.partition(".")[0], ())
     }
@@ -152,7 +175,7 @@ def test_all_names_what_a_module_offers(module: str) -> None:
         for node in tree.body
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
     }
-    hidden = {"main"} if MODULES[module].name in ("guardian.py", "database.py") else set()
+    hidden = {"main"} if MODULES[module].name in ("reaper.py", "database.py") else set()
     if offered:
         used = {name for other in MODULES if other != module for name in imports(other)}
         borrowed = {name for name in defined if f"{module}.{name}" in used}
@@ -164,7 +187,7 @@ def test_importing_does_no_work(tmp_path: Path) -> None:
     names = [
         name
         for name in MODULES
-        if not name.startswith("flows.") or name in ("flows.cli", "flows.commands")
+        if part(name) != "flows" or name in ("malearn.flows.cli", "malearn.flows.commands")
     ]
     script = f"""
 import socket, subprocess, sys
@@ -219,7 +242,7 @@ def commands() -> dict[str, str]:
     """Every subcommand with the first line of its help."""
     import typer
 
-    from flows.commands import app
+    from malearn.flows.commands import app
 
     def below(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         for name, sub in getattr(command, "commands", {}).items():
@@ -235,7 +258,7 @@ def commands() -> dict[str, str]:
 def test_every_command_answers_help(command: str) -> None:
     from typer.testing import CliRunner
 
-    from flows.commands import app
+    from malearn.flows.commands import app
 
     done = CliRunner().invoke(app, [*command.split(), "--help"])
     assert done.exit_code == 0

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from multiprocessing import Pipe, connection
 from pathlib import Path
 
-from malearn import errors
+from malearn.kernel import errors
 from malearn.workload.job import Job
 
 __all__ = ["crew", "died", "send"]

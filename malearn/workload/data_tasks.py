@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from malearn import extract
+from malearn.data import extract
 from malearn.workload.features import batch_features, reasons, vision_features
 from malearn.workload.inputs import RATE, drawing, english, sound
 from malearn.workload.job import Job, Material, Outcome

@@ -8,7 +8,7 @@ from multiprocessing import connection
 
 import redis
 
-from malearn import errors
+from malearn.kernel import errors
 from malearn.workload.board import Board
 from malearn.workload.crew import crew, died, send
 from malearn.workload.job import Job, Material

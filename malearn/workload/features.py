@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from malearn import extract
+from malearn.data import extract
 from malearn.workload.job import Job, Material
 
 __all__ = ["Features", "batch_features", "prompt_features", "reasons", "vision_features"]

@@ -9,7 +9,7 @@ from pydoc_data import topics
 import numpy as np
 import numpy.typing as npt
 
-from malearn import extract
+from malearn.data import extract
 
 __all__ = ["RATE", "VOCABULARY", "Array", "Image", "drawing", "english", "sound", "vocabulary"]
 

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from malearn import extract
+from malearn.data import extract
 from malearn.workload.inputs import VOCABULARY, Array, vocabulary
 from malearn.workload.weights import weights
 

@@ -10,11 +10,11 @@ from uuid import UUID
 import mlflow
 import pytest
 
-from malearn import tracking
-from malearn.home import Home
-from malearn.promotion import Promoted
-from malearn.tool_types import ToolType, declared
-from malearn.training import Trained
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolType, declared
+from malearn.lifecycle import tracking
+from malearn.lifecycle.promotion import Promoted
+from malearn.lifecycle.training import Trained
 from tests.browser.conftest import Page
 from tests.flows.conftest import records
 
@@ -55,9 +55,9 @@ def seen(
         patch.setenv("MALEARN_TOOL_TYPES", str(types))
         patch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
         patch.delenv("MALEARN_REDIS_URL", raising=False)
-        from flows.ingest import ingest
-        from flows.promote import promote
-        from flows.train import train
+        from malearn.flows.ingest import ingest
+        from malearn.flows.promote import promote
+        from malearn.flows.train import train
 
         ingest([str(log)], str(home.root))
         state = train(TOOL, str(home.root), ["xgboost", "linear"], "a test", return_state=True)

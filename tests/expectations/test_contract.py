@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from expectations import contract
-from malearn import errors, tool_types
-from malearn.tool_types import Feature, ToolType
+from malearn.expectations import contract
+from malearn.kernel import errors, tool_types
+from malearn.kernel.tool_types import Feature, ToolType
 
 every_tool_type = pytest.mark.parametrize(
     "tool_type", tool_types.declared().values(), ids=lambda tool_type: tool_type.name

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from expectations import Result, Tally, Validated, html_report, markdown_report, report
-from malearn.records import Execution, Reason, Rejected
+from malearn.expectations import Result, Tally, Validated, html_report, markdown_report, report
+from malearn.kernel.records import Execution, Reason, Rejected
 
 NOON = datetime(2025, 8, 12, 12, 0, tzinfo=UTC)
 HOSTILE = "</td><script src=//x>alert(1)</script>|\n| [a](http://b) `c` <img onerror=x> \ud800 é"

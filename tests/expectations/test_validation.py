@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import expectations
-from malearn import errors, records, tool_types
-from malearn.records import Execution, Reason
-from malearn.tool_types import Feature, ToolType
+from malearn import expectations
+from malearn.kernel import errors, records, tool_types
+from malearn.kernel.records import Execution, Reason
+from malearn.kernel.tool_types import Feature, ToolType
 
 ROOT = Path(__file__).parents[2]
 DECLARED = tool_types.declared()

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from malearn.home import Home
+from malearn.kernel.home import Home
 
 MALEARN = Path(sys.executable).with_name("malearn")
 Log = Callable[..., Path]

@@ -20,15 +20,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from malearn import DAGTaskPredictor, export, matrix, registry, regressor, tracking
-from malearn.dataset import Dataset
-from malearn.gate import Decision
-from malearn.home import Home
-from malearn.matrix import Matrix
-from malearn.metrics import score
-from malearn.monitoring import Action
-from malearn.registry import PREVIOUS, PRODUCTION
-from malearn.tool_types import declared
+from malearn import DAGTaskPredictor
+from malearn.data.dataset import Dataset
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
+from malearn.learning import export, matrix, regressor
+from malearn.learning.gate import Decision
+from malearn.learning.matrix import Matrix
+from malearn.learning.metrics import score
+from malearn.lifecycle import registry, tracking
+from malearn.lifecycle.monitoring import Action
+from malearn.lifecycle.registry import PREVIOUS, PRODUCTION
 from tests.flows.conftest import Artifacts
 
 pytestmark = pytest.mark.timeout(900)  # it has servers to start and models to train
@@ -73,10 +75,10 @@ def day(
 
 
 def _played(scheduler: DAGTaskPredictor, traces: Path, home: Home) -> Day:
-    from flows.ingest import ingest
-    from flows.monitor import monitor
-    from flows.promote import promote
-    from flows.train import train
+    from malearn.flows.ingest import ingest
+    from malearn.flows.monitor import monitor
+    from malearn.flows.promote import promote
+    from malearn.flows.train import train
 
     tool_type, root = declared()[TOOL], str(home.root)
     day = Day(matrix.build(tool_type, []))

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from malearn.home import Home
+from malearn.kernel.home import Home
 from tests.flows.conftest import Cli, Log, processes
 
 DECLARATION = """

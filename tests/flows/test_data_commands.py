@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from malearn.dataset import Dataset
-from malearn.home import Home
-from malearn.records import Execution
-from malearn.tool_types import declared
+from malearn.data.dataset import Dataset
+from malearn.kernel.home import Home
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import declared
 from tests.flows.conftest import Cli
 
 RUN = "0f0f0f0f-0000-4000-8000-000000000001"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from prefect import Flow
 
-from flows import deployments, news
-from malearn.tool_types import declared
+from malearn.flows import deployments, news
+from malearn.kernel.tool_types import declared
 
 FLOWS = ("ingest", "train", "promote", "retrain", "lifecycle", "monitor", "maintain")
 

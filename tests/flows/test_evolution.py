@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from malearn import DAGTaskPredictor
-from malearn.dataset import Dataset
-from malearn.home import Home
-from malearn.tool_types import declared
+from malearn.data.dataset import Dataset
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
 from tests.flows.conftest import Artifacts, Log
 
 TOOL = "evolving_process"
@@ -46,9 +46,9 @@ def test_a_feature_comes_and_another_goes(
 ) -> None:
     import mlflow
 
-    from flows.ingest import ingest
-    from flows.promote import promote
-    from flows.train import train
+    from malearn.flows.ingest import ingest
+    from malearn.flows.promote import promote
+    from malearn.flows.train import train
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     place = str(home.root)

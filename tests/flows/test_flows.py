@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import redis
 
-from malearn import DAGTaskPredictor, registry
-from malearn.dataset import Dataset
-from malearn.errors import RegistryError, UnknownToolType, Unreachable
-from malearn.home import Home
-from malearn.tool_types import declared
-from serving import wire
+from malearn import DAGTaskPredictor
+from malearn.data.dataset import Dataset
+from malearn.kernel.errors import RegistryError, UnknownToolType, Unreachable
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
+from malearn.lifecycle import registry
+from malearn.serving import wire
 from tests.flows.conftest import Artifacts, Log
 
 TOOL = "flow_process"
@@ -77,8 +78,8 @@ def test_a_whole_turn_of_the_lifecycle(
     artifacts: Artifacts,
     tags: Callable[[str], set[str]],
 ) -> None:
-    from flows.ingest import ingest
-    from flows.lifecycle import lifecycle
+    from malearn.flows.ingest import ingest
+    from malearn.flows.lifecycle import lifecycle
 
     done = lifecycle([str(some_log)], str(home.root), trigger="a test")
 
@@ -126,9 +127,9 @@ def test_a_whole_turn_of_the_lifecycle(
 def test_training_alone_promotes_nothing(
     only_ours: None, log: Log, home: Home, tracking_uri: str
 ) -> None:
-    from flows.ingest import ingest
-    from flows.promote import promote
-    from flows.train import train
+    from malearn.flows.ingest import ingest
+    from malearn.flows.promote import promote
+    from malearn.flows.train import train
 
     file = log(80, BY_HAND, features=_length)
     ingest([str(file)], str(home.root))
@@ -152,7 +153,7 @@ def test_what_goes_wrong_keeps_its_own_error_and_is_told_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     artifacts: Callable[[str], list[Any]],
 ) -> None:
-    from flows.train import train
+    from malearn.flows.train import train
 
     with pytest.raises(UnknownToolType, match="There is no tool type 'nonsense'"):
         train("nonsense", str(home.root))
@@ -172,7 +173,7 @@ def test_a_scheduler_that_starts_after_an_import_knows_what_was_imported(
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from flows.ingest import ingest
+    from malearn.flows.ingest import ingest
 
     monkeypatch.setenv("MALEARN_REDIS_URL", redis_url)
     ingest([str(some_log)], str(home.root))
@@ -199,7 +200,7 @@ def test_what_a_scheduler_remembered_itself_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It reported a later task, and one that is in the log too."""
-    from flows.ingest import ingest
+    from malearn.flows.ingest import ingest
 
     ingest([str(some_log)], str(home.root))
     newest = Dataset.of(home, declared()[TOOL]).read()[-1]
@@ -223,7 +224,7 @@ def test_what_a_scheduler_remembered_itself_stays(
 def test_a_redis_that_does_not_answer_does_not_undo_an_import(
     only_ours: None, some_log: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.ingest import ingest
+    from malearn.flows.ingest import ingest
 
     monkeypatch.setenv("MALEARN_REDIS_URL", "redis://127.0.0.1:1")
     assert ingest([str(some_log)], str(home.root)).tool_types[TOOL].accepted == 80
@@ -234,7 +235,7 @@ def _length(dice: Random) -> dict[str, Any]:
 
 
 def _production(tracking_uri: str) -> int | None:
-    from malearn import tracking
+    from malearn.lifecycle import tracking
 
     tracking.connect(tracking_uri)
     found = registry.by_alias(declared()[BY_HAND], registry.PRODUCTION)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from malearn.dataset import Dataset
-from malearn.errors import InputError, Unreachable
-from malearn.home import Home
-from malearn.tool_types import declared
+from malearn.data.dataset import Dataset
+from malearn.kernel.errors import InputError, Unreachable
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
 from tests.flows.conftest import Artifacts, Cli, Log
 
 SPEECH = "task1_speech_process"
@@ -30,8 +30,8 @@ def test_a_night_of_maintenance_says_what_it_did(
     artifacts: Artifacts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from flows.ingest import ingest
-    from flows.maintain import maintain
+    from malearn.flows.ingest import ingest
+    from malearn.flows.maintain import maintain
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     monkeypatch.setenv("MALEARN_KEEP_ROWS", "speech_process=4")
@@ -50,7 +50,7 @@ def test_a_night_of_maintenance_says_what_it_did(
 def test_without_mlflow_nothing_is_touched(
     home: Home, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.maintain import maintain
+    from malearn.flows.maintain import maintain
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(InputError, match="only MLflow knows which versions"):
@@ -68,7 +68,7 @@ def test_quarantine_is_looked_at_and_let_in_from_the_command_line(
     cli: Cli, log: Log, home: Home, tmp_path: Path, prefect_api: str
 ) -> None:
     """A bound that was too low, and a tool type that nobody had declared."""
-    from flows.ingest import ingest
+    from malearn.flows.ingest import ingest
 
     files = [log(3, SPEECH, features=lambda dice: speech(dice) | {"duration": 90_000})]
     files += [log(2, "cut_film", "films.jsonl", 1, lambda dice: {"frames": dice.randint(1, 9)})]

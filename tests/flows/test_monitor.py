@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from malearn import registry, tracking
-from malearn.errors import UnknownToolType
-from malearn.home import Home
-from malearn.monitoring import Action
-from malearn.registry import PRODUCTION
-from malearn.tool_types import ToolType, declared
+from malearn.kernel.errors import UnknownToolType
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolType, declared
+from malearn.lifecycle import registry, tracking
+from malearn.lifecycle.monitoring import Action
+from malearn.lifecycle.registry import PRODUCTION
 from tests.flows.conftest import Cli, Log
 
 TOOL = "watched_process"
@@ -51,9 +51,9 @@ def tool_type(servers: dict[str, str]) -> ToolType:
 @pytest.fixture
 def serving(log: Log, home: Home, tool_type: ToolType, tracking_uri: str) -> int:
     """A linear model that serves, promoted by hand."""
-    from flows.ingest import ingest
-    from flows.promote import promote
-    from flows.train import train
+    from malearn.flows.ingest import ingest
+    from malearn.flows.promote import promote
+    from malearn.flows.train import train
 
     ingest([str(log(80, FUNCTION, features=anything))], str(home.root))
     with tracking.connected(tracking_uri):
@@ -78,7 +78,7 @@ def events(prefect_api: str) -> Callable[[], list[dict[str, Any]]]:
     import httpx
 
     wanted = {
-        "event": {"name": ["malearn.drift.found"]},
+        "event": {"name": ["malearn.lifecycle.drift.found"]},
         "resource": {"id": [f"malearn.tool-type.{TOOL}"]},
     }
 
@@ -98,8 +98,8 @@ def test_a_drift_that_stays_asks_for_a_retraining(
     serving: int, log: Log, home: Home, events: Callable[[], list[dict[str, Any]]]
 ) -> None:
     """Outside a deployment, where perhaps nobody listens, the retraining is made as well."""
-    from flows.ingest import ingest
-    from flows.monitor import monitor
+    from malearn.flows.ingest import ingest
+    from malearn.flows.monitor import monitor
 
     looks = []
     for seed in (1, 2):
@@ -119,7 +119,7 @@ def test_an_alias_given_to_what_cannot_serve_goes_back_and_everybody_is_told(
 ) -> None:
     import mlflow
 
-    from flows.monitor import monitor
+    from malearn.flows.monitor import monitor
 
     client, name = mlflow.MlflowClient(), tool_type.registered_model
     run_id = registry.version(tool_type, serving).run_id
@@ -157,7 +157,7 @@ def test_commands_tell_how_what_serves_does(
 
 
 def test_a_tool_type_nobody_declared_is_an_error(servers: dict[str, str], home: Home) -> None:
-    from flows.monitor import monitor
+    from malearn.flows.monitor import monitor
 
     with pytest.raises(UnknownToolType):
         monitor(["nonsense"], str(home.root))

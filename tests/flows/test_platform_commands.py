@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from malearn.home import Home
+from malearn.kernel.home import Home
 from tests.flows.conftest import Log, Running, processes
 
 

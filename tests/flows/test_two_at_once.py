@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from malearn import registry, tracking, turn
-from malearn.dataset import Dataset
-from malearn.home import Home
-from malearn.tool_types import declared
+from malearn.data import locks
+from malearn.data.dataset import Dataset
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
+from malearn.lifecycle import registry, tracking
 from tests.flows.conftest import MALEARN, Log, clean
 
 TOOL = "twin_process"
@@ -26,10 +27,10 @@ length = {{ min = 0, max = 100000, monotone = 1 }}
 """
 HOLDER = """
 import sys, time
-from malearn.home import Home
-from malearn.tool_types import declared
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
 from malearn import turn
-with turn.to_retrain(Home.find(sys.argv[1]), declared()["llm_process"]):
+with locks.to_retrain(Home.find(sys.argv[1]), declared()["llm_process"]):
     print("held", flush=True)
     time.sleep(300)
 """
@@ -98,5 +99,5 @@ def test_nobody_waits_for_a_retraining_that_was_killed(home: Home) -> None:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
 
-    with turn.to_retrain(home, declared()["llm_process"], waiting=kill):
+    with locks.to_retrain(home, declared()["llm_process"], waiting=kill):
         assert holder.returncode == -signal.SIGKILL

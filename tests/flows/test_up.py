@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import redis
 
-from flows import deployments
-from malearn.home import Home
+from malearn.flows import deployments
+from malearn.kernel.home import Home
 from tests.flows import conftest
 from tests.flows.conftest import Running, processes
 
@@ -57,7 +57,7 @@ class Up:
 
     def deployment(self, flow: str) -> dict[str, Any]:
         every = post(f"{self.api}/deployments/filter", {})
-        (found,) = (d for d in every if d["entrypoint"] == f"flows.unattended.{flow}")
+        (found,) = (d for d in every if d["entrypoint"] == f"malearn.flows.unattended.{flow}")
         kept: dict[str, Any] = found
         return kept
 

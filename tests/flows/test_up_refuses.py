@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from malearn.home import Home
+from malearn.kernel.home import Home
 from tests.flows.conftest import MALEARN, Cli, clean, processes
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import redis
 
-from malearn.dataset import Dataset
-from malearn.home import Home
-from malearn.tool_types import declared
+from malearn.data.dataset import Dataset
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
 from tests.flows.conftest import MALEARN, Cli, Log, clean
 
 NOTIFY = "notify-keyspace-events"

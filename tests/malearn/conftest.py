@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from malearn import export, history, matrix, regressor, tracking
-from malearn.families import FAMILIES
-from malearn.matrix import Matrix
-from malearn.records import Execution
-from malearn.regressor import Regressor
-from malearn.stamp import Stamp
-from malearn.tool_types import Feature, ToolType, declared
+from malearn.kernel import history
+from malearn.kernel.model_metadata import Stamp
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import Feature, ToolType, declared
+from malearn.learning import export, matrix, regressor
+from malearn.learning.families import FAMILIES
+from malearn.learning.matrix import Matrix
+from malearn.learning.regressor import Regressor
+from malearn.lifecycle import tracking
 
 Synthetic = Callable[..., list[Execution]]
 

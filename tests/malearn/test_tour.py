@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from malearn import matrix, promotion, training
-from malearn.dataset import Dataset
-from malearn.home import Home
-from malearn.tool_types import ToolTypes, declared
+from malearn.data.dataset import Dataset
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolTypes, declared
+from malearn.learning import matrix
+from malearn.lifecycle import promotion, training
 
 TOUR = Path(__file__).parents[2] / "docs" / "tour.py"
 

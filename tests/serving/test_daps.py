@@ -11,7 +11,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving import daps
+from malearn.serving import daps
 
 counts = st.integers(-5, 10_000)
 times = st.floats(allow_nan=True)

@@ -171,7 +171,7 @@ def test_garbage_where_records_should_be(
 def test_while_redis_is_away_a_known_functions_median_is_better_than_a_blind_model(
     predictor: Build, record: Any, toy: Any, tool_type: Any, tmp_path: Any, eventually: Any
 ) -> None:
-    from serving.cache import ModelCache
+    from malearn.serving.cache import ModelCache
 
     uri = "http://127.0.0.1:1"
     ModelCache(tmp_path / "cache", uri, "Production").write(tool_type.registered_model, 1, toy())

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import threading
 
-from malearn.history import FEATURES
-from malearn.records import Reason, Record, Rejected
-from malearn.tool_types import Feature, ToolType, ToolTypes
-from serving.collector import Collector
-from serving.intake import Intake
-from serving.memory import Memory
-from serving.recent import Recent
-from serving.shared_history import SharedHistory
-from serving.stats import Tally
+from malearn.kernel.history import FEATURES
+from malearn.kernel.records import Reason, Record, Rejected
+from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
+from malearn.serving.collector import Collector
+from malearn.serving.intake import Intake
+from malearn.serving.memory import Memory
+from malearn.serving.recent import Recent
+from malearn.serving.shared_history import SharedHistory
+from malearn.serving.stats import Tally
 
 COUNT = FEATURES.index("same_count")
 TYPES = ToolTypes([ToolType("toy", ("toy",), "gpu", (Feature("size"),))])

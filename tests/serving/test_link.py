@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from serving.link import Garbled, Link, Links, Refused, connector, pack
+from malearn.serving.link import Garbled, Link, Links, Refused, connector, pack
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malearn import records
-from malearn.records import Record
-from malearn.tool_types import Feature, ToolType, ToolTypes
-from serving.memory import SILENT, Memory
+from malearn.kernel import records
+from malearn.kernel.records import Record
+from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
+from malearn.serving.memory import SILENT, Memory
 
 TOOL = ToolType(
     "toy", ("toy",), "gpu", (Feature("size", "", 0, 100), Feature("reason", default=0.0))

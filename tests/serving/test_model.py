@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from malearn.errors import ArtifactRefused
-from malearn.tool_types import ToolType
-from serving import model
+from malearn.kernel.errors import ArtifactRefused
+from malearn.kernel.tool_types import ToolType
+from malearn.serving import model
 
 
 def test_a_good_one_answers(toy: Any, tool_type: ToolType) -> None:

@@ -11,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 
 from malearn import DAGTaskPredictor
-from malearn.tool_types import ToolType
-from serving.registry import Registry
+from malearn.kernel.tool_types import ToolType
+from malearn.serving.registry import Registry
 
 Build = Callable[..., DAGTaskPredictor]
 Publish = Callable[..., int]

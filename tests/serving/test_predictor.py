@@ -14,8 +14,8 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor
-from malearn.tool_types import ToolType, ToolTypes, declared
-from serving.cache import ModelCache
+from malearn.kernel.tool_types import ToolType, ToolTypes, declared
+from malearn.serving.cache import ModelCache
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 Build = Callable[..., DAGTaskPredictor]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from malearn import DAGTaskPredictor
-from malearn.tool_types import ToolType
-from serving import wire
-from serving.cache import ModelCache
+from malearn.kernel.tool_types import ToolType
+from malearn.serving import wire
+from malearn.serving.cache import ModelCache
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 URI = "http://127.0.0.1:1"
@@ -22,7 +22,7 @@ HEAVY = ["pandas", "mlflow", "sklearn", "xgboost", "prefect", "great_expectation
 SCRIPT = """
 import sys
 from malearn import DAGTaskPredictor
-from malearn.tool_types import declared
+from malearn.kernel.tool_types import declared
 types = declared(sys.argv[1])
 p = DAGTaskPredictor(sys.argv[2], sys.argv[3], cache_dir=sys.argv[4], tool_types=types)
 answer = p.estimate("toy_process", "cpu", features={"size": 2, "words": 1})

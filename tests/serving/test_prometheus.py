@@ -6,7 +6,7 @@ import socket
 from typing import Any
 from urllib.request import urlopen
 
-from serving import prometheus
+from malearn.serving import prometheus
 
 
 def test_an_endpoint_tells_what_stats_tell(predictor: Any, record: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from malearn.errors import ArtifactRefused, Unreachable
-from serving import model, registry
+from malearn.kernel.errors import ArtifactRefused, Unreachable
+from malearn.serving import model, registry
 
 
 class Answers(BaseHTTPRequestHandler):

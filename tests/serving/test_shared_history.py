@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 
-from malearn.history import FEATURES, Observation
-from serving.shared_history import SharedHistory
+from malearn.kernel.history import FEATURES, Observation
+from malearn.serving.shared_history import SharedHistory
 
 COUNT = FEATURES.index("same_count")
 

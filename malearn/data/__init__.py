@@ -1,0 +1,1 @@
+"""Execution logs in, datasets out: sources, Delta tables, quarantine, retention."""

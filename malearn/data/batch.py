@@ -1,0 +1,343 @@
+"""One batch of records on its way into the datasets, quickly.
+
+Nearly all records are plain: times and features are numbers, the status says nothing bad.
+Such a record is decoded straight into a typed struct, and a run of such records is joined
+right here, into rows. Whatever is not plain goes the long way through `records`, and its
+whole run with it where it teaches, so that both ways lead to the same rows and rejections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from malearn.data.rows import Builder, Rows
+from malearn.kernel import records
+from malearn.kernel.records import Execution, Record, Rejected
+from malearn.kernel.tool_types import ToolType, ToolTypes
+
+__all__ = ["Batch"]
+
+#: Features and context by name; a missing one may stand there as null.
+_Features = dict[str, float | str | None]
+
+_NAN = float("nan")
+_RUN = records.RUN_ID_LENGTH
+_end = itemgetter(0)
+
+
+class _Task(msgspec.Struct, gc=False, omit_defaults=True):
+    """A plain record of a task that some tool type claims."""
+
+    start_time: float
+    end_time: float
+    status: str | None = None
+    dag_id: str | None = None
+    curr_task_feat: _Features | None = None
+    succ_task_feat: dict[str, _Features | float | str | None] | None = None
+
+
+class _Unclaimed(msgspec.Struct, gc=False, omit_defaults=True):
+    """A plain record of a task that nobody claims: its own features are kept as they are."""
+
+    start_time: float
+    end_time: float
+    status: str | None = None
+    dag_id: str | None = None
+    curr_task_feat: dict[str, Any] | None = None
+    succ_task_feat: dict[str, _Features | float | str | None] | None = None
+
+
+class _Entry(msgspec.Struct, gc=False):
+    """A plain entry of the stream; one that a scheduler had rejected is none."""
+
+    task_id: str
+    function: str
+    start: float
+    end: float
+    serve: _Features
+    ran: _Features
+    tool_type: str | None = None
+    status: str | None = None
+    query: str | None = None
+    predicted: float | None = None
+    model_version: int | None = None
+    rejected: None = None
+
+
+_decode_task = msgspec.json.Decoder(_Task).decode
+_decode_unclaimed = msgspec.json.Decoder(_Unclaimed).decode
+_decode_entry = msgspec.json.Decoder(_Entry).decode
+_encode = msgspec.json.Encoder().encode
+
+#: What a decoder raises of a value that is not plain.
+_NOT_PLAIN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Columns:
+    """What it takes to make rows of one tool type."""
+
+    __slots__ = ("_all", "_missing", "_names", "_none", "builder", "tool_type")
+
+    def __init__(self, tool_type: ToolType) -> None:
+        self.builder = Builder(tool_type)
+        self.tool_type, self._names = tool_type, tool_type.feature_names
+        self._missing = tuple(feature.missing for feature in tool_type.features)
+        self._none = (_NAN,) * len(self._names)
+        # Of a single name an itemgetter gives no tuple.
+        self._all = itemgetter(*self._names, self._names[0])
+
+    def view(self, features: Mapping[str, Any]) -> tuple[Sequence[float], bool]:
+        """One number for each, as `records.typed` has it, and whether any of them is known.
+
+        Raises `TypeError` where one is no number.
+        """
+        if not features:
+            return self._none, False
+        try:
+            values = self._all(features)
+            sum(values)  # the quickest way to learn that all are numbers
+        except (KeyError, TypeError):
+            pass
+        else:
+            return values[:-1], True
+        get = features.get
+        given = [get(name) for name in self._names]
+        known = [value for value in given if value is not None]
+        if not known:
+            named = any(name in features for name in self._names)
+            return self._missing if named else self._none, False
+        sum(known)
+        return [
+            missing if value is None else value
+            for value, missing in zip(given, self._missing, strict=True)
+        ], True
+
+
+class Batch:
+    """What became of `records` records: rows by tool type, and what was rejected.
+
+    The records of a run are added one after another; `close` says that there are no more.
+    `weight` is about how many bytes are kept of what was rejected.
+    """
+
+    def __init__(self, tool_types: ToolTypes) -> None:
+        self.records = self.weight = 0
+        self.rejected: list[Rejected] = []
+        self._tool_types = tool_types
+        self._columns = {name: _Columns(tool_type) for name, tool_type in tool_types.items()}
+        #: The run at hand: its tasks; its records, once one of them is not plain.
+        self._run: str | None = None
+        self._tasks: dict[str, _Task | _Unclaimed] = {}
+        self._odd: list[Record] = []
+
+    @classmethod
+    def of(cls, outcomes: Iterable[Record | Execution | Rejected], tool_types: ToolTypes) -> Batch:
+        """`outcomes`, which hold whole runs, joined."""
+        batch = cls(tool_types)
+        unjoined: list[Record | Rejected] = []
+        for outcome in outcomes:
+            batch.records += 1
+            if isinstance(outcome, Execution):
+                batch._keep(outcome)
+            else:
+                unjoined.append(outcome)
+        batch._join(unjoined)
+        return batch
+
+    @property
+    def rows(self) -> dict[str, Rows]:
+        """What was read, by the names of the tool types of which there is something."""
+        builders = {name: columns.builder for name, columns in self._columns.items()}
+        return {name: builder.rows() for name, builder in builders.items() if len(builder)}
+
+    def add(self, task_id: str, raw: bytes) -> None:
+        """Take in the value of `result:<task_id>`."""
+        self.records += 1
+        run = task_id[:_RUN]
+        if run != self._run:
+            self.close()
+            self._run = run
+        if len(raw) > records.LONG:
+            self._add_slowly(task_id, raw)
+            return
+        claimed = self._tool_types.of(task_id[_RUN + 1 :]) is not None
+        try:
+            task = _decode_task(raw) if claimed else _decode_unclaimed(raw)
+        except _NOT_PLAIN:
+            self._add_slowly(task_id, raw)
+            return
+        if (
+            0.0 < task.end_time - task.start_time < records.LONGEST
+            and records.teaches(task.status)
+            and not self._odd
+            and task_id not in self._tasks
+        ):
+            self._tasks[task_id] = task
+        else:
+            self._add_slowly(task_id, raw)
+
+    def add_entry(self, raw: bytes, place: str) -> None:
+        """Take in one entry of the stream; `place` says in a rejection where it stood."""
+        self.records += 1
+        if len(raw) > records.LONG:
+            self._keep(records.read_entry(raw, self._tool_types, place))
+            return
+        try:
+            entry = _decode_entry(raw)
+        except _NOT_PLAIN:
+            self._keep(records.read_entry(raw, self._tool_types, place))
+            return
+        columns = self._columns.get(entry.tool_type or "")
+        version = entry.model_version
+        if (
+            columns is not None
+            and entry.task_id
+            and 0.0 < entry.end - entry.start < records.LONGEST
+            and records.teaches(entry.status)
+            and (version is None or 0 <= version < 2**63)
+        ):
+            try:
+                serve, said = columns.view(entry.serve)
+                ran, reported = columns.view(entry.ran)
+            except TypeError:
+                said = reported = False
+            if said or reported:
+                columns.builder.put(
+                    entry.task_id,
+                    entry.function,
+                    entry.query or "",
+                    entry.start,
+                    entry.end,
+                    serve,
+                    ran,
+                    entry.predicted,
+                    version,
+                    records.context_of(columns.tool_type, entry.serve),
+                    records.context_of(columns.tool_type, entry.ran),
+                )
+                return
+        self._keep(records.read_entry(raw, self._tool_types, place))
+
+    def close(self) -> None:
+        """Join the run at hand."""
+        tasks, odd = self._tasks, self._odd
+        self._tasks, self._odd = {}, []
+        if odd:
+            self._join(odd)
+        elif tasks:
+            self._join_plain(tasks)
+
+    def _add_slowly(self, task_id: str, raw: bytes) -> None:
+        outcome = records.read(task_id, raw)
+        if isinstance(outcome, Rejected):
+            self._keep(outcome)
+            return
+        if not self._odd:
+            self._odd = [_record(other, task) for other, task in self._tasks.items()]
+        self._odd.append(outcome)
+
+    def _keep(self, outcome: Execution | Rejected) -> None:
+        if isinstance(outcome, Execution):
+            self._columns[outcome.tool_type].builder.add(outcome)
+        else:
+            self.rejected.append(outcome)
+            self.weight += len(outcome.record) + len(outcome.task_id)
+
+    def _join(self, outcomes: Iterable[Record | Rejected]) -> None:
+        executions, rejected = records.join(outcomes, self._tool_types)
+        for execution in executions:
+            self._keep(execution)
+        for one in rejected:
+            self._keep(one)
+
+    def _join_plain(self, tasks: Mapping[str, _Task | _Unclaimed]) -> None:
+        """As `records.join`."""
+        # By function, who speaks of it: its end, its id and what it says.
+        speakers: dict[str, list[tuple[float, str, _Features]]] = {}
+        for task_id, task in tasks.items():
+            if task.succ_task_feat:
+                for function, features in _successors(task.succ_task_feat).items():
+                    speakers.setdefault(function, []).append((task.end_time, task_id, features))
+        first_end = min(task.end_time for task in tasks.values())
+        for task_id, task in tasks.items():
+            function = task_id[_RUN + 1 :]
+            tool_type = self._tool_types.of(function)
+            if tool_type is None:
+                self._reject_unclaimed(task_id, function, task)
+                continue
+            own: _Features = task.curr_task_feat or {}
+            if function in speakers or (function and "" in speakers):
+                said = _serve_view(task_id, function, task.end_time, speakers)
+            else:  # a start node, or nobody speaks of it
+                said = {} if first_end <= task.start_time else own
+            columns = self._columns[tool_type.name]
+            try:
+                serve, is_said = columns.view(said)
+                ran, is_reported = columns.view(own)
+            except TypeError:
+                is_said = is_reported = False
+            if is_said or is_reported:
+                columns.builder.put(
+                    task_id,
+                    function,
+                    task.dag_id or "",
+                    task.start_time,
+                    task.end_time,
+                    serve,
+                    ran,
+                    serve_context=records.context_of(tool_type, said),
+                    ran_context=records.context_of(tool_type, own),
+                )
+            else:
+                self._keep(records.typed(_record(task_id, task), tool_type, said))
+
+    def _reject_unclaimed(self, task_id: str, function: str, task: _Task | _Unclaimed) -> None:
+        reason, detail = records.unclaimed(task.curr_task_feat)
+        kept = _encode(task).decode()[: records.KEPT]
+        self._keep(Rejected(task_id, function, reason, detail, kept))
+
+
+def _serve_view(
+    task_id: str,
+    function: str,
+    end: float,
+    speakers: Mapping[str, Sequence[tuple[float, str, _Features]]],
+) -> _Features:
+    """What had been said of the task before it ended, as `records.serve_view` puts it together."""
+    named, flat = speakers.get(function, ()), speakers.get("", ())
+    said = [one for one in named if one[0] <= end and one[1] != task_id]
+    if flat:
+        by_name = {one[1] for one in named}
+        said += [
+            one for one in flat if one[0] <= end and one[1] != task_id and one[1] not in by_name
+        ]
+    if len(said) == 1:
+        return said[0][2]
+    view: _Features = {}
+    for _, _, features in sorted(said, key=_end):
+        view |= features
+    return view
+
+
+def _successors(said: Mapping[str, _Features | float | str | None]) -> dict[str, _Features]:
+    """By function; under the empty name, values that stand there without one."""
+    spoken = {name: value for name, value in said.items() if isinstance(value, dict)}
+    if len(spoken) < len(said):
+        spoken[""] = {n: value for n, value in said.items() if not isinstance(value, dict)}
+    return spoken
+
+
+def _record(task_id: str, task: _Task | _Unclaimed) -> Record:
+    return Record(
+        task_id,
+        task_id[_RUN + 1 :],
+        task.start_time,
+        task.end_time,
+        task.curr_task_feat or {},
+        _successors(task.succ_task_feat or {}),
+        task.dag_id or "",
+    )

@@ -1,0 +1,302 @@
+"""From batches of records to rows in the datasets, with every record accounted for.
+
+A batch is joined, freed of what is known, validated, fenced and stored. What
+judges it is handed in, because dependencies point one way: the flows know
+Great Expectations, this does not. Accepted rows are committed first, table by
+table, what was refused last; whoever is killed in between and starts again
+finds the rows there and goes on where the last commit left off.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from malearn.data import gc_pause, locks
+from malearn.data.batch import Batch
+from malearn.data.dataset import Dataset, Refusal, Rejections, Transactions
+from malearn.data.rows import Rows
+from malearn.data.sources import Stream
+from malearn.kernel import records
+from malearn.kernel.errors import BatchRefused
+from malearn.kernel.home import Home
+from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.tool_types import ToolType, ToolTypes
+
+__all__ = [
+    "Durations",
+    "Fence",
+    "Ingest",
+    "IngestReport",
+    "ToolTypeReport",
+    "Validate",
+    "Validated",
+]
+
+
+class Validated(Protocol):
+    """How a validator splits executions; each quarantined one names what it broke."""
+
+    @property
+    def accepted(self) -> Sequence[Execution]: ...
+
+    @property
+    def quarantined(self) -> list[Rejected]: ...
+
+
+#: Splits the executions of one tool type; raises `BatchRefused` where too many are bad.
+Validate = Callable[[ToolType, Sequence[Execution]], Validated]
+
+#: The recent log-seconds of each function, oldest first.
+Durations = Mapping[str, Sequence[float]]
+
+#: Splits executions by what the dataset has of their functions, and what was fenced off, lately.
+Fence = Callable[
+    [Sequence[Execution], Durations, Durations], tuple[Sequence[Execution], list[Rejected]]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTypeReport:
+    """What became of the records of one tool type.
+
+    `replaced` of the accepted took the place of an earlier record of the same
+    task. `version` is the dataset's afterwards; None while there is none.
+    `refused` holds, for each batch that was refused whole, the sentence why;
+    its rows count as quarantined.
+    """
+
+    accepted: int = 0
+    quarantined: int = 0
+    outliers: int = 0
+    replaced: int = 0
+    version: int | None = None
+    refused: tuple[str, ...] = ()
+
+    def __add__(self, later: ToolTypeReport) -> ToolTypeReport:
+        return ToolTypeReport(
+            self.accepted + later.accepted,
+            self.quarantined + later.quarantined,
+            self.outliers + later.outliers,
+            self.replaced + later.replaced,
+            later.version if later.version is not None else self.version,
+            self.refused + later.refused,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of `records` records: the counts in it add up to that.
+
+    `rejected` counts by reason what was not validated; what was known already
+    is among it as `duplicate`. Reports of successive batches add up.
+    """
+
+    records: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    tool_types: Mapping[str, ToolTypeReport] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> int:
+        return sum(report.accepted for report in self.tool_types.values())
+
+    @property
+    def accounted(self) -> int:
+        """The sum of all counts."""
+        typed = self.tool_types.values()
+        kept_out = sum(report.quarantined + report.outliers for report in typed)
+        return sum(self.rejected.values()) + self.accepted + kept_out
+
+    def __add__(self, later: IngestReport) -> IngestReport:
+        rejected = Counter(self.rejected)
+        rejected.update(later.rejected)
+        tool_types = dict(self.tool_types)
+        for name, report in later.tool_types.items():
+            tool_types[name] = tool_types.get(name, ToolTypeReport()) + report
+        return IngestReport(
+            self.records + later.records, dict(sorted(rejected.items())), tool_types
+        )
+
+
+class Ingest:
+    """The way into the datasets below `home`.
+
+    Processes may ingest at the same time: they take turns, batch by batch.
+
+    Example::
+
+        ingest = Ingest(home, tool_types, expectations.validate, outliers.fence)
+        batches = sources.scan(url, tool_types, known=ingest.known)
+        report = sum((ingest.take(batch, "redis") for batch in batches), IngestReport())
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        tool_types: ToolTypes,
+        validate: Validate | None = None,
+        fence: Fence | None = None,
+    ) -> None:
+        self.home, self.tool_types = home, tool_types
+        self.datasets = {name: Dataset.of(home, t) for name, t in tool_types.items()}
+        self.rejections = Rejections.of(home)
+        self._validate, self._fence = validate, fence
+
+    def take(
+        self,
+        batch: Batch | Iterable[Record | Execution | Rejected],
+        source: str,
+        transaction: Transactions | None = None,
+    ) -> IngestReport:
+        """Ingest one batch, which holds whole runs, and say what became of it.
+
+        A task that is in its dataset, or was kept out of it by a verdict, with
+        the same end or a later one counts as a duplicate. `transaction`, an
+        application id and a position, is committed with every table that is
+        written to. Raises `DatasetError`; then some tables may hold the
+        batch's rows, and taking it again adds the rest.
+        """
+        with locks.to_write(self.home), gc_pause.kept():
+            if not isinstance(batch, Batch):
+                batch = Batch.of(batch, self.tool_types)
+            return self._take(batch, source, transaction)
+
+    def drain(self, stream: Stream, size: int = 100_000) -> Iterator[IngestReport]:
+        """Ingest what `stream` holds, each entry exactly once, a report a batch.
+
+        The position is committed with the rows, and the stream trimmed once all
+        are. Killed at any moment, the next call goes on from there. Raises
+        `Unreachable` and `DatasetError`.
+        """
+        while True:
+            with locks.to_write(self.home), gc_pause.kept():
+                after = self.rejections.position(stream.name) or 0
+                if after > stream.last():  # somebody deleted the stream and began it anew
+                    after = 0
+                position, batch = stream.read(after, size)
+                if not batch.records:
+                    if after:
+                        stream.trim(after)
+                    return
+                report = self._take(batch, stream.key, (stream.name, position))
+                stream.trim(position)
+            yield report
+
+    def known(self, task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which of `task_ids` are in their dataset, or were rejected; shape (len(task_ids),)."""
+        known = self.rejections.known(task_ids)
+        places: dict[str, list[int]] = defaultdict(list)
+        for place, task_id in enumerate(task_ids):
+            tool_type = self.tool_types.of(records.function_of(task_id))
+            if tool_type is not None:
+                places[tool_type.name].append(place)
+        for name, at in places.items():
+            ends = self.datasets[name].ends([task_ids[place] for place in at])
+            known[at] |= ends > -np.inf
+        return known
+
+    def _take(self, batch: Batch, source: str, transaction: Transactions | None) -> IngestReport:
+        by_tool_type, duplicates, expired = self._new(batch.rows)
+        early = [Refusal(r, source, self._tool_type_of(r)) for r in batch.rejected]
+        late: list[Refusal] = []
+        reports = {}
+        for name, rows in by_tool_type.items():
+            report, judged = self.judge(self.tool_types[name], rows, transaction)
+            reports[name] = report
+            late.extend(replace(refusal, source=source) for refusal in judged)
+        news = {id(refusal) for refusal in self.rejections.append([*early, *late], transaction)}
+        # What was rejected for the same reason before is known, not news.
+        rejected = Counter(r.rejected.reason if id(r) in news else Reason.DUPLICATE for r in early)
+        rejected[Reason.DUPLICATE] += duplicates
+        rejected[Reason.EXPIRED] += expired
+        counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
+        return IngestReport(batch.records, counts, reports)
+
+    def _new(self, found: Mapping[str, Rows]) -> tuple[dict[str, Rows], int, int]:
+        """Those that nobody knows, by tool type and the last of each task.
+
+        And how many others there are: known ones, and those that ended before what their
+        dataset has let go.
+        """
+        new, known, expired = {}, 0, 0
+        for name, rows in found.items():
+            dataset = self.datasets[name]
+            ends = np.maximum(
+                dataset.ends(rows.task_ids), self.rejections.judged_ends(rows.task_ids)
+            )
+            unknown = rows.latest() & (rows.end > ends)
+            lately = unknown & (rows.end >= dataset.let_go_until)
+            known += len(rows) - int(unknown.sum())
+            expired += int(unknown.sum() - lately.sum())
+            if lately.any():
+                new[name] = rows.take(lately)
+        return new, known, expired
+
+    def judge(
+        self,
+        tool_type: ToolType,
+        executions: Sequence[Execution],
+        transaction: Transactions | None = None,
+    ) -> tuple[ToolTypeReport, list[Refusal]]:
+        """Validate, fence and store the new `executions` of one tool type.
+
+        What is refused is returned, for whoever keeps it; the caller holds `locks.to_write`.
+        """
+        dataset = self.datasets[tool_type.name]
+        accepted, quarantined, outliers = executions, list[Rejected](), list[Rejected]()
+        refused: tuple[str, ...] = ()
+        try:
+            if self._validate is not None:
+                validated = self._validate(tool_type, executions)
+                accepted, quarantined = validated.accepted, validated.quarantined
+        except BatchRefused as error:
+            refused = (str(error),)
+            accepted, quarantined = (
+                [],
+                [
+                    Rejected(e.task_id, e.function, Reason.BATCH_REFUSED, str(error))
+                    for e in executions
+                ],
+            )
+        if self._fence is not None and accepted:
+            functions = set(Rows.of(tool_type, accepted).functions)
+            recent = dataset.recent_log_seconds(functions)
+            judged = {e.task_id for e in accepted}  # one is no company for itself
+            doubtful = self.rejections.recent_outliers(functions, but=judged)
+            accepted, outliers = self._fence(accepted, recent, doubtful)
+        appended = dataset.append(accepted, transaction)
+        kept_out = {rejected.task_id for rejected in (*quarantined, *outliers)}
+        by_task = {
+            task_id: executions[at]
+            for at, task_id in enumerate(Rows.of(tool_type, executions).task_ids)
+            if task_id in kept_out
+        }
+        refusals = [
+            _refusal(rejected, by_task[rejected.task_id], tool_type)
+            for rejected in (*quarantined, *outliers)
+        ]
+        report = ToolTypeReport(
+            len(accepted),
+            len(quarantined),
+            len(outliers),
+            len(appended.replaced),
+            appended.version,
+            refused,
+        )
+        return report, refusals
+
+    def _tool_type_of(self, rejected: Rejected) -> str | None:
+        tool_type = self.tool_types.of(rejected.function)
+        return None if tool_type is None else tool_type.name
+
+
+def _refusal(rejected: Rejected, execution: Execution, tool_type: ToolType) -> Refusal:
+    record = records.to_entry(execution, tool_type).decode()
+    return Refusal(
+        replace(rejected, record=record), "", tool_type.name, execution.end, execution.seconds
+    )

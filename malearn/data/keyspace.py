@@ -1,0 +1,253 @@
+"""Results caught as they are set, for schedulers that delete them when a workflow is released.
+
+Redis tells of each `SET result:…` (keyspace notifications), and the value is read at once.
+It tells whoever listens, once: what is set while nobody listens, and deleted before the
+scan that follows each connection, is lost. The stream loses nothing; this is for
+schedulers that do not write to it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from malearn.data import sources
+from malearn.data.sources import Outcomes
+from malearn.kernel import records
+from malearn.kernel.errors import InputError, MalearnError, Unreachable, without_password
+from malearn.kernel.records import Record, Rejected
+from malearn.kernel.tool_types import ToolTypes
+
+__all__ = ["Watch"]
+
+_SETTING = "notify-keyspace-events"
+#: What the setting must contain: messages by key, of string commands.
+_FLAGS = "K$"
+#: Values that are read at once.
+_MANY = 500
+#: Records that are remembered, because tasks after them may need what they say.
+_REMEMBERED = 100_000
+#: Records that may wait; beyond that Redis keeps what it tells, for a while.
+_WAITING = 200_000
+#: Seconds between two looks whether to stop, and between two attempts to connect.
+_LOOK, _AGAIN = 0.25, 1.0
+
+
+class Watch:
+    """What is set in the Redis at `url` as a task's result, until `stopped`::
+
+        for batch in Watch(url, tool_types, stopped).batches():
+            ingest.take(batch, "redis")
+
+    A batch ends after `size` records, or once none came for `quiet` seconds. `tell` hears,
+    in a sentence and from another thread, when Redis goes and comes back. With `enable`
+    the notifications are switched on where they are not.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        tool_types: ToolTypes,
+        stopped: Callable[[], bool],
+        *,
+        size: int = 5_000,
+        quiet: float = 2.0,
+        enable: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.url, self.missed = url, 0
+        self._tool_types, self._stopped = tool_types, stopped
+        self._size, self._quiet, self._enable, self._tell = size, quiet, enable, tell
+        self._caught: deque[Record | Rejected] = deque()
+        self._connected, self._over = threading.Event(), threading.Event()
+        self._failure: MalearnError | None = None
+        self._runs: OrderedDict[str, dict[str, Record]] = OrderedDict()
+        self._remembered = 0
+
+    def batches(self) -> Iterator[Outcomes]:
+        """What is there already, then what comes; at the end what was caught until then.
+
+        `missed` counts what was gone before it could be read. Values are read on another
+        thread meanwhile, however long a batch takes. A Redis that goes away is waited for.
+        Raises `Unreachable` where there is none at first, `InputError` where it tells nothing.
+        """
+        catcher = threading.Thread(target=self._catch, name="malearn-watch", daemon=True)
+        catcher.start()
+        waiting: list[Record | Rejected] = []
+        last = time.monotonic()
+        try:
+            while not self._stopped() and self._failure is None:
+                if self._connected.is_set():
+                    self._connected.clear()
+                    yield from self._there()
+                if self._caught:
+                    last = time.monotonic()
+                    waiting += self._take()
+                if waiting and (
+                    len(waiting) >= self._size or time.monotonic() - last >= self._quiet
+                ):
+                    yield self._outcomes(waiting)
+                    waiting = []
+                elif not self._caught:
+                    time.sleep(_LOOK)
+        finally:
+            self._over.set()
+            catcher.join(30.0)
+        if waiting := [*waiting, *self._take()]:
+            yield self._outcomes(waiting)
+        if self._failure is not None:
+            raise self._failure
+
+    def _there(self) -> Iterator[Outcomes]:
+        """What was set while nobody listened; what is known among it, `Ingest` knows."""
+        try:
+            with sources.connected(self.url) as client:
+                found: Iterable[bytes] = client.scan_iter(match=b"result:*", count=5_000)
+                keys = list[bytes]()
+                for _, run in groupby(
+                    sorted(set(found)), key=lambda key: records.run_of(sources.task_id(key))
+                ):
+                    keys += run
+                    if len(keys) >= self._size:
+                        yield self._outcomes(_values(client, keys))
+                        keys.clear()
+                if keys:
+                    yield self._outcomes(_values(client, keys))
+        except Unreachable:
+            pass  # the other thread notices too, and asks for another scan
+
+    def _take(self) -> list[Record | Rejected]:
+        return [self._caught.popleft() for _ in range(len(self._caught))]
+
+    def _outcomes(self, fresh: Iterable[Record | Rejected]) -> Outcomes:
+        """Each of `fresh` with what all that is remembered of its run said of it beforehand."""
+        batch: Outcomes = []
+        wanted: set[str] = set()
+        for one in fresh:
+            if isinstance(one, Rejected):
+                batch.append(one)
+            elif self._is_news(one):
+                wanted.add(one.task_id)
+        runs = dict.fromkeys(map(records.run_of, wanted))
+        known = [record for run in runs for record in self._runs.get(run, {}).values()]
+        joined, refused = records.join(known, self._tool_types)
+        batch += [e for e in joined if e.task_id in wanted]
+        batch += [r for r in refused if r.task_id in wanted]
+        # Those that are needed now were moved to the end.
+        while self._remembered > _REMEMBERED and len(self._runs) > len(runs):
+            self._remembered -= len(self._runs.popitem(last=False)[1])
+        return batch
+
+    def _is_news(self, record: Record) -> bool:
+        """Remember `record`; False where it was: a scan finds what was told of, too."""
+        run = self._runs.setdefault(record.run, {})
+        self._runs.move_to_end(record.run)
+        if run.get(record.task_id) == record:
+            return False
+        self._remembered += record.task_id not in run
+        run[record.task_id] = record
+        return True
+
+    # On the other thread.
+
+    def _catch(self) -> None:
+        """Listen and read until it is over, or fails for good."""
+        met = False
+        while not self._over.is_set():
+            try:
+                with sources.connected(self.url) as client, _listener(client) as listener:
+                    self._prepare(client)
+                    listener.psubscribe(f"__keyspace@{_database(client)}__:result:*")
+                    listener.get_message(timeout=5.0)  # from here on nothing escapes us
+                    if met:
+                        self._tell("Redis is back; catching up")
+                    met = True
+                    self._connected.set()
+                    while not self._over.is_set():
+                        self._read(client, _told(listener))
+                    self._read(client, _told(listener))  # what was told until the end
+            except Unreachable as error:
+                if not met:
+                    self._failure = error
+                    return
+                self._tell(f"Waiting for Redis: {error}")
+                self._over.wait(_AGAIN)
+            except MalearnError as error:
+                self._failure = error
+                return
+
+    def _prepare(self, client: redis.Redis) -> None:
+        """See that Redis tells what is set. Raises `InputError` with what to do if it does not."""
+        try:
+            answer: Any = client.config_get(_SETTING)
+        except redis.ResponseError:  # a managed Redis keeps its settings to itself
+            self._tell("This Redis does not say whether it notifies; going on as if it did")
+            return
+        flags = str(answer.get(_SETTING, ""))
+        if "K" in flags and ("$" in flags or "A" in flags):
+            return
+        wanted = flags + "".join(flag for flag in _FLAGS if flag not in flags)
+        if not self._enable:
+            raise InputError(
+                f"Redis at {without_password(self.url)}",
+                f"does not tell what is set; say CONFIG SET {_SETTING} {wanted}, "
+                "or let us with --set-notifications",
+            )
+        client.config_set(_SETTING, wanted)
+
+    def _read(self, client: redis.Redis, keys: list[bytes]) -> None:
+        if not keys:
+            return
+        values: Any = client.mget(keys)
+        for key, value in zip(keys, values, strict=True):
+            if value is None:
+                self.missed += 1
+            else:
+                self._caught.append(records.read(sources.task_id(key), value))
+        while len(self._caught) > _WAITING and not self._over.is_set():
+            time.sleep(_LOOK)
+
+
+@contextmanager
+def _listener(client: redis.Redis) -> Iterator[Any]:
+    """For messages of one connection: after it there is something to catch up on."""
+    client.set_retry(Retry(NoBackoff(), 0))
+    untyped: Any = client
+    with untyped.pubsub() as listener:
+        yield listener
+
+
+def _told(listener: Any) -> list[bytes]:
+    """The keys that were set lately, each once; waits a moment for the first."""
+    keys: dict[bytes, None] = {}
+    message = listener.get_message(timeout=_LOOK)
+    while message is not None:
+        if message["type"] == "pmessage" and message["data"] == b"set":
+            keys[message["channel"].partition(b":")[2]] = None
+        if len(keys) >= _MANY:
+            break
+        message = listener.get_message(timeout=0.0)
+    return list(keys)
+
+
+def _values(client: redis.Redis, keys: Sequence[bytes]) -> Iterator[Record | Rejected]:
+    """What stands under those of `keys` that are still there."""
+    for at in range(0, len(keys), _MANY):
+        part = keys[at : at + _MANY]
+        values: Any = client.mget(part)
+        for key, value in zip(part, values, strict=True):
+            if value is not None:
+                yield records.read(sources.task_id(key), value)
+
+
+def _database(client: redis.Redis) -> int:
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)

@@ -1,0 +1,146 @@
+"""Keeping the datasets small: old rows let go, small files merged, unused files removed.
+
+Nothing goes unless it is asked for. Rows that are let go stay in the versions
+before; a version's files go with a vacuum, and never those of a version that a
+registered model was trained on, which the caller names.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from malearn.data import locks
+from malearn.data.dataset import Dataset, Rejections
+from malearn.kernel.errors import InputError
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolType
+
+__all__ = ["REJECTED", "REPORTS", "WEEK", "Limits", "Maintained", "places", "reports", "tidy"]
+
+#: What else lies beside the datasets, by the name of its directory.
+REJECTED, REPORTS = "_rejected", "_reports"
+#: Hours for which files that no version needs any more but old ones are kept.
+WEEK = 168.0
+
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of each table to keep; what has no limit is kept whole.
+
+    >>> limits = Limits.parse("365 llm_process=90", "--keep-days", ["llm_process", "vlm_process"])
+    >>> limits.of("llm_process"), limits.of("vlm_process")
+    (90.0, 365.0)
+    """
+
+    everywhere: float | None = None
+    named: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str, setting: str, names: Collection[str]) -> Limits:
+        """From `NUMBER` for all of `names` or `NAME=NUMBER` for one, separated by blanks or commas.
+
+        Raises `InputError`, naming `setting`.
+        """
+        everywhere, named = None, {}
+        for word in text.replace(",", " ").split():
+            name, equals, number = word.rpartition("=")
+            if equals and name not in names:
+                raise InputError(setting, f"there is no '{name}'; limits hold for {_list(names)}")
+            try:
+                limit = float(number)
+            except ValueError:
+                limit = math.nan
+            if not 0.0 < limit < math.inf:
+                raise InputError(setting, f"'{word}' is neither a number above 0 nor NAME=NUMBER")
+            if equals:
+                named[name] = limit
+            else:
+                everywhere = limit
+        return cls(everywhere, named)
+
+    def of(self, name: str) -> float | None:
+        """The limit for `name`, or None."""
+        return self.named.get(name, self.everywhere)
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """What was done to one table, or to the reports.
+
+    `rows` and `version` are the table's afterwards, `merged` by how many fewer files it
+    reads, `removed` how many files were deleted, `kept` the versions that models were
+    trained on.
+    """
+
+    name: str
+    rows: int = 0
+    let_go: int = 0
+    merged: int = 0
+    removed: int = 0
+    version: int | None = None
+    kept: tuple[int, ...] = ()
+
+
+def places(tool_types: Iterable[str]) -> list[str]:
+    """Everything that a limit can be set for."""
+    return [*tool_types, REJECTED, REPORTS]
+
+
+def tidy(
+    home: Home,
+    tool_type: ToolType | None,
+    *,
+    keep: Collection[int] = (),
+    days: float | None = None,
+    rows: float | None = None,
+    unused_hours: float = WEEK,
+) -> Maintained:
+    """Let go of what is too old or too much, merge small files, remove unused ones.
+
+    Of the dataset of `tool_type`, or of the rejections without one. What ended (was
+    rejected) more than `days` ago goes, and all but the newest `rows`. The files of
+    versions in `keep`, and of the newest, stay; others once they have been of no use to
+    it for `unused_hours`. Waits for its turn. Raises `DatasetError`.
+    """
+    with locks.to_write(home):
+        if tool_type is None:
+            rejections = Rejections.of(home)
+            until = _until(days, rejections.time_of_newest(math.ceil(rows)) if rows else None)
+            gone = rejections.let_go(until) if until is not None else 0
+            merged, removed = rejections.compact(), rejections.vacuum(unused_hours)
+            return Maintained(REJECTED, rejections.rows, gone, merged, removed)
+        dataset = Dataset.of(home, tool_type)
+        until = _until(days, dataset.end_of_newest(math.ceil(rows)) if rows else None)
+        gone = dataset.let_go(until) if until is not None else 0
+        merged, removed = dataset.compact(), dataset.vacuum(keep, unused_hours)
+        kept = tuple(sorted(keep))
+        return Maintained(
+            tool_type.name, dataset.rows, gone, merged, removed, dataset.version, kept
+        )
+
+
+def reports(home: Home, days: float | None) -> Maintained:
+    """Delete the validation reports older than `days`."""
+    pages = list((home.data / REPORTS).glob("validation-*.html"))
+    until = _until(days, None)
+    old = [page for page in pages if until is not None and page.stat().st_mtime < until]
+    for page in old:
+        page.unlink(missing_ok=True)
+    return Maintained(REPORTS, len(pages) - len(old), len(old), removed=len(old))
+
+
+def _until(days: float | None, newest: float | None) -> float | None:
+    """The moment before which all goes, the later of two; None where all stays."""
+    moments = [newest] if newest is not None else []
+    if days is not None:
+        moments.append(time.time() - days * _DAY)
+    return max(moments, default=None)
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(names)

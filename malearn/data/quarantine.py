@@ -1,0 +1,342 @@
+"""What was kept out: to look at, and to judge anew once its cause is mended.
+
+Looking counts by reason and expectation. Re-admission takes what the declaration,
+the contract or the fence kept out through the same judgement again; what was wrong
+with a record's own form stays as it is. Accepted rows are committed first, then taken
+out of quarantine; whoever is killed in between finds them in their dataset the next
+time, and takes them out.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from malearn.data import locks
+from malearn.data.dataset import Refusal, Rejections
+from malearn.data.ingest import Ingest
+from malearn.kernel import records
+from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.tool_types import ToolTypes
+
+__all__ = ["JUDGED_ANEW", "Group", "Overview", "Readmitted", "Which", "overview", "readmit"]
+
+#: Reasons that may not hold any more once a declaration, a contract or the fence has changed.
+JUDGED_ANEW = frozenset(
+    {
+        Reason.NO_FEATURES,
+        Reason.UNMAPPED_FUNCTION,
+        Reason.INVALID_FEATURE,
+        Reason.OUTLIER,
+        Reason.BATCH_REFUSED,
+    }
+)
+
+#: Quarantined records that are judged at once, about.
+_SIZE = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which of the quarantine: of a tool type (or that a declaration now gives to it), and
+    for a reason; without either, all of it.
+    """
+
+    tool_types: ToolTypes
+    tool_type: str | None = None
+    reason: Reason | None = None
+
+    def holds(self, refusal: Refusal) -> bool:
+        if self.reason not in (None, refusal.rejected.reason):
+            return False
+        if self.tool_type in (None, refusal.tool_type):
+            return True
+        claimed = self.tool_types.of(refusal.rejected.function)
+        return claimed is not None and claimed.name == self.tool_type
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """How many were kept out for a reason; by expectation, or by function where there is none."""
+
+    reason: Reason
+    count: int
+    by: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The quarantine at a glance, most frequent first, and its newest records."""
+
+    count: int
+    groups: tuple[Group, ...]
+    newest: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Readmitted:
+    """What came of a re-admission: the counts add up to `judged`.
+
+    `accepted` by tool type went into their dataset. `known` were in it already, as are
+    those of a re-admission that was stopped in the middle. `expired` ended before what
+    their dataset has let go. `still` by reason stay in quarantine; `unreadable` too, as not
+    enough was kept of them. `settled`, beyond `judged`, were kept out for their form.
+    """
+
+    judged: int = 0
+    accepted: Mapping[str, int] = field(default_factory=dict)
+    known: int = 0
+    expired: int = 0
+    still: Mapping[str, int] = field(default_factory=dict)
+    unreadable: int = 0
+    settled: int = 0
+
+    def __add__(self, later: Readmitted) -> Readmitted:
+        return Readmitted(
+            self.judged + later.judged,
+            dict(Counter(self.accepted) + Counter(later.accepted)),
+            self.known + later.known,
+            self.expired + later.expired,
+            dict(Counter(self.still) + Counter(later.still)),
+            self.unreadable + later.unreadable,
+            self.settled + later.settled,
+        )
+
+
+def overview(rejections: Rejections, which: Which, limit: int = 10) -> Overview:
+    """Counts of what was kept out, and the newest `limit` records."""
+    reasons: Counter[Reason] = Counter()
+    causes: dict[Reason, Counter[str]] = defaultdict(Counter)
+    newest: list[tuple[float, int, Refusal]] = []
+    for number, refusal in enumerate(filter(which.holds, rejections.each())):
+        rejected = refusal.rejected
+        reasons[rejected.reason] += 1
+        causes[rejected.reason].update(_causes(rejected))
+        entry = (refusal.time or 0.0, number, refusal)
+        if len(newest) < limit:
+            heapq.heappush(newest, entry)
+        elif limit:
+            heapq.heappushpop(newest, entry)
+    return Overview(
+        reasons.total(),
+        tuple(Group(r, n, dict(causes[r].most_common())) for r, n in reasons.most_common()),
+        tuple(refusal for _, _, refusal in sorted(newest, reverse=True)),
+    )
+
+
+def readmit(ingest: Ingest, which: Which, size: int = _SIZE) -> Iterator[Readmitted]:
+    """Judge `which` of the quarantine anew; reports what came of about `size` records at a time.
+
+    Each record is judged by itself where `ingest` validates so: a share of bad ones refuses no
+    batch. What a task's predecessors said of it counts as far as they are in quarantine too.
+    Raises `DatasetError`; what was reported by then is done.
+    """
+    settled, tasks = _candidates(ingest.rejections, which)
+    if settled:
+        yield Readmitted(settled=settled)
+    for runs in _whole_runs(sorted(tasks), size):
+        with locks.to_write(ingest.home):
+            yield _readmit(ingest, which, runs)
+
+
+def _candidates(rejections: Rejections, which: Which) -> tuple[int, set[str]]:
+    """How many will not be judged anew, and the ids of the tasks that will."""
+    settled, tasks = 0, set[str]()
+    for refusal in filter(which.holds, rejections.each()):
+        if _may_change(refusal):
+            tasks.add(refusal.rejected.task_id)
+        else:
+            settled += 1
+    return settled, tasks
+
+
+def _whole_runs(tasks: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    """Sorted `tasks`, about `size` at a time, each run in one piece."""
+    at = 0
+    while at < len(tasks):
+        end = min(at + size, len(tasks))
+        while end < len(tasks) and records.run_of(tasks[end]) == records.run_of(tasks[end - 1]):
+            end += 1
+        yield tasks[at:end]
+        at = end
+
+
+def _may_change(refusal: Refusal) -> bool:
+    return refusal.rejected.reason in JUDGED_ANEW and bool(refusal.rejected.task_id)
+
+
+def _readmit(ingest: Ingest, which: Which, tasks: Sequence[str]) -> Readmitted:
+    kept = _kept(ingest.rejections, tasks)
+    wanted = set(tasks)
+    chosen = _newest(
+        r for r in kept if r.rejected.task_id in wanted and _may_change(r) and which.holds(r)
+    )
+    outcomes = _read_again(ingest.tool_types, kept, chosen)
+    latest = _latest(chosen, outcomes)
+    gone: list[Refusal] = []
+    still: list[tuple[Refusal, Refusal]] = []
+    executions: dict[str, dict[str, tuple[Refusal, Execution]]] = defaultdict(dict)
+    unreadable = 0
+    for refusal, outcome in zip(chosen, outcomes, strict=True):
+        if outcome is None:
+            unreadable += 1
+        elif isinstance(outcome, Rejected):
+            still.append((refusal, _refused(refusal, outcome.reason, outcome.detail)))
+        elif latest[outcome.task_id] is not refusal:
+            again = _refused(refusal, Reason.DUPLICATE, "the same task was written again")
+            still.append((refusal, again))
+        else:
+            executions[outcome.tool_type][outcome.task_id] = refusal, outcome
+    accepted: dict[str, int] = {}
+    known = expired = 0
+    for name, group in executions.items():
+        dataset = ingest.datasets[name]
+        ends, until = dataset.ends(list(group)), dataset.let_go_until
+        new = []
+        for (refusal, execution), end in zip(group.values(), ends, strict=True):
+            if execution.end <= end:
+                known += 1
+            elif execution.end < until:
+                expired += 1
+            else:
+                new.append(execution)
+                continue
+            gone.append(refusal)
+        verdicts = ingest.judge(ingest.tool_types[name], new)[1] if new else []
+        refused = {verdict.rejected.task_id: verdict for verdict in verdicts}
+        for execution in new:
+            refusal, verdict = group[execution.task_id][0], refused.get(execution.task_id)
+            if verdict is None:
+                gone.append(refusal)
+            else:
+                why = verdict.rejected
+                again = _refused(refusal, why.reason, why.detail)
+                again = replace(again, tool_type=name, end=verdict.end, seconds=verdict.seconds)
+                still.append((refusal, again))
+        if len(new) > len(refused):
+            accepted[name] = len(new) - len(refused)
+    _keep(ingest.rejections, kept, gone, still)
+    reasons = Counter(again.rejected.reason.value for _, again in still)
+    return Readmitted(len(chosen), accepted, known, expired, reasons, unreadable)
+
+
+def _kept(rejections: Rejections, tasks: Sequence[str]) -> list[Refusal]:
+    """All that is kept of the runs of the sorted `tasks`: predecessors' records count too."""
+    last = records.run_of(tasks[-1])
+    span = records.run_of(tasks[0]), f"{last}\U0010ffff"  # beyond every id of that run
+    return [refusal for refusal in rejections.each(span) if refusal.rejected.task_id]
+
+
+def _newest(refusals: Iterable[Refusal]) -> list[Refusal]:
+    """Of those with one key, task and reason, the one that ended last stands for all."""
+    newest: dict[tuple[str, ...], Refusal] = {}
+    for refusal in refusals:
+        known = newest.get(refusal.key)
+        if known is None or (refusal.end or 0.0) > (known.end or 0.0):
+            newest[refusal.key] = refusal
+    return list(newest.values())
+
+
+def _refused(refusal: Refusal, reason: Reason, detail: str) -> Refusal:
+    """`refusal`, and what it is kept out for now."""
+    return replace(refusal, rejected=replace(refusal.rejected, reason=reason, detail=detail))
+
+
+def _keep(
+    rejections: Rejections,
+    kept: Sequence[Refusal],
+    gone: Sequence[Refusal],
+    still: Sequence[tuple[Refusal, Refusal]],
+) -> None:
+    """Take out what is `gone`, and note what is `still` refused, but not for the same."""
+    moved = [(before, after) for before, after in still if before != after]
+    old = [*gone, *(before for before, _ in moved)]
+    leaving = {refusal.key for refusal in old}
+    there = {refusal.key for refusal in kept} - leaving
+    new = {after.key: after for _, after in moved if after.key not in there}
+    rejections.replace(old, list(new.values()))
+
+
+def _read_again(
+    tool_types: ToolTypes, kept: Sequence[Refusal], chosen: Sequence[Refusal]
+) -> list[Execution | Rejected | None]:
+    """What each of `chosen` is by now; None where too little of it was kept.
+
+    All that is `kept` of their runs has a say in what was known of them beforehand.
+    """
+    values = {id(refusal): _value(refusal.rejected.record) for refusal in kept}
+    spoken: list[Record] = []
+    for refusal in kept:
+        value = values[id(refusal)]
+        if value is not None and not _is_entry(value):
+            record = records.read(refusal.rejected.task_id, value, refusal.rejected.function)
+            if isinstance(record, Record):
+                spoken.append(record)
+    joined, refused = records.join(spoken, tool_types)
+    by_task: dict[str, Execution | Rejected] = {
+        one.task_id: one for one in refused if one.reason is not Reason.DUPLICATE
+    }
+    by_task |= {execution.task_id: execution for execution in joined}
+    return [_again(tool_types, r, values[id(r)], by_task) for r in chosen]
+
+
+def _again(
+    tool_types: ToolTypes,
+    refusal: Refusal,
+    value: dict[str, Any] | None,
+    joined: Mapping[str, Execution | Rejected],
+) -> Execution | Rejected | None:
+    rejected = refusal.rejected
+    if value is None:
+        return None
+    if _is_entry(value):
+        return records.read_entry(rejected.record, tool_types)
+    view = value.get("serve")
+    record = records.read(rejected.task_id, value, rejected.function)
+    if isinstance(record, Record) and isinstance(view, dict):
+        named = tool_types.get(refusal.tool_type) if refusal.tool_type else None
+        return records.typed(record, named or tool_types.of(record.function), view)
+    return joined.get(rejected.task_id, record if isinstance(record, Rejected) else None)
+
+
+def _value(kept: str) -> dict[str, Any] | None:
+    """A kept record as an object; None where it was cut short."""
+    try:
+        value = json.loads(kept)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_entry(value: Mapping[str, Any]) -> bool:
+    """Whether it was kept in the stream's form, which stands for itself."""
+    return "start" in value
+
+
+def _latest(
+    chosen: Sequence[Refusal], outcomes: Sequence[Execution | Rejected | None]
+) -> dict[str, Refusal]:
+    """Of each task the refusal whose execution ended last."""
+    latest: dict[str, tuple[float, Refusal]] = {}
+    for refusal, outcome in zip(chosen, outcomes, strict=True):
+        if isinstance(outcome, Execution):
+            before = latest.get(outcome.task_id)
+            if before is None or outcome.end > before[0]:
+                latest[outcome.task_id] = outcome.end, refusal
+    return {task_id: refusal for task_id, (_, refusal) in latest.items()}
+
+
+def _causes(rejected: Rejected) -> list[str]:
+    """The expectations that its detail names, as "text_length is not 0 to 100", else its function.
+
+    Details of a contract's verdict read "text_length is 140, not 0 to 100; …".
+    """
+    if rejected.reason is not Reason.INVALID_FEATURE:
+        return [rejected.function or "no function"]
+    said = (part.rpartition(", not ") for part in rejected.detail.split("; "))
+    found = [f"{what.partition(' is ')[0]} is not {phrase}" for what, cut, phrase in said if cut]
+    return found or [rejected.detail]

@@ -1,0 +1,312 @@
+"""Tool types: the one declaration from which everything else follows.
+
+A tool type says which functions belong to it, what it runs on, and which
+features are known before a task of it starts. Shipped ones come from
+`tool_types.toml`; a `malearn.toml` in the working directory, or the file that
+`MALEARN_TOOL_TYPES` names, adds to them or replaces them by name.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from malearn.kernel.errors import DeclarationError, UnknownToolType
+
+__all__ = [
+    "CONTEXT",
+    "HEURISTIC_SECONDS",
+    "Feature",
+    "ToolType",
+    "ToolTypes",
+    "declared",
+    "heuristic_seconds",
+    "plain",
+]
+
+#: What a task is assumed to take while nothing at all is known of it, in seconds, by resource.
+HEURISTIC_SECONDS: Mapping[str, float] = {"gpu": 15.0, "cpu": 3.0, "io": 1.0}
+
+#: What a task ran with, as text: told apart by the history wherever a log says so, else unknown.
+CONTEXT = ("model", "backend", "node")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_FEATURE_KEYS = {"unit", "min", "max", "default", "monotone"}
+_TOOL_KEYS = {"functions", "resource", "features", "context", "retrain_after"}
+
+#: New executions after which a tool type is retrained between two schedules.
+_RETRAIN_AFTER = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One number known of a task before it starts.
+
+    `minimum` and `maximum` bound what is believed; `default` is what a missing
+    value means (None: it stays missing, NaN); `monotone` is 1 where more can
+    only take longer, -1 where more can only take less, else 0.
+    """
+
+    name: str
+    unit: str = ""
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    default: float | None = None
+    monotone: int = 0
+
+    @property
+    def missing(self) -> float:
+        """The number that stands for a missing value."""
+        return math.nan if self.default is None else self.default
+
+
+@dataclass(frozen=True, slots=True)
+class ToolType:
+    """A kind of task whose execution times are learnt together.
+
+    After `retrain_after` new executions it is retrained without waiting for its schedule.
+    """
+
+    name: str
+    functions: tuple[str, ...]
+    resource: str
+    features: tuple[Feature, ...]
+    #: Names of the texts that say under which conditions a task runs; each may be unknown.
+    context: tuple[str, ...] = CONTEXT
+    retrain_after: int = _RETRAIN_AFTER
+    #: Names in matrix order.
+    feature_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = tuple(feature.name for feature in self.features)
+        object.__setattr__(self, "feature_names", names)  # frozen, and asked for a million times
+        # What is declared as a number is no text.
+        context = tuple(name for name in self.context if name not in names)
+        object.__setattr__(self, "context", context)
+
+    @property
+    def registered_model(self) -> str:
+        """The name of its models in the MLflow registry."""
+        return f"malearn-{self.name}"
+
+
+class ToolTypes(Mapping[str, ToolType]):
+    """All tool types, by name, and the function names they claim.
+
+    >>> types = declared()
+    >>> types.of("task3b_llm_process_extract_structure_info").name
+    'llm_process'
+    >>> types.of("vlm_process_with_llm_process").name
+    'vlm_process'
+    >>> types.of("task6_prepare_llm_batches") is None
+    True
+    """
+
+    def __init__(self, tool_types: Iterable[ToolType]) -> None:
+        self._by_name = {tool_type.name: tool_type for tool_type in tool_types}
+        self._by_function: dict[str, ToolType | None] = {}
+        self._patterns: list[tuple[tuple[str, ...], ToolType]] = []
+        claimed: dict[str, str] = {}
+        for tool_type in self._by_name.values():
+            for pattern in tool_type.functions:
+                owner = claimed.setdefault(pattern.lower(), tool_type.name)
+                if owner != tool_type.name:
+                    raise DeclarationError(
+                        tool_type.name, f"function pattern '{pattern}' already belongs to {owner}"
+                    )
+                self._patterns.append((_tokens(pattern), tool_type))
+        # Longest first, so that the first hit is the most specific one.
+        self._patterns.sort(key=lambda item: (-len("_".join(item[0])), item[0]))
+
+    def __getitem__(self, name: str) -> ToolType:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise UnknownToolType(name, self._by_name) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As for any mapping; an unknown name gives `default`."""
+        return self._by_name.get(name, default)
+
+    def of(self, function: str) -> ToolType | None:
+        """The tool type that claims `function`, or None.
+
+        A pattern that is the whole name wins. Else the longest pattern found in
+        the name on `_` boundaries; of equally long ones the leftmost. A token
+        may carry a number after it: `llm_process2` is an `llm_process`.
+        """
+        try:
+            return self._by_function[function]
+        except KeyError:
+            pass
+        found = self._match(_tokens(function))
+        # Names come from outside: keep the memo bounded.
+        if len(self._by_function) < 10_000 and len(function) <= 200:
+            self._by_function[function] = found
+        return found
+
+    def with_added(self, tool_type: ToolType) -> ToolTypes:
+        """These and `tool_type`, which replaces one of its name."""
+        return ToolTypes([*(t for t in self.values() if t.name != tool_type.name), tool_type])
+
+    def _match(self, name: tuple[str, ...]) -> ToolType | None:
+        best: tuple[int, int] | None = None
+        found = None
+        for pattern, tool_type in self._patterns:
+            if pattern == name:
+                return tool_type
+            position = _position(pattern, name)
+            if position is None:
+                continue
+            rank = (-len("_".join(pattern)), position)
+            if best is None or rank < best:
+                best, found = rank, tool_type
+        return found
+
+
+def declared(path: str | os.PathLike[str] | None = None) -> ToolTypes:
+    """The shipped tool types and the user's: `path`, else `$MALEARN_TOOL_TYPES`, else
+    `malearn.toml` in the working directory where there is one.
+
+    Raises `DeclarationError`, naming the file and the key, for a declaration
+    that does not hold together.
+    """
+    shipped = resources.files("malearn").joinpath("tool_types.toml").read_text(encoding="utf-8")
+    tool_types = {t.name: t for t in parse(shipped, "tool_types.toml")}
+    chosen = path or os.environ.get("MALEARN_TOOL_TYPES")
+    file = Path(chosen or "malearn.toml")
+    if chosen or file.is_file():
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DeclarationError(file, f"cannot be read ({error})") from error
+        tool_types |= {t.name: t for t in parse(text, str(file))}
+    return ToolTypes(tool_types.values())
+
+
+def heuristic_seconds(resource: str | None) -> float:
+    """Seconds to assume for a task on `resource` while nothing is known; gpu when in doubt."""
+    return HEURISTIC_SECONDS.get(str(resource).lower(), HEURISTIC_SECONDS["gpu"])
+
+
+def parse(text: str, source: str) -> list[ToolType]:
+    """The tool types that a TOML `text` declares; `source` names it in errors."""
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DeclarationError(source, f"is not valid TOML ({error})") from error
+    return [_tool_type(name, table, source) for name, table in tables.items()]
+
+
+def plain(name: str, features: Iterable[str], source: str) -> ToolType:
+    """A tool type that declares the names of its `features` and nothing else of them."""
+    return _tool_type(name, {"features": {feature: {} for feature in features}}, source)
+
+
+def _tool_type(name: str, table: object, source: str) -> ToolType:
+    def refuse(problem: str) -> DeclarationError:
+        return DeclarationError(source, f"[{name}] {problem}")
+
+    if not _NAME.fullmatch(name):
+        raise refuse("needs a name of letters, digits and _, beginning with a letter")
+    if not isinstance(table, dict):
+        raise refuse("must be a table")
+    if unknown := set(table) - _TOOL_KEYS:
+        raise refuse(f"has unknown keys: {', '.join(sorted(unknown))}")
+    functions = table.get("functions", [name])
+    if (
+        not isinstance(functions, list)
+        or not functions
+        or not all(isinstance(f, str) and f.strip("_") for f in functions)
+    ):
+        raise refuse("'functions' must be a list of function-name patterns")
+    resource = table.get("resource", "gpu")
+    if resource not in HEURISTIC_SECONDS:
+        raise refuse(f"'resource' must be one of {', '.join(HEURISTIC_SECONDS)}")
+    retrain_after = table.get("retrain_after", _RETRAIN_AFTER)
+    if type(retrain_after) is not int or retrain_after < 1:
+        raise refuse("'retrain_after' must be a whole number, 1 or more")
+    features = table.get("features")
+    if not isinstance(features, dict) or not features:
+        raise refuse("declares no features")
+    context = table.get("context", list(CONTEXT))
+    if not isinstance(context, list) or not all(
+        isinstance(name, str) and _NAME.fullmatch(name) for name in context
+    ):
+        raise refuse("'context' must be a list of names of letters, digits and _")
+    if "context" in table and (numbers := set(context) & set(features)):
+        raise refuse(f"declares {', '.join(sorted(numbers))} as a feature and as context")
+    return ToolType(
+        name,
+        tuple(functions),
+        resource,
+        tuple(_feature(key, value, refuse) for key, value in features.items()),
+        tuple(dict.fromkeys(context)),
+        retrain_after,
+    )
+
+
+def _feature(name: str, table: object, refuse: Any) -> Feature:
+    if not _NAME.fullmatch(name):
+        raise refuse(f"feature '{name}' needs a name of letters, digits and _")
+    if not isinstance(table, dict):
+        raise refuse(f"feature {name} must be a table such as {{ unit = 's', min = 0 }}")
+    if unknown := set(table) - _FEATURE_KEYS:
+        raise refuse(f"feature {name} has unknown keys: {', '.join(sorted(unknown))}")
+    unit = table.get("unit", "")
+    if not isinstance(unit, str):
+        raise refuse(f"feature {name}: 'unit' must be text")
+    numbers = {}
+    for key in ("min", "max", "default"):
+        value = table.get(key)
+        if value is not None and (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise refuse(f"feature {name}: '{key}' must be a finite number")
+        numbers[key] = None if value is None else float(value)
+    monotone = table.get("monotone", 0)
+    if monotone not in (-1, 0, 1) or isinstance(monotone, bool):
+        raise refuse(f"feature {name}: 'monotone' must be -1, 0 or 1")
+    low = -math.inf if numbers["min"] is None else numbers["min"]
+    high = math.inf if numbers["max"] is None else numbers["max"]
+    default = numbers["default"]
+    if low > high:
+        raise refuse(f"feature {name}: 'min' is above 'max'")
+    if default is not None and not low <= default <= high:
+        raise refuse(f"feature {name}: 'default' lies outside 'min' and 'max'")
+    return Feature(name, unit, low, high, default, int(monotone))
+
+
+def _tokens(name: str) -> tuple[str, ...]:
+    return tuple(token for token in name.lower().split("_") if token)
+
+
+def _position(pattern: tuple[str, ...], name: tuple[str, ...]) -> int | None:
+    """Where `pattern` first stands in `name`, token by token."""
+    width = len(pattern)
+    for start in range(len(name) - width + 1):
+        if all(_same(p, n) for p, n in zip(pattern, name[start : start + width], strict=True)):
+            return start
+    return None
+
+
+def _same(pattern: str, token: str) -> bool:
+    return token == pattern or (token.startswith(pattern) and token[len(pattern) :].isdigit())

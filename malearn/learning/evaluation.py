@@ -1,0 +1,271 @@
+"""A chronological replay: what every predictor would have said of each task, and how far off.
+
+Each task is predicted from what had *ended* before it started, through the same
+history, models and intervals that serve; models are retrained as tasks finish.
+The score of a task uses nothing that came after its start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel.history import History, Observation, timeline
+from malearn.kernel.intervals import Intervals, Width
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolTypes, heuristic_seconds
+from malearn.learning import baselines, regressor
+from malearn.learning.families import DEFAULT, FAMILIES
+from malearn.learning.matrix import Matrix
+from malearn.learning.metrics import Scores, pairwise_order, score
+from malearn.learning.regressor import Regressor
+
+__all__ = ["CADENCE", "OURS", "Evaluation", "Replayed", "evaluate", "intervals_around", "replay"]
+
+#: A retraining after so many finished tasks.
+CADENCE = 25
+
+OURS = "malearn"
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What was said of each task before it ran, in seconds, shape (tasks,) each."""
+
+    seconds: Vector
+    low: Vector
+    high: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everyone's predictions of the same tasks, in order of their start.
+
+    `predicted` maps each predictor to seconds, shape (tasks,); `groups` names the
+    run each task belongs to; tasks before `score_from` were predicted, not scored.
+    """
+
+    executions: tuple[Execution, ...]
+    groups: tuple[str, ...]
+    predicted: Mapping[str, Vector]
+    ours: Replayed
+    score_from: int = 0
+    own: str = OURS
+
+    @property
+    def actual(self) -> Vector:
+        return np.array([e.seconds for e in self.executions])
+
+    def rows(self, tool_type: str | None = None) -> NDArray[np.intp]:
+        """The scored tasks, of one tool type or of all."""
+        return np.array(
+            [
+                i
+                for i, e in enumerate(self.executions)
+                if i >= self.score_from and tool_type in (None, e.tool_type)
+            ],
+            dtype=np.intp,
+        )
+
+    def scores(self, tool_type: str) -> dict[str, Scores]:
+        """Of every predictor, on the scored tasks of one tool type."""
+        rows, actual = self.rows(tool_type), self.actual
+        return {name: score(actual[rows], p[rows]) for name, p in self.predicted.items()}
+
+    @property
+    def tool_types(self) -> list[str]:
+        """Those of the scored tasks."""
+        return sorted({self.executions[i].tool_type for i in self.rows()})
+
+    def inside(self, tool_type: str) -> Vector:
+        """1 for each scored outcome within our interval, else 0."""
+        rows, actual = self.rows(tool_type), self.actual
+        within = (self.ours.low[rows] <= actual[rows]) & (actual[rows] <= self.ours.high[rows])
+        return within.astype(np.float64)
+
+    def coverage(self, tool_type: str) -> float:
+        """The share of outcomes within our intervals."""
+        return float(self.inside(tool_type).mean())
+
+    def order(self) -> dict[str, float]:
+        """Share of pairs within a run, of any tool types, that each predictor orders rightly."""
+        rows, actual = self.rows(), self.actual
+        groups = [self.groups[i] for i in rows]
+        return {
+            name: pairwise_order(actual[rows], p[rows], groups)
+            for name, p in self.predicted.items()
+        }
+
+    def as_json(self) -> dict[str, object]:
+        """The form that `malearn evaluate --json` prints."""
+        types = {}
+        for name in self.tool_types:
+            predictors = {
+                predictor: {
+                    "mae": s.mae,
+                    "median_ape": s.median_ape,
+                    "r2": s.r2 if math.isfinite(s.r2) else None,
+                    "coverage": self.coverage(name) if predictor == OURS else None,
+                }
+                for predictor, s in self.scores(name).items()
+            }
+            types[name] = {"n": len(self.rows(name)), "predictors": predictors}
+        order = {n: o if math.isfinite(o) else None for n, o in self.order().items()}
+        return {"n": len(self.rows()), "tool_types": types, "order": order}
+
+
+def evaluate(
+    executions: Sequence[Execution],
+    tool_types: ToolTypes,
+    groups: Mapping[str, str],
+    *,
+    score_from: int = 0,
+    cadence: int = CADENCE,
+    family: str = DEFAULT,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Replay `executions` and let everyone predict them.
+
+    `groups` names the run of each task id; pairs are ordered within a run.
+    `score_from` leaves out the first so many tasks, in order of their start.
+    """
+    ordered = sorted(executions, key=lambda e: (e.start, e.task_id))
+    ours = replay(ordered, tool_types, cadence=cadence, family=family, progress=progress)
+    predicted = {OURS: ours.seconds, "contract_only": contract_only(ordered, tool_types, cadence)}
+    predicted |= {name: p(ordered, tool_types) for name, p in baselines.BASELINES.items()}
+    labels = tuple(groups.get(e.task_id, "") for e in ordered)
+    return Evaluation(tuple(ordered), labels, predicted, ours, score_from)
+
+
+def replay(
+    executions: Sequence[Execution],
+    tool_types: ToolTypes,
+    *,
+    cadence: int = CADENCE,
+    family: str = DEFAULT,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Replayed:
+    """What a predictor would have answered, rung by rung, in order of start.
+
+    A model answers once its tool type has enough rows, the history before that,
+    the heuristic before anything is known. `family` may be empty: no models.
+    """
+    past, intervals, n = History(), Intervals(), len(executions)
+    inputs: list[tuple[float, ...]] = [()] * n
+    seconds, low, high = np.empty(n), np.empty(n), np.empty(n)
+    widths: list[Width | None] = []
+    ended: dict[str, list[int]] = {name: [] for name in tool_types}
+    models: dict[str, Regressor] = {}
+    fitted, finished = 0, 0
+    for i, just_ended in timeline(executions):
+        task = executions[i]
+        for j in just_ended:
+            _learn(executions[j], float(seconds[j]), widths[j], past, intervals)
+            ended[executions[j].tool_type].append(j)
+            finished += 1
+        if family and finished - fitted >= cadence:
+            fitted = finished
+            _retrain(family, executions, inputs, ended, tool_types, models)
+            progress(i, n)
+        context = task.serve_context
+        snapshot = past.snapshot(task.function, task.tool_type, task.serve, context)
+        inputs[i] = (*task.serve, *snapshot)
+        width = intervals.width(task.function, task.tool_type)
+        if (model := models.get(task.tool_type)) is not None:
+            seconds[i] = model.seconds(np.array([inputs[i]], dtype=np.float32))[0]
+        else:
+            seconds[i] = (
+                past.function_seconds(task.function, task.serve, context)
+                or past.tool_seconds(task.tool_type)
+                or heuristic_seconds(tool_types[task.tool_type].resource)
+            )
+        low[i], high[i] = width.around(float(seconds[i]))
+        # How far off a blind guess was says nothing of those to come.
+        widths.append(None if math.isnan(snapshot[0]) else width)
+    return Replayed(seconds, low, high)
+
+
+def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tuple[Vector, Vector]:
+    """`low` and `high`, in seconds, of our intervals around somebody else's predictions.
+
+    `executions` in order of their start.
+    """
+    intervals = Intervals()
+    widths: list[Width | None] = []
+    seen: set[str] = set()
+    low, high = np.empty(len(predicted)), np.empty(len(predicted))
+    for i, just_ended in timeline(executions):
+        task = executions[i]
+        for j in just_ended:
+            ended, said, given = executions[j], float(predicted[j]), widths[j]
+            seen.add(ended.tool_type)
+            if given is not None:
+                intervals.learn(ended.function, ended.tool_type, ended.seconds, said, given)
+        width = intervals.width(task.function, task.tool_type)
+        low[i], high[i] = width.around(float(predicted[i]))
+        widths.append(width if task.tool_type in seen else None)
+    return low, high
+
+
+def contract_only(
+    executions: Sequence[Execution], tool_types: ToolTypes, cadence: int = CADENCE
+) -> Vector:
+    """The original's recipe: XGBoost on the contract's features alone, retrained as often."""
+    predicted = np.empty(len(executions))
+    models: dict[str, Any] = {}
+    ended: dict[str, list[int]] = {name: [] for name in tool_types}
+    fitted, finished = 0, 0
+    for i, just_ended in timeline(executions):
+        task = executions[i]
+        for j in just_ended:
+            ended[executions[j].tool_type].append(j)
+            finished += 1
+        if finished - fitted >= cadence:
+            fitted = finished
+            for name, rows in ended.items():
+                if len(rows) >= FAMILIES["xgboost"].fewest_rows:
+                    x = np.array([executions[j].serve for j in rows], dtype=np.float32)
+                    y = np.log([executions[j].seconds for j in rows])
+                    models[name] = FAMILIES["xgboost"].fit(x, y, [0] * x.shape[1])
+        if (model := models.get(task.tool_type)) is not None:
+            row = np.array([task.serve], dtype=np.float32)
+            predicted[i] = math.exp(float(model.predict(row)[0]))
+        else:
+            predicted[i] = heuristic_seconds(tool_types[task.tool_type].resource)
+    return predicted
+
+
+def _learn(
+    task: Execution, predicted: float, width: Width | None, past: History, intervals: Intervals
+) -> None:
+    past.observe(
+        Observation(task.function, task.tool_type, task.start, task.end, task.serve, task.context)
+    )
+    if width is not None:
+        intervals.learn(task.function, task.tool_type, task.seconds, predicted, width)
+
+
+def _retrain(
+    family: str,
+    executions: Sequence[Execution],
+    inputs: Sequence[tuple[float, ...]],
+    ended: Mapping[str, Sequence[int]],
+    tool_types: ToolTypes,
+    models: dict[str, Regressor],
+) -> None:
+    for name, rows in ended.items():
+        if len(rows) >= FAMILIES[family].fewest_rows:
+            known = Matrix(
+                tool_types[name],
+                tuple(executions[j] for j in rows),
+                np.array([inputs[j] for j in rows], dtype=np.float32),
+                np.array([executions[j].seconds for j in rows]),
+            )
+            models[name] = regressor.fit(family, known)

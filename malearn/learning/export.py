@@ -1,0 +1,191 @@
+"""A `Regressor` as one self-describing ONNX file, proven equal to it before anyone relies on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from malearn.kernel import history
+from malearn.kernel.errors import ArtifactRefused, ExportError
+from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, Carried, Stamp
+from malearn.learning.matrix import Matrix
+from malearn.learning.regressor import Regressor
+
+__all__ = ["PARITY", "parity_error", "seconds", "session", "stamp_for", "stamp_of", "to_onnx"]
+
+#: The largest relative difference in seconds that still counts as the same answer.
+PARITY = 1e-4
+#: Executions per function that a model carries with it, for schedulers that saw none.
+_CARRIED = 32
+
+_OPSET, _OPSET_ML = 15, 3
+_OPSETS = (helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _OPSET_ML))
+
+
+def to_onnx(regressor: Regressor, stamp: Stamp) -> bytes:
+    """The model as an ONNX file with `stamp` inside. Raises `ExportError`."""
+    try:
+        nodes, weights = _estimator(regressor)
+        graph = helper.make_graph(
+            [*nodes, *_around()],
+            f"malearn-{stamp.tool_type}",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, stamp.width])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
+            [*weights, *_constants(regressor)],
+        )
+        model = helper.make_model(graph, opset_imports=_OPSETS, producer_name="malearn")
+        model.ir_version = 10  # readable by every onnxruntime since 1.18
+        helper.set_model_props(model, {KEY: stamp.to_json()})
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
+        raise ExportError(
+            stamp.tool_type, regressor.family, f"ONNX refuses it ({error})"
+        ) from error
+    return bytes(model.SerializeToString())
+
+
+def stamp_for(
+    fitted: Regressor,
+    rows: Matrix,
+    run_id: str,
+    dataset_version: int,
+    calibration: Mapping[str, float] | None = None,
+) -> Stamp:
+    """What a model `fitted` on `rows` says of itself, the last executions of each function too."""
+    tool_type = rows.tool_type
+    clips = {}
+    for i, name in enumerate(tool_type.feature_names):
+        known = rows.inputs[:, i][~np.isnan(rows.inputs[:, i])]
+        if len(known):
+            clips[name] = (float(known.min()), float(known.max()))
+    return Stamp(
+        tool_type=tool_type.name,
+        family=fitted.family,
+        features=tool_type.feature_names,
+        history=history.FEATURES,
+        run_id=run_id,
+        dataset_version=dataset_version,
+        trained_until=max(e.end for e in rows.executions),
+        rows=len(rows),
+        seconds_range=(math.exp(fitted.log_range[0]), math.exp(fitted.log_range[1])),
+        clips=clips,
+        calibration=calibration or {},
+        recent=_recent(rows),
+    )
+
+
+def _recent(rows: Matrix) -> tuple[Carried, ...]:
+    """The last executions of each function, oldest first."""
+    kept: list[Carried] = []
+    counts: dict[str, int] = {}
+    features = len(rows.tool_type.features)
+    for i in sorted(range(len(rows)), key=lambda i: -rows.executions[i].end):
+        e = rows.executions[i]
+        counts[e.function] = counts.get(e.function, 0) + 1
+        if counts[e.function] <= _CARRIED:
+            numbers = (float(v) for v in rows.inputs[i, :features])
+            known = tuple(None if math.isnan(v) else v for v in numbers)
+            kept.append((e.function, e.start, e.end, known, e.context))
+    return tuple(reversed(kept))
+
+
+def stamp_of(model: bytes, artifact: object) -> Stamp:
+    """The stamp inside an ONNX file. Raises `ArtifactRefused`, naming `artifact`."""
+    return Stamp.parse(session(model, artifact).get_modelmeta().custom_metadata_map, artifact)
+
+
+def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
+    """What an exported model answers for `rows`, in seconds, shape (rows,).
+
+    Columns are found by name, so a model of an older declaration can be asked
+    too; to it, what is declared no more is missing. Raises `ArtifactRefused` when
+    it does not fit the tool type.
+    """
+    artifact = f"The {rows.tool_type.name} model"
+    loaded = session(model, artifact)
+    stamp = Stamp.parse(loaded.get_modelmeta().custom_metadata_map, artifact)
+    stamp.check(rows.tool_type, artifact)
+    inputs = rows.inputs_for((*stamp.features, *stamp.history))
+    try:
+        (answers,) = loaded.run([OUTPUT], {INPUT: inputs})
+    except Exception as error:  # onnxruntime raises a type of its own per cause
+        raise ArtifactRefused(artifact, [f"onnxruntime cannot run it ({error})"]) from error
+    return np.asarray(answers, dtype=np.float64).reshape(-1)
+
+
+def parity_error(model: bytes, regressor: Regressor, rows: Matrix) -> float:
+    """The largest relative difference between the file's answers and the trainer's on `rows`."""
+    answers = seconds(model, rows)  # refuses by name what the trainer's model would choke on
+    expected = regressor.seconds(rows.inputs_for(regressor.columns))
+    return float((np.abs(answers - expected) / expected).max(initial=0.0))
+
+
+def session(model: bytes, artifact: object) -> onnxruntime.InferenceSession:
+    """An ONNX file, loaded on one thread. Raises `ArtifactRefused`, naming `artifact`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # for one row, the quickest
+    try:
+        return onnxruntime.InferenceSession(
+            model, sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime raises a type of its own per cause
+        raise ArtifactRefused(artifact, [f"onnxruntime cannot load it ({error})"]) from error
+
+
+def _estimator(
+    regressor: Regressor,
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The family's own converter at work; its output is renamed to `ratio`."""
+    width = len(regressor.columns)
+    if regressor.family == "xgboost":
+        from onnxmltools import convert_xgboost
+        from onnxmltools.convert.common.data_types import FloatTensorType
+
+        types = [(INPUT, FloatTensorType([None, width]))]
+        model = convert_xgboost(regressor.estimator, initial_types=types, target_opset=_OPSET)
+    else:
+        from skl2onnx import to_onnx as convert_sklearn
+        from skl2onnx.common.data_types import FloatTensorType
+
+        types = [(INPUT, FloatTensorType([None, width]))]
+        model = convert_sklearn(regressor.estimator, initial_types=types, target_opset=_OPSET)
+    answer = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["ratio" if name == answer else name for name in node.output]
+        node.input[:] = ["ratio" if name == answer else name for name in node.input]
+    return list(model.graph.node), list(model.graph.initializer)
+
+
+def _around() -> list[onnx.NodeProto]:
+    """What surrounds the estimator, in the same float32 steps as in `Regressor`."""
+    return [
+        helper.make_node("Clip", ["ratio", "ratio_low", "ratio_high"], ["held_ratio"]),
+        helper.make_node("Mul", ["held_ratio", "trust"], ["believed"]),
+        helper.make_node("Gather", [INPUT, "level_column"], ["given_level"], axis=1),
+        helper.make_node("IsNaN", ["given_level"], ["unknown_level"]),
+        helper.make_node("Where", ["unknown_level", "level_default", "given_level"], ["level"]),
+        helper.make_node("Add", ["level", "believed"], ["total"]),
+        helper.make_node("Clip", ["total", "log_low", "log_high"], ["log_seconds"]),
+        helper.make_node("Exp", ["log_seconds"], [OUTPUT]),
+    ]
+
+
+def _constants(regressor: Regressor) -> list[onnx.TensorProto]:
+    numbers = {
+        "level_default": regressor.level_default,
+        "trust": regressor.trust,
+        "ratio_low": regressor.ratio_range[0],
+        "ratio_high": regressor.ratio_range[1],
+        "log_low": regressor.log_range[0],
+        "log_high": regressor.log_range[1],
+    }
+    return [
+        helper.make_tensor("level_column", TensorProto.INT64, [1], [regressor.level_column]),
+        *(helper.make_tensor(name, TensorProto.FLOAT, [], [n]) for name, n in numbers.items()),
+    ]

@@ -1,0 +1,133 @@
+"""From executions to the numbers a model sees: features, history, target.
+
+The one place where columns are put in order. Training builds whole matrices
+here, the predictor single rows, from the same declaration and the same history.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel import history
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolType
+
+__all__ = ["Matrix", "build", "context_before", "known_before", "observation"]
+
+_LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """One tool type's executions as a model sees them, in order of their start.
+
+    `inputs` is float32 of shape (rows, features + history), NaN where missing;
+    `seconds` float64 of shape (rows,).
+    """
+
+    tool_type: ToolType
+    executions: tuple[Execution, ...]
+    inputs: NDArray[np.float32]
+    seconds: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.executions)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.tool_type.feature_names, *history.FEATURES)
+
+    @property
+    def log_seconds(self) -> NDArray[np.float64]:
+        return np.log(self.seconds)
+
+    def inputs_for(self, columns: Sequence[str]) -> NDArray[np.float32]:
+        """The inputs of a model of `columns`, shape (rows, columns); NaN in those not there."""
+        missing = np.full((len(self.inputs), 1), np.nan, dtype=np.float32)
+        own = {name: place for place, name in enumerate(self.columns)}
+        places = [own.get(name, len(own)) for name in columns]
+        return np.hstack([self.inputs, missing])[:, places]
+
+    def rows(self, chosen: NDArray[np.intp]) -> Matrix:
+        """The chosen rows, in the order given."""
+        return Matrix(
+            self.tool_type,
+            tuple(self.executions[i] for i in chosen),
+            self.inputs[chosen],
+            self.seconds[chosen],
+        )
+
+    def split(self, newest: float, since: float = -math.inf) -> tuple[Matrix, Matrix]:
+        """The older rows and the `newest` share of them, by time of start.
+
+        The older ones are those that had *ended* when the newest slice began:
+        nothing in them was unknown then. Nothing that started before `since`,
+        seconds since the epoch, is in the newest slice, which needs one row.
+        """
+        first = len(self) - max(1, round(len(self) * newest))
+        while first < len(self) - 1 and self.executions[first].start < since:
+            first += 1
+        cut = self.executions[first].start
+        older = [i for i in range(first) if self.executions[i].end <= cut]
+        return self.rows(np.array(older, dtype=np.intp)), self.rows(np.arange(first, len(self)))
+
+
+def known_before(execution: Execution) -> tuple[float, ...]:
+    """The features as known before the task ran.
+
+    Where its predecessors said nothing, or their records are gone, what it
+    reported itself stands in: the best guess at what they would have said.
+    What float32 cannot hold is missing, as it is to a scheduler.
+    """
+    values = execution.serve if _was_announced(execution) else execution.ran
+    return tuple(value if abs(value) <= _LARGEST else math.nan for value in values)
+
+
+def context_before(execution: Execution) -> tuple[str, ...]:
+    """The context as known before the task ran, by the same rule."""
+    return execution.serve_context if _was_announced(execution) else execution.ran_context
+
+
+def observation(execution: Execution) -> history.Observation:
+    """What a history takes in of `execution`."""
+    return history.Observation(
+        execution.function,
+        execution.tool_type,
+        execution.start,
+        execution.end,
+        known_before(execution),
+        execution.context,
+    )
+
+
+def build(tool_type: ToolType, executions: Sequence[Execution]) -> Matrix:
+    """The matrix of `tool_type` from `executions` of any tool types, replayed in time."""
+    snapshots = history.replay(
+        [observation(e) for e in executions], [context_before(e) for e in executions]
+    )
+    rows = sorted(
+        (
+            (execution, snapshot)
+            for execution, snapshot in zip(executions, snapshots, strict=True)
+            if execution.tool_type == tool_type.name
+        ),
+        key=lambda row: (row[0].start, row[0].task_id),
+    )
+    width = len(tool_type.features) + len(history.FEATURES)
+    inputs = np.array([(*known_before(e), *s) for e, s in rows], dtype=np.float32)
+    return Matrix(
+        tool_type,
+        tuple(e for e, _ in rows),
+        inputs.reshape(len(rows), width),
+        np.array([e.seconds for e, _ in rows], dtype=np.float64),
+    )
+
+
+def _was_announced(execution: Execution) -> bool:
+    """Whether its predecessors said anything of its features."""
+    return any(not math.isnan(value) for value in execution.serve)

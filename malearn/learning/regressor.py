@@ -1,0 +1,150 @@
+"""A fitted model of one tool type, whatever its family: inputs in, seconds out.
+
+It predicts the log-ratio of a task's time to the recent level of its function,
+so that a level that moves (another backend, a busier node) moves the answer at
+once, and what is learnt is how tasks differ *around* that level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel.errors import TrainingError
+from malearn.learning.families import FAMILIES, Family
+from malearn.learning.matrix import Matrix
+
+__all__ = ["TRUST", "Regressor", "fit", "monotone", "update"]
+
+#: How much of what an estimator says is believed. It is fitted to what the level left over, most
+#: of which is noise: halfway to the level errs less than all the way to the estimate.
+TRUST = 0.7
+#: What is tried on rows that were held out, and how many rows the usual trust is worth beside it.
+_TRUSTS = np.linspace(TRUST, 1.0, 4)
+_FEWEST_TO_TRY, _USUAL_ROWS = 100, 150
+#: Answers are held within the range of training, widened by this factor either way.
+_WIDER = 4.0
+#: An update looks at so many rows, the newest, and needs as many of them as a first fit.
+_NEWEST = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Regressor:
+    """One fitted model.
+
+    seconds = exp(clip(level + trust · clip(estimator(inputs)))), where `level` is
+    the input column `level_column`, `level_default` where that is missing; the
+    clips are to the range of training: `ratio_range` and `log_range`.
+    """
+
+    family: str
+    columns: tuple[str, ...]
+    estimator: Any
+    level_column: int
+    level_default: float
+    ratio_range: tuple[float, float]
+    log_range: tuple[float, float]
+    trust: float = TRUST
+
+    def seconds(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Predicted seconds, shape (rows,), for float32 inputs of shape (rows, columns)."""
+        ratio = np.asarray(self.estimator.predict(inputs), dtype=np.float32).reshape(-1)
+        believed = np.float32(self.trust) * np.clip(ratio, *np.array(self.ratio_range, np.float32))
+        total = _level(inputs, self.level_column, self.level_default) + believed
+        return np.asarray(np.exp(np.clip(total, *self.log_range)), dtype=np.float64)
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """Weight per column, summing to 1, largest first."""
+        weights = FAMILIES[self.family].importance(self.estimator, len(self.columns))
+        total = float(weights.sum()) or 1.0
+        shares = {c: float(w) / total for c, w in zip(self.columns, weights, strict=True)}
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def fit(family: str, rows: Matrix) -> Regressor:
+    """Fit `family` on `rows`. Raises `TrainingError` when there are too few."""
+    kind = _kind(family, rows)
+    column = rows.columns.index("level")
+    target = rows.log_seconds
+    default = float(np.median(target))
+    relative = target - _level(rows.inputs, column, default)
+    wider = float(np.log(_WIDER))
+    return Regressor(
+        family,
+        rows.columns,
+        kind.fit(rows.inputs, relative, monotone(rows)),
+        column,
+        default,
+        (float(relative.min()), float(relative.max())),
+        (float(target.min()) - wider, float(target.max()) + wider),
+        _earned(kind, rows, relative),
+    )
+
+
+def update(fitted: Regressor, rows: Matrix) -> Regressor:
+    """A model that goes on from `fitted`, which stays as it is, with the newest of `rows`.
+
+    Raises `TrainingError` when its family is always fitted anew, when it has grown as large as
+    it may, when it reads other columns, or when the rows are too few.
+    """
+    kind, name = _kind(fitted.family, rows), rows.tool_type.name
+    if kind.update is None or fitted.columns != rows.columns:
+        raise TrainingError(name, f"this {kind.name} model can only be fitted anew")
+    newest = rows.rows(np.arange(max(0, len(rows) - _NEWEST), len(rows)))
+    target = newest.log_seconds
+    relative = target - _level(newest.inputs, fitted.level_column, fitted.level_default)
+    estimator = kind.update(fitted.estimator, newest.inputs, relative, monotone(newest))
+    if estimator is None:
+        raise TrainingError(name, f"this {kind.name} model is as large as it may become")
+    wider = float(np.log(_WIDER))
+    held = np.array([target.min() - wider, target.max() + wider])
+    return replace(
+        fitted,
+        estimator=estimator,
+        ratio_range=_spanning(fitted.ratio_range, relative),
+        log_range=_spanning(fitted.log_range, held),
+    )
+
+
+def monotone(rows: Matrix) -> list[int]:
+    """One constraint per column: as declared for features, none for the history."""
+    features = rows.tool_type.features
+    return [f.monotone for f in features] + [0] * (len(rows.columns) - len(features))
+
+
+def _kind(family: str, rows: Matrix) -> Family:
+    """The family of that name. Raises `TrainingError` when `rows` are too few for it."""
+    kind = FAMILIES[family]
+    if len(rows) < kind.fewest_rows:
+        raise TrainingError(
+            rows.tool_type.name, f"{family} needs {kind.fewest_rows} rows, there are {len(rows)}"
+        )
+    return kind
+
+
+def _earned(kind: Family, rows: Matrix, relative: NDArray[np.float64]) -> float:
+    """How much to believe `kind`: what would have been best on the newest quarter, drawn to the
+    usual as by `_USUAL_ROWS` more rows.
+    """
+    first = len(rows) - len(rows) // 4
+    if first < _FEWEST_TO_TRY or first < kind.fewest_rows:
+        return TRUST
+    tried = kind.fit(rows.inputs[:first], relative[:first], monotone(rows))
+    said = np.asarray(tried.predict(rows.inputs[first:]), dtype=np.float64).reshape(-1)
+    said = np.clip(said, relative[:first].min(), relative[:first].max())
+    errors = np.abs(relative[first:] - np.outer(_TRUSTS, said)).sum(axis=1)
+    best, seen = float(_TRUSTS[np.argmin(errors)]), len(said)
+    return (seen * best + _USUAL_ROWS * TRUST) / (seen + _USUAL_ROWS)
+
+
+def _spanning(known: tuple[float, float], values: NDArray[np.float64]) -> tuple[float, float]:
+    return min(known[0], float(values.min())), max(known[1], float(values.max()))
+
+
+def _level(inputs: NDArray[np.float32], column: int, default: float) -> NDArray[np.float32]:
+    level = inputs[:, column]
+    return np.where(np.isnan(level), np.float32(default), level)

@@ -1,0 +1,202 @@
+"""From a registered version to the one that serves: proof first, then the alias.
+
+Nothing gets the alias `Production` unless its ONNX file answers, on real rows,
+what its trainer's model answers. Where a person gives it away in MLflow, the
+proof is made up for: `follow` lets the version serve, or undoes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from malearn.kernel.errors import ArtifactRefused, ExportError, RegistryError
+from malearn.kernel.tool_types import ToolType
+from malearn.learning import export
+from malearn.learning.gate import Decision, Reason
+from malearn.learning.matrix import Matrix
+from malearn.lifecycle import registry, tracking
+from malearn.lifecycle.registry import Version
+
+__all__ = ["Followed", "Promoted", "follow", "promote"]
+
+#: Notes on versions: why it must not serve; what it was converted to, and from.
+_REFUSED, _CONVERTED_TO, _CONVERTED_FROM = (
+    "malearn.refused",
+    "malearn.converted_to",
+    "malearn.converted_from",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """What came of a promotion: whether the version serves now, why, and all that was looked at."""
+
+    tool_type: str
+    version: int
+    promoted: bool
+    why: str
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What came of an alias that a person moved: the promotion, and which version serves now."""
+
+    moved_to: int
+    promoted: Promoted
+    production: int | None
+
+
+def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
+    """Let version `number` serve if the gate let it through and its ONNX file is faithful.
+
+    `rows` are real executions to prove it on. `by_hand` overrules the gate, not
+    the proof; then a version that holds the trainer's model alone is converted,
+    and the version that comes of it serves. A version that is not promoted keeps
+    the alias `Candidate`. Raises `RegistryError` for a version that is not there
+    or, unless it is `by_hand`, was never judged.
+    """
+    tool_type = rows.tool_type
+    version = registry.version(tool_type, number)
+    if version.decision is None and not by_hand:
+        raise RegistryError(
+            tool_type.registered_model, f"version {number} was not registered by malearn's training"
+        )
+    if by_hand:
+        version = replace(version, decision=_overruled(version))
+    version, decision = _proven(rows, version)
+    origin = version.tags.get(_CONVERTED_FROM)
+    summary = f"Version {origin}, converted to ONNX." if origin else ""
+    registry.decide(tool_type, version.number, decision, summary)
+    if decision.promote:
+        registry.move(tool_type, registry.PRODUCTION, version.number)
+    elif registry.PRODUCTION not in version.aliases:
+        registry.move(tool_type, registry.CANDIDATE, version.number)
+    return Promoted(
+        tool_type.name, version.number, decision.promote, decision.why, decision.reasons
+    )
+
+
+def follow(rows: Matrix) -> Followed | None:
+    """Make up for the proof where a person moved `Production` in MLflow; None where nobody did.
+
+    What can be proven serves from now on, converted where that is needed. What cannot is
+    refused: it is tagged with the reason, and the alias goes back to the version that was
+    proven last, which schedulers go on serving meanwhile. Without rows nothing can be said.
+    """
+    tool_type = rows.tool_type
+    version = registry.by_alias(tool_type, registry.PRODUCTION)
+    if version is None or not len(rows):
+        return None
+    last = registry.let_serve(tool_type)
+    if last is not None and last.number == version.number and _is_proven(version):
+        return None
+    promoted = promote(rows, version.number, by_hand=True)
+    if not promoted.promoted:
+        registry.tag(tool_type, version.number, _REFUSED, promoted.why[:1000])
+        _undo(tool_type, version, last)
+    serving = registry.by_alias(tool_type, registry.PRODUCTION)
+    return Followed(version.number, promoted, serving.number if serving else None)
+
+
+def _is_proven(version: Version) -> bool:
+    reasons = version.decision.reasons if version.decision else ()
+    return any(reason.check == "onnx" and reason.passed for reason in reasons)
+
+
+def _undo(tool_type: ToolType, refused: Version, last: Version | None) -> None:
+    """Back to the last that was proven; to none where none was."""
+    for known in (last, registry.by_alias(tool_type, registry.PREVIOUS)):
+        if known is not None and known.number != refused.number and _is_proven(known):
+            registry.restore(tool_type, known.number)
+            return
+    registry.withdraw(tool_type)
+
+
+def _overruled(version: Version) -> Decision:
+    """What the gate said, if it was asked, and that a person wants it to serve all the same."""
+    judged = version.decision or Decision(True, version.family, 0, ())
+    decision = Decision(True, judged.candidate, judged.rows, judged.reasons)
+    return decision.with_check("by hand", True, "a person promoted it over the gate")
+
+
+def _proven(rows: Matrix, version: Version) -> tuple[Version, Decision]:
+    """The version that serves if it may, `version` itself or what it was converted to."""
+    decision = version.decision or _overruled(version)
+    if not len(rows):
+        refusal = "there are no rows to prove its ONNX file on"
+        return version, decision.with_check("onnx", False, refusal)
+    try:
+        version, model, native_uri = _both(rows, version)
+        error = export.parity_error(model, tracking.load_native(native_uri), rows)
+    except (ArtifactRefused, ExportError, RegistryError) as refusal:
+        detail = f"its ONNX file cannot be proven: {refusal}"
+        return version, decision.with_check("onnx", False, detail)
+    faithful = error <= export.PARITY
+    return version, decision.with_check(
+        "onnx",
+        faithful,
+        f"its ONNX file {'equals' if faithful else 'differs from'} the trainer's model on "
+        f"{len(rows)} real rows (largest difference {error:.1e} of a prediction)",
+    )
+
+
+def _both(rows: Matrix, version: Version) -> tuple[Version, bytes, str]:
+    """The version's ONNX file, and where the trainer's model is that it must equal.
+
+    It was noted by training; else it lies in the same run; else the version itself holds it,
+    and what that is converted to takes its place.
+    """
+    native = version.tags.get("malearn.native")
+    try:
+        model = registry.model_file(rows.tool_type, version.number)
+    except RegistryError:
+        if native is not None:
+            raise
+        version = _converted(rows, version)
+        model = registry.model_file(rows.tool_type, version.number)
+        native = version.tags["malearn.native"]
+    native = native or tracking.native_beside(version.run_id)
+    if native is None:
+        raise RegistryError(
+            rows.tool_type.registered_model,
+            f"there is no trainer's model to compare version {version.number} with",
+        )
+    return version, model, native
+
+
+def _converted(rows: Matrix, version: Version) -> Version:
+    """A version of its own that holds the ONNX file of `version`, which holds the trainer's model.
+
+    A new one, because schedulers do not ask twice for a version that held no such file.
+    Raises `RegistryError` or `ExportError` where it holds nothing that can be converted.
+    """
+    tool_type = rows.tool_type
+    if done := version.tags.get(_CONVERTED_TO):
+        return registry.version(tool_type, int(done))
+    uri = f"models:/{tool_type.registered_model}/{version.number}"
+    facts = tracking.native_facts(uri)
+    fitted = tracking.load_native(uri)
+    if fitted.columns != rows.columns:
+        raise ExportError(tool_type.name, fitted.family, "it reads columns nobody declares now")
+    until = float(facts.get("trained_until", math.inf))
+    learnt = np.flatnonzero([e.end <= until for e in rows.executions])
+    known = rows.rows(learnt) if len(learnt) else rows
+    made_of = int(facts.get("dataset_version", 0))
+    model = export.to_onnx(fitted, export.stamp_for(fitted, known, version.run_id, made_of))
+    with tracking.resume(version.run_id) if version.run_id else contextlib.nullcontext():
+        onnx_uri = tracking.log_onnx(model, known)
+    notes = {
+        "malearn.family": fitted.family,
+        "malearn.native": uri,
+        "malearn.data.rows": str(len(known)),
+        "malearn.dataset_version": str(made_of),
+        _CONVERTED_FROM: str(version.number),
+    }
+    number = registry.register(tool_type, onnx_uri, version.run_id, notes)
+    registry.tag(tool_type, version.number, _CONVERTED_TO, str(number))
+    return registry.version(tool_type, number)

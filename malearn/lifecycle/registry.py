@@ -1,0 +1,265 @@
+"""Versions and aliases in MLflow's registry. The alias is the only truth about what serves.
+
+`Production` serves, `Previous` served before it, `Candidate` is the newest that
+was not promoted. A tag on the registered model remembers what was let serve last,
+so that an alias that a person moved in MLflow is noticed, and can be undone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from malearn.kernel.errors import RegistryError
+from malearn.kernel.tool_types import ToolType
+from malearn.learning.gate import Decision
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+__all__ = [
+    "CANDIDATE",
+    "PREVIOUS",
+    "PRODUCTION",
+    "WATCHED",
+    "Version",
+    "by_alias",
+    "dataset_versions",
+    "decide",
+    "let_serve",
+    "model_file",
+    "move",
+    "register",
+    "restore",
+    "rollback",
+    "tag",
+    "version",
+    "versions",
+    "withdraw",
+]
+
+PRODUCTION, PREVIOUS, CANDIDATE = "Production", "Previous", "Candidate"
+
+#: The registered model's tag that names the version which was proven and let serve last.
+_LET_SERVE = "malearn.let_serve"
+#: A version's tag: what the monitor found while it served. Forgotten when it is let serve anew.
+WATCHED = "malearn.monitor"
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One registered version; `created` in seconds since the epoch."""
+
+    tool_type: str
+    number: int
+    family: str
+    run_id: str
+    created: float
+    aliases: tuple[str, ...]
+    decision: Decision | None
+    tags: Mapping[str, str]
+
+
+def register(tool_type: ToolType, model_uri: str, run_id: str, tags: Mapping[str, str]) -> int:
+    """Register a logged model as the next version; returns its number."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    name = tool_type.registered_model
+    if not client.search_registered_models(filter_string=f"name='{name}'"):
+        _create(client, tool_type)
+    source = mlflow.models.get_model_info(model_uri)
+    created = client.create_model_version(
+        name, source.model_uri, run_id=run_id, tags=dict(tags), model_id=source.model_id
+    )
+    return int(created.version)
+
+
+def decide(tool_type: ToolType, number: int, decision: Decision, summary: str = "") -> None:
+    """Keep `decision`, with each of its reasons, on the version.
+
+    Its description becomes `summary`, or what it was, and the reasons as they stand now.
+    """
+    client = _client()
+    name, text = tool_type.registered_model, str(number)
+    client.set_model_version_tag(name, text, "malearn.promote", str(decision.promote).lower())
+    client.set_model_version_tag(name, text, "malearn.decision", decision.to_json())
+    summary = summary or (client.get_model_version(name, text).description or "").split("\n\n")[0]
+    marks = [f"- {'✓' if r.passed else '✗'} {r.detail}" for r in decision.reasons]
+    verdict = "**It may serve:**" if decision.promote else "**It may not serve:**"
+    client.update_model_version(name, text, "\n\n".join([summary, verdict, "\n".join(marks)]))
+
+
+def move(tool_type: ToolType, alias: str, number: int) -> None:
+    """Let `alias` name version `number`. Moving `Production` keeps the last one as `Previous`."""
+    client, name = _client(), tool_type.registered_model
+    version(tool_type, number)
+    if alias == PRODUCTION:
+        last = let_serve(tool_type)
+        if last is not None and last.number != number:
+            # First, so that a crash in between leaves something to go back to.
+            client.set_registered_model_alias(name, PREVIOUS, str(last.number))
+        candidate = by_alias(tool_type, CANDIDATE)
+        if candidate is not None and candidate.number == number:
+            client.delete_registered_model_alias(name, CANDIDATE)
+        restore(tool_type, number)
+    else:
+        client.set_registered_model_alias(name, alias, str(number))
+
+
+def rollback(tool_type: ToolType) -> tuple[int, int]:
+    """Go back to what served before `Production`; returns what served and what serves now.
+
+    A second time swaps them back. Raises `RegistryError` when there is nothing to go back to.
+    """
+    current, before = by_alias(tool_type, PRODUCTION), let_serve(tool_type)
+    if current is not None and (before is None or before.number == current.number):
+        before = by_alias(tool_type, PREVIOUS)
+    if current is None or before is None or current.number == before.number:
+        raise RegistryError(
+            tool_type.registered_model, "there is no previous version to roll back to"
+        )
+    client, name = _client(), tool_type.registered_model
+    client.set_registered_model_alias(name, PREVIOUS, str(current.number))
+    restore(tool_type, before.number)
+    return current.number, before.number
+
+
+def let_serve(tool_type: ToolType) -> Version | None:
+    """The version that malearn let serve last, whatever the alias names now.
+
+    Where that was never noted, or is deleted, the one that `Production` names.
+    """
+    client, name = _client(), tool_type.registered_model
+    model = _or_none(lambda: client.get_registered_model(name))
+    noted = None if model is None else model.tags.get(_LET_SERVE)
+    found = None if noted is None else _or_none(lambda: client.get_model_version(name, noted))
+    return by_alias(tool_type, PRODUCTION) if found is None else _version(tool_type, found)
+
+
+def restore(tool_type: ToolType, number: int) -> None:
+    """Let `Production` name version `number`, which is proven; the other aliases stay."""
+    client, name = _client(), tool_type.registered_model
+    if (last := let_serve(tool_type)) is None or last.number != number:
+        client.set_model_version_tag(name, str(number), WATCHED, "")
+    client.set_registered_model_alias(name, PRODUCTION, str(number))
+    client.set_registered_model_tag(name, _LET_SERVE, str(number))
+
+
+def withdraw(tool_type: ToolType) -> None:
+    """Let no version serve: schedulers answer from what functions took lately."""
+    client, name = _client(), tool_type.registered_model
+    client.delete_registered_model_alias(name, PRODUCTION)
+    client.delete_registered_model_tag(name, _LET_SERVE)
+
+
+def tag(tool_type: ToolType, number: int, key: str, value: str) -> None:
+    """Note something on version `number`."""
+    _client().set_model_version_tag(tool_type.registered_model, str(number), key, value)
+
+
+def by_alias(tool_type: ToolType, alias: str) -> Version | None:
+    """The version that `alias` names, or None."""
+    found = _or_none(
+        lambda: _client().get_model_version_by_alias(tool_type.registered_model, alias)
+    )
+    return None if found is None else _version(tool_type, found)
+
+
+def version(tool_type: ToolType, number: int) -> Version:
+    """Version `number`. Raises `RegistryError` when it is not there."""
+    found = _or_none(lambda: _client().get_model_version(tool_type.registered_model, str(number)))
+    if found is None:
+        raise RegistryError(tool_type.registered_model, f"there is no version {number}")
+    return _version(tool_type, found)
+
+
+def versions(tool_type: ToolType) -> list[Version]:
+    """All versions, newest first."""
+    found = _client().search_model_versions(f"name='{tool_type.registered_model}'")
+    return sorted((_version(tool_type, v) for v in found), key=lambda v: -v.number)
+
+
+def dataset_versions(tool_type: ToolType) -> set[int]:
+    """The versions of its dataset that any registered model, of whatever age, was trained on."""
+    client, token = _client(), None
+    found: set[int] = set()
+    while True:
+        page = client.search_model_versions(
+            f"name='{tool_type.registered_model}'", max_results=1_000, page_token=token
+        )
+        texts = (version.tags.get("malearn.dataset_version", "") for version in page)
+        found.update(int(text) for text in texts if text.isdigit())
+        if not (token := page.token):
+            return found
+
+
+def model_file(tool_type: ToolType, number: int) -> bytes:
+    """The ONNX file of version `number`. Raises `RegistryError` when it has none."""
+    import mlflow
+
+    uri = f"models:/{tool_type.registered_model}/{number}"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+            return (Path(path) / "model.onnx").read_bytes()
+        except (mlflow.exceptions.MlflowException, OSError) as error:
+            raise RegistryError(
+                tool_type.registered_model, f"version {number} holds no model.onnx ({error})"
+            ) from error
+
+
+def _client() -> MlflowClient:
+    import mlflow
+
+    return mlflow.MlflowClient()
+
+
+def _create(client: MlflowClient, tool_type: ToolType) -> None:
+    import mlflow
+
+    features = ", ".join(tool_type.feature_names)
+    try:
+        client.create_registered_model(
+            tool_type.registered_model,
+            tags={"malearn.tool_type": tool_type.name},
+            description=f"How many seconds a {tool_type.name} task will take, from {features} and "
+            "what its function took lately. `Production` is what schedulers use.",
+        )
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _version(tool_type: ToolType, found: ModelVersion) -> Version:
+    tags = dict(found.tags)
+    decision = tags.get("malearn.decision")
+    return Version(
+        tool_type.name,
+        int(found.version),
+        tags.get("malearn.family", "?"),
+        found.run_id or "",
+        found.creation_timestamp / 1000.0,
+        tuple(found.aliases),
+        Decision.from_json(decision) if decision else None,
+        tags,
+    )
+
+
+def _or_none(ask: Callable[[], _T]) -> _T | None:
+    """What `ask` finds, None for what is not there; other refusals stay errors."""
+    import mlflow
+
+    try:
+        return ask()
+    except mlflow.exceptions.MlflowException as error:
+        missing = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+        if error.error_code in missing:
+            return None
+        raise

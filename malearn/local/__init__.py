@@ -1,0 +1,1 @@
+"""`ExecTimePredictor`: learning and predicting in one process, without Redis or a server."""

@@ -1,0 +1,468 @@
+"""`ExecTimePredictor`: the same learning in one process, without Redis or a server.
+
+It keeps what it is told in a dataset of its own, learns in a background thread
+once enough is new, and answers from memory. Below its home stand::
+
+    <tool_type>/executions/       a Delta table: what was collected
+    <tool_type>/model.onnx        the model, describing itself
+    <tool_type>/importance.json   what that model looks at
+    _rejected/                    a Delta table: what was refused, and why
+"""
+
+from __future__ import annotations
+
+import atexit
+import concurrent.futures.thread  # noqa: F401 - what writes at exit needs it, too late to import then
+import importlib.util
+import logging
+import math
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import ClassVar, Self
+
+import numpy as np
+
+from malearn.kernel import records
+from malearn.kernel.errors import ArtifactRefused, InputError, MalearnError, TrainingError
+from malearn.kernel.history import History
+from malearn.kernel.home import Home
+from malearn.kernel.intervals import Intervals, Width
+from malearn.kernel.prediction import Prediction, Source
+from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.tool_types import Feature, ToolType, ToolTypes, heuristic_seconds
+from malearn.learning import matrix, regressor
+from malearn.learning.families import DEFAULT, FAMILIES
+from malearn.local.feature_names import FeatureNames
+from malearn.local.local_model import LocalModel
+from malearn.local.write_buffer import Outbox
+
+__all__ = ["ExecTimePredictor"]
+
+_log = logging.getLogger(__name__)
+
+#: Seconds that a row waits for company, at most, and how many are company enough.
+_GATHER, _ENOUGH = 2.0, 1_000
+#: Executions, newest first, that a model is fitted on, and that a restart looks back on.
+_MOST_FITTED, _MOST_RECALLED = 50_000, 10_000
+_SHORTEST = 1e-3  # seconds; what is shorter is taken as this
+_TICK = 1e-6  # seconds between two ends, so that they have an order
+_LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
+_GUESS = 10.0  # an assumption may be off by this factor, either way
+
+
+class ExecTimePredictor:
+    """Seconds that tasks of one tool type will take.
+
+    `model` is the family to fit: "xgboost", "mlp" or "linear". `home` is a
+    directory (`$MALEARN_HOME`, else the working directory). Once `retrain_after`
+    executions are new, and the family has enough of them, a model is fitted in
+    the background; with 0 only `train_model` does that. `tool_types` is the
+    declaration; without it, the shipped one, `malearn.toml` and what was set
+    through `ExecTimePredictor.tool_types`.
+
+    Building one reads what an earlier one left in its home. Safe to share
+    between threads; a context manager. Raises `UnknownToolType`, `InputError`
+    for other arguments, `DatasetError` where its dataset cannot be read.
+
+    Example::
+
+        with ExecTimePredictor("llm_process", home="times") as predictor:
+            predictor.collect_data(12.5, {"text_length": 1200, "token_count": 300})
+            predictor.predict({"text_length": 900, "token_count": 210})
+    """
+
+    #: `{tool type's name: [its features]}`: a view of the declaration; setting one declares it.
+    tool_types: ClassVar[FeatureNames] = FeatureNames()
+
+    def __init__(
+        self,
+        tool_type: str,
+        model: str = DEFAULT,
+        home: str | os.PathLike[str] | None = None,
+        retrain_after: int = 50,
+        tool_types: ToolTypes | None = None,
+    ) -> None:
+        declared = type(self).tool_types.declared() if tool_types is None else tool_types
+        self._tool_type: ToolType = declared[tool_type]
+        if model not in FAMILIES:
+            raise InputError("model", f"'{model}' is none of {', '.join(FAMILIES)}")
+        if not isinstance(retrain_after, int) or retrain_after < 0:
+            raise InputError("retrain_after", "must be a whole number of executions, or 0")
+        _need("deltalake", "pyarrow", "onnx")
+        root = Home.find(home).root
+        self._family, self._retrain_after = model, retrain_after
+        self._directory = root / self._tool_type.name
+        self._outbox = Outbox(
+            self._directory / "executions", root / "_rejected", self._tool_type, "ExecTimePredictor"
+        )
+        self._lock, self._training = threading.Lock(), threading.Lock()
+        self._history, self._intervals = History(), Intervals()
+        self._latest = 0.0  # the end of the last execution, in seconds since the epoch
+        self._rows = self._new = 0  # executions; those of them that no model has seen
+        self._next = retrain_after  # how many of these call for another model
+        self._model: LocalModel | None = None
+        self._thread: threading.Thread | None = None
+        self._wake, self._hurry = threading.Event(), threading.Event()
+        self._closed = False
+        self._trouble = ""
+        self._restore()
+        _alive.add(self)
+        if self._due():
+            self._rouse()
+
+    def collect_data(
+        self,
+        actual_time: float,
+        features: Mapping[str, object],
+        task_id: str | None = None,
+        function: str | None = None,
+    ) -> bool:
+        """Learn that a task with these `features` took `actual_time` seconds and ended now.
+
+        The next prediction knows of it; a background thread writes it. Features
+        are numbers by name; None or no value means missing, what nobody declared
+        is ignored. One that is no finite number, or outside its declared bounds,
+        or none at all: the execution is kept in the home's `_rejected` table,
+        with the reason, does not teach, and the answer is False. A task id that
+        was given before replaces that execution in the dataset. `function`
+        tells apart tasks whose times differ for reasons that no feature shows, as do
+        the texts of the tool type's context (`model`, `backend`, `node`) among the features.
+
+        Raises `InputError` for a time that is none, and once it is closed.
+        """
+        seconds = _seconds(actual_time)
+        name = _text(function) or self._tool_type.name
+        identity = _text(task_id) or f"{uuid.uuid4()}-{name}"
+        said = self._said(features)
+        prediction, width = self._answer(name, said)
+        with self._lock:
+            if self._closed:
+                raise InputError("ExecTimePredictor", "is closed and takes in nothing more")
+            end = max(time.time(), self._latest + _TICK)
+            record = Record(identity, name, end - seconds, end, said)
+            outcome = self._judged(records.typed(record, self._tool_type, said))
+            if isinstance(outcome, Rejected):
+                self._outbox.refuse(outcome, end, seconds)
+            else:
+                self._take(outcome, prediction, width)
+        self._rouse()
+        return not isinstance(outcome, Rejected)
+
+    def train_model(self, incremental: bool = False) -> bool:
+        """Fit a model on what was collected and let it answer from now on; True when it does.
+
+        Always a fit from scratch, on the newest 50,000 executions: a booster that
+        is only ever continued keeps the trees of conditions that are gone, and
+        what is new moves the history, and so every answer, without any fit.
+        `incremental` means: only where something is new since the last one, else
+        nothing is done and the answer is False.
+
+        Raises `TrainingError` where there are too few executions, `ExportError`
+        where its ONNX file does not answer as the fitted model does, and
+        `DatasetError`; then the model before, if any, goes on answering.
+        """
+        with self._training:
+            with self._lock:
+                new = self._new
+            if incremental and self._model is not None and not new:
+                return False
+            self._outbox.flush()
+            executions, version = self._outbox.read()
+            until = executions[-1].end if executions else 0.0
+            chosen = list(_one_after_another(executions[-_MOST_FITTED:]))
+            rows = matrix.build(self._tool_type, chosen)
+            fitted = regressor.fit(self._family, rows)
+            self._model = LocalModel.save(self._directory, fitted, rows, version, until)
+            with self._lock:
+                self._new = max(0, self._new - new)
+                self._next = self._retrain_after
+        return True
+
+    def predict(self, features: Mapping[str, object], function: str | None = None) -> float:
+        """Seconds that a task with these `features` will take; finite and positive."""
+        return self.estimate(features, function).seconds
+
+    def estimate(self, features: Mapping[str, object], function: str | None = None) -> Prediction:
+        """As `predict`, with an interval, and where the answer comes from.
+
+        The first that can answers: the model; what this function took lately;
+        what the tool type took lately; an assumption for what it runs on. What is
+        no number within its bounds counts as missing. `model_version` is the
+        version of the dataset that the model was fitted on.
+        """
+        return self._answer(_text(function) or self._tool_type.name, self._said(features))[0]
+
+    def get_feature_importance(self) -> dict[str, float]:
+        """Weight per column of the model, summing to 1, largest first.
+
+        The columns are the features and the history (`malearn.kernel.history.FEATURES`)
+        that it looks at. Raises `TrainingError` while there is no model.
+        """
+        model = self._model
+        if model is None or not model.importance:
+            raise TrainingError(
+                self._tool_type.name, "there is no model to ask yet; call train_model() first"
+            )
+        return dict(model.importance)
+
+    def close(self) -> None:
+        """Write what was collected, and stop. Safe to repeat; a closed one still predicts.
+
+        Waits for a training that runs. Raises `DatasetError` or `OSError` where
+        something could not be written.
+        """
+        with self._lock:
+            if self._closed and not len(self._outbox):
+                return
+            self._closed = True
+            thread = self._thread
+        self._hurry.set()
+        self._wake.set()
+        if thread is not None:
+            thread.join()
+        if len(self._outbox):
+            self._outbox.flush()
+        _alive.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # What was said of a task.
+
+    def _said(self, features: Mapping[str, object]) -> dict[str, object]:
+        """The declared ones of `features`, as plain Python values."""
+        if not isinstance(features, Mapping):
+            kind = type(features).__name__
+            raise InputError("features", f"must be numbers by name, not a {kind}")
+        names = (*self._tool_type.feature_names, *self._tool_type.context)
+        return {n: _plain(features[n]) for n in names if n in features}
+
+    def _believed(self, said: Mapping[str, object]) -> tuple[float, ...]:
+        """One number per feature in declared order; what is not believed is missing.
+
+        All NaN where nothing was said of them at all, as training reads its rows.
+        """
+        if all(name not in said for name in self._tool_type.feature_names):
+            return (math.nan,) * len(self._tool_type.features)
+        numbers, _ = records.numbers(self._tool_type, said)
+        return tuple(
+            (number if abs(number) <= _LARGEST else math.nan)
+            if _within(feature, number)
+            else feature.missing
+            for feature, number in zip(self._tool_type.features, numbers, strict=True)
+        )
+
+    def _judged(self, outcome: Execution | Rejected) -> Execution | Rejected:
+        """`outcome`, or why one of its features is not believed."""
+        if isinstance(outcome, Rejected):
+            return outcome
+        for feature, number in zip(self._tool_type.features, outcome.ran, strict=True):
+            if not _within(feature, number):
+                bounds = f"{feature.minimum:g} and {feature.maximum:g}"
+                return Rejected(
+                    outcome.task_id,
+                    outcome.function,
+                    Reason.INVALID_FEATURE,
+                    f"{feature.name} is {number:g}, not between {bounds}",
+                    records.to_entry(outcome, self._tool_type).decode(),
+                )
+        return outcome
+
+    # What is known, in memory.
+
+    def _answer(self, function: str, said: Mapping[str, object]) -> tuple[Prediction, Width | None]:
+        """The best rung's answer, and the width given with it; None for a mere assumption."""
+        values, context = self._believed(said), records.context_of(self._tool_type, said)
+        name, model = self._tool_type.name, self._model
+        with self._lock:
+            width = self._intervals.width(function, name)
+            snapshot = self._history.snapshot(function, name, values, context)
+            recent = self._history.function_seconds(function, values, context)
+            lately = self._history.tool_seconds(name)
+        answers: list[tuple[Source, float | None]] = [
+            ("model", None if model is None else model.seconds(values, snapshot)),
+            ("function_history", recent),
+            ("tool_history", lately),
+        ]
+        for source, seconds in answers:
+            if seconds is not None and 0.0 < seconds < math.inf:
+                version = model.version if model is not None and source == "model" else None
+                low, high = width.around(seconds)
+                answer = Prediction(seconds, low, high, source, version, width.confidence)
+                return answer, width
+        seconds = heuristic_seconds(self._tool_type.resource)
+        return Prediction(seconds, seconds / _GUESS, seconds * _GUESS, "heuristic"), None
+
+    def _take(self, execution: Execution, prediction: Prediction, width: Width | None) -> None:
+        """What came of a task that had been predicted so. Called with the lock held."""
+        if width is not None:
+            execution = records.with_prediction(
+                execution, prediction.seconds, prediction.model_version
+            )
+        self._learn(execution, width)
+        self._outbox.add(execution)
+        self._rows += 1
+        self._new += 1
+
+    def _learn(self, execution: Execution, width: Width | None) -> None:
+        if execution.predicted is not None and width is not None:
+            self._intervals.learn(
+                execution.function,
+                execution.tool_type,
+                execution.seconds,
+                execution.predicted,
+                width,
+            )
+        self._history.observe(matrix.observation(execution))
+        self._latest = max(self._latest, execution.end)
+
+    def _restore(self) -> None:
+        """Go on from what is in the home."""
+        executions, _ = self._outbox.read()
+        for execution in executions[-_MOST_RECALLED:]:
+            width = self._intervals.width(execution.function, execution.tool_type)
+            self._learn(execution, width)
+        try:
+            self._model = LocalModel.load(self._directory, self._tool_type)
+        except ArtifactRefused as refusal:
+            _log.warning("%s Recent times answer until the next training.", refusal)
+        self._rows = self._new = len(executions)
+        if self._model is not None and self._model.stamp.family == self._family:
+            until = self._model.stamp.trained_until
+            self._new = sum(execution.end > until for execution in executions)
+
+    # The background thread.
+
+    def _due(self) -> bool:
+        """Whether enough is new for another model."""
+        enough = self._rows >= FAMILIES[self._family].fewest_rows
+        return enough and self._retrain_after > 0 and self._new >= self._next
+
+    def _rouse(self) -> None:
+        """Let the background thread know that there is something to do."""
+        if self._due() or len(self._outbox) >= _ENOUGH:
+            self._hurry.set()
+        if not self._wake.is_set():
+            self._wake.set()
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            return
+        with self._lock:
+            if not self._closed and (self._thread is None or not self._thread.is_alive()):
+                name = f"malearn-{self._tool_type.name}"
+                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._hurry.wait(_GATHER)  # what comes in meanwhile goes into the same commit
+            self._wake.clear()
+            self._hurry.clear()
+            if not self._attempt(self._outbox.flush, "keep what was collected") and (
+                not self._closed
+            ):
+                time.sleep(_GATHER)
+                self._wake.set()
+                continue
+            if self._due() and not self._closed and not self._attempt(self.train_model, "train"):
+                with self._lock:
+                    self._next = self._new + self._retrain_after  # not again for each one more
+
+    def _attempt(self, act: Callable[[], object], what: str) -> bool:
+        """Do it; False, and a line in the log, when it failed."""
+        name = self._tool_type.name
+        try:
+            act()
+        except (MalearnError, OSError) as error:
+            if str(error) != self._trouble:  # said once, not every two seconds
+                _log.warning("%s: could not %s, will try again: %s", name, what, error)
+            self._trouble = str(error)
+            return False
+        except Exception:  # noqa: BLE001 - the thread must live on
+            # At exit no library can be loaded any more: the next start makes up for it.
+            if threading.main_thread().is_alive():
+                _log.exception("%s: could not %s, will try again", name, what)
+            return False
+        self._trouble = ""
+        return True
+
+
+def _one_after_another(executions: Iterable[Execution]) -> Iterator[Execution]:
+    """`executions`, in order of their ends, as if each had started when the one before ended.
+
+    When they started is not known: the clock says when they were reported, and
+    a loop over old measurements reports a day of work within a second. So what
+    is replayed is the order in which they became known.
+    """
+    clock = 0.0
+    for execution in executions:
+        end = clock + execution.seconds
+        yield replace(execution, start=clock, end=end)
+        clock = end
+
+
+def _seconds(value: object) -> float:
+    """`value` as the seconds that a task took. Raises `InputError`."""
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError("actual_time", f"must be seconds, not {value!r}")
+    if not 0.0 < value < records.LONGEST:
+        raise InputError(
+            "actual_time", f"must be between 0 and {records.LONGEST:g} s, both excluded"
+        )
+    return max(float(value), _SHORTEST)
+
+
+def _within(feature: Feature, number: float) -> bool:
+    """Whether `number` is missing, or within the declared bounds."""
+    return math.isnan(number) or feature.minimum <= number <= feature.maximum
+
+
+def _plain(value: object) -> object:
+    """A number of numpy's as one of Python's; all else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _text(value: object) -> str:
+    """`value` as text that UTF-8 can carry; empty for None."""
+    return "" if value is None else str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _need(*modules: str) -> None:
+    """Raise `ModuleNotFoundError`, saying what brings it, for one that is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(
+                f"ExecTimePredictor needs {module}, which malearn[lifecycle] brings; "
+                "pip install 'malearn[lifecycle]'.",
+                name=module,
+            )
+
+
+_alive: weakref.WeakSet[ExecTimePredictor] = weakref.WeakSet()
+
+
+def _at_exit() -> None:
+    for predictor in list(_alive):
+        try:
+            predictor.close()
+        except Exception:  # noqa: BLE001 - nobody is left to raise it to
+            _log.exception("some of what was collected could not be kept")
+
+
+atexit.register(_at_exit)

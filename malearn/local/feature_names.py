@@ -1,0 +1,72 @@
+"""`ExecTimePredictor.tool_types`: a view of the declaration.
+
+The original keeps a dictionary of that name. Here the declaration is the one
+place where it stands which features a tool type has; this reads it, and what is
+set through it holds for this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import replace
+
+from malearn.kernel.errors import DeclarationError
+from malearn.kernel.tool_types import ToolType, ToolTypes, declared, plain
+
+__all__ = ["FeatureNames"]
+
+_SOURCE = "ExecTimePredictor.tool_types"
+
+
+class FeatureNames(MutableMapping[str, Iterable[str]]):
+    """`{tool type's name: [its features, in matrix order]}`, live in both directions.
+
+    Features that were declared keep their bounds, defaults and units when set
+    anew; others are numbers without bounds. Predictors built later see it.
+
+    >>> names = FeatureNames()
+    >>> names["video_process"] = ["duration", "frame_count", "batch_size"]
+    >>> names["video_process"]
+    ['duration', 'frame_count', 'batch_size']
+    """
+
+    def __init__(self) -> None:
+        self._added: dict[str, ToolType] = {}
+
+    def declared(self) -> ToolTypes:
+        """The declaration, and what was set here."""
+        tool_types = declared()
+        for tool_type in list(self._added.values()):
+            tool_types = tool_types.with_added(tool_type)
+        return tool_types
+
+    def __getitem__(self, name: str) -> list[str]:
+        tool_type = self.declared().get(name)
+        if tool_type is None:
+            raise KeyError(name)
+        return list(tool_type.feature_names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.declared())
+
+    def __len__(self) -> int:
+        return len(self.declared())
+
+    def __setitem__(self, name: str, features: Iterable[str]) -> None:
+        if isinstance(features, str):
+            raise DeclarationError(_SOURCE, f"the features of {name} must be a list of names")
+        given = plain(name, features, _SOURCE)
+        known = declared().get(name)
+        if known is not None:
+            kept = {feature.name: feature for feature in known.features}
+            given = replace(known, features=tuple(kept.get(f.name, f) for f in given.features))
+        declared().with_added(given)  # refuses what does not hold together
+        self._added[name] = given
+
+    def __delitem__(self, name: str) -> None:
+        if name not in self._added and name in declared():
+            raise DeclarationError(_SOURCE, f"{name} is declared in a file; remove it there")
+        del self._added[name]
+
+    def __repr__(self) -> str:
+        return repr({name: self[name] for name in self})

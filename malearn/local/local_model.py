@@ -1,0 +1,155 @@
+"""The model of an `ExecTimePredictor`: one ONNX file on disk, and what it looks at beside it.
+
+Saving proves, then replaces: a file that does not answer as the trainer's model
+does never takes the place of one that did. Loading is parse, check, act.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from malearn.kernel import history
+from malearn.kernel.errors import ArtifactRefused, ExportError
+from malearn.kernel.model_metadata import INPUT, OUTPUT, Stamp
+from malearn.kernel.tool_types import ToolType
+from malearn.learning.matrix import Matrix
+from malearn.learning.regressor import Regressor
+
+__all__ = ["LocalModel"]
+
+_MODEL, _IMPORTANCE = "model.onnx", "importance.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """What answers for one tool type. Shared by threads; never changed, only replaced.
+
+    `columns` says which of the declared features it wants, in its order; the one after
+    the last stands for what is declared no more.
+    `importance` is the weight per column, summing to 1, largest first; empty
+    where the file that held it is gone.
+    """
+
+    stamp: Stamp
+    session: Any
+    columns: tuple[int, ...]
+    importance: Mapping[str, float]
+
+    @property
+    def version(self) -> int:
+        """The version of the dataset that it was fitted on."""
+        return self.stamp.dataset_version
+
+    def seconds(self, values: Sequence[float], snapshot: Sequence[float]) -> float:
+        """The answer to numbers in declared order and a history snapshot; NaN for nonsense."""
+        known = (*values, math.nan)
+        row = (*(known[column] for column in self.columns), *snapshot)
+        inputs = np.array((row,), dtype=np.float32)
+        answer = float(self.session.run([OUTPUT], {INPUT: inputs})[0].item())
+        return answer if 0.0 < answer < math.inf else math.nan
+
+    @classmethod
+    def load(cls, directory: Path, tool_type: ToolType) -> Self | None:
+        """What `directory` holds, or None. Raises `ArtifactRefused` for what does not fit."""
+        file = directory / _MODEL
+        try:
+            model = file.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ArtifactRefused(file, [f"it cannot be read ({error})"]) from error
+        return cls._of(model, tool_type, file, _read_importance(directory / _IMPORTANCE, model))
+
+    @classmethod
+    def save(
+        cls, directory: Path, fitted: Regressor, rows: Matrix, version: int, until: float
+    ) -> Self:
+        """`fitted` on `rows`, as the model in `directory`.
+
+        They stand in `version` of the dataset, and the last of them ended at `until`, in
+        seconds since the epoch. Raises `ExportError` where the file does not answer them as
+        `fitted` does.
+        """
+        from malearn.learning import export
+
+        name = rows.tool_type.name
+        stamp = export.stamp_for(fitted, rows, "", version)  # there is no MLflow run
+        # Nobody starts from the executions in the file: they stand in the dataset beside it.
+        model = export.to_onnx(fitted, replace(stamp, trained_until=until, recent=()))
+        error = export.parity_error(model, fitted, rows)
+        if not error <= export.PARITY:
+            raise ExportError(
+                name, fitted.family, f"its answers differ from the trainer's by up to {error:.1e}"
+            )
+        importance = _shares(fitted.importance)
+        loaded = cls._of(model, rows.tool_type, directory / _MODEL, importance)
+        directory.mkdir(parents=True, exist_ok=True)
+        kept = {"model": _digest(model), "family": fitted.family, "importance": importance}
+        _replace(directory / _IMPORTANCE, json.dumps(kept, indent=1).encode())
+        _replace(directory / _MODEL, model)
+        return loaded
+
+    @classmethod
+    def _of(
+        cls, model: bytes, tool_type: ToolType, file: Path, importance: Mapping[str, float]
+    ) -> Self:
+        from malearn.learning import export
+
+        session = export.session(model, file)
+        stamp = Stamp.parse(session.get_modelmeta().custom_metadata_map, file)
+        stamp.check(tool_type, file)
+        columns = stamp.positions(tool_type.feature_names)
+        loaded = cls(stamp, session, columns, importance)
+        unknown = (math.nan,) * len(tool_type.features)
+        try:
+            answer = loaded.seconds(unknown, (math.nan,) * len(history.FEATURES))
+        except Exception as error:  # onnxruntime raises a type of its own per cause
+            raise ArtifactRefused(file, [f"onnxruntime cannot run it ({error})"]) from error
+        if math.isnan(answer):
+            raise ArtifactRefused(file, ["it answers a probe with something that is no time"])
+        return loaded
+
+
+def _shares(importance: Mapping[str, float]) -> Mapping[str, float]:
+    """As given, or all alike where a model looks at nothing."""
+    if sum(importance.values()) > 0.0:
+        return importance
+    return dict.fromkeys(importance, 1.0 / len(importance))
+
+
+def _read_importance(file: Path, model: bytes) -> Mapping[str, float]:
+    """What was kept of this very `model`; nothing where it is gone or of another one."""
+    try:
+        kept = json.loads(file.read_bytes())
+        if kept["model"] == _digest(model):
+            return {str(name): float(share) for name, share in kept["importance"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        pass
+    return {}
+
+
+def _digest(model: bytes) -> str:
+    return hashlib.sha256(model).hexdigest()[:16]
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write `file` so that whoever opens it finds the old content or the new, never a part."""
+    scratch = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with scratch.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)

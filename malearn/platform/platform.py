@@ -1,0 +1,198 @@
+"""The servers a command needs, started together, and the environment that names them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from types import FrameType, MappingProxyType, TracebackType
+from typing import Literal, Self
+
+from malearn.kernel.errors import Unreachable
+from malearn.kernel.home import Home
+from malearn.platform.environment import QUIET
+from malearn.platform.mlflow import MLflowServer
+from malearn.platform.port import LOOPBACK
+from malearn.platform.prefect import PrefectServer
+from malearn.platform.redis import EmbeddedRedis
+from malearn.platform.server import PAUSE, Server
+
+__all__ = ["Event", "OnEvent", "Platform"]
+
+Event = Literal["starting", "ready", "stopped"]
+OnEvent = Callable[[str, Event, float], None]  # service, what happened, seconds it took
+
+
+class Platform:
+    """Redis, MLflow and Prefect for as long as the `with` lasts: any of them, all at once.
+
+    A service whose environment variable is set is not started: its address is used once it
+    has answered. Inside, the process environment names every service asked for, and switches
+    telemetry off; outside, it is as it was. SIGTERM leaves the `with` like `sys.exit(143)`.
+
+    `on_event` hears of ("Redis", "starting", 0.0), then "ready" with the seconds since, and
+    "stopped" with the seconds that took. A given service is only "ready"; one that another
+    process still uses is not "stopped". `host`, and `ports` by service, are where embedded
+    servers listen; see `Server`.
+
+    Raises:
+        PlatformError: a server does not start. Whatever did start is stopped again.
+        Unreachable: a given address does not answer.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        redis: bool = False,
+        mlflow: bool = False,
+        prefect: bool = False,
+        host: str = LOOPBACK,
+        ports: Mapping[str, int] = MappingProxyType({}),
+        on_event: OnEvent | None = None,
+    ) -> None:
+        kinds = (EmbeddedRedis, MLflowServer, PrefectServer)
+        every = [kind(home, ports.get(kind.name), host) for kind in kinds]
+        wanted = zip(every, (redis, mlflow, prefect), strict=True)
+        self.home = home
+        self.servers: tuple[Server, ...] = tuple(server for server, want in wanted if want)
+        self._given: dict[str, str] = {}
+        self._on_event: OnEvent = on_event or (lambda service, event, seconds: None)
+        self._exits = ExitStack()
+
+    @property
+    def redis_url(self) -> str:
+        return self._address(EmbeddedRedis)
+
+    @property
+    def tracking_uri(self) -> str:
+        return self._address(MLflowServer)
+
+    @property
+    def prefect_api_url(self) -> str:
+        return self._address(PrefectServer)
+
+    @property
+    def embedded(self) -> tuple[Server, ...]:
+        """The servers that were not given: started, or attached to."""
+        return tuple(server for server in self.servers if not self._given[server.name])
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(_sigterm_exits())
+            self._given = {server.name: _given(server) for server in self.servers}
+            started = list(self.embedded)
+            for server in self.servers:
+                if server not in started:
+                    self._check(server)
+            stack.callback(self._stop, started)
+            self._start(started)
+            stack.enter_context(_environment(self._settings()))
+            self._exits = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+    def _check(self, server: Server) -> None:
+        url, began = self._given[server.name], time.monotonic()
+        try:
+            server.ping(url)
+        except Exception as error:  # each client has its own tree of them
+            raise Unreachable(server.name, url, server.setting, _cause(error)) from error
+        self._on_event(server.name, "ready", time.monotonic() - began)
+
+    def _start(self, servers: list[Server]) -> None:
+        """Start all of them in turns in this one thread, so that Ctrl-C reaches every start."""
+        began = time.monotonic()
+        starting = {server: server.starting() for server in servers}
+        for server in servers:
+            self._on_event(server.name, "starting", 0.0)
+        while starting:
+            for server, steps in list(starting.items()):
+                if next(steps, server) is server:
+                    del starting[server]
+                    self._on_event(server.name, "ready", time.monotonic() - began)
+            time.sleep(PAUSE if starting else 0.0)
+
+    def _stop(self, servers: list[Server]) -> None:
+        began = time.monotonic()
+        ending = [server for server in servers if server.let_go()]
+        for server in ending:
+            server.await_end()
+            self._on_event(server.name, "stopped", time.monotonic() - began)
+
+    def address(self, server: Server) -> str:
+        """Where `server`, one of `servers`, is reached: as given, or where it listens."""
+        return self._given[server.name] or server.url
+
+    def _address(self, kind: type[Server]) -> str:
+        for server in self.servers:
+            if isinstance(server, kind):
+                return self.address(server)
+        raise AttributeError(f"this platform was not asked for {kind.name}")
+
+    def _settings(self) -> dict[str, str]:
+        """The environment inside: what the user set stays, except for proxies on loopback."""
+        quiet = {key: value for key, value in QUIET.items() if key not in os.environ}
+        addresses = {server.setting: self._address(type(server)) for server in self.servers}
+        clients = [server.client() for server in self.servers if not self._given[server.name]]
+        return dict(ChainMap(addresses, _direct(), *clients, quiet))
+
+
+def _given(server: Server) -> str:
+    return os.environ.get(server.setting, "").strip()
+
+
+def _cause(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    return str(getattr(reason, "strerror", None) or reason).rstrip(".") or type(error).__name__
+
+
+def _direct() -> dict[str, str]:
+    """Settings that keep a configured proxy out of the way to our own servers."""
+    names = [name for name in ("NO_PROXY", "no_proxy") if os.environ.get(name)] or ["NO_PROXY"]
+    now = {name: os.environ.get(name, "") for name in names}
+    return {name: ",".join(filter(None, [value, LOOPBACK])) for name, value in now.items()}
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+@contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, unless somebody has other plans for it."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

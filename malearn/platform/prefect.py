@@ -1,0 +1,58 @@
+"""The embedded Prefect server: API, scheduler and UI on SQLite below the home."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from malearn.platform import http
+from malearn.platform.environment import QUIET, without
+from malearn.platform.port import is_loopback, reached_at
+from malearn.platform.server import Server
+
+__all__ = ["PrefectServer"]
+
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+
+
+class PrefectServer(Server):
+    """A Prefect server with its UI for one home, on loopback."""
+
+    name = "Prefect"
+    setting = "PREFECT_API_URL"
+
+    def url_at(self, port: int) -> str:
+        return f"http://{reached_at(self.host)}:{port}/api"
+
+    def folder(self) -> Path:
+        """`PREFECT_HOME`, for the server and for who talks to it."""
+        return self.home.state / "prefect"
+
+    def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
+        address = ["--host", self.host, "--port", str(port)]
+        return [sys.executable, "-P", "-m", "prefect", "server", "start", *address]
+
+    def environment(self, port: int) -> Mapping[str, str]:
+        ours = {
+            "PREFECT_HOME": str(self.folder()),
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",  # into our log file, where it helps
+            # The UI asks its settings where the API is; `--port` alone leaves 4200 there. From
+            # other machines it is where the page came from.
+            "PREFECT_SERVER_UI_API_URL": self.url_at(port) if is_loopback(self.host) else "/api",
+            # In memory, a restarted server would hold the slots of runs that died with the last.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
+            # By default the UI's files are copied into the installed package.
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.folder() / "ui"),
+        }
+        clients = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_SERVER_API_")
+        return without(os.environ, *clients) | QUIET | ours
+
+    def client(self) -> dict[str, str]:
+        """Prefect's clients keep their profiles and results here, not in the user's HOME."""
+        return {"PREFECT_HOME": str(self.folder())}
+
+    @staticmethod
+    def ping(url: str) -> None:
+        http.answers(f"{url.rstrip('/')}/health")

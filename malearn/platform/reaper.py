@@ -1,0 +1,121 @@
+"""Stands between malearn and one server, and ends the server when nobody uses it.
+
+Run by its path with `-I -S`, so it starts in milliseconds and imports nothing of ours:
+
+    reaper.py LOCK_FD USERS_FILE STATE_FILE URL HOST COMMAND...
+
+The server gets a process group of its own, which is ended as a whole. `LOCK_FD` is the open
+lock that says "a server of this home runs"; server and reaper both hold it, so it is free
+only once both are gone. Should the reaper itself be killed, Linux sends the server SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+GRACE = 10.0  # seconds from SIGTERM to SIGKILL
+TICK = 0.25  # seconds between two looks at who still uses the server
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    lock, users, place, url, host, *command = arguments
+    state = Path(place)
+    wakeups, asked = signals()
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+        pass_fds=(int(lock),),
+        preexec_fn=die_with_parent(),  # safe: this process has one thread
+    )
+    write(state, {"url": url, "host": host, "pid": server.pid, "reaper": os.getpid()})
+    with Path(users).open("rb") as leases:
+        while server.poll() is None and not asked and not abandoned(leases.fileno(), state):
+            select.select([wakeups], [], [], TICK)
+            drain(wakeups)
+    state.unlink(missing_ok=True)
+    end(server)
+    return server.returncode if server.returncode >= 0 else 128 - server.returncode
+
+
+def signals() -> tuple[int, list[int]]:
+    """A descriptor that wakes `select` on any signal, and the requests to end so far."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda received, frame: asked.append(received))
+    signal.signal(signal.SIGCHLD, lambda received, frame: None)
+    return reading, asked
+
+
+def drain(wakeups: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(wakeups, 4096)
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """What a child does between fork and exec to get SIGTERM with its parent's end."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def abandoned(leases: int, state: Path) -> bool:
+    """Whether nobody holds a lease. The state file goes first, while nobody can take one."""
+    try:
+        fcntl.flock(leases, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    state.unlink(missing_ok=True)
+    fcntl.flock(leases, fcntl.LOCK_UN)
+    return True
+
+
+def write(state: Path, content: dict[str, object]) -> None:
+    fresh = state.with_suffix(".new")
+    fresh.write_text(json.dumps(content), "utf-8")
+    fresh.replace(state)
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    """End the server's group, politely first; also what its leader left behind."""
+    deadline = time.monotonic() + GRACE
+    alive = send(server, signal.SIGTERM)
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.02)
+        server.poll()
+        alive = send(server, 0)
+    if alive:
+        send(server, signal.SIGKILL)
+    server.wait()
+
+
+def send(server: subprocess.Popen[bytes], number: int) -> bool:
+    """Signal the server's group; whether there is one."""
+    try:
+        os.killpg(server.pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # macOS, when only a zombie is left
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,305 @@
+"""One embedded server: started or attached to, ready, let go of, gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from threading import Thread
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from malearn.kernel.errors import PlatformError
+from malearn.kernel.home import Home
+from malearn.platform import port as ports
+from malearn.platform.file_lock import Lease
+from malearn.platform.log import Log
+from malearn.platform.reaper import GRACE
+
+__all__ = ["Server"]
+
+STARTING = 180.0  # seconds a server may take until it answers
+PAUSE = 0.05  # seconds between two looks at whether it does
+ROOM = 32 * 2**20  # bytes that must be free below the home
+
+
+class Server(ABC):
+    """A server of one home. Used as a context manager, or with `start` and `stop`.
+
+    `port` is the port to listen on; None takes a free one, the same at every start where
+    possible. When another process already runs this server for the same home, `start` attaches
+    to it, whatever its port. `host` is the address to listen on: nobody is asked for a password,
+    so anything but loopback is open to whoever reaches it.
+    """
+
+    name: ClassVar[str]  # as people write it: "Redis"
+    setting: ClassVar[str]  # the environment variable that names a given one
+
+    def __init__(self, home: Home, port: int | None = None, host: str = ports.LOOPBACK) -> None:
+        self.home, self.port = Home(home.root.absolute()), port  # children run elsewhere
+        self.host = host
+        self.url = ""
+        self._users: Lease | None = None
+        self._reaper: subprocess.Popen[bytes] | None = None
+
+    # What differs between servers.
+
+    @abstractmethod
+    def url_at(self, port: int) -> str:
+        """The address clients use for a server that listens on `port`."""
+
+    @abstractmethod
+    def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
+        """What to run; it stays in the foreground."""
+
+    @abstractmethod
+    def environment(self, port: int) -> Mapping[str, str]:
+        """The environment to run it in."""
+
+    @abstractmethod
+    def folder(self) -> Path:
+        """Where it keeps what it must not lose."""
+
+    def client(self) -> dict[str, str]:
+        """What else, beside the address, the environment of its clients must say."""
+        return {}
+
+    @staticmethod
+    @abstractmethod
+    def ping(url: str) -> None:
+        """Return when the server at `url` answers. Raises an exception when it does not."""
+
+    # What they share.
+
+    @property
+    def slug(self) -> str:
+        return self.name.lower()
+
+    @property
+    def log(self) -> Path:
+        return self.home.logs / f"{self.slug}.log"
+
+    @property
+    def attached(self) -> bool:
+        """Whether the server was there already."""
+        return bool(self.url) and self._reaper is None
+
+    def start(self) -> None:
+        """Start the server, or attach to the one of this home, and wait until it answers.
+
+        Started again after it died, it has its old address while nobody took the port.
+
+        Raises:
+            PlatformError: it cannot be started; nothing is left behind.
+        """
+        for _ in self.starting():
+            time.sleep(PAUSE)
+
+    def starting(self) -> Iterator[None]:
+        """`start` in steps, so that several can start at once: yields until it answers."""
+        try:
+            self._prepare()
+            self._users = self._users or Lease.share(self._run("users"))
+            yield from self._found()
+        except OSError as error:
+            self.stop()
+            raise self._refused(error) from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the server unless another process still uses it; returns when it is gone."""
+        if self.let_go():
+            self.await_end()
+
+    def let_go(self) -> bool:
+        """Stop using the server; whether it is ending, because nobody else uses it."""
+        users, self._users = self._users, None
+        if users is None:
+            return False
+        try:
+            ending = users.alone()
+            if ending:
+                self._run("json").unlink(missing_ok=True)
+            else:
+                self._leave()
+            return ending
+        finally:
+            users.close()
+
+    def await_end(self) -> None:
+        """After `let_go` said that the server is ending: wait until all of it is gone."""
+        deadline = time.monotonic() + GRACE + 5.0
+        while time.monotonic() < deadline and not self._gone():
+            time.sleep(0.02)
+        if self._reaper is not None:
+            self._reaper.kill()  # only reached alive when it hangs; the server follows it
+            self._reaper.wait()
+        self._reaper, self.url = None, ""
+
+    def alive(self) -> bool:
+        """Whether the server answers now."""
+        return bool(self.url) and self._answers(self.url)
+
+    def ended(self) -> bool:
+        """Whether the server is gone, however it went; one that hangs is not."""
+        if self._reaper is not None:
+            return self._reaper.poll() is not None
+        return not self.url or self._unlocked()
+
+    def kill(self) -> None:
+        """End the server at once, whoever uses it, because it hangs; `start` may follow."""
+        group = self._state().get("pid")
+        if isinstance(group, int):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    # Steps of a start.
+
+    def _prepare(self) -> None:
+        for folder in (self.folder(), self.home.logs, self._run("lock").parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.home.state).free
+        if free < ROOM:
+            raise PlatformError(
+                self.name,
+                f"is not started because the disk is full: {free // 2**20} MB are free "
+                f"below {self.home.root}, {ROOM // 2**20} MB are needed",
+            )
+
+    def _found(self) -> Iterator[None]:
+        """Launch the server when this home has none, else wait for the one it has."""
+        deadline = time.monotonic() + STARTING
+        while (lock := Lease.take(self._run("lock"))) is None:
+            if self._attach():
+                return
+            if time.monotonic() > deadline:
+                raise PlatformError(self.name, self._stuck(), self.log)
+            yield
+        try:
+            log = self._launch(lock)
+        finally:
+            lock.close()  # the server holds it now
+        yield from self._ready(log, deadline)
+
+    def _attach(self) -> bool:
+        state = self._state()
+        url, host = str(state.get("url", "")), str(state.get("host", ""))
+        if url and self._answers(url):
+            if self.host not in (ports.LOOPBACK, host):
+                raise PlatformError(
+                    self.name,
+                    f"of this home already listens on {host}, for another command; end that",
+                )
+            self.url = url
+            return True
+        return False
+
+    def _launch(self, lock: Lease) -> Log:
+        if self._reaper is not None:
+            self._reaper.wait()  # of a server that died; the lock was free
+        port = self._port()
+        self.url = self.url_at(port)
+        run, reaper = self._run, Path(__file__).with_name("reaper.py")
+        watch = (str(lock.descriptor), run("users"), run("json"), self.url, self.host)
+        with Log.begin(self.log) as log:
+            self._reaper = subprocess.Popen(
+                [sys.executable, "-I", "-S", reaper, *watch, *self.command(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log.file,
+                stderr=log.file,
+                cwd=self.folder(),
+                env=dict(self.environment(port)),
+                start_new_session=True,  # Ctrl-C at the terminal is ours to handle
+                pass_fds=(lock.descriptor,),
+            )
+        return log
+
+    def _ready(self, log: Log, deadline: float) -> Iterator[None]:
+        reaper = self._reaper
+        while reaper is not None and not self._answers(self.url):
+            if reaper.poll() is not None:
+                last = log.last_line() or f"exit status {reaper.returncode}"
+                raise PlatformError(self.name, f"ended while it started ({last})", self.log)
+            if time.monotonic() > deadline:
+                raise PlatformError(self.name, f"gave no answer in {STARTING:.0f} s", self.log)
+            yield
+
+    def _port(self) -> int:
+        if self.port is None:
+            return ports.free(f"{self.home.root}/{self.slug}", self.host)
+        if not ports.is_free(self.port, self.host):
+            raise PlatformError(
+                self.name,
+                f"cannot listen on {self.host}:{self.port} because the port is in use; "
+                "end what uses it or choose another port",
+            )
+        return self.port
+
+    def _gone(self) -> bool:
+        if self._reaper is not None and self._reaper.poll() is None:
+            return False
+        return self._unlocked() or self._run("json").exists()  # or the next one is there
+
+    def _leave(self) -> None:
+        """Leave the server to its other users, and collect our reaper whenever it ends."""
+        if self._reaper is not None:
+            Thread(target=self._reaper.wait, daemon=True).start()
+        self._reaper, self.url = None, ""
+
+    # Small things.
+
+    def _unlocked(self) -> bool:
+        """Whether neither a server of this home nor its reaper runs."""
+        lock = Lease.take(self._run("lock"))
+        if lock is not None:
+            lock.close()
+        return lock is not None
+
+    def _answers(self, url: str) -> bool:
+        try:
+            self.ping(url)
+        except Exception:  # noqa: BLE001  whatever a client raises, it is not ready
+            return False
+        return True
+
+    def _run(self, kind: str) -> Path:
+        return self.home.state / "run" / f"{self.slug}.{kind}"
+
+    def _state(self) -> dict[str, Any]:
+        """What the reaper wrote down: url, host, pid, reaper; empty when there is none."""
+        try:
+            content: dict[str, Any] = json.loads(self._run("json").read_text("utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return content
+
+    def _stuck(self) -> str:
+        pid = self._state().get("pid")
+        which = f"as process {pid}" if pid else "as a process we do not know"
+        return f"of this home already runs {which} but does not answer; end it and try again"
+
+    def _refused(self, error: OSError) -> PlatformError:
+        place = error.filename or self.home.root
+        return PlatformError(self.name, f"cannot use {place} ({error.strerror or error})")

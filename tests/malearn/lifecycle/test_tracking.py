@@ -1,0 +1,110 @@
+"""Reaching MLflow, and a model of every family back from it as it went in."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import mlflow
+import pytest
+
+from malearn.kernel.errors import RegistryError, Unreachable
+from malearn.learning.families import FAMILIES
+from malearn.lifecycle import tracking
+
+
+def refusal(uri: str) -> str:
+    begin = time.monotonic()
+    with pytest.raises(Unreachable) as refused:
+        tracking.connect(uri)
+    assert time.monotonic() - begin < 3.0
+    return str(refused.value)
+
+
+def test_where_nobody_listens_the_sentence_says_so_at_once() -> None:
+    said = refusal("http://127.0.0.1:1")
+    assert said.startswith("MLflow at http://127.0.0.1:1 cannot be reached (")
+    assert said.endswith("; start it or point MLFLOW_TRACKING_URI at another.")
+
+
+def test_a_password_in_the_address_is_not_shown() -> None:
+    assert "secret" not in refusal("http://user:secret@127.0.0.1:1")
+    assert "secret" not in refusal("http://user:secret@no.such.host.invalid")
+
+
+def test_a_server_that_speaks_no_http_is_not_mlflow() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"-ERR wrong number of arguments\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        said = refusal(f"http://127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+    assert "cannot be reached (" in said
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "_PATIENCE", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert "timed out" in refusal(f"http://127.0.0.1:{server.getsockname()[1]}")
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """Lets in who knows the password `s3cret/`."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == "Basic dXNlcjpzM2NyZXQv"
+        self.send_response(200 if known and self.path == "/health" else 401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing to the test's output."""
+
+
+@pytest.fixture
+def guarded() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def _pointed_back(connected: str) -> Iterator[None]:
+    yield
+    tracking.connect(connected)
+
+
+@pytest.mark.usefixtures("_pointed_back")
+def test_user_and_password_in_the_address_are_used(guarded: str) -> None:
+    tracking.connect(f"http://user:s3cret%2F@{guarded}")
+    assert mlflow.get_tracking_uri().endswith(guarded)
+
+
+def test_a_wrong_password_is_told_from_no_answer(guarded: str) -> None:
+    assert "(Unauthorized)" in refusal(f"http://user:wrong@{guarded}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_comes_back_as_it_was_logged(family: str, connected: str, fit) -> None:
+    one = fit(family, "speech_process")
+    mlflow.set_experiment("tracking tests")
+    with mlflow.start_run():
+        uri = tracking.log_native(one.regressor, one.rows)
+    again = tracking.load_native(uri)
+    inputs = one.rows.inputs
+    assert again.seconds(inputs) == pytest.approx(one.regressor.seconds(inputs), rel=1e-6)
+    assert (again.family, again.columns) == (family, one.rows.columns)
+
+
+def test_a_model_that_is_gone_says_so(connected: str) -> None:
+    with pytest.raises(RegistryError, match="the trainer's model cannot be loaded"):
+        tracking.load_native("models:/m-00000000000000000000000000000000")

@@ -96,7 +96,7 @@ def artifact(tool_type: ToolType) -> bytes:
         )
     rows = matrix.build(tool_type, executions)
     fitted = regressor.fit("xgboost", rows)
-    return export.to_onnx(fitted, export.stamp_for(fitted, rows, "benchmark", 1))
+    return export.to_onnx(fitted, export.metadata_for(fitted, rows, "benchmark", 1))
 
 
 #: What a model writes.
@@ -174,7 +174,7 @@ def _model(predictor: DAGTaskPredictor) -> Model:
 
 def _model_part(predictor: DAGTaskPredictor, original: Original) -> list[Figure]:
     model = _model(predictor)
-    prepared = np.ones((1, model.stamp.width), np.float32)
+    prepared = np.ones((1, model.metadata.width), np.float32)
     row = tuple(prepared[0].tolist())
     features = dict.fromkeys(original.names, 1.0)
     ours, bare, theirs = turns(
@@ -290,7 +290,7 @@ def _many(predictor: DAGTaskPredictor, client: redis.Redis) -> list[Figure]:
     for ids in queues:
         here(ids)
     model = _model(predictor)
-    rows = np.random.default_rng(0).lognormal(3, 1, (512, model.stamp.width)).astype(np.float32)
+    rows = np.random.default_rng(0).lognormal(3, 1, (512, model.metadata.width)).astype(np.float32)
     reported, bare = turns(
         _asking(queues, here), lambda: model.session.run([OUTPUT], {INPUT: rows}), rounds=60
     )

@@ -30,7 +30,7 @@ _FACTORS: Mapping[Source, tuple[float, float]] = {
 def interval(source: Source, calibration: Mapping[str, float] | None = None) -> Interval:
     """Factors and confidence of an answer from `source`.
 
-    `calibration` is the stamp's `{"low": factor, "high": factor}`. Confidence
+    `calibration` is the metadata's `{"low": factor, "high": factor}`. Confidence
     falls with the interval's width: 1 where there is none, 0 at the heuristic's.
     """
     low, high = _FACTORS[source]

@@ -1,6 +1,6 @@
 """One loaded model: an ONNX session and what the file says of itself.
 
-Loading is parse, check, act: nothing is run before the stamp fits the tool
+Loading is parse, check, act: nothing is run before the metadata fits the tool
 type, and nothing is served before a probe was answered sensibly.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malearn.kernel.errors import ArtifactRefused
-from malearn.kernel.model_metadata import INPUT, OUTPUT, Stamp
+from malearn.kernel.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import ToolType
 from malearn.serving.interval import Interval, interval
 
@@ -42,7 +42,7 @@ class Model:
 
     tool_type: str
     version: int
-    stamp: Stamp
+    metadata: ModelMetadata
     session: Any
     columns: tuple[int, ...] | None
     interval: Interval
@@ -59,10 +59,10 @@ class Model:
     def seconds(self, row: Sequence[float]) -> float:
         """The answer to one row; NaN when the model answers nonsense."""
         try:
-            line = self._mine.line
+            bound = self._mine.bound
         except AttributeError:  # this thread's first
-            line = self._mine.line = _Line(self.session, self.stamp.width)
-        answer = line.answer(row)
+            bound = self._mine.bound = _BoundSession(self.session, self.metadata.width)
+        answer = bound.answer(row)
         return answer if 0.0 < answer < math.inf else math.nan
 
     def many(
@@ -77,8 +77,8 @@ class Model:
         return answers
 
 
-class _Line:
-    """One thread's way to a session: a row and an answer that stay where they are.
+class _BoundSession:
+    """A session with one thread's own input row and output bound to it.
 
     Binding them once saves a third of what a call costs.
     """
@@ -115,22 +115,22 @@ def load(artifact: bytes, tool_type: ToolType, version: int) -> Model:
     if len(artifact) > LARGEST:
         raise ArtifactRefused(name, [f"it is larger than {LARGEST // 2**20} MiB"])
     session = _session(artifact, name)
-    stamp = Stamp.parse(session.get_modelmeta().custom_metadata_map, name)
-    stamp.check(tool_type, name)
-    if reasons := [*_signature_problems(session, stamp), *_probe_problems(session, stamp)]:
+    metadata = ModelMetadata.parse(session.get_modelmeta().custom_metadata_map, name)
+    metadata.check(tool_type, name)
+    if reasons := [*_signature_problems(session, metadata), *_probe_problems(session, metadata)]:
         raise ArtifactRefused(name, reasons)
     declared = tool_type.feature_names
-    columns = stamp.positions(declared)
+    columns = metadata.positions(declared)
     if len(declared) in columns:
-        lost = ", ".join(f for f in stamp.features if f not in declared)
+        lost = ", ".join(f for f in metadata.features if f not in declared)
         _log.warning("%s goes on without what is declared no more: %s", name, lost)
     return Model(
         tool_type.name,
         version,
-        stamp,
+        metadata,
         session,
         None if columns == tuple(range(len(declared))) else columns,
-        interval("model", stamp.calibration),
+        interval("model", metadata.calibration),
         time.time(),
     )
 
@@ -151,7 +151,7 @@ def _session(artifact: bytes, name: str) -> Any:
         raise ArtifactRefused(name, [problem]) from error
 
 
-def _signature_problems(session: Any, stamp: Stamp) -> list[str]:
+def _signature_problems(session: Any, metadata: ModelMetadata) -> list[str]:
     """Why the graph is not `inputs` float32 (N, width) → `seconds` float32 (N, 1)."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if [(i.name, i.type) for i in inputs] != [(INPUT, "tensor(float)")]:
@@ -159,17 +159,17 @@ def _signature_problems(session: Any, stamp: Stamp) -> list[str]:
     if (OUTPUT, "tensor(float)") not in [(o.name, o.type) for o in outputs]:
         return [f"it has no float output named '{OUTPUT}'"]
     shape = inputs[0].shape
-    if len(shape) != 2 or shape[1] != stamp.width or isinstance(shape[0], int):
-        return [f"its input has shape {shape}, not (any, {stamp.width})"]
+    if len(shape) != 2 or shape[1] != metadata.width or isinstance(shape[0], int):
+        return [f"its input has shape {shape}, not (any, {metadata.width})"]
     return []
 
 
-def _probe_problems(session: Any, stamp: Stamp) -> list[str]:
+def _probe_problems(session: Any, metadata: ModelMetadata) -> list[str]:
     """Why the answers to unknown, lowest and highest inputs are not times."""
-    if session.get_inputs()[0].shape[-1] != stamp.width:
+    if session.get_inputs()[0].shape[-1] != metadata.width:
         return []
     try:
-        answers = session.run([OUTPUT], {INPUT: _probe(stamp)})[0]
+        answers = session.run([OUTPUT], {INPUT: _probe(metadata)})[0]
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
         return [f"it fails on a probe ({type(error).__name__})"]
     if getattr(answers, "shape", ()) != (3, 1) or not np.all(np.isfinite(answers) & (answers > 0)):
@@ -177,8 +177,8 @@ def _probe_problems(session: Any, stamp: Stamp) -> list[str]:
     return []
 
 
-def _probe(stamp: Stamp) -> npt.NDArray[np.float32]:
-    rows = np.full((3, stamp.width), np.nan, dtype=np.float32)
-    for column, feature in enumerate((*stamp.features, *stamp.history)):
-        rows[1, column], rows[2, column] = stamp.clips.get(feature, (math.nan, math.nan))
+def _probe(metadata: ModelMetadata) -> npt.NDArray[np.float32]:
+    rows = np.full((3, metadata.width), np.nan, dtype=np.float32)
+    for column, feature in enumerate((*metadata.features, *metadata.history)):
+        rows[1, column], rows[2, column] = metadata.clips.get(feature, (math.nan, math.nan))
     return rows

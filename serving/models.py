@@ -112,7 +112,7 @@ class Models:
         self.refused = {name: why for name, why in self.refused.items() if name != model.tool_type}
         self.swaps += replaced is not None
         _log.info(
-            "%s is served by version %d (%s)", model.tool_type, model.version, model.stamp.family
+            "%s is served by version %d (%s)", model.tool_type, model.version, model.metadata.family
         )
         self._loaded(model)
 

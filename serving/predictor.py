@@ -268,7 +268,7 @@ class DAGTaskPredictor:
             latency=dict(zip((*BUCKETS, math.inf), tally.latency, strict=True)),
             latency_sum=tally.latency_sum,
             models={
-                name: ModelStats(model.version, model.stamp.family, now - model.loaded_at)
+                name: ModelStats(model.version, model.metadata.family, now - model.loaded_at)
                 for name, model in models.current.items()
             },
             refused=models.refused,
@@ -497,7 +497,7 @@ class DAGTaskPredictor:
         tool_type = self._tool_types.get(model.tool_type)
         if tool_type is None or self._history.knows(model.tool_type):
             return
-        rows = wire.recent(model.stamp.recent, model.stamp.features, tool_type)
+        rows = wire.recent(model.metadata.recent, model.metadata.features, tool_type)
         self._history.restore(rows)
 
     # Housekeeping.

@@ -157,7 +157,7 @@ def recent(
     features: tuple[str, ...],
     tool_type: ToolType,
 ) -> list[Observation]:
-    """Observations from a stamp's `recent`, whose numbers stand in the order of `features`."""
+    """Observations from metadata's `recent`, whose numbers stand in the order of `features`."""
     observations = []
     for function, start, end, numbers, context in rows:
         if not 0.0 < end - start < math.inf:

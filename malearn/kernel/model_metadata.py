@@ -1,9 +1,9 @@
-"""What an exported model says of itself, inside its own file.
+"""The metadata of an exported model, inside its own ONNX file.
 
-A stamp travels in the ONNX file's metadata under the key `malearn`, as JSON.
-Whoever loads the file parses it, checks it against what is expected, and only
-then acts: a model of another tool type, feature order or history is refused by
-name, never run on numbers it does not mean.
+It is JSON under the key `malearn` of the file's `metadata_props`. Whoever loads
+the file parses it, checks it against the declaration, and only then acts: a
+model of another tool type, feature order or history is refused by name, never
+run on numbers it does not mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from malearn.kernel import history
 from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["FORMAT", "INPUT", "KEY", "OUTPUT", "Carried", "Stamp"]
+__all__ = ["FORMAT", "INPUT", "KEY", "OUTPUT", "Carried", "ModelMetadata"]
 
 #: An observation that a model carries with it.
 Carried = tuple[str, float, float, tuple[float | None, ...], tuple[str, ...]]
@@ -32,8 +32,8 @@ OUTPUT = "seconds"
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """One model's account of itself.
+class ModelMetadata:
+    """The metadata of one model: what it predicts, from which columns, learnt from what.
 
     `features` and `history` name the columns in matrix order. `clips` holds the
     range each feature had in training. `seconds_range` bounds the answer.
@@ -64,18 +64,20 @@ class Stamp:
         return json.dumps(asdict(self), allow_nan=False, separators=(",", ":"))
 
     @classmethod
-    def parse(cls, metadata: Mapping[str, str], artifact: object) -> Stamp:
-        """The stamp in an ONNX file's `metadata`; raises `ArtifactRefused` naming `artifact`."""
-        text = metadata.get(KEY)
+    def parse(cls, properties: Mapping[str, str], artifact: object) -> ModelMetadata:
+        """From an ONNX file's `metadata_props`. Raises `ArtifactRefused`, naming `artifact`."""
+        text = properties.get(KEY)
         if text is None:
-            raise ArtifactRefused(artifact, ["it carries no malearn stamp"])
+            raise ArtifactRefused(artifact, ["it has no malearn metadata"])
         try:
             values = json.loads(text)
             known = {f.name for f in fields(cls)}
             if not isinstance(values, dict) or values.get("format") != FORMAT:
-                raise ArtifactRefused(artifact, [f"its stamp is not of format {FORMAT}"])
+                raise ArtifactRefused(artifact, [f"its metadata is not of format {FORMAT}"])
             if unknown := set(values) - known:
-                raise ArtifactRefused(artifact, [f"its stamp has unknown keys {sorted(unknown)}"])
+                raise ArtifactRefused(
+                    artifact, [f"its metadata has unknown keys {sorted(unknown)}"]
+                )
             values["features"] = tuple(values["features"])
             values["history"] = tuple(values["history"])
             low, high = values["seconds_range"]
@@ -90,7 +92,7 @@ class Stamp:
             )
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ArtifactRefused(artifact, [f"its stamp cannot be read ({error})"]) from error
+            raise ArtifactRefused(artifact, [f"its metadata cannot be read ({error})"]) from error
 
     def positions(self, names: Sequence[str]) -> tuple[int, ...]:
         """Where each of its features stands among `names`; len(names) for one that does not."""

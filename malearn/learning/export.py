@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 
 from malearn.kernel import history
 from malearn.kernel.errors import ArtifactRefused, ExportError
-from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, Carried, Stamp
+from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, Carried, ModelMetadata
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
 
-__all__ = ["PARITY", "parity_error", "seconds", "session", "stamp_for", "stamp_of", "to_onnx"]
+__all__ = ["PARITY", "metadata_for", "metadata_of", "parity_error", "seconds", "session", "to_onnx"]
 
 #: The largest relative difference in seconds that still counts as the same answer.
 PARITY = 1e-4
@@ -28,35 +28,35 @@ _OPSET, _OPSET_ML = 15, 3
 _OPSETS = (helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _OPSET_ML))
 
 
-def to_onnx(regressor: Regressor, stamp: Stamp) -> bytes:
-    """The model as an ONNX file with `stamp` inside. Raises `ExportError`."""
+def to_onnx(regressor: Regressor, metadata: ModelMetadata) -> bytes:
+    """The model as an ONNX file with `metadata` inside. Raises `ExportError`."""
     try:
         nodes, weights = _estimator(regressor)
         graph = helper.make_graph(
             [*nodes, *_around()],
-            f"malearn-{stamp.tool_type}",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, stamp.width])],
+            f"malearn-{metadata.tool_type}",
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, metadata.width])],
             [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
             [*weights, *_constants(regressor)],
         )
         model = helper.make_model(graph, opset_imports=_OPSETS, producer_name="malearn")
         model.ir_version = 10  # readable by every onnxruntime since 1.18
-        helper.set_model_props(model, {KEY: stamp.to_json()})
+        helper.set_model_props(model, {KEY: metadata.to_json()})
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
         raise ExportError(
-            stamp.tool_type, regressor.family, f"ONNX refuses it ({error})"
+            metadata.tool_type, regressor.family, f"ONNX refuses it ({error})"
         ) from error
     return bytes(model.SerializeToString())
 
 
-def stamp_for(
+def metadata_for(
     fitted: Regressor,
     rows: Matrix,
     run_id: str,
     dataset_version: int,
     calibration: Mapping[str, float] | None = None,
-) -> Stamp:
+) -> ModelMetadata:
     """What a model `fitted` on `rows` says of itself, the last executions of each function too."""
     tool_type = rows.tool_type
     clips = {}
@@ -64,7 +64,7 @@ def stamp_for(
         known = rows.inputs[:, i][~np.isnan(rows.inputs[:, i])]
         if len(known):
             clips[name] = (float(known.min()), float(known.max()))
-    return Stamp(
+    return ModelMetadata(
         tool_type=tool_type.name,
         family=fitted.family,
         features=tool_type.feature_names,
@@ -95,9 +95,11 @@ def _recent(rows: Matrix) -> tuple[Carried, ...]:
     return tuple(reversed(kept))
 
 
-def stamp_of(model: bytes, artifact: object) -> Stamp:
-    """The stamp inside an ONNX file. Raises `ArtifactRefused`, naming `artifact`."""
-    return Stamp.parse(session(model, artifact).get_modelmeta().custom_metadata_map, artifact)
+def metadata_of(model: bytes, artifact: object) -> ModelMetadata:
+    """The metadata inside an ONNX file. Raises `ArtifactRefused`, naming `artifact`."""
+    return ModelMetadata.parse(
+        session(model, artifact).get_modelmeta().custom_metadata_map, artifact
+    )
 
 
 def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
@@ -109,9 +111,9 @@ def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
     """
     artifact = f"The {rows.tool_type.name} model"
     loaded = session(model, artifact)
-    stamp = Stamp.parse(loaded.get_modelmeta().custom_metadata_map, artifact)
-    stamp.check(rows.tool_type, artifact)
-    inputs = rows.inputs_for((*stamp.features, *stamp.history))
+    metadata = ModelMetadata.parse(loaded.get_modelmeta().custom_metadata_map, artifact)
+    metadata.check(rows.tool_type, artifact)
+    inputs = rows.inputs_for((*metadata.features, *metadata.history))
     try:
         (answers,) = loaded.run([OUTPUT], {INPUT: inputs})
     except Exception as error:  # onnxruntime raises a type of its own per cause

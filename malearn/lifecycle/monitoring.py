@@ -187,7 +187,7 @@ def look(rows: Matrix, tool_types: ToolTypes) -> Look:
     if _PRODUCTION not in models:
         why = f"version {production.number} has no ONNX file that can be run"
         return seen(_nothing(why, state))
-    until = {name: export.stamp_of(model, name).trained_until for name, model in models.items()}
+    until = {name: export.metadata_of(model, name).trained_until for name, model in models.items()}
     unseen = max(until.values())
     new = [i for i, e in enumerate(rows.executions) if e.start >= unseen and e.end > state.until]
     new = new[-WINDOW:]
@@ -345,7 +345,7 @@ def _models(
             continue
         try:
             model = registry.model_file(tool_type, version.number)
-            export.stamp_of(model, name).check(tool_type, name)
+            export.metadata_of(model, name).check(tool_type, name)
         except (ArtifactRefused, RegistryError):
             continue
         models[name] = model

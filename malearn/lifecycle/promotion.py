@@ -187,7 +187,7 @@ def _converted(rows: Matrix, version: Version) -> Version:
     learnt = np.flatnonzero([e.end <= until for e in rows.executions])
     known = rows.rows(learnt) if len(learnt) else rows
     made_of = int(facts.get("dataset_version", 0))
-    model = export.to_onnx(fitted, export.stamp_for(fitted, known, version.run_id, made_of))
+    model = export.to_onnx(fitted, export.metadata_for(fitted, known, version.run_id, made_of))
     with tracking.resume(version.run_id) if version.run_id else contextlib.nullcontext():
         onnx_uri = tracking.log_onnx(model, known)
     notes = {

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from malearn.data import schema_diff
 from malearn.kernel.errors import ArtifactRefused, RegistryError, TrainingError
-from malearn.kernel.model_metadata import Stamp
+from malearn.kernel.model_metadata import ModelMetadata
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import baselines, export, gate, plots, regressor
 from malearn.learning.families import DEFAULT, FAMILIES
@@ -110,7 +110,7 @@ class _Incumbent:
 
     number: int
     model: bytes
-    stamp: Stamp
+    metadata: ModelMetadata
     native: str | None
 
     @property
@@ -119,7 +119,7 @@ class _Incumbent:
 
     @property
     def trained_until(self) -> float:
-        return self.stamp.trained_until
+        return self.metadata.trained_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +242,13 @@ def _incumbent(tool_type: ToolType) -> _Incumbent | None:
     name = f"incumbent v{version.number}"
     try:
         model = registry.model_file(tool_type, version.number)
-        stamp = export.stamp_of(model, name)
-        stamp.check(tool_type, name)
+        metadata = export.metadata_of(model, name)
+        metadata.check(tool_type, name)
     except (ArtifactRefused, RegistryError) as error:
         # It cannot serve either: schedulers refuse the same file for the same reason.
         _log.warning("The incumbent is left out of the comparison: %s", error)
         return None
-    return _Incumbent(version.number, model, stamp, version.tags.get("malearn.native"))
+    return _Incumbent(version.number, model, metadata, version.tags.get("malearn.native"))
 
 
 def _evolved(
@@ -256,7 +256,7 @@ def _evolved(
 ) -> schema_diff.Evolution | None:
     if incumbent is None:
         return None
-    return schema_diff.since(incumbent.number, incumbent.stamp.features, tool_type, source.first)
+    return schema_diff.since(incumbent.number, incumbent.metadata.features, tool_type, source.first)
 
 
 def _anew(family: str, rows: Matrix) -> _Recipe:
@@ -393,7 +393,7 @@ def _register(
     low, high = np.quantile(newest.seconds / best.seconds, [0.1, 0.9])
     calibration = {"low": float(low), "high": float(high)}
     model = export.to_onnx(
-        fitted, export.stamp_for(fitted, rows, best.run_id, source.version, calibration)
+        fitted, export.metadata_for(fitted, rows, best.run_id, source.version, calibration)
     )
     with tracking.resume(best.run_id):
         native = tracking.log_native(fitted, rows, source.version)

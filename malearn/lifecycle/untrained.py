@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from malearn.data.dataset import Dataset
 from malearn.kernel.errors import ArtifactRefused, RegistryError
-from malearn.kernel.model_metadata import Stamp
+from malearn.kernel.model_metadata import ModelMetadata
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
 from malearn.lifecycle import registry
@@ -26,7 +26,7 @@ def count(dataset: Dataset) -> int:
     return max(rows - seen.rows, dataset.ended_after(seen.trained_until))
 
 
-def _newest(tool_type: ToolType) -> Stamp | None:
+def _newest(tool_type: ToolType) -> ModelMetadata | None:
     """What the newest version says of itself; None when it cannot be used."""
     versions = registry.versions(tool_type)
     if not versions:
@@ -34,8 +34,8 @@ def _newest(tool_type: ToolType) -> Stamp | None:
     number = versions[0].number
     name = f"{tool_type.registered_model} v{number}"
     try:
-        stamp = export.stamp_of(registry.model_file(tool_type, number), name)
-        stamp.check(tool_type, name)
+        metadata = export.metadata_of(registry.model_file(tool_type, number), name)
+        metadata.check(tool_type, name)
     except (ArtifactRefused, RegistryError):
         return None
-    return stamp
+    return metadata

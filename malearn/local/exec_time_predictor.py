@@ -341,8 +341,8 @@ class ExecTimePredictor:
         except ArtifactRefused as refusal:
             _log.warning("%s Recent times answer until the next training.", refusal)
         self._rows = self._new = len(executions)
-        if self._model is not None and self._model.stamp.family == self._family:
-            until = self._model.stamp.trained_until
+        if self._model is not None and self._model.metadata.family == self._family:
+            until = self._model.metadata.trained_until
             self._new = sum(execution.end > until for execution in executions)
 
     # The background thread.

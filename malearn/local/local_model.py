@@ -20,7 +20,7 @@ import numpy as np
 
 from malearn.kernel import history
 from malearn.kernel.errors import ArtifactRefused, ExportError
-from malearn.kernel.model_metadata import INPUT, OUTPUT, Stamp
+from malearn.kernel.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
@@ -40,7 +40,7 @@ class LocalModel:
     where the file that held it is gone.
     """
 
-    stamp: Stamp
+    metadata: ModelMetadata
     session: Any
     columns: tuple[int, ...]
     importance: Mapping[str, float]
@@ -48,7 +48,7 @@ class LocalModel:
     @property
     def version(self) -> int:
         """The version of the dataset that it was fitted on."""
-        return self.stamp.dataset_version
+        return self.metadata.dataset_version
 
     def seconds(self, values: Sequence[float], snapshot: Sequence[float]) -> float:
         """The answer to numbers in declared order and a history snapshot; NaN for nonsense."""
@@ -83,9 +83,9 @@ class LocalModel:
         from malearn.learning import export
 
         name = rows.tool_type.name
-        stamp = export.stamp_for(fitted, rows, "", version)  # there is no MLflow run
+        metadata = export.metadata_for(fitted, rows, "", version)  # there is no MLflow run
         # Nobody starts from the executions in the file: they stand in the dataset beside it.
-        model = export.to_onnx(fitted, replace(stamp, trained_until=until, recent=()))
+        model = export.to_onnx(fitted, replace(metadata, trained_until=until, recent=()))
         error = export.parity_error(model, fitted, rows)
         if not error <= export.PARITY:
             raise ExportError(
@@ -106,10 +106,10 @@ class LocalModel:
         from malearn.learning import export
 
         session = export.session(model, file)
-        stamp = Stamp.parse(session.get_modelmeta().custom_metadata_map, file)
-        stamp.check(tool_type, file)
-        columns = stamp.positions(tool_type.feature_names)
-        loaded = cls(stamp, session, columns, importance)
+        metadata = ModelMetadata.parse(session.get_modelmeta().custom_metadata_map, file)
+        metadata.check(tool_type, file)
+        columns = metadata.positions(tool_type.feature_names)
+        loaded = cls(metadata, session, columns, importance)
         unknown = (math.nan,) * len(tool_type.features)
         try:
             answer = loaded.seconds(unknown, (math.nan,) * len(history.FEATURES))

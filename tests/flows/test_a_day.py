@@ -176,7 +176,7 @@ def _forced(rows: Matrix) -> int:
     mlflow.set_experiment(rows.tool_type.registered_model)
     with mlflow.start_run(run_name="upside down") as run:
         native = tracking.log_native(bad, rows)
-        model = export.to_onnx(bad, export.stamp_for(bad, rows, run.info.run_id, 0))
+        model = export.to_onnx(bad, export.metadata_for(bad, rows, run.info.run_id, 0))
         uri = tracking.log_onnx(model, rows)
     tags = {"malearn.family": "linear", "malearn.native": native}
     number = registry.register(rows.tool_type, uri, run.info.run_id, tags)

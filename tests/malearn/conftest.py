@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from malearn.kernel import history
-from malearn.kernel.model_metadata import Stamp
+from malearn.kernel.model_metadata import ModelMetadata
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import Feature, ToolType, declared
 from malearn.learning import export, matrix, regressor
@@ -76,7 +76,7 @@ class Fitted:
 
     rows: Matrix
     regressor: Regressor
-    stamp: Stamp
+    metadata: ModelMetadata
     model: bytes
 
 
@@ -86,7 +86,7 @@ def fit_once(family: str, name: str) -> Fitted:
     rows = matrix.build(tool_type, draw(tool_type, 160))
     fitted = regressor.fit(family, rows)
     low, high = fitted.log_range
-    stamp = Stamp(
+    metadata = ModelMetadata(
         tool_type=name,
         family=family,
         features=tool_type.feature_names,
@@ -97,7 +97,7 @@ def fit_once(family: str, name: str) -> Fitted:
         rows=len(rows),
         seconds_range=(math.exp(low), math.exp(high)),
     )
-    return Fitted(rows, fitted, stamp, export.to_onnx(fitted, stamp))
+    return Fitted(rows, fitted, metadata, export.to_onnx(fitted, metadata))
 
 
 @pytest.fixture(params=[f"{family}-{name}" for family in FAMILIES for name in declared()])

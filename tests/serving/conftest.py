@@ -18,7 +18,7 @@ import redis
 
 from malearn import DAGTaskPredictor
 from malearn.kernel import history
-from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, Stamp
+from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.platform.redis import binary
 
@@ -52,14 +52,14 @@ def toy(tool_type: ToolType) -> Toy:
 
 
 def build_toy(tool_type: ToolType, bias: float = 10.0, **changes: Any) -> bytes:
-    """`changes` are fields of the stamp; `stamp=None` leaves it out, `columns` sets the width,
-    `flat` answers a row of numbers instead of a column."""
+    """`changes` are fields of the metadata; `metadata=None` leaves it out,
+    `columns` sets the width, `flat` answers a row of numbers instead of a column."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
     features = changes.get("features", tool_type.feature_names)
     width = changes.pop("columns", len(features) + len(history.FEATURES))
-    stamped = changes.pop("stamp", True)
+    described = changes.pop("metadata", True)
     padding = changes.pop("padding", 0)
     shape = (width,) if changes.pop("flat", False) else (width, 1)
     weights = np.zeros(shape, np.float32)
@@ -84,7 +84,7 @@ def build_toy(tool_type: ToolType, bias: float = 10.0, **changes: Any) -> bytes:
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    if stamped:
+    if described:
         values: dict[str, Any] = {
             "tool_type": tool_type.name,
             "family": "toy",
@@ -96,7 +96,7 @@ def build_toy(tool_type: ToolType, bias: float = 10.0, **changes: Any) -> bytes:
             "rows": 100,
             "seconds_range": (0.1, 1e4),
         }
-        helper.set_model_props(model, {KEY: Stamp(**(values | changes)).to_json()})
+        helper.set_model_props(model, {KEY: ModelMetadata(**(values | changes)).to_json()})
     return bytes(model.SerializeToString())
 
 

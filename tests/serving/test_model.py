@@ -15,9 +15,9 @@ from malearn.serving import model
 
 def test_a_good_one_answers(toy: Any, tool_type: ToolType) -> None:
     loaded = model.load(toy(), tool_type, 4)
-    row = loaded.row((3.0, 2.0), [0.0] * len(loaded.stamp.history))
+    row = loaded.row((3.0, 2.0), [0.0] * len(loaded.metadata.history))
     assert loaded.seconds(row) == 15.0
-    two = np.ones((2, 2)), np.zeros((2, len(loaded.stamp.history)))
+    two = np.ones((2, 2)), np.zeros((2, len(loaded.metadata.history)))
     assert loaded.many(*two) == [12.0, 12.0]
     assert loaded.version == 4
 
@@ -29,7 +29,7 @@ def test_threads_that_share_a_model_get_each_their_own_answers(
     answers: dict[int, set[float]] = {size: set() for size in range(4)}
 
     def ask(size: int) -> None:
-        row = loaded.row((float(size), 1.0), [0.0] * len(loaded.stamp.history))
+        row = loaded.row((float(size), 1.0), [0.0] * len(loaded.metadata.history))
         answers[size] = {loaded.seconds(row) for _ in range(2000)}
 
     threads = [threading.Thread(target=ask, args=(size,)) for size in answers]
@@ -43,7 +43,7 @@ def test_threads_that_share_a_model_get_each_their_own_answers(
 def test_features_in_another_order_are_put_right(toy: Any, tool_type: ToolType) -> None:
     loaded = model.load(toy(features=("words", "size")), tool_type, 1)
     assert loaded.row((3.0, 2.0), ()) == (2.0, 3.0)
-    values, history = np.array([[3.0, 2.0]]), np.zeros((1, len(loaded.stamp.history)))
+    values, history = np.array([[3.0, 2.0]]), np.zeros((1, len(loaded.metadata.history)))
     assert loaded.many(values, history) == [15.0]
 
 
@@ -58,7 +58,7 @@ def test_what_is_declared_no_more_is_missing_from_then_on(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"stamp": None}, "carries no malearn stamp"),
+        ({"metadata": None}, "has no malearn metadata"),
         ({"format": 99}, "not of format"),
         ({"history": ("moon_phase",)}, "history features"),
         ({"features": ("luck", "mood")}, "nobody declares: luck, mood"),

@@ -81,11 +81,11 @@ def test_a_bad_version_is_refused_and_the_old_one_stays(
     good = publish(toy(10.0))
     p = predictor(tracking_uri=tracking_uri, refresh_interval=60.0)
     p.refresh()
-    bad = publish(toy(stamp=None))
+    bad = publish(toy(metadata=None))
     with caplog.at_level(logging.WARNING, "malearn.serving"):
         assert p.refresh() and p.refresh()
     assert p.estimate("toy_process", "cpu", features=GIVEN).model_version == good
-    refused = f"{tool_type.registered_model} version {bad} is refused: it carries no malearn stamp."
+    refused = f"{tool_type.registered_model} version {bad} is refused: it has no malearn metadata."
     assert p.stats().refused == {tool_type.name: refused}
     assert caplog.messages.count(refused) == 1  # said once, not at every refresh
     publish(toy(30.0))

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from malearn.kernel.errors import ArtifactRefused, ExportError
-from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, Stamp
+from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature
 from malearn.learning import export, matrix
 from malearn.learning.matrix import Matrix
@@ -43,11 +43,11 @@ def with_inputs(rows: Matrix, inputs: np.ndarray) -> Matrix:
 
 @pytest.mark.parametrize("odd", ODD)
 def test_the_file_answers_what_the_trainer_answers(fitted, odd: str) -> None:
-    """And every answer is a positive number of seconds within what the stamp promises."""
+    """And every answer is a positive number of seconds within what the metadata promises."""
     rows = with_inputs(fitted.rows, ODD[odd](fitted.rows.inputs))
     answers = export.seconds(fitted.model, rows)
     assert answers == pytest.approx(fitted.regressor.seconds(rows.inputs), rel=export.PARITY)
-    low, high = fitted.stamp.seconds_range
+    low, high = fitted.metadata.seconds_range
     assert len(answers) == len(rows.inputs)
     assert np.all(answers >= low * (1 - 1e-5))
     assert np.all(answers <= high * (1 + 1e-5))
@@ -67,17 +67,20 @@ def test_a_batch_is_answered_as_its_rows_one_by_one(fitted) -> None:
     assert export.seconds(fitted.model, some) == pytest.approx(alone, rel=export.PARITY)
 
 
-def test_the_stamp_comes_back_as_it_went_in(fitted) -> None:
-    assert export.stamp_of(fitted.model, "it") == fitted.stamp
+def test_the_metadata_comes_back_as_it_went_in(fitted) -> None:
+    assert export.metadata_of(fitted.model, "it") == fitted.metadata
 
 
-def test_a_full_stamp_comes_back_too(fitted) -> None:
-    name = fitted.stamp.features[0]
+def test_full_metadata_comes_back_too(fitted) -> None:
+    name = fitted.metadata.features[0]
     recent = (("f", 1.0, 2.0, (3.0, None), ("m", "")), ("g", 1.5, 2.5, (), ()))
-    stamp = replace(
-        fitted.stamp, clips={name: (0.0, 9.5)}, calibration={"low": 0.5, "high": 2.0}, recent=recent
+    metadata = replace(
+        fitted.metadata,
+        clips={name: (0.0, 9.5)},
+        calibration={"low": 0.5, "high": 2.0},
+        recent=recent,
     )
-    assert export.stamp_of(export.to_onnx(fitted.regressor, stamp), "it") == stamp
+    assert export.metadata_of(export.to_onnx(fitted.regressor, metadata), "it") == metadata
 
 
 def test_the_graph_is_one_plain_matrix_in_and_seconds_out(fitted) -> None:
@@ -85,7 +88,7 @@ def test_the_graph_is_one_plain_matrix_in_and_seconds_out(fitted) -> None:
     assert [one.name for one in graph.input] == [INPUT]
     assert [one.name for one in graph.output] == [OUTPUT]
     width = graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    assert width == fitted.stamp.width == len(fitted.rows.columns)
+    assert width == fitted.metadata.width == len(fitted.rows.columns)
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def refusal(model: bytes, rows: Matrix) -> str:
     return str(refused.value)
 
 
-def restamped(model: bytes, text: str | None) -> bytes:
+def with_metadata(model: bytes, text: str | None) -> bytes:
     """`model` with other metadata: what tampering, or another program, would leave."""
     graph = onnx.load_model_from_string(model)
     del graph.metadata_props[:]
@@ -109,8 +112,8 @@ def restamped(model: bytes, text: str | None) -> bytes:
     return graph.SerializeToString()
 
 
-def edited(stamp: Stamp, **changes: Any) -> str:
-    values = {**json.loads(stamp.to_json()), **changes}
+def edited(metadata: ModelMetadata, **changes: Any) -> str:
+    values = {**json.loads(metadata.to_json()), **changes}
     return json.dumps({key: value for key, value in values.items() if value is not ...})
 
 
@@ -145,7 +148,7 @@ def test_a_model_of_an_older_declaration_still_answers(linear) -> None:
 
 
 def test_a_model_of_another_history_is_refused(linear) -> None:
-    other = restamped(linear.model, edited(linear.stamp, history=["level", "moon_phase"]))
+    other = with_metadata(linear.model, edited(linear.metadata, history=["level", "moon_phase"]))
     assert refusal(other, linear.rows) == (
         "The llm_process model is refused: "
         "its history features are not the ones this version computes."
@@ -155,28 +158,28 @@ def test_a_model_of_another_history_is_refused(linear) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"format": 2}, "its stamp is not of format 1"),
-        ({"mood": "good"}, "its stamp has unknown keys ['mood']"),
-        ({"seconds_range": 5}, "its stamp cannot be read (cannot unpack"),
-        ({"seconds_range": [1, "x"]}, "its stamp cannot be read (could not convert"),
-        ({"family": ...}, "its stamp cannot be read (Stamp.__init__() missing"),
-        ({"features": ...}, "its stamp cannot be read ('features')"),
-        ({"clips": [1]}, "its stamp cannot be read ('list' object"),
+        ({"format": 2}, "its metadata is not of format 1"),
+        ({"mood": "good"}, "its metadata has unknown keys ['mood']"),
+        ({"seconds_range": 5}, "its metadata cannot be read (cannot unpack"),
+        ({"seconds_range": [1, "x"]}, "its metadata cannot be read (could not convert"),
+        ({"family": ...}, "its metadata cannot be read (ModelMetadata.__init__() missing"),
+        ({"features": ...}, "its metadata cannot be read ('features')"),
+        ({"clips": [1]}, "its metadata cannot be read ('list' object"),
     ],
 )
-def test_a_stamp_that_was_tampered_with_is_refused(linear, changes, reason: str) -> None:
-    said = refusal(restamped(linear.model, edited(linear.stamp, **changes)), linear.rows)
+def test_metadata_that_was_tampered_with_is_refused(linear, changes, reason: str) -> None:
+    said = refusal(with_metadata(linear.model, edited(linear.metadata, **changes)), linear.rows)
     assert said.startswith(f"The llm_process model is refused: {reason}")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": NaN}'])
-def test_a_stamp_that_is_no_stamp_is_refused(linear, text: str) -> None:
-    assert "its stamp " in refusal(restamped(linear.model, text), linear.rows)
+def test_metadata_that_is_no_metadata_is_refused(linear, text: str) -> None:
+    assert "its metadata " in refusal(with_metadata(linear.model, text), linear.rows)
 
 
-def test_a_file_without_a_stamp_is_refused(linear) -> None:
-    assert refusal(restamped(linear.model, None), linear.rows) == (
-        "The llm_process model is refused: it carries no malearn stamp."
+def test_a_file_without_metadata_is_refused(linear) -> None:
+    assert refusal(with_metadata(linear.model, None), linear.rows) == (
+        "The llm_process model is refused: it has no malearn metadata."
     )
 
 
@@ -186,8 +189,8 @@ def test_a_file_that_is_no_model_is_refused(linear, damaged: bytes | slice) -> N
     assert "The llm_process model is refused: onnxruntime cannot" in refusal(file, linear.rows)
 
 
-def test_a_stamp_that_names_fewer_columns_than_the_graph_takes_is_refused(linear) -> None:
-    lying = restamped(linear.model, edited(linear.stamp, features=["token_count"]))
+def test_metadata_that_names_fewer_columns_than_the_graph_takes_is_refused(linear) -> None:
+    lying = with_metadata(linear.model, edited(linear.metadata, features=["token_count"]))
     assert "onnxruntime cannot run it" in refusal(lying, linear.rows)
 
 
@@ -205,9 +208,9 @@ def test_a_model_that_does_not_convert_is_an_export_error(linear) -> None:
 
     strange = replace(linear.regressor, estimator=Unheard())
     with pytest.raises(ExportError, match=r"^The linear model of llm_process was not exported: "):
-        export.to_onnx(strange, linear.stamp)
+        export.to_onnx(strange, linear.metadata)
 
 
-def test_a_stamp_with_nan_in_it_is_not_written(linear) -> None:
+def test_metadata_with_nan_in_it_is_not_written(linear) -> None:
     with pytest.raises(ExportError, match="Out of range float values"):
-        export.to_onnx(linear.regressor, replace(linear.stamp, trained_until=math.nan))
+        export.to_onnx(linear.regressor, replace(linear.metadata, trained_until=math.nan))

@@ -83,7 +83,7 @@ def test_an_update_is_a_model_like_any_other_and_exports_faithfully(family: str,
     one = fit(family, "llm_process")
     updated = regressor.update(one.regressor, one.rows)
     assert updated.family == family
-    model = export.to_onnx(updated, one.stamp)
+    model = export.to_onnx(updated, one.metadata)
     assert export.parity_error(model, updated, one.rows) <= export.PARITY
 
 

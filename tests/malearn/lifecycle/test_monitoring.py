@@ -174,7 +174,7 @@ def serve(connected: str, tool_type: ToolType) -> Callable[..., int]:
     def with_model(rows: Matrix, upside_down: bool = False) -> int:
         taught = replace(rows, seconds=50.0 / rows.seconds) if upside_down else rows
         fitted = regressor.fit("linear", taught)
-        model = export.to_onnx(fitted, export.stamp_for(fitted, rows, "", 1))
+        model = export.to_onnx(fitted, export.metadata_for(fitted, rows, "", 1))
         mlflow.set_experiment("monitoring tests")
         with mlflow.start_run() as run:
             uri = tracking.log_onnx(model, rows)

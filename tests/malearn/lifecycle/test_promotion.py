@@ -47,7 +47,7 @@ def register(rows: Matrix, native: str, fit) -> Register:
         decision: Decision | None = YES, family: str = "linear", **tags: str
     ) -> int:
         one = fit(family, "llm_process")
-        model = export.to_onnx(one.regressor, replace(one.stamp, tool_type=rows.tool_type.name))
+        model = export.to_onnx(one.regressor, replace(one.metadata, tool_type=rows.tool_type.name))
         mlflow.set_experiment("promotion tests")
         with mlflow.start_run() as run:
             uri = tracking.log_onnx(model, rows)
@@ -241,8 +241,8 @@ def test_a_version_without_an_onnx_file_is_converted_and_proven(
     made = registry.version(rows.tool_type, 3)
     assert made.tags["malearn.converted_from"] == "2"
     assert registry.version(rows.tool_type, 2).tags["malearn.converted_to"] == "3"
-    stamp = export.stamp_of(registry.model_file(rows.tool_type, 3), "it")
-    assert (stamp.tool_type, stamp.rows) == (rows.tool_type.name, len(rows))
+    metadata = export.metadata_of(registry.model_file(rows.tool_type, 3), "it")
+    assert (metadata.tool_type, metadata.rows) == (rows.tool_type.name, len(rows))
     loaded = mlflow.pyfunc.load_model(f"models:/{rows.tool_type.registered_model}@Production")
     expected = tracking.load_native(made.tags["malearn.native"]).seconds(rows.inputs)
     assert loaded.predict(rows.inputs)["seconds"].reshape(-1) == pytest.approx(expected, rel=1e-4)
@@ -256,7 +256,7 @@ def test_by_hand_such_a_version_is_converted_too_and_only_once(rows, trainers_al
 
 def test_a_file_somebody_registered_anew_is_proven_by_the_model_beside_it(rows, fit) -> None:
     one = fit("linear", "llm_process")
-    model = export.to_onnx(one.regressor, replace(one.stamp, tool_type=rows.tool_type.name))
+    model = export.to_onnx(one.regressor, replace(one.metadata, tool_type=rows.tool_type.name))
     mlflow.set_experiment("promotion tests")
     with mlflow.start_run() as run:
         tracking.log_native(one.regressor, rows)

@@ -144,7 +144,7 @@ def test_the_file_of_a_version_is_the_model_that_was_logged(registered: ToolType
     """And no progress bar of MLflow's is drawn on the way."""
     small = fit("linear", "speech_process")
     file = registry.model_file(registered, 1)
-    assert export.stamp_of(file, "it") == small.stamp
+    assert export.metadata_of(file, "it") == small.metadata
     expected = export.seconds(small.model, small.rows)
     assert np.array_equal(export.seconds(file, small.rows), expected)
     assert capfd.readouterr().err == ""

@@ -210,19 +210,19 @@ def test_its_signature_is_one_matrix_in_seconds_out(first: Trained, rows: Matrix
 
 
 def test_its_file_says_what_it_is_and_what_it_saw(first: Trained, rows: Matrix) -> None:
-    stamp = export.stamp_of(registry.model_file(rows.tool_type, 1), "it")
-    assert (stamp.tool_type, stamp.family) == (rows.tool_type.name, first.family)
-    assert (stamp.features, stamp.history) == (rows.tool_type.feature_names, history.FEATURES)
-    assert (stamp.rows, stamp.dataset_version) == (190, 3)
-    assert stamp.trained_until == max(e.end for e in rows.executions)
+    metadata = export.metadata_of(registry.model_file(rows.tool_type, 1), "it")
+    assert (metadata.tool_type, metadata.family) == (rows.tool_type.name, first.family)
+    assert (metadata.features, metadata.history) == (rows.tool_type.feature_names, history.FEATURES)
+    assert (metadata.rows, metadata.dataset_version) == (190, 3)
+    assert metadata.trained_until == max(e.end for e in rows.executions)
     pages = rows.inputs[:, 1]
-    assert stamp.clips["pages"] == pytest.approx((np.nanmin(pages), np.nanmax(pages)))
+    assert metadata.clips["pages"] == pytest.approx((np.nanmin(pages), np.nanmax(pages)))
 
 
 def test_the_executions_it_carries_are_the_last_of_each_function(
     first: Trained, rows: Matrix
 ) -> None:
-    recent = export.stamp_of(registry.model_file(rows.tool_type, 1), "it").recent
+    recent = export.metadata_of(registry.model_file(rows.tool_type, 1), "it").recent
     assert {function for function, *_ in recent} == {e.function for e in rows.executions}
     ends = [end for _, _, end, _, _ in recent]
     assert ends == sorted(ends)

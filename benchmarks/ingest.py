@@ -42,7 +42,7 @@ from malearn.kernel import records
 from malearn.kernel.home import Home
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolType, declared
-from malearn.serving import wire
+from malearn.serving import stream_format
 
 __all__ = ["figures", "hostile_reports"]
 
@@ -308,13 +308,15 @@ def _fill_stream(client: redis.Redis, count: int) -> None:
                 if not isinstance(record, Record):
                     raise AssertionError("a good record was rejected")
                 execution = executions.get(record.task_id)
-                report = wire.Report(record)
+                report = stream_format.CompletedTask(record)
                 if execution is not None:
-                    predicted = wire.Predicted(
+                    predicted = stream_format.Predicted(
                         execution.serve, 30.0, 1, None, execution.serve_context
                     )
-                    report = wire.Report(record, types[execution.tool_type], predicted)
-                entry = wire.entry(report)
+                    report = stream_format.CompletedTask(
+                        record, types[execution.tool_type], predicted
+                    )
+                entry = stream_format.stream_entry(report)
                 for key in (sources.STREAM, _FLOOR_STREAM):
                     pipe.xadd(key, {b"e": entry})
             pipe.execute()

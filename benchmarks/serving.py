@@ -212,7 +212,7 @@ def _estimates(
             )
 
             def unheard(ids: Sequence[str]) -> None:
-                predictor._memory.forget()
+                predictor._predecessors.clear()
                 predictor.predict(FUNCTION, "gpu", ids)
 
             there, bare = call_by_call(
@@ -279,7 +279,7 @@ def _many(predictor: DAGTaskPredictor, client: redis.Redis) -> list[Figure]:
         predictor.estimate_many([(FUNCTION, "gpu", (task_id,)) for task_id in ids])
 
     def unheard(ids: Sequence[str]) -> None:
-        predictor._memory.forget()
+        predictor._predecessors.clear()
         here(ids)
 
     away, trip = turns(

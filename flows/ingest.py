@@ -18,13 +18,13 @@ from malearn import expectations
 from malearn.data import maintenance, outliers, sources
 from malearn.data.ingest import Ingest, IngestReport
 from malearn.flows import artifacts, failure, news, progress
+from malearn.flows.history_backfill import backfill, known_functions
 from malearn.kernel import tool_types
 from malearn.kernel.errors import BatchRefused, InputError, without_password
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import matrix
-from malearn.serving.backfill import backfill, known_functions
 
 __all__ = ["ingest"]
 

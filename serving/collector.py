@@ -12,8 +12,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from time import perf_counter
 
-from malearn.serving import wire
-from malearn.serving.link import Link, Refused, pack
+from malearn.serving import stream_format
+from malearn.serving.connection import Connection, ResponseError, pack
 
 __all__ = ["Collector"]
 
@@ -34,15 +34,23 @@ class Collector:
     def __init__(self, capacity: int = 20_000, stream_length: int = 100_000) -> None:
         self.sent = self.dropped = self.refused = 0
         self._capacity, self._stream_length = capacity, stream_length
-        self._reports: deque[wire.Report] = deque()
+        self._reports: deque[stream_format.CompletedTask] = deque()
         self._parcels: deque[_Parcel] = deque()
-        head = (b"XADD", wire.STREAM.encode(), b"MAXLEN", b"~", b"%d" % stream_length, b"*", b"e")
+        head = (
+            b"XADD",
+            stream_format.STREAM.encode(),
+            b"MAXLEN",
+            b"~",
+            b"%d" % stream_length,
+            b"*",
+            b"e",
+        )
         self._xadd = b"*8\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in head)
 
     def __len__(self) -> int:
         return len(self._reports) + len(self._parcels)
 
-    def put(self, report: wire.Report) -> None:
+    def put(self, report: stream_format.CompletedTask) -> None:
         """Take one report. The newest is dropped while there is no room."""
         if len(self._reports) >= self._capacity:
             self.dropped += 1
@@ -55,7 +63,11 @@ class Collector:
         for number in range(1, len(reports) + 1):
             report = reports.popleft()
             try:
-                parcel = (report.record.function, wire.entry(report), wire.memo(report))
+                parcel = (
+                    report.record.function,
+                    stream_format.stream_entry(report),
+                    stream_format.history_entry(report),
+                )
             except (ValueError, TypeError):  # names that are no text, or no UTF-8
                 self.dropped += 1
                 continue
@@ -66,11 +78,11 @@ class Collector:
             parcels.popleft()
             self.dropped += 1
 
-    def send(self, link: Link, timeout: float) -> bool:
+    def send(self, connection: Connection, timeout: float) -> bool:
         """Send one batch; False when nothing was left to send.
 
-        What `link.call` raises leaves the batch in the queue. So does a refusal
-        of Redis, raised as `Refused`.
+        What `connection.call` raises leaves the batch in the queue. So does a refusal
+        of Redis, raised as `ResponseError`.
         """
         self.pack()
         parcels = self._parcels
@@ -78,13 +90,13 @@ class Collector:
         if not batch:
             return False
         memos = _lists(batch)
-        answers = link.call(
+        answers = connection.call(
             b"".join([*map(self._entry, batch), *memos]),
             len(batch) + 3 * len(memos),
             perf_counter() + timeout,
         )
         for answer in answers[: len(batch)]:
-            if isinstance(answer, Refused):
+            if isinstance(answer, ResponseError):
                 self.refused += 1
                 raise answer
         for _ in batch:
@@ -113,9 +125,9 @@ def _lists(batch: Iterable[_Parcel]) -> list[bytes]:
         if memo is not None:
             by_function[function].append(memo)
     return [
-        pack("LPUSH", key, *memos[-wire.REMEMBERED :])
-        + pack("LTRIM", key, "0", str(wire.REMEMBERED - 1))
-        + pack("EXPIRE", key, str(wire.KEEP_SECONDS))
+        pack("LPUSH", key, *memos[-stream_format.REMEMBERED :])
+        + pack("LTRIM", key, "0", str(stream_format.REMEMBERED - 1))
+        + pack("EXPIRE", key, str(stream_format.KEEP_SECONDS))
         for function, memos in by_function.items()
-        for key in (wire.HISTORY + function,)
+        for key in (stream_format.HISTORY + function,)
     ]

@@ -27,33 +27,33 @@ import numpy as np
 import numpy.typing as npt
 
 from malearn.kernel import records
+from malearn.kernel.features import FeatureVector
 from malearn.kernel.intervals import Width
 from malearn.kernel.prediction import Prediction, Source
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, heuristic_seconds
-from malearn.serving import wire
+from malearn.serving import stream_format
 from malearn.serving.cache import ModelCache, default_directory
 from malearn.serving.collector import Collector
-from malearn.serving.columns import Told
-from malearn.serving.courier import Courier
+from malearn.serving.completions import CompletionHandler
+from malearn.serving.connection import ProtocolError, ResponseError, connector
 from malearn.serving.function_names import FunctionNames
-from malearn.serving.intake import Intake
+from malearn.serving.generational_cache import GenerationalCache
 from malearn.serving.interval import Interval, from_width, interval
-from malearn.serving.link import Garbled, Refused, connector
-from malearn.serving.memory import Memory, Said
 from malearn.serving.model import Model
 from malearn.serving.models import Models
-from malearn.serving.recent import Recent
+from malearn.serving.predecessor_cache import PredecessorCache, SuccessorFeatures
+from malearn.serving.redis_worker import RedisWorker
 from malearn.serving.registry import Registry
 from malearn.serving.shared_history import SharedHistory
-from malearn.serving.stats import BUCKETS, ModelStats, Stats, Tally
-from malearn.serving.wire import Predicted
+from malearn.serving.stats import BUCKETS, CallCounters, ModelStats, Stats
+from malearn.serving.stream_format import Predicted
 
 __all__ = ["DAGTaskPredictor"]
 
 _log = logging.getLogger("malearn.serving")
 
-_NOTHING = Told((), (), (), ())
-_UNASKED: tuple[tuple[Said, ...], str] = ((), "")
+_NOTHING = FeatureVector((), (), (), ())
+_UNASKED: tuple[tuple[SuccessorFeatures, ...], str] = ((), "")
 _REMEMBERED = 4096  # tasks, by their words on their successors
 
 #: What tasks share that one pass over the history tells of: function and context.
@@ -62,13 +62,13 @@ _Alike = tuple[str, tuple[str, ...]]
 _GUESS = interval("heuristic")
 
 
-class _Question(msgspec.Struct, frozen=True, gc=False):
+class _Request(msgspec.Struct, frozen=True, gc=False):
     """One task to tell the time of. `unheard`: nothing is told of it, and somebody not heard."""
 
     function: str
     resource: str | None
     tool_type: ToolType | None
-    told: Told
+    told: FeatureVector
     task_id: str
     unheard: bool
 
@@ -98,27 +98,27 @@ class DAGTaskPredictor:
     ) -> None:
         self._tool_types = declared() if tool_types is None else tool_types
         self._budget, self._refresh_interval = budget, refresh_interval
-        self._memory = Memory(self._tool_types, _REMEMBERED)
+        self._predecessors = PredecessorCache(self._tool_types, _REMEMBERED)
         self._history = SharedHistory()
-        self._predicted: Recent[str, Predicted] = Recent(_REMEMBERED)
-        self._tally = Tally()
+        self._predicted: GenerationalCache[str, Predicted] = GenerationalCache(_REMEMBERED)
+        self._counters = CallCounters()
         self._collector = Collector()
-        self._intake = Intake(
-            self._memory,
+        self._completions = CompletionHandler(
+            self._predecessors,
             self._history,
             self._predicted,
             self._collector,
-            self._tally,
-            self._blame,
+            self._counters,
+            self._record_internal_error,
         )
         url = redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
-        self._courier = Courier(
+        self._worker = RedisWorker(
             connector(url, timeout=1.0),
             self._collector,
             deliver=self._deliver,
             observe=self._observe_others,
             restore=self._restore,
-            settle=self._intake.settle_politely,
+            drain=self._completions.drain_yielding,
         )
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         directory = Path(cache_dir) if cache_dir is not None else default_directory()
@@ -159,7 +159,7 @@ class DAGTaskPredictor:
         started = perf_counter()
         try:
             self._ensure_running()
-            self._intake.settle()
+            self._completions.drain()
             before = _ids(pred_task_ids)
             tool_type = self._tool_types.of(succ_func_name)
             # Of a function that nobody claims, predecessors say nothing of use.
@@ -169,9 +169,9 @@ class DAGTaskPredictor:
             )
             prediction, reason = self._answer(question, trouble)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
-            self._blame("estimate")
+            self._record_internal_error("estimate")
             prediction, reason = _guess(succ_task_type), "internal_error"
-        self._tally.answered(prediction.source, reason, perf_counter() - started)
+        self._counters.answered(prediction.source, reason, perf_counter() - started)
         return prediction
 
     def estimate_many(
@@ -185,7 +185,7 @@ class DAGTaskPredictor:
         tasks = list(tasks)
         try:
             self._ensure_running()
-            self._intake.settle()
+            self._completions.drain()
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
             tool_types = [self._tool_types.of(function) for function, _, _ in tasks]
             heard, trouble = self._hear(
@@ -210,12 +210,12 @@ class DAGTaskPredictor:
             ]
             answers = self._answers(questions, trouble)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
-            self._blame("estimate_many")
+            self._record_internal_error("estimate_many")
             answers = [
                 (_guess(task[1] if len(task) > 1 else None), "internal_error") for task in tasks
             ]
         predictions = [prediction for prediction, _ in answers]
-        self._tally.answered_many(
+        self._counters.answered_many(
             Counter([prediction.source for prediction in predictions]),
             Counter([reason for _, reason in answers if reason]),
             perf_counter() - started,
@@ -236,11 +236,11 @@ class DAGTaskPredictor:
         try:
             self._ensure_running()
             if record_json is None:
-                self._courier.ask(task_id, func_name)
+                self._worker.read_later(task_id, func_name)
             else:
-                self._intake.take(records.read(task_id, record_json, func_name))
+                self._completions.submit(records.read(task_id, record_json, func_name))
         except Exception:  # noqa: BLE001 - a scheduler must never fail for reporting a task
-            self._blame("collect_data_for_task")
+            self._record_internal_error("collect_data_for_task")
 
     def refresh(self) -> bool:
         """Follow the registry now, on this thread; False when it gave no answer."""
@@ -256,17 +256,17 @@ class DAGTaskPredictor:
         """
         until = perf_counter() + timeout
         done = self._refreshed.wait(timeout)
-        return self._courier.restored.wait(max(0.0, until - perf_counter())) and done
+        return self._worker.restored.wait(max(0.0, until - perf_counter())) and done
 
     def stats(self) -> Stats:
         """Counters since this predictor was built, and what it serves now."""
-        tally, models, now = self._tally, self._models, time.time()
+        counters, models, now = self._counters, self._models, time.time()
         return Stats(
-            calls=tally.calls,
-            sources=dict(tally.sources),
-            reasons=dict(tally.reasons),
-            latency=dict(zip((*BUCKETS, math.inf), tally.latency, strict=True)),
-            latency_sum=tally.latency_sum,
+            calls=counters.calls,
+            sources=dict(counters.sources),
+            reasons=dict(counters.reasons),
+            latency=dict(zip((*BUCKETS, math.inf), counters.latency, strict=True)),
+            latency_sum=counters.latency_sum,
             models={
                 name: ModelStats(model.version, model.metadata.family, now - model.loaded_at)
                 for name, model in models.current.items()
@@ -275,17 +275,17 @@ class DAGTaskPredictor:
             swaps=models.swaps,
             refresh_failures=models.failures,
             refresh_age=None if models.refreshed_at is None else now - models.refreshed_at,
-            collected=tally.collected,
-            rejected=dict(tally.rejected),
-            queued=len(self._intake) + len(self._collector) + len(self._courier),
+            collected=counters.collected,
+            rejected=dict(counters.rejected),
+            queued=len(self._completions) + len(self._collector) + len(self._worker),
             sent=self._collector.sent,
             dropped=self._collector.dropped,
-            lost=self._courier.lost,
-            remembered=len(self._memory),
-            redis_up=self._courier.breaker.closed,
-            redis_outages=self._courier.breaker.opened,
+            lost=self._worker.lost,
+            remembered=len(self._predecessors),
+            redis_up=self._worker.breaker.closed,
+            redis_outages=self._worker.breaker.opened,
             cache_failures=self._cache.failures if self._cache else 0,
-            internal_errors=tally.errors,
+            internal_errors=counters.errors,
         )
 
     def close(self, timeout: float = 2.0) -> None:
@@ -298,7 +298,7 @@ class DAGTaskPredictor:
         self._closed = True
         _alive.discard(self)
         self._stop.set()
-        self._courier.close(timeout)
+        self._worker.close(timeout)
         if (lost := self._collector.dropped) > 0:
             _log.warning("%d finished tasks could not be sent to Redis", lost)
 
@@ -315,14 +315,16 @@ class DAGTaskPredictor:
 
     # What one call does.
 
-    def _hear(self, task_ids: Sequence[str], started: float) -> tuple[Sequence[Said | None], str]:
+    def _hear(
+        self, task_ids: Sequence[str], started: float
+    ) -> tuple[Sequence[SuccessorFeatures | None], str]:
         """What those tasks said, after one round trip at most, and the trouble there was."""
-        heard = self._memory.of(task_ids)
+        heard = self._predecessors.get_many(task_ids)
         if None not in heard:
             return heard, ""
         unheard = [task_id for task_id, said in zip(task_ids, heard, strict=True) if said is None]
         trouble = self._fetch(list(dict.fromkeys(unheard)), started)
-        return self._memory.of(task_ids), trouble
+        return self._predecessors.get_many(task_ids), trouble
 
     def _question(
         self,
@@ -330,55 +332,55 @@ class DAGTaskPredictor:
         resource: str | None,
         tool_type: ToolType | None,
         predecessors: Sequence[str],
-        heard: Sequence[Said | None],
+        heard: Sequence[SuccessorFeatures | None],
         features: Mapping[str, object] | None = None,
         task_id: str | None = None,
-    ) -> _Question:
+    ) -> _Request:
         """A task with all that is told of it."""
         if not task_id:
             run = predecessors[0][: records.RUN_ID_LENGTH] if predecessors else ""
             task_id = f"{run}-{function}" if predecessors else ""
         if tool_type is None:
-            return _Question(function, resource, None, _NOTHING, task_id, False)
-        columns = self._memory.columns[tool_type.name]
-        told = self._memory.recall(function, columns, heard)
+            return _Request(function, resource, None, _NOTHING, task_id, False)
+        schema = self._predecessors.schemas[tool_type.name]
+        told = self._predecessors.features_for(function, schema, heard)
         if features:
-            told = columns.together((told, columns.told(features)))
-        nothing = told.values is columns.nothing.values and not told.context
-        return _Question(function, resource, tool_type, told, task_id, nothing and None in heard)
+            told = schema.merge((told, schema.vectorize(features)))
+        nothing = told.values is schema.nothing.values and not told.context
+        return _Request(function, resource, tool_type, told, task_id, nothing and None in heard)
 
     def _fetch(self, task_ids: list[str], started: float) -> str:
         """Bring records into memory; what was the trouble, if that did not go well."""
-        courier = self._courier
-        breaker = courier.breaker
+        worker = self._worker
+        breaker = worker.breaker
         if not breaker.closed:
             return "redis_down"
         # What is left of the budget after this pays for the answer itself.
         deadline = started + self._budget * 0.9
-        link = courier.links.take(deadline)
-        if link is None:
+        connection = worker.pool.acquire(deadline)
+        if connection is None:
             breaker.fail()
             return "redis_busy"
         try:
-            raws = link.mget([f"result:{task_id}" for task_id in task_ids], deadline)
+            raws = connection.mget([f"result:{task_id}" for task_id in task_ids], deadline)
             for task_id, raw in zip(task_ids, raws, strict=True):
                 if raw is not None:
-                    self._memory.hear(task_id, raw)
+                    self._predecessors.add_raw(task_id, raw)
                     if perf_counter() > deadline:
                         break
-        except (OSError, Garbled, Refused) as error:
-            courier.links.drop(link)
+        except (OSError, ProtocolError, ResponseError) as error:
+            worker.pool.discard(connection)
             breaker.fail()
-            courier.nudge()
+            worker.wake()
             return "redis_slow" if isinstance(error, TimeoutError) else "redis_failed"
         except BaseException:
-            courier.links.drop(link)
+            worker.pool.discard(connection)
             raise
-        courier.links.give(link)
+        worker.pool.release(connection)
         breaker.succeed()
         return "out_of_time" if perf_counter() > deadline else ""
 
-    def _answer(self, question: _Question, trouble: str) -> tuple[Prediction, str]:
+    def _answer(self, question: _Request, trouble: str) -> tuple[Prediction, str]:
         """The best rung's answer, and why no better one gave it."""
         model, reason = self._model_for(question, trouble)
         if model is None:
@@ -393,7 +395,7 @@ class DAGTaskPredictor:
         reach = _reach(width, model)
         return self._given(question, seconds, "model", model.version, width, reach), ""
 
-    def _answers(self, questions: list[_Question], trouble: str) -> list[tuple[Prediction, str]]:
+    def _answers(self, questions: list[_Request], trouble: str) -> list[tuple[Prediction, str]]:
         """As `_answer`, one for each, after one call of each model."""
         answers: list[tuple[Prediction, str] | None] = [None] * len(questions)
         groups: dict[str, tuple[Model, dict[_Alike, list[int]]]] = {}
@@ -426,7 +428,7 @@ class DAGTaskPredictor:
                 )
         return [answer for answer in answers if answer is not None]
 
-    def _model_for(self, question: _Question, trouble: str) -> tuple[Model | None, str]:
+    def _model_for(self, question: _Request, trouble: str) -> tuple[Model | None, str]:
         """The model that should answer, or why none should."""
         if question.tool_type is None:
             return None, "unmapped_function"
@@ -440,7 +442,7 @@ class DAGTaskPredictor:
 
     def _given(
         self,
-        question: _Question,
+        question: _Request,
         seconds: float,
         source: Source,
         version: int | None,
@@ -455,7 +457,7 @@ class DAGTaskPredictor:
         low, high, confidence = reach
         return Prediction(seconds, seconds * low, seconds * high, source, version, confidence)
 
-    def _lower(self, question: _Question, reason: str) -> tuple[Prediction, str]:
+    def _lower(self, question: _Request, reason: str) -> tuple[Prediction, str]:
         """What the rungs below the model say."""
         tool_type = question.tool_type.name if question.tool_type is not None else ""
         told = question.told
@@ -474,19 +476,19 @@ class DAGTaskPredictor:
     # What becomes of a finished task.
 
     def _deliver(self, task_id: str, function: str | None, raw: bytes) -> None:
-        self._intake.take(records.read(task_id, raw, function))
-        self._intake.settle_politely()
+        self._completions.submit(records.read(task_id, raw, function))
+        self._completions.drain_yielding()
 
     def _observe_others(self, entries: list[bytes]) -> None:
         for raw in entries:
-            found = wire.observation(raw, self._tool_types)
+            found = stream_format.observation(raw, self._tool_types)
             if found is not None:
                 self._history.observe(*found)
                 time.sleep(0)  # others first
 
     def _restore(self, memos: dict[str, list[bytes]]) -> None:
         found = (
-            wire.observation(raw, self._tool_types, function)
+            stream_format.observation(raw, self._tool_types, function)
             for function, raws in memos.items()
             for raw in raws
         )
@@ -497,27 +499,27 @@ class DAGTaskPredictor:
         tool_type = self._tool_types.get(model.tool_type)
         if tool_type is None or self._history.knows(model.tool_type):
             return
-        rows = wire.recent(model.metadata.recent, model.metadata.features, tool_type)
+        rows = stream_format.recent(model.metadata.recent, model.metadata.features, tool_type)
         self._history.restore(rows)
 
     # Housekeeping.
 
     def _declare(self, tool_types: ToolTypes) -> None:
         # What was told and answered so far stands in the order of the old declaration.
-        self._intake.settle()
+        self._completions.drain()
         self._predicted.clear()
         self._tool_types = tool_types
-        self._memory.declare(tool_types)
+        self._predecessors.declare(tool_types)
 
     def _ensure_running(self) -> None:
-        if not self._courier.running and not self._closed:
+        if not self._worker.running and not self._closed:
             self._start()
 
     def _start(self) -> None:
         with self._start_lock:
-            if self._courier.running or self._closed:
+            if self._worker.running or self._closed:
                 return
-            self._courier.start()
+            self._worker.start()
             threading.Thread(target=self._follow, name="malearn-registry", daemon=True).start()
 
     def _follow(self) -> None:
@@ -526,24 +528,24 @@ class DAGTaskPredictor:
             try:
                 self.refresh()
             except Exception:  # noqa: BLE001 - the thread must live on
-                self._blame("refresh")
+                self._record_internal_error("refresh")
             stop.wait(self._refresh_interval)
 
-    def _blame(self, where: str) -> None:
+    def _record_internal_error(self, where: str) -> None:
         """Our own failure: counted, and shown once."""
-        if self._tally.failed() == 1:
+        if self._counters.failed() == 1:
             _log.exception("malearn failed in %s and went on", where)
 
     def _after_fork(self) -> None:
         self._start_lock = threading.Lock()
         self._stop = threading.Event()
         self._refreshed = threading.Event()
-        self._tally.renew_locks()
+        self._counters.renew_locks()
         self._history.renew_locks()
         self._models.renew_locks()
-        self._intake.renew_locks()
-        self._intake.settle()  # what the parent reported is known here, but not ours to send
-        self._courier.abandon()
+        self._completions.renew_locks()
+        self._completions.drain()  # what the parent reported is known here, but not ours to send
+        self._worker.abandon()
 
 
 def _ids(predecessors: Sequence[str] | None) -> Sequence[str]:

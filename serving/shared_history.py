@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from malearn.kernel.history import History, Observation
 from malearn.kernel.intervals import Intervals, Width
 from malearn.kernel.prediction import Source
-from malearn.serving.recent import Recent
+from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["Known", "SharedHistory"]
 
@@ -35,7 +35,7 @@ class SharedHistory:
         self._history = History()
         self._intervals = Intervals()
         self._kept: deque[Observation] = deque(maxlen=_KEPT)
-        self._seen: Recent[str, float] = Recent(_KEPT)
+        self._seen: GenerationalCache[str, float] = GenerationalCache(_KEPT)
         self._tools: set[str] = set()
 
     def observe(self, task_id: str, observation: Observation) -> bool:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["BUCKETS", "ModelStats", "Stats", "Tally"]
+__all__ = ["BUCKETS", "CallCounters", "ModelStats", "Stats"]
 
 #: Upper bounds of the latency histogram, in seconds; above the last lies the rest.
 BUCKETS = (10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1)
@@ -56,7 +56,7 @@ class Stats:
     internal_errors: int
 
 
-class Tally:
+class CallCounters:
     """Counters that threads share. Each method holds the lock for less than a microsecond."""
 
     def __init__(self) -> None:

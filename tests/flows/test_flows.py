@@ -17,7 +17,7 @@ from malearn.kernel.errors import RegistryError, UnknownToolType, Unreachable
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
 from malearn.lifecycle import registry
-from malearn.serving import wire
+from malearn.serving import stream_format
 from tests.flows.conftest import Artifacts, Log
 
 TOOL = "flow_process"
@@ -177,11 +177,11 @@ def test_a_scheduler_that_starts_after_an_import_knows_what_was_imported(
 
     monkeypatch.setenv("MALEARN_REDIS_URL", redis_url)
     ingest([str(some_log)], str(home.root))
-    key = wire.HISTORY + FUNCTION
+    key = stream_format.HISTORY + FUNCTION
     memos: Any = redis_client.lrange(key, 0, -1)
-    seen = [wire.observation(memo, declared(), FUNCTION) for memo in memos]
+    seen = [stream_format.observation(memo, declared(), FUNCTION) for memo in memos]
     newest = sorted((e.end for e in Dataset.of(home, declared()[TOOL]).read()), reverse=True)
-    assert [found[1].end for found in seen if found] == newest[: wire.REMEMBERED]
+    assert [found[1].end for found in seen if found] == newest[: stream_format.REMEMBERED]
 
     ingest([str(some_log)], str(home.root))
     assert redis_client.lrange(key, 0, -1) == memos
@@ -210,13 +210,13 @@ def test_what_a_scheduler_remembered_itself_stays(
     with DAGTaskPredictor(redis_url, "http://127.0.0.1:1", cache_dir=home.cache) as predictor:
         predictor.collect_data_for_task(newest.task_id, FUNCTION, record)
         predictor.collect_data_for_task(f"{newest.task_id[:36]}-later", FUNCTION, later)
-    before: Any = redis_client.lrange(wire.HISTORY + FUNCTION, 0, -1)
+    before: Any = redis_client.lrange(stream_format.HISTORY + FUNCTION, 0, -1)
 
     monkeypatch.setenv("MALEARN_REDIS_URL", redis_url)
     other = Home(home.root / "other")
     ingest([str(some_log)], str(other.root))
-    after: Any = redis_client.lrange(wire.HISTORY + FUNCTION, 0, -1)
-    assert (len(before), len(after)) == (2, wire.REMEMBERED)
+    after: Any = redis_client.lrange(stream_format.HISTORY + FUNCTION, 0, -1)
+    assert (len(before), len(after)) == (2, stream_format.REMEMBERED)
     assert set(before) <= set(after)
     assert len(set(after)) == len(after)
 

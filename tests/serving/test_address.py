@@ -18,7 +18,7 @@ import pytest
 from malearn.kernel.errors import InputError
 from malearn.platform.redis import binary
 from malearn.serving.address import Address
-from malearn.serving.link import Refused, connector, pack
+from malearn.serving.connection import ResponseError, connector, pack
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def guarded(tmp_path: Path, request: Any) -> Any:
 def test_a_password_and_a_database_are_given_on_connecting(guarded: Any) -> None:
     port, path = guarded
     for url in (f"redis://:s%2Fcret@127.0.0.1:{port}/2", f"unix://:s%2Fcret@{path}?db=2"):
-        link = connector(url, 2.0)()
-        (info,) = link.call(pack("CLIENT", "INFO"), 1, time.perf_counter() + 2)
+        connection = connector(url, 2.0)()
+        (info,) = connection.call(pack("CLIENT", "INFO"), 1, time.perf_counter() + 2)
         assert b" db=2 " in info
-        link.close()
+        connection.close()
 
 
 def test_a_wrong_password_is_a_refusal(guarded: Any) -> None:
-    with pytest.raises(Refused, match="WRONGPASS"):
+    with pytest.raises(ResponseError, match="WRONGPASS"):
         connector(f"redis://:wrong@127.0.0.1:{guarded[0]}", 2.0)()
 
 
@@ -139,12 +139,12 @@ def test_redis_is_spoken_to_through_tls(secured: Any, redis_client: Any) -> None
     port, certificate = secured
     values = ["x" * 300_000, "short"]
     redis_client.mset(dict(zip("ab", values, strict=True)))
-    link = connector(f"rediss://localhost:{port}?ssl_ca_certs={certificate}", 5.0)()
+    connection = connector(f"rediss://localhost:{port}?ssl_ca_certs={certificate}", 5.0)()
     for _ in range(2):
-        first, second, none = link.mget(["a", "b", "c"], time.perf_counter() + 5)
+        first, second, none = connection.mget(["a", "b", "c"], time.perf_counter() + 5)
         assert [bytes(first or b"").decode(), bytes(second or b"").decode()] == values
         assert none is None
-    link.close()
+    connection.close()
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])

@@ -13,7 +13,7 @@ import redis
 from malearn import DAGTaskPredictor
 from malearn.kernel.records import Execution, Reason, Rejected, read_entry
 from malearn.kernel.tool_types import ToolTypes
-from malearn.serving import wire
+from malearn.serving import stream_format
 from malearn.serving.collector import Collector
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
@@ -21,7 +21,7 @@ Build = Callable[..., DAGTaskPredictor]
 
 
 def entries(client: redis.Redis) -> list[Any]:
-    return [json.loads(fields[b"e"]) for _, fields in client.xrange(wire.STREAM)]  # type: ignore[union-attr]
+    return [json.loads(fields[b"e"]) for _, fields in client.xrange(stream_format.STREAM)]  # type: ignore[union-attr]
 
 
 def test_a_report_becomes_one_entry_with_what_was_used_to_predict(
@@ -61,7 +61,7 @@ def test_ingestion_reads_what_a_scheduler_wrote(
         p.collect_data_for_task(f"{RUN}-b", "toy_process", "{no json")
         p.collect_data_for_task(f"{RUN}-c", "untyped", record(features={"rows": 3}))
         p.collect_data_for_task(f"{RUN}-d", "toy_process", record(features={"size": "much"}))
-    raws = [fields[b"e"] for _, fields in redis_client.xrange(wire.STREAM)]  # type: ignore[union-attr]
+    raws = [fields[b"e"] for _, fields in redis_client.xrange(stream_format.STREAM)]  # type: ignore[union-attr]
     first, second, *others = [read_entry(raw, tool_types) for raw in raws]
     assert isinstance(first, Execution)
     assert isinstance(second, Execution)
@@ -103,7 +103,7 @@ def test_a_restart_remembers_the_last_observations_of_each_function(
         for number in range(200):
             task = f"{RUN}-{number}"
             p.collect_data_for_task(task, "step", record(1.0 + number, end=1e9 + number))
-    assert redis_client.llen(f"{wire.HISTORY}step") == 64
+    assert redis_client.llen(f"{stream_format.HISTORY}step") == 64
     again = predictor(redis_url)
     again.wait_until_ready(10)
     assert again.predict("step", "gpu", []) > 150.0
@@ -114,21 +114,21 @@ def test_garbage_in_our_own_keys_is_passed_over(
 ) -> None:
     good = b'{"start":1e9,"end":1000000004.0,"serve":{}}'
     for garbage in (b"\xff", b"[]", b"{}", b'{"start":"x"}', good):
-        redis_client.lpush(f"{wire.HISTORY}step", garbage)
-    redis_client.set(f"{wire.HISTORY}other", "no list")
+        redis_client.lpush(f"{stream_format.HISTORY}step", garbage)
+    redis_client.set(f"{stream_format.HISTORY}other", "no list")
     p = predictor(redis_url)
     p.wait_until_ready(10)
     assert p.predict("step", "gpu", []) == pytest.approx(4.0)
     for garbage in (b"\xff", b"[]", b'{"task_id":1}'):
-        redis_client.xadd(wire.STREAM, {b"e": garbage})
-        redis_client.xadd(wire.STREAM, {b"other": garbage})
+        redis_client.xadd(stream_format.STREAM, {b"e": garbage})
+        redis_client.xadd(stream_format.STREAM, {b"other": garbage})
     fine = {"task_id": "t", "function": "late", "start": 1e9, "end": 1e9 + 6}
-    redis_client.xadd(wire.STREAM, {"e": json.dumps(fine)})
+    redis_client.xadd(stream_format.STREAM, {"e": json.dumps(fine)})
     eventually(lambda: p.estimate("late", "gpu").source == "function_history")
 
 
 def test_what_finds_no_room_is_dropped_and_counted(record: Any) -> None:
-    rejected = wire.Report(Rejected("t", "f", Reason.SKIPPED, ""))
+    rejected = stream_format.CompletedTask(Rejected("t", "f", Reason.SKIPPED, ""))
     collector = Collector(capacity=10)
     for _ in range(15):
         collector.put(rejected)
@@ -169,7 +169,7 @@ def test_nothing_is_lost_while_redis_restarts(
     eventually(lambda: not p.stats().redis_up)
     own_redis.start()
     with own_redis.client() as client:
-        eventually(lambda: client.xlen(wire.STREAM) == 500, 20)
+        eventually(lambda: client.xlen(stream_format.STREAM) == 500, 20)
         eventually(lambda: p.stats().sent == 500)
     assert p.stats().dropped == 0
 
@@ -177,7 +177,7 @@ def test_nothing_is_lost_while_redis_restarts(
 def test_a_stream_key_of_another_kind_is_reported_and_hurts_nobody(
     predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, eventually: Any
 ) -> None:
-    redis_client.set(wire.STREAM, "not a stream")
+    redis_client.set(stream_format.STREAM, "not a stream")
     p = predictor(redis_url)
     p.collect_data_for_task(f"{RUN}-step", "step", record(4.0))
     eventually(lambda: p._collector.refused > 0)
@@ -193,5 +193,5 @@ def test_names_and_values_that_utf8_cannot_carry_reach_the_stream_escaped(
     odd = '{"start_time": 1.0, "end_time": 2.0, "curr_task_feat": {"\\ud800": 1, "b": "\\udfff"}}'
     p.collect_data_for_task(f"{RUN}-nobody_claims_it", "nobody_claims_it", odd)
     eventually(lambda: p.stats().sent == 1)
-    ((_, fields),) = redis_client.xrange(wire.STREAM)  # type: ignore[misc]
+    ((_, fields),) = redis_client.xrange(stream_format.STREAM)  # type: ignore[misc]
     assert json.loads(fields[b"e"])["ran"] == {"\\ud800": 1.0, "b": "\\udfff"}

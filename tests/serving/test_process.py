@@ -12,7 +12,7 @@ import pytest
 
 from malearn import DAGTaskPredictor
 from malearn.kernel.tool_types import ToolType
-from malearn.serving import wire
+from malearn.serving import stream_format
 from malearn.serving.cache import ModelCache
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
@@ -77,5 +77,5 @@ def test_after_a_fork_parent_and_child_both_go_on(
     p.collect_data_for_task(f"{RUN}-parent", "step", record(4.0))
     assert p.predict("toy_process", "cpu", [f"{RUN}-a"]) == 18.0
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    eventually(lambda: redis_client.xlen(wire.STREAM) == 2)
+    eventually(lambda: redis_client.xlen(stream_format.STREAM) == 2)
     assert p.stats().internal_errors == 0

@@ -16,15 +16,15 @@ from redis.client import Pipeline
 
 from malearn.kernel.history import Observation
 from malearn.kernel.tool_types import ToolTypes
-from malearn.serving import wire
+from malearn.serving import stream_format
 
 __all__ = ["backfill", "known_functions"]
 
 
 def known_functions(client: redis.Redis) -> set[str]:
     """The functions of which this Redis remembers anything."""
-    keys = cast("Iterable[bytes]", client.scan_iter(match=f"{wire.HISTORY}*", count=1_000))
-    return {key.decode("utf-8", "replace").removeprefix(wire.HISTORY) for key in keys}
+    keys = cast("Iterable[bytes]", client.scan_iter(match=f"{stream_format.HISTORY}*", count=1_000))
+    return {key.decode("utf-8", "replace").removeprefix(stream_format.HISTORY) for key in keys}
 
 
 def backfill(
@@ -47,7 +47,7 @@ def _merged(
     client: redis.Redis, function: str, seen: list[Observation], tool_types: ToolTypes
 ) -> bool:
     """Whether the list of `function` was changed."""
-    newest = sorted(seen, key=lambda o: -o.end)[: wire.REMEMBERED]
+    newest = sorted(seen, key=lambda o: -o.end)[: stream_format.REMEMBERED]
     with client.pipeline() as pipe:
         while True:
             try:
@@ -57,20 +57,22 @@ def _merged(
 
 
 def _merge(pipe: Pipeline, function: str, newest: list[Observation], tool_types: ToolTypes) -> bool:
-    key = wire.HISTORY + function
+    key = stream_format.HISTORY + function
     pipe.watch(key)  # type: ignore[no-untyped-call]
     before = cast("list[bytes]", pipe.lrange(key, 0, -1))
-    found = [(raw, wire.observation(raw, tool_types, function)) for raw in before]
+    found = [(raw, stream_format.observation(raw, tool_types, function)) for raw in before]
     memos = {(o[1].start, o[1].end): raw for raw, o in found if o is not None}
     for o in newest:
-        memos.setdefault((o.start, o.end), wire.memo_of(o, tool_types[o.tool_type]))
+        memos.setdefault(
+            (o.start, o.end), stream_format.history_entry_of(o, tool_types[o.tool_type])
+        )
     by_end = sorted(memos.items(), key=lambda memo: -memo[0][1])
-    after = [raw for _, raw in by_end[: wire.REMEMBERED]]
+    after = [raw for _, raw in by_end[: stream_format.REMEMBERED]]
     if after == before:
         return False
     pipe.multi()
     pipe.delete(key)
     pipe.rpush(key, *after)
-    pipe.expire(key, wire.KEEP_SECONDS)
+    pipe.expire(key, stream_format.KEEP_SECONDS)
     pipe.execute()
     return True

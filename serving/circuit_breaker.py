@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
-__all__ = ["Breaker"]
+__all__ = ["CircuitBreaker"]
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens on the first failure; `due` says when the next probe is.
 
     `first` and `longest` bound the pause before a probe, in seconds; it doubles

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-__all__ = ["Recent"]
+__all__ = ["GenerationalCache"]
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Recent(Generic[K, V]):
+class GenerationalCache(Generic[K, V]):
     """Keeps at least the last `size` entries put, at most twice as many.
 
-    >>> seen = Recent(2)
+    >>> seen = GenerationalCache(2)
     >>> for number in range(5): seen.put(number, str(number))
     >>> seen.get(4), seen.get(3), seen.get(0)
     ('4', '3', None)

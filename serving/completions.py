@@ -15,60 +15,60 @@ from collections.abc import Callable
 from malearn.kernel.history import Observation
 from malearn.kernel.records import Record, Rejected
 from malearn.serving.collector import Collector
-from malearn.serving.memory import Memory
-from malearn.serving.recent import Recent
+from malearn.serving.generational_cache import GenerationalCache
+from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.shared_history import SharedHistory
-from malearn.serving.stats import Tally
-from malearn.serving.wire import Predicted, Report
+from malearn.serving.stats import CallCounters
+from malearn.serving.stream_format import CompletedTask, Predicted
 
-__all__ = ["Intake"]
+__all__ = ["CompletionHandler"]
 
 _MOST_WAITING = 64
 _AT_ONCE = 32  # so many are learnt when there are as many; less than a millisecond
 
 
-class Intake:
+class CompletionHandler:
     """Finished tasks on their way into memory, history and collector. Threads may share it.
 
-    `predicted` are the answers that were given, by task id; `blame` is told where learning
+    `predicted` are the answers that were given, by task id; `on_error` is told where learning
     failed, within the handling of the error.
     """
 
     def __init__(
         self,
-        memory: Memory,
+        memory: PredecessorCache,
         history: SharedHistory,
-        predicted: Recent[str, Predicted],
+        predicted: GenerationalCache[str, Predicted],
         collector: Collector,
-        tally: Tally,
-        blame: Callable[[str], object],
+        counters: CallCounters,
+        on_error: Callable[[str], object],
     ) -> None:
-        self._memory, self._history, self._predicted = memory, history, predicted
-        self._collector, self._tally, self._blame = collector, tally, blame
+        self._predecessors, self._history, self._predicted = memory, history, predicted
+        self._collector, self._counters, self._record_internal_error = collector, counters, on_error
         self._lock = threading.Lock()
         self._waiting: deque[Record | Rejected] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take(self, record: Record | Rejected) -> None:
+    def submit(self, record: Record | Rejected) -> None:
         """Take one finished task."""
         if isinstance(record, Rejected):
-            self._memory.silence(record.task_id)
-            self._tally.took(record.reason.value)
+            self._predecessors.add_empty(record.task_id)
+            self._counters.took(record.reason.value)
         else:
-            self._memory.remember(record)
-            self._tally.took()
+            self._predecessors.add(record)
+            self._counters.took()
         self._waiting.append(record)
         if len(self._waiting) >= _MOST_WAITING:
             self._learn(_AT_ONCE)
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Learn from all that waits now."""
         if self._waiting:
             self._learn(len(self._waiting))
 
-    def settle_politely(self) -> None:
+    def drain_yielding(self) -> None:
         """The same, one at a time, so that others come in between."""
         for _ in range(len(self._waiting)):
             self._learn(1)
@@ -85,16 +85,16 @@ class Intake:
                 try:
                     report = self._learnt(record)
                 except Exception:  # noqa: BLE001 - costs no answer, and ingestion sees it all the same
-                    self._blame("learning from a report")
-                    report = Report(record)
+                    self._record_internal_error("learning from a report")
+                    report = CompletedTask(record)
                 self._collector.put(report)
 
-    def _learnt(self, record: Record | Rejected) -> Report:
+    def _learnt(self, record: Record | Rejected) -> CompletedTask:
         """What there is to report of `record`, once the history has taken it in."""
         if isinstance(record, Rejected):
-            return Report(record)
+            return CompletedTask(record)
         function, predicted = record.function, self._predicted.pop(record.task_id)
-        tool_type = self._memory.tool_types.of(function)
+        tool_type = self._predecessors.tool_types.of(function)
         name = tool_type.name if tool_type is not None else ""
         values: tuple[float, ...] = ()
         context: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class Intake:
                     function, name, record.seconds, predicted.seconds, predicted.width
                 )
         if tool_type is not None:
-            own = self._memory.columns[name].told(record.features)
+            own = self._predecessors.schemas[name].vectorize(record.features)
             context = own.context or context
             if not any(value == value for value in values):
                 # As in training: what it says of itself stands in for what nobody said before.
@@ -114,4 +114,4 @@ class Intake:
             record.task_id,
             Observation(function, name, record.start, record.end, values, context),
         )
-        return Report(record, tool_type, predicted, values, context)
+        return CompletedTask(record, tool_type, predicted, values, context)

@@ -1,4 +1,4 @@
-"""A link reads what Redis says, however it arrives, or gives up by its deadline."""
+"""A connection reads what Redis says, however it arrives, or gives up by its deadline."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from typing import Any
 
 import pytest
 
-from malearn.serving.link import Garbled, Link, Links, Refused, connector, pack
+from malearn.serving.connection import (
+    Connection,
+    ConnectionPool,
+    ProtocolError,
+    ResponseError,
+    connector,
+    pack,
+)
 
 
 @pytest.fixture
-def line() -> Iterator[tuple[Link, socket.socket]]:
-    """A link, and the other end of its line."""
+def line() -> Iterator[tuple[Connection, socket.socket]]:
+    """A connection, and the other end of its line."""
     ours, theirs = socket.socketpair()
-    link = Link(ours)
+    connection = Connection(ours)
     with contextlib.closing(theirs):
-        yield link, theirs
-    link.close()
+        yield connection, theirs
+    connection.close()
 
 
 def soon() -> float:
@@ -34,7 +41,7 @@ def text(values: list[Any]) -> list[bytes | None]:
 
 @pytest.mark.parametrize("piece", [1, 3, 7, 4096])
 def test_values_may_arrive_in_pieces(line: Any, piece: int) -> None:
-    link, theirs = line
+    connection, theirs = line
     values = [b"x" * 3000, b"", b"\r\n$-1\r\n", b"y" * 70_000]
     raw = b"*5\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(v), v) for v in values) + b"$-1\r\n"
 
@@ -45,7 +52,7 @@ def test_values_may_arrive_in_pieces(line: Any, piece: int) -> None:
     for _ in range(2):
         thread = threading.Thread(target=speak)
         thread.start()
-        assert text(link.mget(list("abcde"), soon())) == [*values, None]
+        assert text(connection.mget(list("abcde"), soon())) == [*values, None]
         thread.join()
 
 
@@ -63,21 +70,21 @@ def test_values_may_arrive_in_pieces(line: Any, piece: int) -> None:
     ],
 )
 def test_what_is_no_answer_is_told_apart(line: Any, raw: bytes) -> None:
-    link, theirs = line
+    connection, theirs = line
     theirs.sendall(raw)
-    with pytest.raises(Garbled):
-        link.mget(["a"], soon())
+    with pytest.raises(ProtocolError):
+        connection.mget(["a"], soon())
 
 
 def test_an_error_of_redis_is_one(line: Any) -> None:
-    link, theirs = line
+    connection, theirs = line
     theirs.sendall(b"-LOADING Redis is loading\r\n")
-    with pytest.raises(Refused, match="LOADING"):
-        link.mget(["a"], soon())
+    with pytest.raises(ResponseError, match="LOADING"):
+        connection.mget(["a"], soon())
 
 
 def test_bytes_that_drip_do_not_stretch_the_deadline(line: Any) -> None:
-    link, theirs = line
+    connection, theirs = line
     done = threading.Event()
 
     def drip() -> None:
@@ -90,25 +97,25 @@ def test_bytes_that_drip_do_not_stretch_the_deadline(line: Any) -> None:
     thread.start()
     started = perf_counter()
     with pytest.raises(TimeoutError):
-        link.mget(["a"], started + 0.1)
+        connection.mget(["a"], started + 0.1)
     assert perf_counter() - started < 1.0
     done.set()
     thread.join()
 
 
 def test_any_reply_is_read(line: Any) -> None:
-    link, theirs = line
+    connection, theirs = line
     theirs.sendall(b"+OK\r\n:7\r\n-ERR no\r\n*2\r\n$1\r\na\r\n*-1\r\n")
-    fine, seven, refused, nested = link.call(b"", 4, soon())
+    fine, seven, refused, nested = connection.call(b"", 4, soon())
     assert (fine, seven, nested) == (b"OK", 7, [b"a", None])
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, ResponseError)
 
 
 def test_keys_beyond_ascii_are_sent_whole(redis_url: str, redis_client: Any) -> None:
     redis_client.set("schlüssel", "wert")
-    link = connector(redis_url, 1.0)()
-    assert text(link.mget(["schlüssel", "plain"], soon())) == [b"wert", None]
-    link.close()
+    connection = connector(redis_url, 1.0)()
+    assert text(connection.mget(["schlüssel", "plain"], soon())) == [b"wert", None]
+    connection.close()
 
 
 def test_pack_counts_bytes() -> None:
@@ -116,13 +123,13 @@ def test_pack_counts_bytes() -> None:
 
 
 def test_whoever_finds_no_idle_link_waits_no_longer_than_allowed() -> None:
-    links = Links(_refuse, 1)
+    pool = ConnectionPool(_refuse, 1)
     started = perf_counter()
-    assert links.take(started + 0.05) is None
+    assert pool.acquire(started + 0.05) is None
     assert perf_counter() - started < 1.0
     with pytest.raises(ConnectionError):
-        links.refill()
+        pool.fill()
 
 
-def _refuse() -> Link:
+def _refuse() -> Connection:
     raise ConnectionError

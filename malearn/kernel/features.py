@@ -17,7 +17,7 @@ import numpy as np
 from malearn.kernel import records
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["Columns", "Told", "within"]
+__all__ = ["FeatureSchema", "FeatureVector", "within"]
 
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 
@@ -27,14 +27,14 @@ _ODD = (TypeError, ValueError, ArithmeticError)
 T = TypeVar("T")
 
 
-class Told(msgspec.Struct, frozen=True, gc=False):
+class FeatureVector(msgspec.Struct, frozen=True, gc=False):
     """What is told of a task, in declared order.
 
     `given` are the numbers that somebody spoke of and `words` the words of
     context, None where nobody did; no words at all where none is spoken of.
     `values` and `context` are the same completed, as a history and a model take
     them: defaults for what is missing, NaN where there is none, and "" for an
-    unknown word. Of a task nobody spoke of, not even the defaults are known. `columns`
+    unknown word. Of a task nobody spoke of, not even the defaults are known. `schema`
     say in whose order that is.
     """
 
@@ -42,15 +42,15 @@ class Told(msgspec.Struct, frozen=True, gc=False):
     words: tuple[str | None, ...]
     values: tuple[float, ...]
     context: tuple[str, ...]
-    columns: Columns | None = None
+    schema: FeatureSchema | None = None
 
 
-class Columns:
+class FeatureSchema:
     """The features of one tool type, prepared for the hot path.
 
     >>> from malearn.kernel.tool_types import declared
-    >>> columns = Columns(declared()["llm_process"])
-    >>> columns.told({"text_length": 12, "token_count": -1, "output_tokens": 9}).values
+    >>> schema = FeatureSchema(declared()["llm_process"])
+    >>> schema.vectorize({"text_length": 12, "token_count": -1, "output_tokens": 9}).values
     (12.0, nan, 1.0, 0.0)
 
     `nothing` is what is told of a task of which nobody said anything.
@@ -67,9 +67,9 @@ class Columns:
             for f in tool_type.features
         ]
         width = len(tool_type.features)
-        self.nothing = Told((None,) * width, (), (math.nan,) * width, (), self)
+        self.nothing = FeatureVector((None,) * width, (), (math.nan,) * width, (), self)
 
-    def told(self, said: Mapping[str, object]) -> Told:
+    def vectorize(self, said: Mapping[str, object]) -> FeatureVector:
         """What `said` tells, by name; what is not declared is left out."""
         words = records.words_of(self.tool_type, said)
         values: Iterable[Any] = map(said.get, self._names)
@@ -87,10 +87,10 @@ class Columns:
         if odd:
             given = self._given_oddly(said)
         if not words and None not in given:
-            return Told(given, (), given, (), self)
+            return FeatureVector(given, (), given, (), self)
         return self._completed(given, words)
 
-    def together(self, several: Iterable[Told]) -> Told:
+    def merge(self, several: Iterable[FeatureVector]) -> FeatureVector:
         """What `several` tell; of two that speak of the same thing the later one counts."""
         given, words = self.nothing.given, self.nothing.words
         for told in several:
@@ -110,7 +110,9 @@ class Columns:
             ]
         )
 
-    def _completed(self, given: tuple[float | None, ...], words: tuple[str | None, ...]) -> Told:
+    def _completed(
+        self, given: tuple[float | None, ...], words: tuple[str | None, ...]
+    ) -> FeatureVector:
         unsaid = given.count(None)
         if unsaid == len(given):
             values = self.nothing.values
@@ -119,7 +121,7 @@ class Columns:
                 [m if g is None else g for g, m in zip(given, self._missing, strict=True)]
             )
         context = tuple([word or "" for word in words]) if any(words) else ()
-        return Told(given, words, values, context, self)
+        return FeatureVector(given, words, values, context, self)
 
 
 def within(value: Any, low: float, high: float) -> float | None:

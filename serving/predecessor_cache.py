@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 
 from malearn.kernel import records
+from malearn.kernel.features import FeatureSchema, FeatureVector
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolTypes
-from malearn.serving.columns import Columns, Told
-from malearn.serving.recent import Recent
+from malearn.serving.generational_cache import GenerationalCache
 
-__all__ = ["SILENT", "Memory", "Said"]
+__all__ = ["EMPTY", "PredecessorCache", "SuccessorFeatures"]
 
 _MOST_SUCCESSORS = 256  # a record naming more functions is no workflow
 _MOST_WORDS = 1024  # of a record that is longer than `_SHORT` bytes
@@ -33,15 +33,15 @@ _end, _speaks_of_context = itemgetter(0), itemgetter(2)
 
 
 #: When a task ended, in seconds since the epoch; what it said: a map per successor and, under the
-#: empty name, what it said to anyone; and whether that names any context. A map becomes a `Told`
-#: when it is first asked for.
-Said = tuple[float, dict[str, Any], bool]
+#: empty name, what it said to anyone; and whether that names any context. A map becomes a
+#: `FeatureVector` when it is first asked for.
+SuccessorFeatures = tuple[float, dict[str, Any], bool]
 
 #: Of a task that said nothing, or nothing that can be used.
-SILENT: Said = (0.0, {}, False)
+EMPTY: SuccessorFeatures = (0.0, {}, False)
 
 
-class _Heard(msgspec.Struct, gc=False):
+class _PartialRecord(msgspec.Struct, gc=False):
     """As much of a record as a successor needs, where it holds numbers and nothing odd."""
 
     start_time: float = math.nan
@@ -50,10 +50,10 @@ class _Heard(msgspec.Struct, gc=False):
     succ_task_feat: dict[str, dict[str, float | None] | float | None] | None = None
 
 
-_decode = msgspec.json.Decoder(_Heard).decode
+_decode = msgspec.json.Decoder(_PartialRecord).decode
 
 
-def _ends(raw: memoryview) -> _Heard | None:
+def _ends(raw: memoryview) -> _PartialRecord | None:
     """A long record, read from its first and its last members alone; None where that will not do.
 
     Between them stands text that nobody needs, and reading on through it is what takes
@@ -76,14 +76,14 @@ def _ends(raw: memoryview) -> _Heard | None:
     return heard if heard.status and heard.succ_task_feat else None
 
 
-class Memory:
+class PredecessorCache:
     """The last few thousand tasks' words on their successors; shared by threads.
 
     Agrees with `records.serve_view` on every set of predecessors.
     """
 
     def __init__(self, tool_types: ToolTypes, size: int) -> None:
-        self._said: Recent[str, Said] = Recent(size)
+        self._said: GenerationalCache[str, SuccessorFeatures] = GenerationalCache(size)
         self.declare(tool_types)
 
     def __len__(self) -> int:
@@ -91,34 +91,34 @@ class Memory:
 
     def declare(self, tool_types: ToolTypes) -> None:
         """Take in another declaration; what was said under the old one is forgotten."""
-        # Columns first: none of what is claimed may be without them.
-        self.columns = {name: Columns(tool_type) for name, tool_type in tool_types.items()}
+        # Schemas first: none of what is claimed may be without them.
+        self.schemas = {name: FeatureSchema(tool_type) for name, tool_type in tool_types.items()}
         self.tool_types = tool_types
         types = tool_types.values()
         self._words = frozenset(word for t in types for word in t.context)
         self._names = self._words.union(*(t.feature_names for t in types))
         self._said.clear()
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Forget what was said."""
         self._said.clear()
 
-    def remember(self, record: Record) -> None:
+    def add(self, record: Record) -> None:
         """Keep what `record` says of its successors: only what is declared."""
         self._said.put(record.task_id, self._believed(record))
 
-    def silence(self, task_id: str) -> None:
+    def add_empty(self, task_id: str) -> None:
         """Keep that this task says nothing, so that nobody asks Redis again."""
-        self._said.put(task_id, SILENT)
+        self._said.put(task_id, EMPTY)
 
-    def hear(self, task_id: str, raw: memoryview) -> None:
+    def add_raw(self, task_id: str, raw: memoryview) -> None:
         """Keep what a raw record says; the same as `records.read` and `remember`, but quick."""
         heard = None if len(raw) < _SHORT else _ends(raw)
         if heard is None:
             try:
                 heard = _decode(raw)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                self._hear_slowly(task_id, raw)
+                self._add_slowly(task_id, raw)
                 return
         words: dict[str, Any] = heard.succ_task_feat or {}
         status, end = heard.status, heard.end_time
@@ -127,7 +127,7 @@ class Memory:
             or not records.teaches(status)
             or (len(raw) >= _SHORT and _size(words) >= _MOST_WORDS)
         ):
-            self._hear_slowly(task_id, raw)
+            self._add_slowly(task_id, raw)
             return
         context = False
         for one in words.values():
@@ -137,12 +137,14 @@ class Memory:
             context = context or not self._words.isdisjoint(one)
         self._said.put(task_id, (end, words, context))
 
-    def of(self, task_ids: Sequence[str]) -> list[Said | None]:
+    def get_many(self, task_ids: Sequence[str]) -> list[SuccessorFeatures | None]:
         """What each of `task_ids` said, None where that is not known."""
         return self._said.get_all(task_ids)
 
-    def recall(self, function: str, columns: Columns, heard: Iterable[Said | None]) -> Told:
-        """What tasks that said `heard` tell of `function`, whose features are `columns`.
+    def features_for(
+        self, function: str, schema: FeatureSchema, heard: Iterable[SuccessorFeatures | None]
+    ) -> FeatureVector:
+        """What tasks that said `heard` tell of `function`, whose features are `schema`.
 
         Of two that speak of the same thing the one that ended last counts.
         """
@@ -150,26 +152,24 @@ class Memory:
             said for said in heard if said is not None and (function in said[1] or "" in said[1])
         ]
         if not spoken:
-            return columns.nothing
+            return schema.nothing
         if len(spoken) == 1:
-            return _told(spoken[0], function, columns)
-        told = _told(max(reversed(spoken), key=_end), function, columns)  # of equals the last
+            return _vector(spoken[0], function, schema)
+        told = _vector(max(reversed(spoken), key=_end), function, schema)  # of equals the last
         if None not in told.given and not any(map(_speaks_of_context, spoken)):
             return told  # nearly always
-        return columns.together(
-            [_told(said, function, columns) for said in sorted(spoken, key=_end)]
-        )
+        return schema.merge([_vector(said, function, schema) for said in sorted(spoken, key=_end)])
 
-    def _hear_slowly(self, task_id: str, raw: memoryview) -> None:
+    def _add_slowly(self, task_id: str, raw: memoryview) -> None:
         record = records.read(task_id, bytes(raw))
         if isinstance(record, Record):
-            self.remember(record)
+            self.add(record)
         else:
-            self.silence(task_id)
+            self.add_empty(task_id)
 
-    def _believed(self, record: Record) -> Said:
+    def _believed(self, record: Record) -> SuccessorFeatures:
         if len(record.successors) > _MOST_SUCCESSORS:
-            return SILENT
+            return EMPTY
         words: dict[str, Any] = {}
         context = False
         for function, features in record.successors.items():
@@ -181,18 +181,18 @@ class Memory:
                     if n in features
                 }
             elif (tool_type := self.tool_types.of(function)) is not None:
-                words[function] = self.columns[tool_type.name].told(features)
+                words[function] = self.schemas[tool_type.name].vectorize(features)
         return (record.end, words, context)
 
 
-def _told(said: Said, function: str, columns: Columns) -> Told:
+def _vector(said: SuccessorFeatures, function: str, schema: FeatureSchema) -> FeatureVector:
     """What is told of `function`, of which `said` speaks, or to anyone."""
     words = said[1]
     told = words.get(function)
-    if type(told) is not Told:
-        told = words[function] = columns.told(words[""] if told is None else told)
+    if type(told) is not FeatureVector:
+        told = words[function] = schema.vectorize(words[""] if told is None else told)
     # One that was told while another declaration took over is forgotten with the old one.
-    return told if told.columns is columns else columns.nothing
+    return told if told.schema is schema else schema.nothing
 
 
 def _apart(words: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,25 +14,25 @@ from typing import Any
 import msgspec
 
 from malearn.kernel import records
+from malearn.kernel.features import within
 from malearn.kernel.history import Observation
 from malearn.kernel.intervals import Width
 from malearn.kernel.model_metadata import Carried
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
-from malearn.serving.columns import within
 
 __all__ = [
     "HISTORY",
     "KEEP_SECONDS",
     "REMEMBERED",
     "STREAM",
+    "CompletedTask",
     "Predicted",
-    "Report",
-    "entry",
-    "memo",
-    "memo_of",
+    "history_entry",
+    "history_entry_of",
     "observation",
     "recent",
+    "stream_entry",
 ]
 
 STREAM = records.STREAM
@@ -59,7 +59,7 @@ class Predicted(msgspec.Struct, frozen=True, gc=False):
     context: tuple[str, ...] = ()
 
 
-class Report(msgspec.Struct, frozen=True):
+class CompletedTask(msgspec.Struct, frozen=True):
     """A finished task on its way to Redis; `tool_type` is None where nobody claims it.
 
     `observed` are the numbers a history takes in, in declared order; `context` is what the
@@ -88,7 +88,7 @@ class _Entry(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Entry).decode
 
 
-def entry(report: Report) -> bytes:
+def stream_entry(report: CompletedTask) -> bytes:
     """The stream's JSON for one finished, or rejected, task."""
     record = report.record
     if isinstance(record, Rejected):
@@ -117,18 +117,18 @@ def entry(report: Report) -> bytes:
     )
 
 
-def memo(report: Report) -> bytes | None:
+def history_entry(report: CompletedTask) -> bytes | None:
     """The history list's JSON for one finished task; None for a rejected one."""
     record, tool_type = report.record, report.tool_type
     if isinstance(record, Rejected):
         return None
-    return _memo(record.start, record.end, tool_type, report.observed, report.context)
+    return _history_entry(record.start, record.end, tool_type, report.observed, report.context)
 
 
-def memo_of(observation: Observation, tool_type: ToolType) -> bytes:
+def history_entry_of(observation: Observation, tool_type: ToolType) -> bytes:
     """The same for an observation from elsewhere."""
     seen = observation
-    return _memo(seen.start, seen.end, tool_type, seen.features, seen.context)
+    return _history_entry(seen.start, seen.end, tool_type, seen.features, seen.context)
 
 
 def observation(
@@ -168,7 +168,7 @@ def recent(
     return observations
 
 
-def _memo(
+def _history_entry(
     start: float,
     end: float,
     tool_type: ToolType | None,

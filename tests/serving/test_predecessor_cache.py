@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from malearn.kernel import records
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
-from malearn.serving.memory import SILENT, Memory
+from malearn.serving.predecessor_cache import EMPTY, PredecessorCache
 
 TOOL = ToolType(
     "toy", ("toy",), "gpu", (Feature("size", "", 0, 100), Feature("reason", default=0.0))
@@ -87,21 +87,21 @@ def agree(raws_in_order: list[bytes]) -> None:
     raws = {f"task-{number}": raw for number, raw in enumerate(raws_in_order)}
     read = [records.read(task_id, raw) for task_id, raw in raws.items()]
     plain = records.serve_view("toy", TOOL, [r for r in read if isinstance(r, Record)])
-    heard, reported = Memory(TYPES, 100), Memory(TYPES, 100)
+    heard, reported = PredecessorCache(TYPES, 100), PredecessorCache(TYPES, 100)
     for task_id, raw in raws.items():
-        heard.hear(task_id, memoryview(raw))
+        heard.add_raw(task_id, memoryview(raw))
     for record in read:
         if isinstance(record, Record):
-            reported.remember(record)
+            reported.add(record)
         else:
-            reported.silence(record.task_id)
-    expected = heard.columns["toy"].told(plain)
-    for memory in (heard, reported):
-        columns = memory.columns["toy"]
-        said = memory.of(list(raws))
+            reported.add_empty(record.task_id)
+    expected = heard.schemas["toy"].vectorize(plain)
+    for cache in (heard, reported):
+        schema = cache.schemas["toy"]
+        said = cache.get_many(list(raws))
         assert None not in said
         for _ in range(2):  # what was worked out once is kept
-            found = memory.recall("toy", columns, said)
+            found = cache.features_for("toy", schema, said)
             assert str(found.values) == str(expected.values)
             assert found.context == expected.context == records.context_of(TOOL, plain)
 
@@ -127,36 +127,36 @@ def test_a_text_between_members_that_look_like_the_records_own_hides_nothing() -
 
 
 def test_what_was_told_in_another_order_is_forgotten() -> None:
-    memory = Memory(TYPES, 100)
+    cache = PredecessorCache(TYPES, 100)
     raw = {"start_time": 1.0, "end_time": 2.0, "succ_task_feat": {"toy": {"size": 7}}}
-    memory.hear("a", memoryview(json.dumps(raw).encode()))
-    said = memory.of(["a"])
-    before = memory.columns["toy"]
-    assert memory.recall("toy", before, said).values == (7.0, 0.0)
+    cache.add_raw("a", memoryview(json.dumps(raw).encode()))
+    said = cache.get_many(["a"])
+    before = cache.schemas["toy"]
+    assert cache.features_for("toy", before, said).values == (7.0, 0.0)
     turned = ToolType("toy", ("toy",), "gpu", TOOL.features[::-1])
-    memory.declare(ToolTypes([turned]))  # while somebody still holds what was said
-    assert memory.recall("toy", memory.columns["toy"], said) is memory.columns["toy"].nothing
-    assert memory.of(["a"]) == [None]
+    cache.declare(ToolTypes([turned]))  # while somebody still holds what was said
+    assert cache.features_for("toy", cache.schemas["toy"], said) is cache.schemas["toy"].nothing
+    assert cache.get_many(["a"]) == [None]
 
 
 def test_what_is_forgotten_must_be_asked_again() -> None:
-    memory = Memory(TYPES, 100)
-    memory.silence("a")
-    assert memory.of(["a", "b"]) == [SILENT, None]
-    memory.forget()
-    assert memory.of(["a"]) == [None]
+    cache = PredecessorCache(TYPES, 100)
+    cache.add_empty("a")
+    assert cache.get_many(["a", "b"]) == [EMPTY, None]
+    cache.clear()
+    assert cache.get_many(["a"]) == [None]
 
 
 def test_memory_is_bounded() -> None:
-    memory = Memory(TYPES, 100)
+    cache = PredecessorCache(TYPES, 100)
     for number in range(10_000):
-        memory.silence(str(number))
-    assert len(memory) <= 200
+        cache.add_empty(str(number))
+    assert len(cache) <= 200
 
 
 def test_a_record_with_successors_without_end_is_not_kept() -> None:
     many = {f"f{number}": {"size": 1} for number in range(5000)}
     raw = json.dumps({"start_time": 1.0, "end_time": 2.0, "succ_task_feat": many}).encode()
-    memory = Memory(TYPES, 100)
-    memory.hear("a", memoryview(raw))
-    assert memory.of(["a"]) == [SILENT]
+    cache = PredecessorCache(TYPES, 100)
+    cache.add_raw("a", memoryview(raw))
+    assert cache.get_many(["a"]) == [EMPTY]

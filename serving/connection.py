@@ -16,9 +16,17 @@ from typing import Any
 
 from malearn.serving.address import Address
 
-__all__ = ["Garbled", "Link", "Links", "Refused", "Reply", "connector", "pack"]
+__all__ = [
+    "Connection",
+    "ConnectionPool",
+    "ProtocolError",
+    "Reply",
+    "ResponseError",
+    "connector",
+    "pack",
+]
 
-#: What Redis answers: text, a number, nothing, a list of such, or a `Refused`.
+#: What Redis answers: text, a number, nothing, a list of such, or a `ResponseError`.
 Reply = Any
 
 _SMALL, _KEPT, _LARGEST = 64 * 1024, 2 * 1024 * 1024, 512 * 1024 * 1024
@@ -27,15 +35,15 @@ _DEEPEST = 8
 _DOLLAR, _STAR, _COLON, _PLUS, _MINUS, _RETURN = b"$*:+-\r"
 
 
-class Garbled(Exception):
+class ProtocolError(Exception):
     """The server's bytes are no RESP; the connection is of no more use."""
 
 
-class Refused(Exception):
+class ResponseError(Exception):
     """Redis answered with an error, such as `OOM …` or `LOADING …`."""
 
 
-class Link:
+class Connection:
     """One open connection. One caller at a time."""
 
     __slots__ = ("_at", "_buffer", "_deadline", "_filled", "_socket", "_timeout", "_view")
@@ -51,13 +59,13 @@ class Link:
         """Send `packed` commands and return their `replies` answers.
 
         `deadline` is on `perf_counter`'s clock. Raises TimeoutError, OSError or
-        `Garbled`; after any of them the link must be dropped. An error that
-        Redis answers is returned in its place as a `Refused`.
+        `ProtocolError`; after any of them the connection must be dropped. An error that
+        Redis answers is returned in its place as a `ResponseError`.
         """
         self._send(packed, deadline)
         answers = [self._reply(0) for _ in range(replies)]
         if self._at != self._filled:
-            raise Garbled("more bytes than were asked for")
+            raise ProtocolError("more bytes than were asked for")
         self._at = self._filled = 0
         if len(self._buffer) > _KEPT:
             self._grow(_SMALL)
@@ -66,7 +74,7 @@ class Link:
     def mget(self, keys: Sequence[str], deadline: float) -> list[memoryview | None]:
         """The values of `keys`, None where there is none, uncopied: they last till the next call.
 
-        Raises as `call`, and `Refused`.
+        Raises as `call`, and `ResponseError`.
         """
         self._send(_mget(keys), deadline)
         if len(self._buffer) > _KEPT:
@@ -77,8 +85,8 @@ class Link:
         head = bytes(buffer[: at - 2])
         if head != b"*%d" % len(keys):
             if head[:1] == b"-":
-                raise Refused(head[1:].decode("utf-8", "replace"))
-            raise Garbled("not the answer to an MGET")
+                raise ResponseError(head[1:].decode("utf-8", "replace"))
+            raise ProtocolError("not the answer to an MGET")
         values: list[memoryview | None] = []
         for _ in keys:
             line = buffer.find(b"\r\n", at, filled)
@@ -86,7 +94,7 @@ class Link:
                 line = self._line_end(at)
                 buffer, view, filled = self._buffer, self._view, self._filled
             if buffer[at] != _DOLLAR:
-                raise Garbled("not a value")
+                raise ProtocolError("not a value")
             length = _count(buffer[at + 1 : line])
             if length < 0:
                 values.append(None)
@@ -97,11 +105,11 @@ class Link:
                 self._receive(end + 2)
                 buffer, view, filled = self._buffer, self._view, self._filled
             if buffer[end] != _RETURN:
-                raise Garbled("a value of another length")
+                raise ProtocolError("a value of another length")
             values.append(view[line + 2 : end])  # which stays what it is if the buffer is replaced
             at = end + 2
         if at != filled:
-            raise Garbled("more bytes than were asked for")
+            raise ProtocolError("more bytes than were asked for")
         self._filled = 0
         return values
 
@@ -124,7 +132,7 @@ class Link:
             return self._bulk(_count(rest))
         if kind == _STAR:
             if depth >= _DEEPEST:
-                raise Garbled("nested too deep")
+                raise ProtocolError("nested too deep")
             count = _count(rest)
             return None if count < 0 else [self._reply(depth + 1) for _ in range(count)]
         if kind == _COLON:
@@ -132,8 +140,8 @@ class Link:
         if kind == _PLUS:
             return bytes(rest)
         if kind == _MINUS:
-            return Refused(rest.decode("utf-8", "replace"))
-        raise Garbled("an unknown kind of reply")
+            return ResponseError(rest.decode("utf-8", "replace"))
+        raise ProtocolError("an unknown kind of reply")
 
     def _bulk(self, length: int) -> bytes | None:
         if length < 0:
@@ -141,7 +149,7 @@ class Link:
         self._receive(self._at + length + 2)
         start, end = self._at, self._at + length
         if self._buffer[end : end + 2] != b"\r\n":
-            raise Garbled("a value of another length")
+            raise ProtocolError("a value of another length")
         self._at = end + 2
         return bytes(self._view[start:end])
 
@@ -150,7 +158,7 @@ class Link:
         searched = start
         while (end := self._buffer.find(b"\r\n", searched, self._filled)) < 0:
             if self._filled - start > _LONGEST_LINE:
-                raise Garbled("a line without an end")
+                raise ProtocolError("a line without an end")
             searched = max(self._filled - 1, start)
             self._fill(self._filled + 1)
         return end
@@ -158,7 +166,7 @@ class Link:
     def _receive(self, end: int) -> None:
         """Receive until the buffer is filled up to `end`."""
         if end - self._at > _LARGEST:
-            raise Garbled("a value beyond Redis's own limit")
+            raise ProtocolError("a value beyond Redis's own limit")
         while self._filled < end:
             self._fill(end)
 
@@ -194,25 +202,25 @@ class Link:
         self._buffer, self._view = buffer, memoryview(buffer)
 
 
-class Links:
-    """A handful of open links, lent out one call at a time.
+class ConnectionPool:
+    """A handful of open connections, lent out one call at a time.
 
     `take` never connects (resolving a name or shaking hands cannot be bounded);
     `refill`, on a background thread, does.
     """
 
-    def __init__(self, connect: Callable[[], Link], size: int) -> None:
+    def __init__(self, connect: Callable[[], Connection], size: int) -> None:
         self._connect, self._size = connect, size
-        self._idle: queue.SimpleQueue[Link] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         self._open = 0
 
     @property
     def missing(self) -> bool:
-        """Whether a link was dropped and not yet replaced."""
+        """Whether a connection was dropped and not yet replaced."""
         return self._open < self._size
 
-    def take(self, deadline: float) -> Link | None:
-        """A link, waiting for one until `deadline`; None when none came free."""
+    def acquire(self, deadline: float) -> Connection | None:
+        """A connection, waiting for one until `deadline`; None when none came free."""
         try:
             return self._idle.get_nowait()
         except queue.Empty:
@@ -225,35 +233,35 @@ class Links:
         except queue.Empty:
             return None
 
-    def give(self, link: Link) -> None:
-        """Hand back a link whose call went well."""
-        self._idle.put(link)
+    def release(self, connection: Connection) -> None:
+        """Hand back a connection whose call went well."""
+        self._idle.put(connection)
 
-    def drop(self, link: Link) -> None:
-        """Throw away a link whose call failed."""
+    def discard(self, connection: Connection) -> None:
+        """Throw away a connection whose call failed."""
         self._open -= 1
-        link.close()
+        connection.close()
 
-    def refill(self) -> None:
+    def fill(self) -> None:
         """Open what is missing. Raises what connecting raises. Background only."""
         while self.missing:
-            link = self._connect()
+            connection = self._connect()
             self._open += 1
-            self._idle.put(link)
+            self._idle.put(connection)
 
     def clear(self) -> None:
-        """Close every idle link."""
-        for link in self._drain():
-            self.drop(link)
+        """Close every idle connection."""
+        for connection in self._drain():
+            self.discard(connection)
 
     def abandon(self) -> None:
-        """Forget all links after a fork; they are the parent's."""
-        for link in self._drain():
-            link.abandon()
+        """Forget all connections after a fork; they are the parent's."""
+        for connection in self._drain():
+            connection.abandon()
         self._idle = queue.SimpleQueue()
         self._open = 0
 
-    def _drain(self) -> Iterable[Link]:
+    def _drain(self) -> Iterable[Connection]:
         while True:
             try:
                 yield self._idle.get_nowait()
@@ -278,25 +286,25 @@ def _mget(keys: Sequence[str]) -> bytes:
     return pack("MGET", *keys)
 
 
-def connector(url: str, timeout: float) -> Callable[[], Link]:
-    """Opens links to `url`; each step of opening one waits `timeout` seconds at most.
+def connector(url: str, timeout: float) -> Callable[[], Connection]:
+    """Opens connections to `url`; each step of opening one waits `timeout` seconds at most.
 
-    A link that cannot be had raises OSError, `Garbled`, `Refused` or `InputError`.
+    Where none can be had it raises OSError, `ProtocolError`, `ResponseError` or `InputError`.
     """
 
-    def connect() -> Link:
+    def connect() -> Connection:
         address = Address.parse(url)
-        link = Link(address.connect(timeout))
+        connection = Connection(address.connect(timeout))
         greeting = address.greeting()
         try:
             packed = b"".join(pack(*command) for command in greeting)
-            for answer in link.call(packed, len(greeting), perf_counter() + timeout):
-                if isinstance(answer, Refused):
+            for answer in connection.call(packed, len(greeting), perf_counter() + timeout):
+                if isinstance(answer, ResponseError):
                     raise answer
         except BaseException:
-            link.close()
+            connection.close()
             raise
-        return link
+        return connection
 
     return connect
 
@@ -305,4 +313,4 @@ def _count(digits: bytes | bytearray) -> int:
     try:
         return int(digits)
     except ValueError:
-        raise Garbled("a length that is no number") from None
+        raise ProtocolError("a length that is no number") from None

@@ -1,4 +1,4 @@
-"""The deployments of `prefect.yaml`, made without the command line of Prefect."""
+"""The deployments of `prefect.yaml`, created without the command line of Prefect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
-__all__ = ["POOL", "declared", "deploy", "flow_of", "made"]
+__all__ = ["POOL", "build", "declared", "deploy", "flow_for"]
 
 #: The work pool of every deployment.
 POOL = "malearn"
@@ -39,20 +39,20 @@ def declared() -> list[Mapping[str, Any]]:
     return declaration
 
 
-def flow_of(deployment: Mapping[str, Any]) -> Flow[..., Any]:
+def flow_for(deployment: Mapping[str, Any]) -> Flow[..., Any]:
     """The flow that its entrypoint, `malearn.flows.unattended.ingest`, names."""
     module, _, name = deployment["entrypoint"].rpartition(".")
     found: Flow[..., Any] = getattr(import_module(module), name)
     return found
 
 
-def made(folder: Path) -> list[RunnerDeployment]:
-    """All of them, for workers of this machine that run them in `folder`."""
-    return [_made(deployment, folder) for deployment in declared()]
+def build(folder: Path) -> list[RunnerDeployment]:
+    """All declared deployments, for workers of this machine that run them in `folder`."""
+    return [_build(deployment, folder) for deployment in declared()]
 
 
 def deploy(client: SyncPrefectClient, folder: Path) -> None:
-    """Make the pool, the deployments with their schedules, and the automations that start them.
+    """Create the work pool, the deployments with their schedules, and the automations.
 
     What was there under the same names is replaced.
     """
@@ -65,13 +65,13 @@ def deploy(client: SyncPrefectClient, folder: Path) -> None:
                 base_job_template=ProcessWorker.get_default_base_job_template(),
             )
         )
-    for deployment in made(folder):
+    for deployment in build(folder):
         deployment.apply()
 
 
-def _made(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
+def _build(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
     # `to_deployment` is also a coroutine function; outside a loop it answers at once.
-    made: Any = flow_of(deployment).to_deployment(
+    deployed: Any = flow_for(deployment).to_deployment(
         deployment["name"],
         description=" ".join(deployment["description"].split()),
         tags=deployment.get("tags", []),
@@ -87,9 +87,9 @@ def _made(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
             "command": shlex.join([sys.executable, "-P", "-m", "prefect.engine"]),
         },
     )
-    kept: RunnerDeployment = made
-    kept.entrypoint = deployment["entrypoint"]  # not where the flow was first defined
-    return kept
+    built: RunnerDeployment = deployed
+    built.entrypoint = deployment["entrypoint"]  # not where the flow was first defined
+    return built
 
 
 def _schedule(schedule: Mapping[str, Any]) -> Schedule:

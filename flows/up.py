@@ -15,13 +15,13 @@ from malearn.kernel.errors import without_password
 from malearn.kernel.home import Home
 from malearn.platform import Platform
 from malearn.platform.port import LOOPBACK, is_loopback
-from malearn.platform.server import ROOM, Server
-from malearn.platform.supervisor import Supervisor, Watched
+from malearn.platform.server import MIN_FREE_BYTES, Server
+from malearn.platform.supervisor import SupervisedServer, Supervisor
 
 __all__ = ["up"]
 
-LOOKED = 0.25  # seconds between two looks at the servers
-ASKED = 5.0  # seconds between two questions to the given ones
+POLL_SECONDS = 0.25  # between two polls of the supervisor
+PING_SECONDS = 5.0  # between two pings of the given servers
 
 
 def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
@@ -50,58 +50,59 @@ def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
         # Not before: a start that is interrupted has failed, a platform that is stopped has not.
         stack.enter_context(suppress(KeyboardInterrupt, SystemExit))
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        watch = _Watch(platform, worker)
-        with watch.board:
+        monitor = _Monitor(platform, worker)
+        with monitor.board:
             if not is_loopback(host):
-                watch.board.say(_exposed(host), "yellow")
-            stack.callback(watch.board.say, "Stopping …")
+                monitor.board.say(_exposed(host), "yellow")
+            stack.callback(monitor.board.say, "Stopping …")
             while True:
-                watch.look()
-                time.sleep(LOOKED)
+                monitor.poll()
+                time.sleep(POLL_SECONDS)
 
 
-class _Watch:
-    """Looks after what runs, and keeps the board that shows what, where and how it is."""
+class _Monitor:
+    """Supervises the servers and shows their addresses and health on a board."""
 
     def __init__(self, platform: Platform, worker: Server) -> None:
         self._platform, self._worker = platform, worker
         self._supervisor = Supervisor([*platform.embedded, worker])
-        self._silent: set[Server] = set()
-        self._asked = time.monotonic()
-        self._full = False
+        self._unresponsive: set[Server] = set()  # among the given ones
+        self._last_ping = time.monotonic()
+        self._disk_full = False
         self.board = console.Board(
             ("service", "address", "health", "restarts"),
             f"Logs in {platform.home.logs}. Ctrl-C stops everything.",
         )
 
-    def look(self) -> None:
-        """Look at everything, do what is due, and show what changed."""
-        for one in self._supervisor.look():
-            self.board.say(_news(one))
-        if time.monotonic() - self._asked > ASKED:
-            self._ask()
+    def poll(self) -> None:
+        """Check everything once, restart what is due, and show what changed."""
+        for one in self._supervisor.poll():
+            self.board.say(_health_message(one))
+        if time.monotonic() - self._last_ping > PING_SECONDS:
+            self._ping_given()
         self.board.show(self._rows())
 
-    def _ask(self) -> None:
-        """Ask the given servers whether they are there, and the disk whether it has room."""
-        self._asked = time.monotonic()
+    def _ping_given(self) -> None:
+        """Ping the servers that were given, and check that the disk has room."""
+        self._last_ping = time.monotonic()
         for server in set(self._platform.servers) - set(self._platform.embedded):
-            silent = not _answers(server, self._platform.address(server))
-            if silent != (server in self._silent):
-                self._silent ^= {server}
-                self.board.say(f"{server.name} {'does not answer' if silent else 'answers again'}")
+            failed = not _answers(server, self._platform.address(server))
+            if failed != (server in self._unresponsive):
+                self._unresponsive ^= {server}
+                self.board.say(f"{server.name} {'does not answer' if failed else 'answers again'}")
         home = self._platform.home.root
         free = shutil.disk_usage(home).free
-        if (free < ROOM) != self._full:
-            self._full = not self._full
-            now = "is nearly full" if self._full else "has room again"
+        if (free < MIN_FREE_BYTES) != self._disk_full:
+            self._disk_full = not self._disk_full
+            now = "is nearly full" if self._disk_full else "has room again"
             self.board.say(f"The disk {now}: {free // 2**20} MB are free below {home}")
 
     def _rows(self) -> Iterator[tuple[str, str, str, str]]:
-        watched = {one.server: one for one in self._supervisor.watched}
+        supervised = {one.server: one for one in self._supervisor.supervised}
         for server in (*self._platform.servers, self._worker):
-            one = watched.get(server)
-            health = one.health if one else "silent" if server in self._silent else "given"
+            one = supervised.get(server)
+            given = "unresponsive" if server in self._unresponsive else "given"
+            health = one.health if one else given
             restarts = str(one.restarts or "") if one else ""
             yield server.name, self._address(server), health, restarts
 
@@ -112,16 +113,16 @@ class _Watch:
         return without_password(self._platform.address(server)).removesuffix("/api")
 
 
-def _news(one: Watched) -> str:
-    """What became of a server, in a sentence."""
-    name, wait = one.server.name, max(one.due - time.monotonic(), 0.0)
+def _health_message(one: SupervisedServer) -> str:
+    """The sentence that tells a change of a server's health."""
+    name, wait = one.server.name, max(one.next_start - time.monotonic(), 0.0)
     if one.health == "up":
         return f"{name} is up again"
-    if one.health == "silent":
+    if one.health == "unresponsive":
         return f"{name} does not answer, see {one.server.log}"
     if one.health == "starting":
-        return f"{name} is started again"
-    return f"{name} is down: {one.why.rstrip('.')}; next start in {wait:.0f} s"
+        return f"{name} is restarting"
+    return f"{name} is down: {one.reason.rstrip('.')}; next start in {wait:.0f} s"
 
 
 def _exposed(host: str) -> str:

@@ -2,7 +2,7 @@
 
     python -m malearn.flows.worker NAME
 
-first tidies up after a worker of that name that was killed and makes the deployments, in the
+first cleans up after a worker of that name that was killed and creates the deployments, in the
 working directory; then it becomes Prefect's process worker.
 """
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.objects import FlowRun
 
-__all__ = ["Worker", "tidy"]
+__all__ = ["Worker", "clean_up"]
 
-AT_ONCE = 4  # runs at most; retrainings keep among themselves to one at a time
-POLLED = 3  # seconds between two questions for runs that are due
-MISSED = timedelta(minutes=1)  # overdue by so much, a run waits for no worker that is there
-KILLED = "Its worker ended while it ran."
+MAX_RUNS = 4  # at once; retrainings run one at a time
+POLL_SECONDS = 3  # between two queries for runs that are due
+OVERDUE = timedelta(minutes=1)  # a run that is this late was due while no worker was there
+WORKER_DIED = "Its worker ended while it ran."
 
 
 class Worker(Server):
@@ -47,7 +47,7 @@ class Worker(Server):
     def url_at(self, port: int) -> str:
         return f"http://{LOOPBACK}:{port}/health"
 
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         return self.home.root
 
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
@@ -64,7 +64,7 @@ class Worker(Server):
     def environment(self, port: int) -> Mapping[str, str]:
         ours = {
             "MALEARN_HOME": str(self.home.root),
-            "PREFECT_WORKER_QUERY_SECONDS": str(POLLED),
+            "PREFECT_WORKER_QUERY_SECONDS": str(POLL_SECONDS),
             "PREFECT_WORKER_WEBSERVER_HOST": LOOPBACK,
             "PREFECT_WORKER_WEBSERVER_PORT": str(port),
             "PREFECT_LOGGING_COLORS": "false",
@@ -78,15 +78,15 @@ class Worker(Server):
 
     @staticmethod
     def ping(url: str) -> None:
-        http.answers(url)
+        http.check_answers(url)
 
 
-def tidy(client: SyncPrefectClient, worker: str, pool: str) -> None:
-    """End on paper what ended with the last worker of this name, and forget what it missed.
+def clean_up(client: SyncPrefectClient, worker: str, pool: str) -> None:
+    """Mark runs of a dead worker as crashed and delete scheduled runs that nobody executed.
 
-    Its runs in progress, and those they had started, become crashed. Of scheduled runs that
-    were due while no worker was there, which may be hundreds, none is made up for: the next
-    one does the work of all.
+    The runs that were in progress under this worker name, and those they had started, become
+    crashed. Scheduled runs that were due while no worker was there, which may be hundreds, are
+    deleted: the next one does the work of all.
     """
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.states import Crashed
@@ -96,12 +96,12 @@ def tidy(client: SyncPrefectClient, worker: str, pool: str) -> None:
     ended = [run for run in found if run.labels.get("prefect.worker.name") == worker]
     while ended:
         for run in ended:
-            client.set_flow_run_state(run.id, Crashed(message=KILLED), force=True)
+            client.set_flow_run_state(run.id, Crashed(message=WORKER_DIED), force=True)
         parents = {"parent_flow_run_id": {"any_": [run.id for run in ended]}}
         ended = _runs(client, FlowRunFilter.model_validate(in_progress | parents))
     overdue = {
         "state": {"type": {"any_": ["SCHEDULED"]}},
-        "next_scheduled_start_time": {"before_": datetime.now(UTC) - MISSED},
+        "next_scheduled_start_time": {"before_": datetime.now(UTC) - OVERDUE},
     }
     while missed := [
         run
@@ -127,11 +127,11 @@ def main(arguments: Sequence[str]) -> None:
 
     (worker,) = arguments
     with get_client(sync_client=True) as client:
-        tidy(client, worker, deployments.POOL)
+        clean_up(client, worker, deployments.POOL)
         deployments.deploy(client, Path.cwd())
     options = {"--pool": deployments.POOL, "--type": "process", "--name": worker}
     words = [word for option in options.items() for word in option]
-    words += ["--limit", str(AT_ONCE), "--with-healthcheck", "--no-create-pool-if-not-found"]
+    words += ["--limit", str(MAX_RUNS), "--with-healthcheck", "--no-create-pool-if-not-found"]
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", "prefect", "worker", "start", *words])
 

@@ -1,4 +1,4 @@
-"""The settings under which no tool phones home, and none talks over ours."""
+"""Environment settings: no telemetry, and no chatter of other tools on our terminal."""
 
 from __future__ import annotations
 

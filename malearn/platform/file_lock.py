@@ -1,7 +1,7 @@
-"""File locks that the kernel gives back when their holder dies, however it dies.
+"""An advisory file lock (flock) that the kernel releases when its holder dies, however it dies.
 
-A lease is an open descriptor with an advisory lock (flock). It is not inherited over exec
-unless passed on, and a forked child lets go of its copy.
+It is an open descriptor. It is not inherited over exec unless passed on, and a forked child
+closes its copy.
 """
 
 from __future__ import annotations
@@ -12,58 +12,62 @@ from functools import cache
 from pathlib import Path
 from weakref import WeakSet
 
-__all__ = ["Lease"]
+__all__ = ["FileLock"]
 
 
-class Lease:
-    """A lock on `path`: `exclusive` for one holder, otherwise shared by many."""
+class FileLock:
+    """A lock on `path`: exclusive, for one holder, or shared by many."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self.descriptor = path, descriptor
-        _held().add(self)
+        _open_locks().add(self)
 
     @classmethod
-    def share(cls, path: Path) -> Lease:
-        """A shared lease; waits while another holds it alone, which takes microseconds."""
-        lease = cls(path, _open(path))
-        fcntl.flock(lease.descriptor, fcntl.LOCK_SH)
-        return lease
+    def shared(cls, path: Path) -> FileLock:
+        """A shared lock; waits while another holds it exclusively, which takes microseconds."""
+        lock = cls(path, _open(path))
+        fcntl.flock(lock.descriptor, fcntl.LOCK_SH)
+        return lock
 
     @classmethod
-    def take(cls, path: Path) -> Lease | None:
-        """The lease alone, or None when another holds it."""
-        lease = cls(path, _open(path))
-        if lease.alone():
-            return lease
-        lease.close()
+    def try_exclusive(cls, path: Path) -> FileLock | None:
+        """An exclusive lock, or None when another process holds it in any way."""
+        lock = cls(path, _open(path))
+        if lock.try_upgrade():
+            return lock
+        lock.release()
         return None
 
-    def alone(self) -> bool:
-        """Make the lease exclusive. False when others share it; it may then be lost."""
+    def try_upgrade(self) -> bool:
+        """Make the lock exclusive. False when others share it: then not even the shared lock
+        is certain any more, because flock gives the old one up before it asks for the new.
+        """
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
 
-    def close(self) -> None:
-        """Let go. Copies passed to other processes keep the lock."""
+    def release(self) -> None:
+        """Close the descriptor. Copies passed to other processes keep the lock."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
 
 
 @cache
-def _held() -> WeakSet[Lease]:
-    """The leases of this process; the first call arranges that forked children drop theirs."""
-    held: WeakSet[Lease] = WeakSet()
+def _open_locks() -> WeakSet[FileLock]:
+    """The locks of this process. The first call arranges that forked children close theirs:
+    else a stray worker process would keep servers up that nobody uses.
+    """
+    locks: WeakSet[FileLock] = WeakSet()
 
-    def drop() -> None:
-        for lease in held:
-            lease.close()
+    def release_all() -> None:
+        for lock in locks:
+            lock.release()
 
-    os.register_at_fork(after_in_child=drop)
-    return held
+    os.register_at_fork(after_in_child=release_all)
+    return locks
 
 
 def _open(path: Path) -> int:

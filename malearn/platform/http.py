@@ -8,11 +8,11 @@ from urllib.request import ProxyHandler, build_opener
 
 from malearn.platform.port import LOOPBACK
 
-__all__ = ["answers"]
+__all__ = ["check_answers"]
 
 
-def answers(url: str, seconds: float = 2.0) -> None:
-    """Return when `url` answers; a refusal (401, 404) of another's server is an answer too.
+def check_answers(url: str, seconds: float = 2.0) -> None:
+    """Return when `url` answers. A client error (401, 404) of a given server is an answer too.
 
     Raises:
         OSError: nothing answers, or only with a server error.

@@ -1,4 +1,4 @@
-"""What a server wrote since it was started, and the last line of it that means something."""
+"""The log file of an embedded server, and its last meaningful line since the start."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import BinaryIO, Self
 
 __all__ = ["Log"]
 
-LARGE = 16 * 2**20  # bytes; a larger log is put aside, replacing the one put aside before
-STAMP = re.compile(r"^(\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [*#.-] |[\d/-]+ [\d:.]+,? [A-Z]+:?\s+)")
-WIDEST = 200  # characters of a line that go into a sentence
+MAX_BYTES = 16 * 2**20  # a larger log is rotated, replacing the one rotated before
+TIME_STAMP = re.compile(r"^(\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ [*#.-] |[\d/-]+ [\d:.]+,? [A-Z]+:?\s+)")
+MAX_LINE = 200  # characters of a line that go into a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Log:
     @classmethod
     def begin(cls, path: Path) -> Log:
         """Open `path` for appending, under a line with the time."""
-        if path.exists() and path.stat().st_size > LARGE:
+        if path.exists() and path.stat().st_size > MAX_BYTES:
             path.replace(path.with_suffix(".old.log"))
         file = path.open("ab", buffering=0)
         file.write(f"--- {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
@@ -52,5 +52,5 @@ class Log:
         with self.path.open("rb") as file:
             file.seek(self.begin_at)
             lines = file.read().decode("utf-8", "replace").splitlines()
-        meant = [line.strip() for line in lines if re.match(r"\w+\W*\w", line)]
-        return STAMP.sub("", meant[-1])[:WIDEST].rstrip(".") if meant else ""
+        meaningful = [line.strip() for line in lines if re.match(r"\w+\W*\w", line)]
+        return TIME_STAMP.sub("", meaningful[-1])[:MAX_LINE].rstrip(".") if meaningful else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from malearn.platform import http
 from malearn.platform.environment import QUIET, without
-from malearn.platform.port import is_loopback, reached_at
+from malearn.platform.port import client_host, is_loopback
 from malearn.platform.server import Server
 
 __all__ = ["MLflowServer"]
@@ -31,9 +31,9 @@ class MLflowServer(Server):
         return self.home.mlruns / "mlflow.db"
 
     def url_at(self, port: int) -> str:
-        return f"http://{reached_at(self.host)}:{port}"
+        return f"http://{client_host(self.host)}:{port}"
 
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         return self.home.mlruns
 
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
@@ -56,6 +56,6 @@ class MLflowServer(Server):
 
     @staticmethod
     def ping(url: str) -> None:
-        """Only HTTP can be asked; a database or a directory is taken at its word."""
+        """Only HTTP can be pinged; a database or a directory is assumed to be usable."""
         if url.startswith(("http://", "https://")):
-            http.answers(f"{url.rstrip('/')}/health")
+            http.check_answers(f"{url.rstrip('/')}/health")

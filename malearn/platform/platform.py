@@ -20,7 +20,7 @@ from malearn.platform.mlflow import MLflowServer
 from malearn.platform.port import LOOPBACK
 from malearn.platform.prefect import PrefectServer
 from malearn.platform.redis import EmbeddedRedis
-from malearn.platform.server import PAUSE, Server
+from malearn.platform.server import POLL_INTERVAL, Server
 
 __all__ = ["Event", "OnEvent", "Platform"]
 
@@ -35,7 +35,7 @@ class Platform:
     has answered. Inside, the process environment names every service asked for, and switches
     telemetry off; outside, it is as it was. SIGTERM leaves the `with` like `sys.exit(143)`.
 
-    `on_event` hears of ("Redis", "starting", 0.0), then "ready" with the seconds since, and
+    `on_event` is called with ("Redis", "starting", 0.0), then "ready" with the seconds since, and
     "stopped" with the seconds that took. A given service is only "ready"; one that another
     process still uses is not "stopped". `host`, and `ports` by service, are where embedded
     servers listen; see `Server`.
@@ -61,7 +61,7 @@ class Platform:
         wanted = zip(every, (redis, mlflow, prefect), strict=True)
         self.home = home
         self.servers: tuple[Server, ...] = tuple(server for server, want in wanted if want)
-        self._given: dict[str, str] = {}
+        self._given_urls: dict[str, str] = {}
         self._on_event: OnEvent = on_event or (lambda service, event, seconds: None)
         self._exits = ExitStack()
 
@@ -80,16 +80,16 @@ class Platform:
     @property
     def embedded(self) -> tuple[Server, ...]:
         """The servers that were not given: started, or attached to."""
-        return tuple(server for server in self.servers if not self._given[server.name])
+        return tuple(server for server in self.servers if not self._given_urls[server.name])
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            stack.enter_context(_sigterm_exits())
-            self._given = {server.name: _given(server) for server in self.servers}
+            stack.enter_context(_exit_on_sigterm())
+            self._given_urls = {server.name: _given_url(server) for server in self.servers}
             started = list(self.embedded)
             for server in self.servers:
                 if server not in started:
-                    self._check(server)
+                    self._check_given(server)
             stack.callback(self._stop, started)
             self._start(started)
             stack.enter_context(_environment(self._settings()))
@@ -104,8 +104,8 @@ class Platform:
     ) -> None:
         self._exits.close()
 
-    def _check(self, server: Server) -> None:
-        url, began = self._given[server.name], time.monotonic()
+    def _check_given(self, server: Server) -> None:
+        url, began = self._given_urls[server.name], time.monotonic()
         try:
             server.ping(url)
         except Exception as error:  # each client has its own tree of them
@@ -123,18 +123,18 @@ class Platform:
                 if next(steps, server) is server:
                     del starting[server]
                     self._on_event(server.name, "ready", time.monotonic() - began)
-            time.sleep(PAUSE if starting else 0.0)
+            time.sleep(POLL_INTERVAL if starting else 0.0)
 
     def _stop(self, servers: list[Server]) -> None:
         began = time.monotonic()
-        ending = [server for server in servers if server.let_go()]
+        ending = [server for server in servers if server.release()]
         for server in ending:
-            server.await_end()
+            server.wait_closed()
             self._on_event(server.name, "stopped", time.monotonic() - began)
 
     def address(self, server: Server) -> str:
         """Where `server`, one of `servers`, is reached: as given, or where it listens."""
-        return self._given[server.name] or server.url
+        return self._given_urls[server.name] or server.url
 
     def _address(self, kind: type[Server]) -> str:
         for server in self.servers:
@@ -146,11 +146,11 @@ class Platform:
         """The environment inside: what the user set stays, except for proxies on loopback."""
         quiet = {key: value for key, value in QUIET.items() if key not in os.environ}
         addresses = {server.setting: self._address(type(server)) for server in self.servers}
-        clients = [server.client() for server in self.servers if not self._given[server.name]]
-        return dict(ChainMap(addresses, _direct(), *clients, quiet))
+        clients = [server.client() for server in self.servers if not self._given_urls[server.name]]
+        return dict(ChainMap(addresses, _no_proxy(), *clients, quiet))
 
 
-def _given(server: Server) -> str:
+def _given_url(server: Server) -> str:
     return os.environ.get(server.setting, "").strip()
 
 
@@ -159,7 +159,7 @@ def _cause(error: Exception) -> str:
     return str(getattr(reason, "strerror", None) or reason).rstrip(".") or type(error).__name__
 
 
-def _direct() -> dict[str, str]:
+def _no_proxy() -> dict[str, str]:
     """Settings that keep a configured proxy out of the way to our own servers."""
     names = [name for name in ("NO_PROXY", "no_proxy") if os.environ.get(name)] or ["NO_PROXY"]
     now = {name: os.environ.get(name, "") for name in names}
@@ -181,7 +181,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _sigterm_exits() -> Iterator[None]:
+def _exit_on_sigterm() -> Iterator[None]:
     """Let SIGTERM unwind the stack, unless somebody has other plans for it."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -6,19 +6,19 @@ import socket
 from itertools import islice
 from zlib import crc32
 
-__all__ = ["LOOPBACK", "free", "is_free", "is_loopback", "reached_at"]
+__all__ = ["LOOPBACK", "client_host", "find_free", "is_free", "is_loopback"]
 
 LOOPBACK = "127.0.0.1"
-EVERYWHERE = "0.0.0.0"
+ANY_HOST = "0.0.0.0"
 # Below the range from which Linux (32768) and macOS (49152) take the source ports of outgoing
 # connections, so that nobody gets the port by chance before the server listens on it.
 FIRST, LAST = 20_000, 32_000
 
 
-def free(seed: str, host: str = LOOPBACK) -> int:
+def find_free(seed: str, host: str = LOOPBACK) -> int:
     """A free port of `host`. It depends on `seed` so that a restarted server keeps its address.
 
-    >>> free("a home") in range(20_000, 32_000)
+    >>> find_free("a home") in range(20_000, 32_000)
     True
     """
     start = crc32(seed.encode())
@@ -49,6 +49,6 @@ def is_loopback(host: str) -> bool:
     return host.startswith("127.")
 
 
-def reached_at(host: str) -> str:
+def client_host(host: str) -> str:
     """The address at which this machine reaches a server that listens on `host`."""
-    return LOOPBACK if host == EVERYWHERE else host
+    return LOOPBACK if host == ANY_HOST else host

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from malearn.platform import http
 from malearn.platform.environment import QUIET, without
-from malearn.platform.port import is_loopback, reached_at
+from malearn.platform.port import client_host, is_loopback
 from malearn.platform.server import Server
 
 __all__ = ["PrefectServer"]
@@ -24,9 +24,9 @@ class PrefectServer(Server):
     setting = "PREFECT_API_URL"
 
     def url_at(self, port: int) -> str:
-        return f"http://{reached_at(self.host)}:{port}/api"
+        return f"http://{client_host(self.host)}:{port}/api"
 
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         """`PREFECT_HOME`, for the server and for who talks to it."""
         return self.home.state / "prefect"
 
@@ -36,7 +36,7 @@ class PrefectServer(Server):
 
     def environment(self, port: int) -> Mapping[str, str]:
         ours = {
-            "PREFECT_HOME": str(self.folder()),
+            "PREFECT_HOME": str(self.directory()),
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",  # into our log file, where it helps
             # The UI asks its settings where the API is; `--port` alone leaves 4200 there. From
             # other machines it is where the page came from.
@@ -44,15 +44,15 @@ class PrefectServer(Server):
             # In memory, a restarted server would hold the slots of runs that died with the last.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
             # By default the UI's files are copied into the installed package.
-            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.folder() / "ui"),
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.directory() / "ui"),
         }
         clients = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_SERVER_API_")
         return without(os.environ, *clients) | QUIET | ours
 
     def client(self) -> dict[str, str]:
         """Prefect's clients keep their profiles and results here, not in the user's HOME."""
-        return {"PREFECT_HOME": str(self.folder())}
+        return {"PREFECT_HOME": str(self.directory())}
 
     @staticmethod
     def ping(url: str) -> None:
-        http.answers(f"{url.rstrip('/')}/health")
+        http.check_answers(f"{url.rstrip('/')}/health")

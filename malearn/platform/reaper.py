@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 GRACE = 10.0  # seconds from SIGTERM to SIGKILL
-TICK = 0.25  # seconds between two looks at who still uses the server
+TICK = 0.25  # seconds between two checks of who still uses the server
 PR_SET_PDEATHSIG = 1
 
 
@@ -41,8 +41,8 @@ def main(arguments: list[str]) -> int:
         preexec_fn=die_with_parent(),  # safe: this process has one thread
     )
     write(state, {"url": url, "host": host, "pid": server.pid, "reaper": os.getpid()})
-    with Path(users).open("rb") as leases:
-        while server.poll() is None and not asked and not abandoned(leases.fileno(), state):
+    with Path(users).open("rb") as users_file:
+        while server.poll() is None and not asked and not unused(users_file.fileno(), state):
             select.select([wakeups], [], [], TICK)
             drain(wakeups)
     state.unlink(missing_ok=True)
@@ -76,14 +76,18 @@ def die_with_parent() -> Callable[[], None] | None:
     return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def abandoned(leases: int, state: Path) -> bool:
-    """Whether nobody holds a lease. The state file goes first, while nobody can take one."""
+def unused(users_file: int, state: Path) -> bool:
+    """Whether no process holds a shared lock on the users file.
+
+    The state file is removed while this process holds the exclusive lock, so that nobody finds
+    it and attaches to a server that is about to end.
+    """
     try:
-        fcntl.flock(leases, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(users_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     state.unlink(missing_ok=True)
-    fcntl.flock(leases, fcntl.LOCK_UN)
+    fcntl.flock(users_file, fcntl.LOCK_UN)
     return True
 
 

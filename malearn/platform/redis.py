@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from malearn.kernel.errors import PlatformError
-from malearn.platform.port import is_loopback, reached_at
+from malearn.platform.port import client_host, is_loopback
 from malearn.platform.server import Server
 
 __all__ = ["EmbeddedRedis"]
@@ -33,9 +33,9 @@ class EmbeddedRedis(Server):
     setting = "MALEARN_REDIS_URL"
 
     def url_at(self, port: int) -> str:
-        return f"redis://{reached_at(self.host)}:{port}/0"
+        return f"redis://{client_host(self.host)}:{port}/0"
 
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         return self.home.state / "redis"
 
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
@@ -43,7 +43,7 @@ class EmbeddedRedis(Server):
             "bind": self.host,
             "port": str(port),
             "protected-mode": "yes" if is_loopback(self.host) else "no",
-            "dir": str(self.folder()),
+            "dir": str(self.directory()),
             "appendonly": "yes",
             "appendfsync": "no",
             "save": "",

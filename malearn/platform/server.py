@@ -1,4 +1,4 @@
-"""One embedded server: started or attached to, ready, let go of, gone."""
+"""One embedded server of a home: its start or attachment, readiness, release and end."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from typing import Any, ClassVar, Self
 from malearn.kernel.errors import PlatformError
 from malearn.kernel.home import Home
 from malearn.platform import port as ports
-from malearn.platform.file_lock import Lease
+from malearn.platform.file_lock import FileLock
 from malearn.platform.log import Log
 from malearn.platform.reaper import GRACE
 
 __all__ = ["Server"]
 
-STARTING = 180.0  # seconds a server may take until it answers
-PAUSE = 0.05  # seconds between two looks at whether it does
-ROOM = 32 * 2**20  # bytes that must be free below the home
+START_TIMEOUT = 180.0  # seconds a server may take until it answers
+POLL_INTERVAL = 0.05  # seconds between two pings of a server that is starting
+MIN_FREE_BYTES = 32 * 2**20  # that must be free below the home
 
 
 class Server(ABC):
@@ -47,10 +47,10 @@ class Server(ABC):
         self.home, self.port = Home(home.root.absolute()), port  # children run elsewhere
         self.host = host
         self.url = ""
-        self._users: Lease | None = None
+        self._users: FileLock | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
 
-    # What differs between servers.
+    # What each kind of server defines.
 
     @abstractmethod
     def url_at(self, port: int) -> str:
@@ -65,7 +65,7 @@ class Server(ABC):
         """The environment to run it in."""
 
     @abstractmethod
-    def folder(self) -> Path:
+    def directory(self) -> Path:
         """Where it keeps what it must not lose."""
 
     def client(self) -> dict[str, str]:
@@ -77,7 +77,7 @@ class Server(ABC):
     def ping(url: str) -> None:
         """Return when the server at `url` answers. Raises an exception when it does not."""
 
-    # What they share.
+    # What all of them share.
 
     @property
     def slug(self) -> str:
@@ -101,45 +101,45 @@ class Server(ABC):
             PlatformError: it cannot be started; nothing is left behind.
         """
         for _ in self.starting():
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
 
     def starting(self) -> Iterator[None]:
         """`start` in steps, so that several can start at once: yields until it answers."""
         try:
             self._prepare()
-            self._users = self._users or Lease.share(self._run("users"))
-            yield from self._found()
+            self._users = self._users or FileLock.shared(self._run_file("users"))
+            yield from self._launch_or_attach()
         except OSError as error:
             self.stop()
-            raise self._refused(error) from error
+            raise self._unusable(error) from error
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Stop the server unless another process still uses it; returns when it is gone."""
-        if self.let_go():
-            self.await_end()
+        if self.release():
+            self.wait_closed()
 
-    def let_go(self) -> bool:
-        """Stop using the server; whether it is ending, because nobody else uses it."""
+    def release(self) -> bool:
+        """Stop using the server. True when it is ending, because no other process uses it."""
         users, self._users = self._users, None
         if users is None:
             return False
         try:
-            ending = users.alone()
+            ending = users.try_upgrade()
             if ending:
-                self._run("json").unlink(missing_ok=True)
+                self._run_file("json").unlink(missing_ok=True)
             else:
-                self._leave()
+                self._leave_running()
             return ending
         finally:
-            users.close()
+            users.release()
 
-    def await_end(self) -> None:
-        """After `let_go` said that the server is ending: wait until all of it is gone."""
+    def wait_closed(self) -> None:
+        """After `release` returned True: wait until server and reaper have exited."""
         deadline = time.monotonic() + GRACE + 5.0
-        while time.monotonic() < deadline and not self._gone():
+        while time.monotonic() < deadline and not self._closed():
             time.sleep(0.02)
         if self._reaper is not None:
             self._reaper.kill()  # only reached alive when it hangs; the server follows it
@@ -178,30 +178,30 @@ class Server(ABC):
     # Steps of a start.
 
     def _prepare(self) -> None:
-        for folder in (self.folder(), self.home.logs, self._run("lock").parent):
+        for folder in (self.directory(), self.home.logs, self._run_file("lock").parent):
             folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.home.state).free
-        if free < ROOM:
+        if free < MIN_FREE_BYTES:
             raise PlatformError(
                 self.name,
                 f"is not started because the disk is full: {free // 2**20} MB are free "
-                f"below {self.home.root}, {ROOM // 2**20} MB are needed",
+                f"below {self.home.root}, {MIN_FREE_BYTES // 2**20} MB are needed",
             )
 
-    def _found(self) -> Iterator[None]:
+    def _launch_or_attach(self) -> Iterator[None]:
         """Launch the server when this home has none, else wait for the one it has."""
-        deadline = time.monotonic() + STARTING
-        while (lock := Lease.take(self._run("lock"))) is None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while (lock := FileLock.try_exclusive(self._run_file("lock"))) is None:
             if self._attach():
                 return
             if time.monotonic() > deadline:
-                raise PlatformError(self.name, self._stuck(), self.log)
+                raise PlatformError(self.name, self._unresponsive(), self.log)
             yield
         try:
             log = self._launch(lock)
         finally:
-            lock.close()  # the server holds it now
-        yield from self._ready(log, deadline)
+            lock.release()  # the server holds it now
+        yield from self._wait_ready(log, deadline)
 
     def _attach(self) -> bool:
         state = self._state()
@@ -216,39 +216,45 @@ class Server(ABC):
             return True
         return False
 
-    def _launch(self, lock: Lease) -> Log:
+    def _launch(self, lock: FileLock) -> Log:
         if self._reaper is not None:
             self._reaper.wait()  # of a server that died; the lock was free
         port = self._port()
         self.url = self.url_at(port)
-        run, reaper = self._run, Path(__file__).with_name("reaper.py")
-        watch = (str(lock.descriptor), run("users"), run("json"), self.url, self.host)
+        run_file, reaper = self._run_file, Path(__file__).with_name("reaper.py")
+        reaper_arguments = (
+            str(lock.descriptor),
+            run_file("users"),
+            run_file("json"),
+            self.url,
+            self.host,
+        )
         with Log.begin(self.log) as log:
             self._reaper = subprocess.Popen(
-                [sys.executable, "-I", "-S", reaper, *watch, *self.command(port)],
+                [sys.executable, "-I", "-S", reaper, *reaper_arguments, *self.command(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log.file,
                 stderr=log.file,
-                cwd=self.folder(),
+                cwd=self.directory(),
                 env=dict(self.environment(port)),
                 start_new_session=True,  # Ctrl-C at the terminal is ours to handle
                 pass_fds=(lock.descriptor,),
             )
         return log
 
-    def _ready(self, log: Log, deadline: float) -> Iterator[None]:
+    def _wait_ready(self, log: Log, deadline: float) -> Iterator[None]:
         reaper = self._reaper
         while reaper is not None and not self._answers(self.url):
             if reaper.poll() is not None:
                 last = log.last_line() or f"exit status {reaper.returncode}"
                 raise PlatformError(self.name, f"ended while it started ({last})", self.log)
             if time.monotonic() > deadline:
-                raise PlatformError(self.name, f"gave no answer in {STARTING:.0f} s", self.log)
+                raise PlatformError(self.name, f"gave no answer in {START_TIMEOUT:.0f} s", self.log)
             yield
 
     def _port(self) -> int:
         if self.port is None:
-            return ports.free(f"{self.home.root}/{self.slug}", self.host)
+            return ports.find_free(f"{self.home.root}/{self.slug}", self.host)
         if not ports.is_free(self.port, self.host):
             raise PlatformError(
                 self.name,
@@ -257,24 +263,24 @@ class Server(ABC):
             )
         return self.port
 
-    def _gone(self) -> bool:
+    def _closed(self) -> bool:
         if self._reaper is not None and self._reaper.poll() is None:
             return False
-        return self._unlocked() or self._run("json").exists()  # or the next one is there
+        return self._unlocked() or self._run_file("json").exists()  # or the next one is there
 
-    def _leave(self) -> None:
+    def _leave_running(self) -> None:
         """Leave the server to its other users, and collect our reaper whenever it ends."""
         if self._reaper is not None:
             Thread(target=self._reaper.wait, daemon=True).start()
         self._reaper, self.url = None, ""
 
-    # Small things.
+    # Files and answers.
 
     def _unlocked(self) -> bool:
         """Whether neither a server of this home nor its reaper runs."""
-        lock = Lease.take(self._run("lock"))
+        lock = FileLock.try_exclusive(self._run_file("lock"))
         if lock is not None:
-            lock.close()
+            lock.release()
         return lock is not None
 
     def _answers(self, url: str) -> bool:
@@ -284,22 +290,22 @@ class Server(ABC):
             return False
         return True
 
-    def _run(self, kind: str) -> Path:
+    def _run_file(self, kind: str) -> Path:
         return self.home.state / "run" / f"{self.slug}.{kind}"
 
     def _state(self) -> dict[str, Any]:
         """What the reaper wrote down: url, host, pid, reaper; empty when there is none."""
         try:
-            content: dict[str, Any] = json.loads(self._run("json").read_text("utf-8"))
+            content: dict[str, Any] = json.loads(self._run_file("json").read_text("utf-8"))
         except (FileNotFoundError, ValueError):
             return {}
         return content
 
-    def _stuck(self) -> str:
+    def _unresponsive(self) -> str:
         pid = self._state().get("pid")
         which = f"as process {pid}" if pid else "as a process we do not know"
         return f"of this home already runs {which} but does not answer; end it and try again"
 
-    def _refused(self, error: OSError) -> PlatformError:
+    def _unusable(self, error: OSError) -> PlatformError:
         place = error.filename or self.home.root
         return PlatformError(self.name, f"cannot use {place} ({error.strerror or error})")

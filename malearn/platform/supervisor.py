@@ -1,4 +1,4 @@
-"""Keeps servers up: looks at each now and then, and starts again whichever ended."""
+"""Keeps servers up: checks each periodically and restarts whichever ended."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from urllib.parse import urlsplit
 from malearn.kernel.errors import PlatformError
 from malearn.platform.server import Server
 
-__all__ = ["Health", "Supervisor", "Watched"]
+__all__ = ["Health", "SupervisedServer", "Supervisor"]
 
-Health = Literal["up", "silent", "starting", "down"]
+Health = Literal["up", "unresponsive", "starting", "down"]
 
-LONGEST = 60.0  # seconds between two attempts to start, at most
-STEADY = 60.0  # seconds up after which the next end is answered at once again
+MAX_BACKOFF = 60.0  # seconds between two attempts to start, at most
+STABLE_AFTER = 60.0  # seconds up after which the next end is answered without a pause again
 
 
 @dataclass(eq=False, slots=True)
-class Watched:
-    """One server under supervision. `why` says what the last failure was, "" after none.
+class SupervisedServer:
+    """One server and what its supervisor knows of it.
 
-    "silent" is a server that runs and does not answer, "down" one whose next start is due
-    at `due`; all times are of the monotonic clock, in seconds.
+    "unresponsive" is a server that runs and does not answer, "down" one that is started again
+    at `next_start`. `reason` is the last failure, "" after none. All times are of the monotonic
+    clock, in seconds.
     """
 
     server: Server
-    since: float  # it has been up
+    up_since: float
     health: Health = "up"
     restarts: int = 0
-    why: str = ""
-    due: float = 0.0
-    asked: float = field(default=0.0, repr=False)
-    heard: float = field(default=0.0, repr=False)
-    failures: int = field(default=0, repr=False)
-    steps: Iterator[None] | None = field(default=None, repr=False)
+    reason: str = ""
+    next_start: float = 0.0
+    last_ping: float = field(default=0.0, repr=False)
+    last_answer: float = field(default=0.0, repr=False)
+    failures: int = field(default=0, repr=False)  # in a row; they decide the backoff
+    start_steps: Iterator[None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self.asked = self.heard = self.since
+        self.last_ping = self.last_answer = self.up_since
 
 
 class Supervisor:
-    """Watches servers that have started. A server that ended is started again where it was,
-    with what it kept: at once the first time, then after 1, 2, 4 … `LONGEST` seconds. One that
-    runs is asked every `interval` seconds, and ended first if it was silent for `patience`.
+    """Supervises servers that have started. A server that ended is started again at its old
+    address, with its data: at once the first time, then after 1, 2, 4 … `MAX_BACKOFF` seconds.
+    A running one is pinged every `interval` seconds, and killed first when it has not answered
+    for `patience` seconds.
 
-    Call `look` a few times a second, in the thread that handles signals: no start blocks it.
+    Call `poll` a few times a second, in the thread that handles signals: no start blocks it.
     """
 
     def __init__(
@@ -55,52 +57,53 @@ class Supervisor:
     ) -> None:
         now = time.monotonic()
         self._interval, self._patience = interval, patience
-        self.watched = tuple(Watched(server, now) for server in servers)
+        self.supervised = tuple(SupervisedServer(server, now) for server in servers)
         for server in servers:
-            server.port = urlsplit(server.url).port  # its clients were told this one
+            # Its clients hold this address, so a restart must not choose another.
+            server.port = urlsplit(server.url).port
 
-    def look(self) -> list[Watched]:
-        """Look at every server once and do what is due; those whose health changed."""
-        before = [one.health for one in self.watched]
-        for one in self.watched:
-            self._look(one, time.monotonic())
-        return [one for one, was in zip(self.watched, before, strict=True) if one.health != was]
+    def poll(self) -> list[SupervisedServer]:
+        """Check every server once and do what is due; returns those whose health changed."""
+        before = [one.health for one in self.supervised]
+        for one in self.supervised:
+            self._poll(one, time.monotonic())
+        return [one for one, was in zip(self.supervised, before, strict=True) if one.health != was]
 
-    def _look(self, one: Watched, now: float) -> None:
-        if one.steps is not None:
-            self._continue(one, one.steps)
+    def _poll(self, one: SupervisedServer, now: float) -> None:
+        if one.start_steps is not None:
+            self._continue_start(one, one.start_steps)
         elif one.health == "down":
-            if now >= one.due:
-                one.health, one.steps = "starting", one.server.starting()
+            if now >= one.next_start:
+                one.health, one.start_steps = "starting", one.server.starting()
         elif one.server.ended():
-            one.failures = 0 if now - one.since >= STEADY else one.failures + 1
-            self._down(one, "it ended", now)
-        elif now - one.asked >= self._interval:
-            self._ask(one)
+            one.failures = 0 if now - one.up_since >= STABLE_AFTER else one.failures + 1
+            self._schedule_start(one, "it ended", now)
+        elif now - one.last_ping >= self._interval:
+            self._ping(one)
 
-    def _continue(self, one: Watched, steps: Iterator[None]) -> None:
+    def _continue_start(self, one: SupervisedServer, steps: Iterator[None]) -> None:
         try:
             ready = next(steps, one) is one
         except PlatformError as error:
-            one.steps, one.failures = None, one.failures + 1
-            self._down(one, f"it {error.problem}", time.monotonic())
+            one.start_steps, one.failures = None, one.failures + 1
+            self._schedule_start(one, f"it {error.problem}", time.monotonic())
             return
         if ready:
             now = time.monotonic()
-            one.health, one.steps, one.why = "up", None, ""
+            one.health, one.start_steps, one.reason = "up", None, ""
             one.restarts += 1
-            one.heard = one.since = one.asked = now
+            one.last_answer = one.up_since = one.last_ping = now
 
-    def _ask(self, one: Watched) -> None:
+    def _ping(self, one: SupervisedServer) -> None:
         answers = one.server.alive()
-        now = one.asked = time.monotonic()
+        now = one.last_ping = time.monotonic()
         if answers:
-            one.health, one.heard = "up", now
+            one.health, one.last_answer = "up", now
             return
-        one.health = "silent"
-        if now - one.heard > self._patience:
-            one.server.kill()  # that it ended is seen at one of the next looks
+        one.health = "unresponsive"
+        if now - one.last_answer > self._patience:
+            one.server.kill()  # one of the next polls finds it ended and starts it again
 
-    def _down(self, one: Watched, why: str, now: float) -> None:
-        wait = min(2.0 ** (one.failures - 1), LONGEST) if one.failures else 0.0
-        one.health, one.why, one.due = "down", why, now + wait
+    def _schedule_start(self, one: SupervisedServer, reason: str, now: float) -> None:
+        backoff = min(2.0 ** (one.failures - 1), MAX_BACKOFF) if one.failures else 0.0
+        one.health, one.reason, one.next_start = "down", reason, now + backoff

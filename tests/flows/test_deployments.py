@@ -17,13 +17,13 @@ FLOWS = ("ingest", "train", "promote", "retrain", "lifecycle", "monitor", "maint
 
 @pytest.mark.parametrize("deployment", deployments.declared(), ids=lambda d: d["entrypoint"])
 def test_every_entrypoint_is_a_flow(deployment: dict[str, str]) -> None:
-    flow = deployments.flow_of(deployment)
+    flow = deployments.flow_for(deployment)
     assert isinstance(flow, Flow)
     assert flow.name in FLOWS
 
 
 def test_each_flow_has_one_deployment_and_no_tool_type_has_any() -> None:
-    flows = Counter(deployments.flow_of(d).name for d in deployments.declared())
+    flows = Counter(deployments.flow_for(d).name for d in deployments.declared())
     assert flows == dict.fromkeys(FLOWS, 1)
     text = (Path(__file__).parents[2] / "prefect.yaml").read_text()
     assert not [name for name in declared() if name in text]
@@ -31,13 +31,13 @@ def test_each_flow_has_one_deployment_and_no_tool_type_has_any() -> None:
 
 @pytest.mark.parametrize("deployment", deployments.declared(), ids=lambda d: d["entrypoint"])
 def test_what_nobody_watches_is_tried_again_and_does_not_hang(deployment: dict[str, str]) -> None:
-    flow = deployments.flow_of(deployment)
+    flow = deployments.flow_for(deployment)
     assert flow.retries and flow.retry_delay_seconds
     assert flow.timeout_seconds
 
 
 def test_what_needs_nobody_runs_by_itself(tmp_path: Path) -> None:
-    made = {one.flow_name: one for one in deployments.made(tmp_path)}
+    made = {one.flow_name: one for one in deployments.build(tmp_path)}
     assert {name for name, one in made.items() if one.schedules} == {
         "ingest",
         "lifecycle",
@@ -49,13 +49,13 @@ def test_what_needs_nobody_runs_by_itself(tmp_path: Path) -> None:
 
 def test_what_has_work_of_its_own_waits_for_its_turn(tmp_path: Path) -> None:
     """A retraining that was cancelled for another tool type's would be lost."""
-    made = {one.flow_name: one.concurrency_options for one in deployments.made(tmp_path)}
+    made = {one.flow_name: one.concurrency_options for one in deployments.build(tmp_path)}
     waits = {name for name, chosen in made.items() if chosen.collision_strategy == "ENQUEUE"}
     assert waits >= {"retrain", "train", "promote"}
 
 
 def test_new_executions_and_drift_start_a_retraining_of_their_tool_type(tmp_path: Path) -> None:
-    (retrain,) = (one for one in deployments.made(tmp_path) if one.flow_name == "retrain")
+    (retrain,) = (one for one in deployments.build(tmp_path) if one.flow_name == "retrain")
     assert {event for one in retrain.triggers for event in one.expect} == {news.ENOUGH, news.DRIFT}
     for trigger in retrain.triggers:
         (matches,) = trigger.match["prefect.resource.id"]

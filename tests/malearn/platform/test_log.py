@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from malearn.platform.log import LARGE, Log
+from malearn.platform.log import MAX_BYTES, Log
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,10 @@ def test_the_last_line_with_a_meaning(tmp_path: Path, written: str, line: str) -
     assert bool(log.last_line()) == bool(line)
 
 
-def test_a_large_log_is_put_aside(tmp_path: Path) -> None:
+def test_a_large_log_is_rotated(tmp_path: Path) -> None:
     path = tmp_path / "server.log"
-    path.write_bytes(b"x" * (LARGE + 1))
+    path.write_bytes(b"x" * (MAX_BYTES + 1))
     with Log.begin(path):
         pass
     assert path.stat().st_size < 100
-    assert (tmp_path / "server.old.log").stat().st_size > LARGE
+    assert (tmp_path / "server.old.log").stat().st_size > MAX_BYTES

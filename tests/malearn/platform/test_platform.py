@@ -15,7 +15,7 @@ import pytest
 from malearn.kernel.errors import PlatformError, Unreachable
 from malearn.kernel.home import Home
 from malearn.platform import EmbeddedRedis, Platform
-from malearn.platform.file_lock import Lease
+from malearn.platform.file_lock import FileLock
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -69,9 +69,9 @@ def children(pid: int) -> list[int]:
 
 def gone(home: Home) -> bool:
     """Whether neither server nor reaper of this home runs."""
-    lock = Lease.take(home.state / "run" / "redis.lock")
+    lock = FileLock.try_exclusive(home.state / "run" / "redis.lock")
     if lock is not None:
-        lock.close()
+        lock.release()
     return lock is not None
 
 

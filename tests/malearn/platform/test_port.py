@@ -8,11 +8,11 @@ from malearn.platform import port
 
 
 def test_is_the_same_for_the_same_home() -> None:
-    assert port.free("home a") == port.free("home a")
+    assert port.find_free("home a") == port.find_free("home a")
 
 
 def test_another_one_is_found_when_that_is_taken() -> None:
-    first = port.free("home b")
+    first = port.find_free("home b")
     with socket.create_server((port.LOOPBACK, first)):
         assert not port.is_free(first)
-        assert port.free("home b") != first
+        assert port.find_free("home b") != first

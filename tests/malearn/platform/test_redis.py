@@ -14,7 +14,7 @@ import redis
 from malearn.kernel.errors import PlatformError
 from malearn.kernel.home import Home
 from malearn.platform import EmbeddedRedis
-from malearn.platform.file_lock import Lease
+from malearn.platform.file_lock import FileLock
 
 
 def state(home: Home) -> dict[str, int]:
@@ -24,9 +24,9 @@ def state(home: Home) -> dict[str, int]:
 
 def gone(home: Home) -> bool:
     """Whether neither server nor reaper of this home runs."""
-    lock = Lease.take(home.state / "run" / "redis.lock")
+    lock = FileLock.try_exclusive(home.state / "run" / "redis.lock")
     if lock is not None:
-        lock.close()
+        lock.release()
     return lock is not None
 
 

@@ -28,13 +28,13 @@ def kill(server: EmbeddedRedis, number: int = signal.SIGKILL) -> None:
     os.kill(state["pid"], number)
 
 
-def look_until(supervisor: Supervisor, met: Callable[[], bool], seconds: float = 30.0) -> list[str]:
+def poll_until(supervisor: Supervisor, met: Callable[[], bool], seconds: float = 30.0) -> list[str]:
     """What was seen on the way, in order."""
     seen: list[str] = []
     deadline = time.monotonic() + seconds
     while not met():
         assert time.monotonic() < deadline, seen
-        seen += [one.health for one in supervisor.look()]
+        seen += [one.health for one in supervisor.poll()]
         time.sleep(0.02)
     return seen
 
@@ -43,15 +43,15 @@ def test_what_is_killed_starts_again_at_its_address_with_what_it_kept(
     server: EmbeddedRedis,
 ) -> None:
     supervisor = Supervisor([server])
-    (one,) = supervisor.watched
+    (one,) = supervisor.supervised
     before = server.url
     for restarts in (1, 2):
         with redis.Redis.from_url(server.url) as client:
             ids = [client.xadd("stream", {"n": n}) for n in range(200)]
             kill(server)
-        seen = look_until(supervisor, lambda wanted=restarts: one.restarts == wanted)
+        seen = poll_until(supervisor, lambda wanted=restarts: one.restarts == wanted)
         assert seen == ["down", "starting", "up"]
-        assert server.url == before and one.why == ""
+        assert server.url == before and one.reason == ""
         with redis.Redis.from_url(server.url) as client:
             assert client.xlen("stream") == 200 * restarts
             assert client.xrevrange("stream", count=1)[0][0] == ids[-1]
@@ -59,26 +59,26 @@ def test_what_is_killed_starts_again_at_its_address_with_what_it_kept(
 
 def test_nothing_happens_to_what_is_up(server: EmbeddedRedis) -> None:
     supervisor = Supervisor([server])
-    assert [supervisor.look() for _ in range(3)] == [[], [], []]
+    assert [supervisor.poll() for _ in range(3)] == [[], [], []]
 
 
 def test_a_start_that_fails_is_tried_again_later(server: EmbeddedRedis) -> None:
     supervisor = Supervisor([server])
-    (one,) = supervisor.watched
+    (one,) = supervisor.supervised
     address = ("127.0.0.1", int(server.url.rpartition(":")[2].partition("/")[0]))
     kill(server)
     while not server.ended():
         time.sleep(0.02)
     with socket.create_server(address):
-        look_until(supervisor, lambda: "port is in use" in one.why)
-        assert one.health == "down" and one.due > time.monotonic()
-    look_until(supervisor, lambda: one.health == "up")
+        poll_until(supervisor, lambda: "port is in use" in one.reason)
+        assert one.health == "down" and one.next_start > time.monotonic()
+    poll_until(supervisor, lambda: one.health == "up")
 
 
 def test_what_hangs_is_ended_and_started_again(server: EmbeddedRedis) -> None:
     supervisor = Supervisor([server], interval=0.1, patience=0.5)
-    (one,) = supervisor.watched
+    (one,) = supervisor.supervised
     kill(server, signal.SIGSTOP)
-    seen = look_until(supervisor, lambda: one.restarts == 1)
-    assert seen == ["silent", "down", "starting", "up"]
+    seen = poll_until(supervisor, lambda: one.restarts == 1)
+    assert seen == ["unresponsive", "down", "starting", "up"]
     assert server.alive()

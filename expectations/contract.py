@@ -29,18 +29,16 @@ import numpy as np
 import numpy.typing as npt
 
 from malearn.kernel import errors
+from malearn.kernel.believable import LONGEST, SHORTEST
 from malearn.kernel.tool_types import Feature, ToolType
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
 
-__all__ = ["LONGEST", "SHORTEST", "VIEWS", "Ceiling", "as_json", "ceilings", "from_json", "suite"]
+__all__ = ["VIEWS", "Ceiling", "as_json", "ceilings", "from_json", "suite"]
 
 #: The views of a task's features: as known before it started, and as it ran.
 VIEWS = ("serve", "ran")
-
-#: What a task may take, in seconds: a tick of the clock at least, thirty days at most.
-SHORTEST, LONGEST = 1e-6, 30 * 86_400.0
 
 #: The latest believable moment, in seconds since the epoch: the year 2100.
 _LATEST = 4_102_444_800.0

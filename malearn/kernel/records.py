@@ -79,6 +79,7 @@ class Reason(enum.StrEnum):
     NOT_AN_OBJECT = "not_an_object"
     NO_TIMES = "no_times"
     BAD_TIMES = "bad_times"
+    FUTURE_TIMES = "future_times"
     SKIPPED = "skipped"
     SOFT_FAILED = "soft_failed"
     NO_FEATURES = "no_features"

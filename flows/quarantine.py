@@ -1,4 +1,4 @@
-"""Re-admission: what was kept out, judged by today's declaration, contract and fence."""
+"""Revalidation of quarantined rows by today's declaration, contract and outlier fence."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["readmit"]
+__all__ = ["revalidate"]
 
 
-def readmit(home: Home, which: Which, progress: Callable[[str], None]) -> Readmitted:
-    """Judge `which` of the quarantine below `home` anew, each record by itself."""
+def revalidate(home: Home, which: Which, progress: Callable[[str], None]) -> Readmitted:
+    """Validate `which` rows of the quarantine below `home` again, each by itself."""
     done = Readmitted()
     for part in quarantine.readmit(Ingest(home, which.tool_types, _each, outliers.fence), which):
         done += part
-        progress(f"Judged {done.judged:,} anew: {sum(done.accepted.values()):,} accepted")
+        progress(f"Revalidated {done.judged:,} rows: {sum(done.accepted.values()):,} accepted")
     return done
 
 

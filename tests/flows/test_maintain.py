@@ -89,7 +89,7 @@ def test_quarantine_is_looked_at_and_let_in_from_the_command_line(
         "audio_entropy = { min = 0 }\naudio_energy = { min = 0 }\n\n"
         '[film]\nfunctions = ["cut_film"]\nfeatures.frames = {}\n'
     )
-    done = cli("data", "quarantine", "--readmit", "--json", *where)
+    done = cli("data", "quarantine", "--retry", "--json", *where)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["accepted"] == {"film": 2, "speech_process": 3}

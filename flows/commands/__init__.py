@@ -1,0 +1,9 @@
+"""The command line `malearn`: one module per group of subcommands, each thin over the library.
+
+Results go to stdout, as JSON alone under `--json`; progress and errors to stderr. Exit
+status 0: done; 1: refused or failed, with the reason in one sentence; 2: wrong usage.
+"""
+
+from malearn.flows.commands.app import app
+
+__all__ = ["app"]

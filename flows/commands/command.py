@@ -1,0 +1,35 @@
+"""How the help of a command looks: arguments as they are typed, without Typer's notation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+__all__ = ["Command"]
+
+
+class Command(TyperCommand):
+    """A command whose usage line and help name arguments by their metavar alone.
+
+    Typer would write `[[TOOL]]` and `{TOOL} <str>`, and show hidden ones as `[]...`.
+    """
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return ["[OPTIONS]", *(name for name, _ in self._arguments(ctx))]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        records = [
+            parameter.get_help_record(ctx)
+            for parameter in self.get_params(ctx)
+            if parameter.param_type_name == "option"
+        ]
+        options = [record for record in records if record is not None]
+        for title, rows in (("Arguments", self._arguments(ctx)), ("Options", options)):
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+    def _arguments(self, ctx: Any) -> list[tuple[str, str]]:
+        found: list[Any] = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
+        return [(p.metavar or p.name.upper(), p.help or "") for p in found if not p.hidden]

@@ -1,0 +1,66 @@
+"""`malearn evaluate`: logs replayed in time, every predictor scored on the same tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from malearn.flows.commands import options, output, servers
+from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.kernel.home import Home
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    source: Annotated[
+        list[Path], typer.Option("--from", metavar="FILE…", help="Run logs, one file per run.")
+    ],
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")] = None,
+    score_from: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Exclude the first N tasks (by start time) from scoring.",
+            callback=options.at_least(0),
+        ),
+    ] = 0,
+    cadence: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Retrain after every N finished tasks.", callback=options.at_least(1)
+        ),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay logs in time and score malearn against baselines.
+
+    Each task is predicted from what had finished before it started. Pairwise
+    ranking accuracy is measured within each file. The plots are logged as a run
+    in MLflow.
+    """
+    from datetime import UTC, datetime
+
+    from malearn.flows import console, report
+    from malearn.flows.evaluate import evaluate as replay
+    from malearn.learning import evaluation
+    from malearn.lifecycle import tracking
+
+    files = options.run_logs([*source, *(more or [])])
+    with console.progress() as shown:
+        done = replay(
+            files,
+            score_from=score_from,
+            cadence=cadence or evaluation.CADENCE,
+            progress=lambda at, total: shown.step(f"Replaying: {at // 200 * 200} of {total} tasks"),
+        )
+        shown.done(f"Replayed {len(done.executions)} tasks")
+    with (
+        servers.running(Home.find(home), prefect=False) as platform,
+        tracking.connected(platform.tracking_uri),
+    ):
+        tracking.log_evaluation(done, f"replay {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+    output.result(done.as_json(), as_json, lambda: report.show_evaluation(done))

@@ -1,0 +1,72 @@
+"""`malearn ingest`: execution logs into the datasets, once or continuously."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from malearn.flows.commands import options, output, servers
+from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.kernel.home import Home
+
+__all__ = ["ingest"]
+
+
+def ingest(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE…]", help="Run logs; Redis without any.")
+    ] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Keep running and ingest results as they are set in Redis."),
+    ] = False,
+    set_notifications: Annotated[
+        bool,
+        typer.Option(
+            "--set-notifications",
+            help="Enable keyspace notifications on an external Redis (CONFIG SET).",
+        ),
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring execution logs into the datasets.
+
+    Every record is counted: accepted, or kept out with a reason.
+    """
+    from malearn.flows import report
+    from malearn.kernel import tool_types
+
+    tool_types.declared()
+    if watch:
+        if files:
+            raise typer.BadParameter("--watch reads Redis, not files")
+        _watch(Home.find(home), set_notifications, as_json)
+        return
+    place, chosen = Home.find(home), options.run_logs(files or [])
+    with servers.running(place, redis=not chosen, mlflow=False):
+        from malearn.flows.ingest import ingest as flow
+
+        done = flow([str(file) for file in chosen], str(place.root))
+    output.result(report.ingested(done), as_json, lambda: report.show_ingested(done))
+    output.fail_on_rejected_batch(done)
+
+
+def _watch(home: Home, set_notifications: bool, as_json: bool) -> None:
+    from malearn.data import sources
+    from malearn.flows import console, report
+    from malearn.platform import Platform
+
+    ours = sources.REDIS_SETTING not in os.environ  # an embedded one may be configured unasked
+    with (
+        console.progress() as shown,
+        Platform(home, redis=True, on_event=shown.server) as platform,
+    ):
+        from malearn.flows.watch import watch
+
+        done = watch(home, platform.redis_url, shown, enable=ours or set_notifications)
+    output.result(report.ingested(done), as_json, lambda: report.show_ingested(done))
+    output.fail_on_rejected_batch(done)

@@ -1,0 +1,97 @@
+"""`malearn train`, `promote` and `rollback`: model versions made, and the alias moved by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from malearn.flows.commands import options, output, servers
+from malearn.flows.commands.options import HomeOption, JsonOption, ToolArgument, ToolsArgument
+from malearn.kernel.errors import InputError
+from malearn.kernel.home import Home
+
+__all__ = ["promote", "rollback", "train"]
+
+
+def train(
+    tools: ToolsArgument = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FAMILY",
+            help="xgboost, mlp or linear; repeat the option for several.",
+            show_default="all of them",
+        ),
+    ] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train candidates and register the best; promote nothing.
+
+    Prints the score of every candidate and baseline, and what the promotion gate decided.
+    """
+    from malearn.flows import report
+    from malearn.kernel import tool_types
+    from malearn.learning import families
+
+    place, types = Home.find(home), tool_types.declared()
+    names = [types[name].name for name in tools or types]
+    chosen = family or list(families.FAMILIES)
+    if unknown := sorted(set(chosen) - set(families.FAMILIES)):
+        raise InputError(
+            ", ".join(unknown),
+            f"not a model family; choose from {', '.join(families.FAMILIES)}",
+        )
+    with servers.running(place):
+        from malearn.flows.train import train as flow
+
+        done = [flow(name, str(place.root), chosen) for name in names]
+    output.result(report.trained(done), as_json, lambda: report.show_trained(done))
+
+
+def promote(
+    tool: ToolArgument,
+    version: Annotated[
+        int,
+        typer.Argument(
+            metavar="VERSION",
+            help="The number of a registered version.",
+            callback=options.at_least(1),
+        ),
+    ],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Promote a version to Production, bypassing the gate.
+
+    Its ONNX export is created if missing and always verified.
+    """
+    from malearn.flows import report
+
+    place, name = Home.find(home), options.tool_type(tool).name
+    with servers.running(place):
+        from malearn.flows.promote import promote as flow
+
+        done = flow(name, version, str(place.root), by_hand=True)
+    output.result(report.promoted(done), as_json, lambda: report.show_promoted(done))
+    if not done.promoted:
+        raise typer.Exit(1)
+
+
+def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Restore the previous Production version."""
+    from malearn.lifecycle import registry, tracking
+
+    tool_type = options.tool_type(tool)
+    with (
+        servers.running(Home.find(home), prefect=False) as platform,
+        tracking.connected(platform.tracking_uri),
+    ):
+        before, now = registry.rollback(tool_type)
+    value = {"tool_type": tool_type.name, "before": before, "production": now}
+    output.result(
+        value,
+        as_json,
+        lambda: typer.echo(f"{tool_type.name}: Production is version {now} again, not {before}."),
+    )

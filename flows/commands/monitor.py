@@ -1,0 +1,46 @@
+"""`malearn monitor` and `malearn status`: how the models in Production are doing."""
+
+from __future__ import annotations
+
+from malearn.flows.commands import output, servers
+from malearn.flows.commands.options import HomeOption, JsonOption, ToolsArgument
+from malearn.kernel.home import Home
+
+__all__ = ["monitor", "status"]
+
+
+def monitor(
+    tools: ToolsArgument = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare predictions with outcomes; retrain or roll back."""
+    from malearn.flows import report
+    from malearn.kernel import tool_types
+
+    place, types = Home.find(home), tool_types.declared()
+    names = [types[name].name for name in tools or types]
+    with servers.running(place):
+        from malearn.flows.monitor import monitor as flow
+
+        done = flow(names, str(place.root))
+    output.result(report.monitored(done), as_json, lambda: report.show_monitored(done))
+
+
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show, per tool type, the Production model and its live error.
+
+    Also its age, the executions since it was trained, and the other versions.
+    """
+    from malearn.flows import report
+    from malearn.kernel import tool_types
+    from malearn.lifecycle import tracking
+
+    place = Home.find(home)
+    tool_types.declared()
+    with (
+        servers.running(place, prefect=False) as platform,
+        tracking.connected(platform.tracking_uri),
+    ):
+        rows = report.status(place)
+    output.result(rows, as_json, lambda: report.show_status(rows))

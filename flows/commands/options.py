@@ -1,0 +1,68 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from malearn.kernel.tool_types import ToolType
+
+__all__ = [
+    "HomeOption",
+    "JsonOption",
+    "ToolArgument",
+    "ToolsArgument",
+    "at_least",
+    "run_logs",
+    "tool_type",
+]
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        help="Directory of the data, the models and the embedded servers.",
+        show_default="$MALEARN_HOME, or the working directory",
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON and nothing else.")
+]
+ToolArgument = Annotated[str, typer.Argument(metavar="TOOL", help="A tool type.")]
+ToolsArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[TOOL…]", help="Tool types; all without any.")
+]
+
+
+def at_least(least: float) -> Callable[[Any], Any]:
+    """A callback that refuses numbers below `least` in words, instead of `x>=0`."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value < least:
+            raise typer.BadParameter(f"must be {least:g} or more, not {value:g}")
+        return value
+
+    return check
+
+
+def tool_type(name: str) -> ToolType:
+    """The declared tool type of that name; raises `UnknownToolType`."""
+    from malearn.kernel import tool_types
+
+    return tool_types.declared()[name]
+
+
+def run_logs(files: list[Path]) -> list[Path]:
+    """`files`, after checking that each looks like a run log.
+
+    Call it before any server is started, so that a typing error costs no half minute.
+    """
+    from malearn.data import sources
+
+    sources.examine(files)
+    return files

@@ -1,0 +1,51 @@
+"""What a command prints: its result on stdout, sentences for people on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from malearn.data.ingest import IngestReport
+
+__all__ = ["fail", "fail_on_rejected_batch", "note", "result"]
+
+
+def result(value: object, as_json: bool, show: Callable[[], None]) -> None:
+    """Print `value` as one line of JSON, or call `show`, which prints it for people."""
+    if as_json:
+        typer.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+    else:
+        show()
+
+
+def note(sentence: str) -> None:
+    """Print a sentence on stderr."""
+    typer.echo(f"malearn: {sentence}", err=True)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Print an error as one sentence on stderr, however many lines it had, and exit with 1."""
+    note(" ".join(str(error).split()))
+    raise SystemExit(1) from error
+
+
+def fail_on_rejected_batch(report: IngestReport) -> None:
+    """Exit with 1 if a whole batch was rejected, even if everything else was ingested."""
+    rejected = [why for counts in report.tool_types.values() for why in counts.refused]
+    if rejected:
+        note(" ".join(rejected))
+        raise typer.Exit(1)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for numbers that JSON cannot hold, such as the R² of one row."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,31 @@
+"""The servers that a command needs, attached to or started for as long as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from malearn.kernel.home import Home
+    from malearn.platform import Platform
+
+__all__ = ["running"]
+
+
+@contextmanager
+def running(
+    home: Home, *, redis: bool = False, mlflow: bool = True, prefect: bool = True
+) -> Iterator[Platform]:
+    """The platform of `home` with the servers asked for, progress shown on stderr."""
+    from malearn.flows import console
+    from malearn.platform import Platform
+
+    with (
+        console.progress() as shown,
+        Platform(
+            home, redis=redis, mlflow=mlflow, prefect=prefect, on_event=shown.server
+        ) as platform,
+        console.following(shown) if prefect else nullcontext(),
+    ):
+        yield platform

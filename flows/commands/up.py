@@ -1,0 +1,57 @@
+"""`malearn up`: the whole platform, kept running."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Annotated, Any
+
+import typer
+
+from malearn.flows.commands.options import HomeOption
+from malearn.kernel.home import Home
+
+__all__ = ["up"]
+
+
+def _port(value: Any) -> Any:
+    if value is not None and not 1 <= value <= 65535:
+        raise typer.BadParameter(f"a port is a number from 1 to 65535, not {value}")
+    return value
+
+
+PortOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT", help="Port to listen on.", show_default="a free one", callback=_port
+    ),
+]
+
+
+def up(
+    home: HomeOption = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="IPv4 address to listen on; 0.0.0.0 opens it to the network without a password.",
+        ),
+    ] = "127.0.0.1",
+    redis_port: PortOption = None,
+    mlflow_port: PortOption = None,
+    prefect_port: PortOption = None,
+) -> None:
+    """Run Redis, MLflow, Prefect and a worker until Ctrl-C.
+
+    The worker runs the scheduled flows; a server that ends is started again.
+    """
+    from malearn.flows.up import up as stay
+    from malearn.kernel import tool_types
+
+    try:
+        IPv4Address(host)
+    except ValueError:
+        raise typer.BadParameter(f"'{host}' is not an IPv4 address") from None
+    tool_types.declared()
+    ports = {"Redis": redis_port, "MLflow": mlflow_port, "Prefect": prefect_port}
+    chosen = {name: port for name, port in ports.items() if port is not None}
+    stay(Home.find(home), host=host, ports=chosen)

@@ -1,0 +1,29 @@
+"""What the commands print: each result as a JSON value and as a table."""
+
+from malearn.flows.report.datasets import show_history, show_maintained
+from malearn.flows.report.evaluation import show_evaluation
+from malearn.flows.report.ingestion import ingested, show_ingested
+from malearn.flows.report.monitoring import monitored, show_monitored, show_status, status
+from malearn.flows.report.quarantine import quarantined, show_quarantined, show_revalidated
+from malearn.flows.report.run import show_run
+from malearn.flows.report.training import promoted, show_promoted, show_trained, trained
+
+__all__ = [
+    "ingested",
+    "monitored",
+    "promoted",
+    "quarantined",
+    "show_evaluation",
+    "show_history",
+    "show_ingested",
+    "show_maintained",
+    "show_monitored",
+    "show_promoted",
+    "show_quarantined",
+    "show_revalidated",
+    "show_run",
+    "show_status",
+    "show_trained",
+    "status",
+    "trained",
+]

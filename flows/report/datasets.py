@@ -1,0 +1,35 @@
+"""The versions of a dataset, and what maintenance did to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from malearn.flows.report import tables
+
+if TYPE_CHECKING:
+    from malearn.data.dataset import Commit
+    from malearn.data.maintenance import Maintained
+
+__all__ = ["show_history", "show_maintained"]
+
+
+def show_history(commits: Sequence[Commit]) -> None:
+    """The versions of a dataset, as they are recorded."""
+    table = tables.table("version", "time", "rows added", "removed", "operation")
+    for commit in commits:
+        when = f"{datetime.fromtimestamp(commit.time, UTC):%Y-%m-%d %H:%M:%S}"
+        rows = (f"{commit.rows_added:,}", f"{commit.rows_removed:,}")
+        table.add_row(str(commit.version), when, *rows, commit.operation)
+    tables.console().print(table)
+
+
+def show_maintained(done: Sequence[Maintained]) -> None:
+    """What was let go, merged and removed, and what stays for models."""
+    table = tables.table("table", "rows", "let go", "merged", "removed", "kept for models")
+    for m in done:
+        numbers = (m.rows, m.let_go, m.merged, m.removed)
+        kept = ", ".join(f"v{version}" for version in m.kept) or "–"
+        table.add_row(m.name, *(f"{n:,}" for n in numbers), kept)
+    tables.console().print(table)

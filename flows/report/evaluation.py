@@ -1,0 +1,38 @@
+"""The scores of a replay, per tool type and predictor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from malearn.flows.report import tables
+
+if TYPE_CHECKING:
+    from malearn.learning.evaluation import Evaluation
+
+__all__ = ["show_evaluation"]
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """Everyone's errors per tool type, and the order of all pairs."""
+    console = tables.console()
+    for tool_type in evaluation.tool_types:
+        tables.line(console, f"{tool_type}, {len(evaluation.rows(tool_type)):,} tasks", "bold")
+        table = tables.table("predictor", "MAE, s", "median error", "R²", "within interval")
+        ranked = sorted(evaluation.scores(tool_type).items(), key=lambda item: item[1].mae)
+        shown = tables.decimals(s.mae for _, s in ranked)
+        for name, s in ranked:
+            ours = name == evaluation.own
+            table.add_row(
+                f"{name} ←" if ours else name,
+                shown(s.mae),
+                f"{s.median_ape:.0%}",
+                f"{s.r2:.2f}",
+                f"{evaluation.coverage(tool_type):.0%}" if ours else "–",
+            )
+        console.print(table)
+        console.print()
+    tables.line(console, "Pairs within a run, in the right order", "bold")
+    table = tables.table("predictor", "share")
+    for name, share in sorted(evaluation.order().items(), key=lambda item: -item[1]):
+        table.add_row(f"{name} ←" if name == evaluation.own else name, f"{share:.1%}")
+    console.print(table)

@@ -1,0 +1,59 @@
+"""What an ingestion did with every record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from malearn.flows.report import tables
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from malearn.data.ingest import IngestReport
+
+__all__ = ["ingested", "show_ingested"]
+
+
+def ingested(report: IngestReport) -> dict[str, Any]:
+    """Counts that add up to `records`."""
+    return {
+        "records": report.records,
+        "rejected": dict(report.rejected),
+        "tool_types": {
+            name: {
+                "accepted": counts.accepted,
+                "quarantined": counts.quarantined,
+                "outliers": counts.outliers,
+                "version": counts.version,
+            }
+            for name, counts in report.tool_types.items()
+        },
+    }
+
+
+def show_ingested(report: IngestReport, console: Console | None = None) -> None:
+    """What became of the records."""
+    console = console or tables.console()
+    tables.line(console, f"{report.records:,} records", "bold")
+    table = tables.table("tool type", "accepted", "quarantined", "outliers", "dataset")
+    for name, counts in report.tool_types.items():
+        numbers = (counts.accepted, counts.quarantined, counts.outliers)
+        version = "–" if counts.version is None else f"version {counts.version}"
+        table.add_row(name, *(f"{n:,}" for n in numbers), version)
+    if report.tool_types:
+        console.print(table)
+        console.print()
+    if report.rejected:
+        table = tables.table("rejected, because", "records")
+        for reason, n in sorted(report.rejected.items(), key=lambda item: -item[1]):
+            table.add_row(reason, f"{n:,}")
+        console.print(table)
+        console.print()
+    for counts in report.tool_types.values():
+        for sentence in counts.refused:
+            tables.line(console, f"✗ {sentence}", "red")
+    tables.line(
+        console,
+        f"{report.accepted:,} accepted + {report.accounted - report.accepted:,} kept out "
+        f"= {report.accounted:,} of {report.records:,}.\n",
+    )

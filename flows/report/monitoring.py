@@ -1,0 +1,151 @@
+"""What serves, how well it predicts, and what was done about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from malearn.flows.report import tables
+
+if TYPE_CHECKING:
+    from malearn.flows.monitor import Watched
+    from malearn.kernel.home import Home
+    from malearn.lifecycle.monitoring import Live
+    from malearn.lifecycle.registry import Version
+
+__all__ = ["monitored", "show_monitored", "show_status", "status"]
+
+
+def monitored(watched: Mapping[str, Watched]) -> dict[str, Any]:
+    """Per tool type what a look saw, what it decided and why, and what serves now."""
+    return {
+        name: {
+            "production": one.production,
+            "action": one.look.verdict.action.value,
+            "reasons": list(one.look.verdict.reasons),
+            "rows": one.look.rows,
+            "scores": {who: s.as_dict() for who, s in one.look.scores.items()},
+            "live": [_live(seen) for seen in one.look.live],
+            "fallback_share": one.look.fallback,
+            "drift": {d.name: asdict(d) for d in one.look.drifts},
+            "moved_by_hand": asdict(one.followed) if one.followed else None,
+            "retrained": one.retrained,
+        }
+        for name, one in watched.items()
+    }
+
+
+def status(home: Home) -> dict[str, Any]:
+    """Per tool type: what serves and how it does, what else there is. Needs MLflow.
+
+    `age` of a version is in seconds since it was registered, errors are in seconds.
+    """
+    from malearn.data.dataset import Dataset
+    from malearn.kernel import tool_types
+    from malearn.lifecycle import monitoring, registry
+
+    result = {}
+    types = tool_types.declared()
+    for name, tool_type in types.items():
+        production = registry.by_alias(tool_type, registry.PRODUCTION)
+        executions = Dataset.of(home, tool_type).read()
+        live = {one.version: one for one in monitoring.live(executions, types)}
+        serving = live.get(production.number) if production else None
+        result[name] = {
+            "rows": len(executions),
+            "production": _version(production),
+            "previous": _version(registry.by_alias(tool_type, registry.PREVIOUS)),
+            "candidate": _version(registry.by_alias(tool_type, registry.CANDIDATE)),
+            "rows_since": len(executions) - (_rows_of(production) if production else 0),
+            "live": _live(serving) if serving else None,
+            "fallback_share": monitoring.fallback_share(executions),
+        }
+    return result
+
+
+def show_monitored(watched: Mapping[str, Watched]) -> None:
+    """The decision per tool type, why, and everyone's scores on what was judged."""
+    console = tables.console()
+    for name, one in watched.items():
+        serving = f"version {one.production} serves" if one.production else "no version serves"
+        tables.line(console, f"{name}: {one.look.verdict.action.value}, {serving}", "bold")
+        for reason in (*one.look.verdict.reasons, *([one.retrained] if one.retrained else [])):
+            tables.line(console, f"  {reason}")
+        if one.look.scores:
+            table = tables.table("  on the same executions", "MAE, s", "median error", "order")
+            ranked = sorted(one.look.scores.items(), key=lambda item: item[1].mae)
+            shown = tables.decimals(s.mae for _, s in ranked)
+            for who, s in ranked:
+                table.add_row(f"  {who}", shown(s.mae), f"{s.median_ape:.0%}", f"{s.order:.0%}")
+            console.print(table)
+        console.print()
+
+
+def show_status(rows: Mapping[str, Any]) -> None:
+    """One line a tool type."""
+    console = tables.console()
+    table = tables.table(
+        "tool type", "Production", "age", "rows", "since", "live MAE, s", "baseline, s", "no model",
+        "Previous", "Candidate",
+    )  # fmt: skip
+    every = [row["live"] for row in rows.values() if row["live"]]
+    shown = tables.decimals(
+        error for live in every for error in (live["mae"], live["baseline_mae"])
+    )
+    for name, row in rows.items():
+        production, live, share = row["production"], row["live"], row["fallback_share"]
+        table.add_row(
+            name,
+            _short(production),
+            tables.age(production["age"]) if production else "–",
+            f"{row['rows']:,}",
+            f"{row['rows_since']:,}",
+            shown(live["mae"]) if live else "–",
+            shown(live["baseline_mae"]) if live else "–",
+            "–" if share is None else f"{share:.0%}",
+            _short(row["previous"]),
+            _short(row["candidate"]),
+        )
+    console.print(table)
+    if every:
+        tables.line(
+            console,
+            "\nlive: the newest answers that the version in Production gave; baseline: the best "
+            "one on the same tasks; no model: the share of the newest answers that no model gave.",
+            "dim",
+        )
+
+
+def _live(seen: Live) -> dict[str, Any]:
+    """A version's recorded predictions beside the best baseline's on the same executions."""
+    best = min(seen.baselines, key=lambda name: seen.baselines[name].mae)
+    return {
+        "version": seen.version,
+        **{key: getattr(seen.scores, key) for key in ("n", "mae", "median_ape", "order")},
+        "coverage": seen.coverage,
+        "baseline": best,
+        "baseline_mae": seen.baselines[best].mae,
+    }
+
+
+def _rows_of(version: Version) -> int:
+    """How many it was trained on; 0 for one that somebody else registered."""
+    return int(version.tags.get("malearn.data.rows", 0))
+
+
+def _version(found: Version | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    age = max(0.0, time.time() - found.created)
+    return {
+        "version": found.number,
+        "family": found.family,
+        "created": found.created,
+        "age": age,
+    }
+
+
+def _short(version: Mapping[str, Any] | None) -> str:
+    return f"{version['version']} {version['family']}" if version else "–"

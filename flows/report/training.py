@@ -1,0 +1,71 @@
+"""What was trained and promoted, and every check of the promotion gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from malearn.flows.report import tables
+from malearn.learning.gate import Reason
+
+if TYPE_CHECKING:
+    from malearn.lifecycle.promotion import Promoted
+    from malearn.lifecycle.training import Trained
+
+__all__ = ["promoted", "show_promoted", "show_trained", "trained"]
+
+
+def trained(results: Sequence[Trained]) -> dict[str, Any]:
+    """Per tool type the version registered, or why there is none."""
+    return {
+        r.tool_type: {
+            "rows": r.rows,
+            "version": r.version,
+            "family": r.family,
+            "promote": r.decision.promote if r.decision else False,
+            "why": r.why,
+            "evolved": list(r.evolved),
+            "scores": {name: s.as_dict() for name, s in (r.scores or {}).items()},
+        }
+        for r in results
+    }
+
+
+def promoted(result: Promoted) -> dict[str, Any]:
+    """Whether the version serves now, and why."""
+    return {**asdict(result), "reasons": [asdict(reason) for reason in result.reasons]}
+
+
+def show_trained(results: Sequence[Trained]) -> None:
+    """Everyone's scores per tool type, and the gate's word."""
+    console = tables.console()
+    for result in results:
+        if result.scores:
+            tables.line(console, f"{result.tool_type}, version {result.version}", "bold")
+            table = tables.table("predictor", "MAE, s", "median error", "order", "R²")
+            ranked = sorted(result.scores.items(), key=lambda item: item[1].mae)
+            own = result.decision.candidate if result.decision else None
+            shown = tables.decimals(score.mae for _, score in ranked)
+            for name, s in ranked:
+                table.add_row(
+                    f"{name} ←" if name == own else name,
+                    shown(s.mae),
+                    f"{s.median_ape:.0%}",
+                    f"{s.order:.0%}",
+                    f"{s.r2:.2f}",
+                )
+            console.print(table)
+        decision = result.decision
+        verdict = "is fit to serve" if decision and decision.promote else "is not fit to serve"
+        reasons = decision.reasons if decision else (Reason("rows", False, result.why),)
+        tables.reasons(console, f"{result.tool_type} {verdict}", reasons)
+        for sentence in result.evolved:
+            tables.line(console, f"{result.tool_type}: {sentence}.", "yellow")
+
+
+def show_promoted(result: Promoted) -> None:
+    """The verdict, and all that was looked at."""
+    verdict = "serves now" if result.promoted else "does not serve"
+    title = f"{result.tool_type} version {result.version} {verdict}"
+    tables.reasons(tables.console(), title, result.reasons)

@@ -100,10 +100,8 @@ class CompletionHandler:
         context: tuple[str, ...] = ()
         if predicted is not None:
             values, context = predicted.values, predicted.context
-            if predicted.width is not None:
-                self._history.learn(
-                    function, name, record.seconds, predicted.seconds, predicted.width
-                )
+            if predicted.basis is not None:
+                self._history.learn(predicted.basis, predicted.seconds, record.seconds)
         if tool_type is not None:
             own = self._predecessors.schemas[name].vectorize(record.features)
             context = own.context or context

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from malearn.kernel import intervals
 from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import ToolType
-from malearn.serving.interval import Interval, interval
 
 __all__ = ["LARGEST", "Model", "load"]
 
@@ -45,7 +45,7 @@ class Model:
     metadata: ModelMetadata
     session: Any
     columns: tuple[int, ...] | None
-    interval: Interval
+    interval: intervals.Factors
     loaded_at: float
     _mine: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
@@ -130,7 +130,7 @@ def load(artifact: bytes, tool_type: ToolType, version: int) -> Model:
         metadata,
         session,
         None if columns == tuple(range(len(declared))) else columns,
-        interval("model", metadata.calibration),
+        intervals.calibrated(metadata.calibration),
         time.time(),
     )
 

@@ -24,12 +24,11 @@ from typing import Self
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from malearn.kernel import records
+from malearn.kernel import estimator, intervals, records
+from malearn.kernel.estimator import Basis
 from malearn.kernel.features import FeatureVector
-from malearn.kernel.intervals import Width
-from malearn.kernel.prediction import Prediction, Source
+from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, heuristic_seconds
 from malearn.serving import stream_format
 from malearn.serving.cache import ModelCache, default_directory
@@ -38,7 +37,6 @@ from malearn.serving.completions import CompletionHandler
 from malearn.serving.connection import ProtocolError, ResponseError, connector
 from malearn.serving.function_names import FunctionNames
 from malearn.serving.generational_cache import GenerationalCache
-from malearn.serving.interval import Interval, from_width, interval
 from malearn.serving.model import Model
 from malearn.serving.models import Models
 from malearn.serving.predecessor_cache import PredecessorCache, SuccessorFeatures
@@ -59,7 +57,7 @@ _REMEMBERED = 4096  # tasks, by their words on their successors
 #: What tasks share that one pass over the history tells of: function and context.
 _Alike = tuple[str, tuple[str, ...]]
 
-_GUESS = interval("heuristic")
+_GUESS = intervals.ASSUMED["heuristic"]
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
@@ -386,14 +384,9 @@ class DAGTaskPredictor:
         if model is None:
             return self._lower(question, reason)
         told = question.told
-        snapshot, width = self._history.snapshot(
-            question.function, model.tool_type, told.values, told.context
-        )
-        seconds = model.seconds(model.row(told.values, snapshot))
-        if not seconds > 0.0:
-            return self._lower(question, "model_nonsense")
-        reach = _reach(width, model)
-        return self._given(question, seconds, "model", model.version, width, reach), ""
+        basis = self._history.look_up(question.function, model.tool_type, told.values, told.context)
+        seconds = model.seconds(model.row(told.values, basis.snapshot))
+        return self._given(question, basis, seconds, model)
 
     def _answers(self, questions: list[_Request], trouble: str) -> list[tuple[Prediction, str]]:
         """As `_answer`, one for each, after one call of each model."""
@@ -411,21 +404,15 @@ class DAGTaskPredictor:
         for model, alike in groups.values():
             numbers = [number for some in alike.values() for number in some]
             values = np.array([questions[number].told.values for number in numbers], np.float64)
-            snapshots: list[npt.NDArray[np.float64]] = []
-            widths: list[tuple[Width, Interval]] = []
+            bases: list[Basis] = []
             for (function, context), some in alike.items():
-                given = values[len(widths) : len(widths) + len(some)]
-                found, width = self._history.snapshots(function, model.tool_type, given, context)
-                snapshots.append(found)
-                widths += [(width, _reach(width, model))] * len(some)
-            seconds = model.many(values, np.concatenate(snapshots))
-            for number, answer, (width, reach) in zip(numbers, seconds, widths, strict=True):
-                question = questions[number]
-                answers[number] = (
-                    (self._given(question, answer, "model", model.version, width, reach), "")
-                    if 0.0 < answer < math.inf
-                    else self._lower(question, "model_nonsense")
-                )
+                given = values[len(bases) : len(bases) + len(some)]
+                bases += self._history.look_up_many(function, model.tool_type, given, context)
+            snapshots = np.array([basis.snapshot for basis in bases])
+            for number, basis, seconds in zip(
+                numbers, bases, model.many(values, snapshots), strict=True
+            ):
+                answers[number] = self._given(questions[number], basis, seconds, model)
         return [answer for answer in answers if answer is not None]
 
     def _model_for(self, question: _Request, trouble: str) -> tuple[Model | None, str]:
@@ -440,38 +427,33 @@ class DAGTaskPredictor:
             return None, trouble
         return model, ""
 
+    def _lower(self, question: _Request, reason: str) -> tuple[Prediction, str]:
+        """What the fallback chain answers without a model."""
+        tool_type = question.tool_type.name if question.tool_type is not None else ""
+        told = question.told
+        basis = self._history.look_up(question.function, tool_type, told.values, told.context)
+        return self._given(question, basis)[0], reason
+
     def _given(
         self,
         question: _Request,
-        seconds: float,
-        source: Source,
-        version: int | None,
-        width: Width | None,
-        reach: Interval,
-    ) -> Prediction:
-        """The answer, which is kept until its outcome is reported."""
+        basis: Basis,
+        seconds: float | None = None,
+        model: Model | None = None,
+    ) -> tuple[Prediction, str]:
+        """The answer, which is kept until its outcome is reported, and why it is no model's."""
+        default = heuristic_seconds(question.resource)
+        if model is None:
+            prediction = estimator.answer(basis, default)
+        else:
+            prediction = estimator.answer(basis, default, seconds, model.version, model.interval)
         if question.task_id:
             told = question.told
-            predicted = Predicted(told.values, seconds, version, width, told.context)
+            predicted = Predicted(
+                told.values, prediction.seconds, prediction.model_version, basis, told.context
+            )
             self._predicted.put(question.task_id, predicted)
-        low, high, confidence = reach
-        return Prediction(seconds, seconds * low, seconds * high, source, version, confidence)
-
-    def _lower(self, question: _Request, reason: str) -> tuple[Prediction, str]:
-        """What the rungs below the model say."""
-        tool_type = question.tool_type.name if question.tool_type is not None else ""
-        told = question.told
-        recent = self._history.recent_seconds(
-            question.function, tool_type, told.values, told.context
-        )
-        source: Source = "heuristic"
-        width = None
-        if recent is not None and 0.0 < recent[1] < math.inf:
-            source, seconds, width = recent
-            found = from_width(width) if width.calibrated else interval(source)
-        else:
-            seconds, found = heuristic_seconds(question.resource), _GUESS
-        return self._given(question, seconds, source, None, width, found), reason
+        return prediction, "" if prediction.source == "model" else "model_nonsense"
 
     # What becomes of a finished task.
 
@@ -555,11 +537,6 @@ def _ids(predecessors: Sequence[str] | None) -> Sequence[str]:
     if isinstance(predecessors, str):
         return (predecessors,)
     return list(predecessors or ())
-
-
-def _reach(width: Width, model: Model) -> Interval:
-    """Until this process has seen enough outcomes, the slice that judged the model speaks."""
-    return from_width(width) if width.calibrated else model.interval
 
 
 def _guess(resource: object) -> Prediction:

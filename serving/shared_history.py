@@ -14,26 +14,21 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.history import History, Observation
-from malearn.kernel.intervals import Intervals, Width
-from malearn.kernel.prediction import Source
 from malearn.serving.generational_cache import GenerationalCache
 
-__all__ = ["Known", "SharedHistory"]
-
-#: `History.FEATURES` of a task, and the width of the interval around its answer.
-Known = tuple[tuple[float, ...], Width]
+__all__ = ["SharedHistory"]
 
 _KEPT = 8192
 
 
 class SharedHistory:
-    """A `History` that threads may share; the lock is held for microseconds, never for I/O."""
+    """An `Estimator` that threads may share; the lock is held for microseconds, never for I/O."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._history = History()
-        self._intervals = Intervals()
+        self._estimator = Estimator()
         self._kept: deque[Observation] = deque(maxlen=_KEPT)
         self._seen: GenerationalCache[str, float] = GenerationalCache(_KEPT)
         self._tools: set[str] = set()
@@ -46,7 +41,7 @@ class SharedHistory:
             self._seen.put(task_id, observation.end)
             self._kept.append(observation)
             self._tools.add(observation.tool_type)
-            self._history.observe(observation)
+            self._estimator.observe(observation)
             return True
 
     def restore(self, observations: Iterable[Observation]) -> int:
@@ -64,62 +59,37 @@ class SharedHistory:
             for observation in list(self._kept)[len(mine) :] if len(mine) < _KEPT else ():
                 history.observe(observation)
                 together.append(observation)
-            self._history = history
+            self._estimator.restart(history)
             self._kept = deque(together, maxlen=_KEPT)
             self._tools = {o.tool_type for o in together}
         return len(older)
 
-    def learn(
-        self, function: str, tool_type: str, actual: float, predicted: float, given: Width
-    ) -> None:
-        """What came of an answer, both in seconds, and the width that was given with it."""
+    def learn(self, basis: Basis, predicted: float, actual: float) -> None:
+        """What came of an answer, both in seconds; `basis` is what it was given on."""
         with self._lock:
-            self._intervals.learn(function, tool_type, actual, predicted, given)
+            self._estimator.learn(basis, predicted, actual)
 
-    def snapshot(
+    def look_up(
         self,
         function: str,
         tool_type: str,
         features: Sequence[float],
         context: tuple[str, ...],
-    ) -> Known:
-        """As `History.snapshot`, and the width of the interval around the answer."""
+    ) -> Basis:
+        """As `Estimator.look_up`."""
         with self._lock:
-            return (
-                self._history.snapshot(function, tool_type, features, context),
-                self._intervals.width(function, tool_type),
-            )
+            return self._estimator.look_up(function, tool_type, features, context)
 
-    def snapshots(
+    def look_up_many(
         self,
         function: str,
         tool_type: str,
         features: NDArray[np.float64],
         context: tuple[str, ...],
-    ) -> tuple[NDArray[np.float64], Width]:
-        """One row for each of `features`, of one function and context, and their width."""
+    ) -> list[Basis]:
+        """As `Estimator.look_up_many`."""
         with self._lock:
-            return (
-                self._history.snapshots(function, tool_type, features, context),
-                self._intervals.width(function, tool_type),
-            )
-
-    def recent_seconds(
-        self,
-        function: str,
-        tool_type: str,
-        features: Sequence[float],
-        context: tuple[str, ...] = (),
-    ) -> tuple[Source, float, Width] | None:
-        """What `function`, else its tool type, takes lately; None where neither is known."""
-        with self._lock:
-            source: Source = "function_history"
-            seconds = self._history.function_seconds(function, features, context)
-            if seconds is None and tool_type:
-                source, seconds = "tool_history", self._history.tool_seconds(tool_type)
-            if seconds is None:
-                return None
-            return source, seconds, self._intervals.width(function, tool_type)
+            return self._estimator.look_up_many(function, tool_type, features, context)
 
     def knows(self, tool_type: str) -> bool:
         """Whether any task of `tool_type` was ever observed."""

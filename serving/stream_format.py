@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from malearn.kernel import records
+from malearn.kernel.estimator import Basis
 from malearn.kernel.features import within
 from malearn.kernel.history import Observation
-from malearn.kernel.intervals import Width
 from malearn.kernel.model_metadata import Carried
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -49,13 +49,13 @@ _encode = msgspec.json.Encoder().encode
 class Predicted(msgspec.Struct, frozen=True, gc=False):
     """What was answered for a task, from which numbers (declared order) and which context.
 
-    `width` is that of the interval given with it; None where nothing was known.
+    `basis` is what was known of it then; None where that was not kept.
     """
 
     values: tuple[float, ...]
     seconds: float
     version: int | None
-    width: Width | None = None
+    basis: Basis | None = None
     context: tuple[str, ...] = ()
 
 

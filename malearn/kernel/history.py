@@ -614,7 +614,17 @@ class History:
     def function_seconds(
         self, function: str, features: Sequence[float] = (), context: tuple[str, ...] = ()
     ) -> float | None:
-        """What `function` takes lately in `context`, with inputs like `features`, in seconds.
+        """What `function` takes lately in `context`, with inputs like `features`, in seconds."""
+        known = self._functions.get(function)
+        if known is None:
+            return None
+        snapshot = self.snapshot(function, known.tool_type, features, context)
+        return self.level_seconds(function, context, snapshot)
+
+    def level_seconds(
+        self, function: str, context: tuple[str, ...], snapshot: Sequence[float]
+    ) -> float | None:
+        """What `function` takes lately, in seconds, by a `snapshot` of its task in `context`.
 
         The median of its first few; from then on its level and the effect of the inputs.
         """
@@ -624,8 +634,7 @@ class History:
         if known.count < _SETTLED and len(known.lines) == 1:
             for line in known.agreeing(context):
                 return math.exp(line.median)
-        level = self.snapshot(function, known.tool_type, features, context)[0]
-        return math.exp(level)
+        return math.exp(snapshot[_LEVEL])
 
     def tool_seconds(self, tool_type: str) -> float | None:
         """What functions of `tool_type` take lately, in seconds."""

@@ -11,10 +11,26 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
+from collections.abc import Mapping
 
 import msgspec
 
-__all__ = ["COVERAGE", "Intervals", "Width", "confidence"]
+from malearn.kernel.prediction import Source
+
+__all__ = [
+    "ASSUMED",
+    "COVERAGE",
+    "Factors",
+    "Intervals",
+    "Width",
+    "calibrated",
+    "confidence",
+    "from_width",
+]
+
+#: `(low, high, confidence)`: two factors on the seconds answered, and 0…1. Intervals are
+#: multiplicative: execution times err by factors, not by seconds.
+Factors = tuple[float, float, float]
 
 #: The share of outcomes that intervals enclose.
 COVERAGE = 0.8
@@ -33,6 +49,22 @@ def confidence(log_width: float) -> float:
     return max(0.0, 1.0 - log_width / _BLIND)
 
 
+def from_width(width: Width) -> Factors:
+    """Factors and confidence of an answer with this width."""
+    factor = math.exp(width.half)
+    return 1.0 / factor, factor, confidence(2.0 * width.half)
+
+
+def calibrated(calibration: Mapping[str, float] | None) -> Factors:
+    """Factors and confidence of a model, from its metadata's `{"low": factor, "high": factor}`."""
+    low, high, assumed = ASSUMED["model"]
+    if not calibration:
+        return low, high, assumed
+    low = _factor(calibration.get("low"), low, below=True)
+    high = _factor(calibration.get("high"), high, below=False)
+    return low, high, confidence(math.log(high / low))
+
+
 class Width(msgspec.Struct, frozen=True, gc=False):
     """Half an interval, in log-seconds, and the usual miss that it is a multiple of.
 
@@ -42,11 +74,6 @@ class Width(msgspec.Struct, frozen=True, gc=False):
     half: float
     unit: float
     calibrated: bool = False
-
-    @property
-    def confidence(self) -> float:
-        """What an answer with this interval is worth: see `confidence`."""
-        return confidence(2.0 * self.half)
 
     def around(self, seconds: float) -> tuple[float, float]:
         """`low` and `high`, in seconds."""
@@ -111,3 +138,22 @@ class Intervals:
         self._functions[function] = (own + max(_FUNCTION_RATE, 1.0 / count) * (held - own), count)
         if len(self._functions) > _MOST_FUNCTIONS:
             del self._functions[next(iter(self._functions))]
+
+
+def _factor(value: object, otherwise: float, *, below: bool) -> float:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0.0:
+        return otherwise
+    return min(float(value), 1.0) if below else max(float(value), 1.0)
+
+
+def _assumed(low: float, high: float) -> Factors:
+    return low, high, confidence(math.log(high / low))
+
+
+#: What about 80 % of outcomes lie within, by what answered, where nothing better is known.
+ASSUMED: Mapping[Source, Factors] = {
+    "model": _assumed(0.6, 1.7),
+    "function_history": _assumed(0.5, 2.0),
+    "tool_history": _assumed(0.3, 3.5),
+    "heuristic": _assumed(0.1, 10.0),
+}

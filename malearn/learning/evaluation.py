@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel.history import History, Observation, timeline
+from malearn.kernel import estimator
+from malearn.kernel.estimator import Basis, Estimator
+from malearn.kernel.history import Observation, timeline
 from malearn.kernel.intervals import Intervals, Width
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolTypes, heuristic_seconds
@@ -157,38 +159,33 @@ def replay(
     A model answers once its tool type has enough rows, the history before that,
     the heuristic before anything is known. `family` may be empty: no models.
     """
-    past, intervals, n = History(), Intervals(), len(executions)
+    known, n = Estimator(), len(executions)
     inputs: list[tuple[float, ...]] = [()] * n
+    bases: list[Basis] = []
     seconds, low, high = np.empty(n), np.empty(n), np.empty(n)
-    widths: list[Width | None] = []
     ended: dict[str, list[int]] = {name: [] for name in tool_types}
     models: dict[str, Regressor] = {}
     fitted, finished = 0, 0
     for i, just_ended in timeline(executions):
         task = executions[i]
         for j in just_ended:
-            _learn(executions[j], float(seconds[j]), widths[j], past, intervals)
+            known.learn(bases[j], float(seconds[j]), executions[j].seconds)
+            known.observe(_observation(executions[j]))
             ended[executions[j].tool_type].append(j)
             finished += 1
         if family and finished - fitted >= cadence:
             fitted = finished
             _retrain(family, executions, inputs, ended, tool_types, models)
             progress(i, n)
-        context = task.serve_context
-        snapshot = past.snapshot(task.function, task.tool_type, task.serve, context)
-        inputs[i] = (*task.serve, *snapshot)
-        width = intervals.width(task.function, task.tool_type)
+        basis = known.look_up(task.function, task.tool_type, task.serve, task.serve_context)
+        inputs[i] = (*task.serve, *basis.snapshot)
+        answered = None
         if (model := models.get(task.tool_type)) is not None:
-            seconds[i] = model.seconds(np.array([inputs[i]], dtype=np.float32))[0]
-        else:
-            seconds[i] = (
-                past.function_seconds(task.function, task.serve, context)
-                or past.tool_seconds(task.tool_type)
-                or heuristic_seconds(tool_types[task.tool_type].resource)
-            )
-        low[i], high[i] = width.around(float(seconds[i]))
-        # How far off a blind guess was says nothing of those to come.
-        widths.append(None if math.isnan(snapshot[0]) else width)
+            answered = float(model.seconds(np.array([inputs[i]], dtype=np.float32))[0])
+        default = heuristic_seconds(tool_types[task.tool_type].resource)
+        prediction = estimator.answer(basis, default, answered)
+        seconds[i], low[i], high[i] = prediction.seconds, prediction.low, prediction.high
+        bases.append(basis)
     return Replayed(seconds, low, high)
 
 
@@ -242,14 +239,10 @@ def contract_only(
     return predicted
 
 
-def _learn(
-    task: Execution, predicted: float, width: Width | None, past: History, intervals: Intervals
-) -> None:
-    past.observe(
-        Observation(task.function, task.tool_type, task.start, task.end, task.serve, task.context)
+def _observation(task: Execution) -> Observation:
+    return Observation(
+        task.function, task.tool_type, task.start, task.end, task.serve, task.context
     )
-    if width is not None:
-        intervals.learn(task.function, task.tool_type, task.seconds, predicted, width)
 
 
 def _retrain(

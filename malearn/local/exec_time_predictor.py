@@ -28,12 +28,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from malearn.kernel import records
+from malearn.kernel import estimator, records
 from malearn.kernel.errors import ArtifactRefused, InputError, MalearnError, TrainingError
-from malearn.kernel.history import History
+from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.home import Home
-from malearn.kernel.intervals import Intervals, Width
-from malearn.kernel.prediction import Prediction, Source
+from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Execution, Reason, Record, Rejected
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes, heuristic_seconds
 from malearn.learning import matrix, regressor
@@ -53,7 +52,6 @@ _MOST_FITTED, _MOST_RECALLED = 50_000, 10_000
 _SHORTEST = 1e-3  # seconds; what is shorter is taken as this
 _TICK = 1e-6  # seconds between two ends, so that they have an order
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
-_GUESS = 10.0  # an assumption may be off by this factor, either way
 
 
 class ExecTimePredictor:
@@ -102,7 +100,7 @@ class ExecTimePredictor:
             self._directory / "executions", root / "_rejected", self._tool_type, "ExecTimePredictor"
         )
         self._lock, self._training = threading.Lock(), threading.Lock()
-        self._history, self._intervals = History(), Intervals()
+        self._estimator = Estimator()
         self._latest = 0.0  # the end of the last execution, in seconds since the epoch
         self._rows = self._new = 0  # executions; those of them that no model has seen
         self._next = retrain_after  # how many of these call for another model
@@ -140,7 +138,7 @@ class ExecTimePredictor:
         name = _text(function) or self._tool_type.name
         identity = _text(task_id) or f"{uuid.uuid4()}-{name}"
         said = self._said(features)
-        prediction, width = self._answer(name, said)
+        prediction, basis = self._answer(name, said)
         with self._lock:
             if self._closed:
                 raise InputError("ExecTimePredictor", "is closed and takes in nothing more")
@@ -150,7 +148,7 @@ class ExecTimePredictor:
             if isinstance(outcome, Rejected):
                 self._outbox.refuse(outcome, end, seconds)
             else:
-                self._take(outcome, prediction, width)
+                self._take(outcome, prediction, basis)
         self._rouse()
         return not isinstance(outcome, Rejected)
 
@@ -284,58 +282,46 @@ class ExecTimePredictor:
 
     # What is known, in memory.
 
-    def _answer(self, function: str, said: Mapping[str, object]) -> tuple[Prediction, Width | None]:
-        """The best rung's answer, and the width given with it; None for a mere assumption."""
+    def _answer(self, function: str, said: Mapping[str, object]) -> tuple[Prediction, Basis]:
+        """The best answer that there is, and what it was given on."""
         values, context = self._believed(said), records.context_of(self._tool_type, said)
-        name, model = self._tool_type.name, self._model
+        model = self._model
         with self._lock:
-            width = self._intervals.width(function, name)
-            snapshot = self._history.snapshot(function, name, values, context)
-            recent = self._history.function_seconds(function, values, context)
-            lately = self._history.tool_seconds(name)
-        answers: list[tuple[Source, float | None]] = [
-            ("model", None if model is None else model.seconds(values, snapshot)),
-            ("function_history", recent),
-            ("tool_history", lately),
-        ]
-        for source, seconds in answers:
-            if seconds is not None and 0.0 < seconds < math.inf:
-                version = model.version if model is not None and source == "model" else None
-                low, high = width.around(seconds)
-                answer = Prediction(seconds, low, high, source, version, width.confidence)
-                return answer, width
-        seconds = heuristic_seconds(self._tool_type.resource)
-        return Prediction(seconds, seconds / _GUESS, seconds * _GUESS, "heuristic"), None
+            basis = self._estimator.look_up(function, self._tool_type.name, values, context)
+        default = heuristic_seconds(self._tool_type.resource)
+        if model is None:
+            return estimator.answer(basis, default), basis
+        seconds = model.seconds(values, basis.snapshot)
+        return estimator.answer(basis, default, seconds, model.version), basis
 
-    def _take(self, execution: Execution, prediction: Prediction, width: Width | None) -> None:
+    def _take(self, execution: Execution, prediction: Prediction, basis: Basis) -> None:
         """What came of a task that had been predicted so. Called with the lock held."""
-        if width is not None:
+        if prediction.source != "heuristic":
             execution = records.with_prediction(
                 execution, prediction.seconds, prediction.model_version
             )
-        self._learn(execution, width)
+        self._learn(execution, basis)
         self._outbox.add(execution)
         self._rows += 1
         self._new += 1
 
-    def _learn(self, execution: Execution, width: Width | None) -> None:
-        if execution.predicted is not None and width is not None:
-            self._intervals.learn(
-                execution.function,
-                execution.tool_type,
-                execution.seconds,
-                execution.predicted,
-                width,
-            )
-        self._history.observe(matrix.observation(execution))
+    def _learn(self, execution: Execution, basis: Basis) -> None:
+        if execution.predicted is not None:
+            self._estimator.learn(basis, execution.predicted, execution.seconds)
+        self._estimator.observe(matrix.observation(execution))
         self._latest = max(self._latest, execution.end)
 
     def _restore(self) -> None:
         """Go on from what is in the home."""
         executions, _ = self._outbox.read()
         for execution in executions[-_MOST_RECALLED:]:
-            width = self._intervals.width(execution.function, execution.tool_type)
-            self._learn(execution, width)
+            basis = self._estimator.look_up(
+                execution.function,
+                execution.tool_type,
+                matrix.known_before(execution),
+                matrix.context_before(execution),
+            )
+            self._learn(execution, basis)
         try:
             self._model = LocalModel.load(self._directory, self._tool_type)
         except ArtifactRefused as refusal:

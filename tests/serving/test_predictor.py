@@ -180,9 +180,8 @@ def test_the_models_own_memories_warm_a_scheduler_that_saw_nothing(
 ) -> None:
     artifact = toy(recent=(("a_toy_process", 100.0, 142.0, (1.0, None), ()),))
     p = cached(artifact=artifact)
-    known = p._history.recent_seconds("a_toy_process", tool_type.name, ())
-    assert known is not None
-    assert known[:2] == ("function_history", pytest.approx(42.0))
+    known = p._history.look_up("a_toy_process", tool_type.name, (), ())
+    assert (known.source, known.seconds) == ("function_history", pytest.approx(42.0))
 
 
 def test_function_names_are_a_view_of_the_declaration(predictor: Build) -> None:

@@ -16,7 +16,7 @@ def ran(number: int) -> Observation:
 
 
 def counted(history: SharedHistory) -> int:
-    snapshot, _ = history.snapshot("f", "t", (1.0,), ())
+    snapshot = history.look_up("f", "t", (1.0,), ()).snapshot
     return round(math.expm1(snapshot[COUNT])) if snapshot[COUNT] == snapshot[COUNT] else 0
 
 
@@ -34,7 +34,7 @@ def test_what_is_restored_neither_loses_nor_doubles_anything() -> None:
     assert history.restore([ran(1), ran(9), ran(2)]) == 2
     history.observe("10", ran(10))
     assert counted(history) == 4
-    assert round(history.recent_seconds("f", "t", (1.0,))[1]) == 5  # type: ignore[index]
+    assert round(history.look_up("f", "t", (1.0,), ()).seconds) == 5
 
 
 def test_threads_observe_and_ask_at_once() -> None:

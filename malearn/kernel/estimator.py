@@ -1,0 +1,146 @@
+"""The one fallback chain: from what is known of a task to the answer that it gets.
+
+The first that gives a time answers: the tool type's model; what the function took lately; what
+its tool type took lately; the default seconds of the resource. A model that fails falls to the
+function's history, not to the default. The scheduler's predictor, `ExecTimePredictor`, evaluation
+and monitoring all answer, and learn from outcomes, through this module.
+
+Looking up needs the estimator's state and is what an owner locks; `answer` is pure, so that a
+model may run in between, outside the lock::
+
+    basis = estimator.look_up(function, tool_type, features, context)
+    prediction = answer(basis, default, model.seconds((*features, *basis.snapshot)))
+    …
+    estimator.learn(basis, prediction.seconds, actual)
+    estimator.observe(observation)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel import intervals
+from malearn.kernel.history import History, Observation
+from malearn.kernel.intervals import Factors, Intervals, Width
+from malearn.kernel.prediction import Prediction, Source
+
+__all__ = ["Basis", "Estimator", "answer"]
+
+
+class Basis(msgspec.Struct, frozen=True, gc=False):
+    """What is known of one task before it runs: enough to answer, and to learn from the outcome.
+
+    `snapshot` holds `history.FEATURES`, the columns a model reads after the task's own features.
+    `source` and `seconds` are what answers where no model does; NaN seconds, and the source
+    "heuristic", where neither function nor tool type were ever seen.
+    """
+
+    function: str
+    tool_type: str
+    snapshot: tuple[float, ...]
+    source: Source
+    seconds: float
+    width: Width
+
+
+def answer(
+    basis: Basis,
+    default: float,
+    model_seconds: float | None = None,
+    model_version: int | None = None,
+    calibration: Factors | None = None,
+) -> Prediction:
+    """The best answer that there is for one task.
+
+    `default` is the seconds to assume where nothing is known. `model_seconds` is the model's
+    answer, None without a model; one that is not finite and positive is passed over.
+    `calibration` is the model's own interval, until enough outcomes were seen here.
+    """
+    if model_seconds is not None and 0.0 < model_seconds < math.inf:
+        factors = calibration
+        seconds, source, version = model_seconds, _MODEL, model_version
+    else:
+        factors = None
+        seconds, source, version = basis.seconds, basis.source, None
+        if not 0.0 < seconds < math.inf:
+            seconds, source = default, _DEFAULT
+    if basis.width.calibrated and source != _DEFAULT:
+        factors = intervals.from_width(basis.width)
+    elif factors is None:
+        factors = intervals.ASSUMED[source]
+    low, high, confidence = factors
+    return Prediction(seconds, seconds * low, seconds * high, source, version, confidence)
+
+
+class Estimator:
+    """What is known of all functions, and how far answers were off. Not thread-safe."""
+
+    __slots__ = ("_history", "_intervals")
+
+    def __init__(self, observations: Iterable[Observation] = ()) -> None:
+        self._history = History(observations)
+        self._intervals = Intervals()
+
+    def look_up(
+        self,
+        function: str,
+        tool_type: str,
+        features: Sequence[float] = (),
+        context: tuple[str, ...] = (),
+    ) -> Basis:
+        """The basis for a task of `function` that starts now.
+
+        `features` are numbers in declared order, NaN where missing. `tool_type` is empty where
+        nobody claims the function.
+        """
+        snapshot = self._history.snapshot(function, tool_type, features, context)
+        return self._basis(function, tool_type, context, snapshot)
+
+    def look_up_many(
+        self,
+        function: str,
+        tool_type: str,
+        features: NDArray[np.float64],
+        context: tuple[str, ...] = (),
+    ) -> list[Basis]:
+        """As `look_up`, one for each row of `features`: tasks of one function and context."""
+        rows = self._history.snapshots(function, tool_type, features, context).tolist()
+        return [self._basis(function, tool_type, context, tuple(row)) for row in rows]
+
+    def observe(self, observation: Observation) -> None:
+        """Take in one execution that has ended; call in order of their ends."""
+        self._history.observe(observation)
+
+    def learn(self, basis: Basis, predicted: float, actual: float) -> None:
+        """What came of an answer, both in seconds; call before the execution is observed.
+
+        How far a blind guess was off says nothing of the answers to come.
+        """
+        if basis.source != _DEFAULT:
+            self._intervals.learn(basis.function, basis.tool_type, actual, predicted, basis.width)
+
+    def restart(self, history: History) -> None:
+        """Go on from another history, replayed elsewhere; what was learnt of errors stays."""
+        self._history = history
+
+    def _basis(
+        self, function: str, tool_type: str, context: tuple[str, ...], snapshot: tuple[float, ...]
+    ) -> Basis:
+        source: Source = "function_history"
+        seconds = self._history.level_seconds(function, context, snapshot)
+        if seconds is None or seconds != seconds:
+            source = "tool_history"
+            seconds = self._history.tool_seconds(tool_type) if tool_type else None
+            if seconds is None:
+                source, seconds = _DEFAULT, math.nan
+        width = self._intervals.width(function, tool_type)
+        return Basis(function, tool_type, snapshot, source, seconds, width)
+
+
+_MODEL: Source = "model"
+_DEFAULT: Source = "heuristic"

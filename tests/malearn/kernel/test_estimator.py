@@ -1,0 +1,61 @@
+"""One chain of fallbacks: who answers, and from which of them an outcome is learnt."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from malearn.kernel import estimator
+from malearn.kernel.estimator import Estimator
+from malearn.kernel.history import Observation
+
+
+def seen(function: str, seconds: float, count: int = 6) -> Estimator:
+    known = Estimator()
+    for number in range(count):
+        start = number * 100.0
+        known.observe(Observation(function, "t", start, start + seconds))
+    return known
+
+
+@pytest.mark.parametrize("nonsense", [math.nan, math.inf, 0.0, -3.0])
+def test_a_model_that_fails_falls_to_the_functions_history(nonsense: float) -> None:
+    basis = seen("f", 20.0).look_up("f", "t")
+    prediction = estimator.answer(basis, 15.0, nonsense, 7)
+    assert (prediction.source, prediction.model_version) == ("function_history", None)
+    assert prediction.seconds == pytest.approx(20.0, rel=0.01)
+
+
+def test_the_first_that_gives_a_time_answers() -> None:
+    known = seen("f", 20.0)
+    answers = [
+        estimator.answer(known.look_up("f", "t"), 15.0, 18.0, 7),
+        estimator.answer(known.look_up("f", "t"), 15.0),
+        estimator.answer(known.look_up("g", "t"), 15.0),
+        estimator.answer(known.look_up("g", "other"), 15.0),
+        estimator.answer(known.look_up("g", ""), 15.0),
+    ]
+    assert [a.source for a in answers] == [
+        "model",
+        "function_history",
+        "tool_history",
+        "heuristic",
+        "heuristic",
+    ]
+    assert [round(a.seconds) for a in answers] == [18, 20, 20, 15, 15]
+    assert all(a.low < a.seconds < a.high for a in answers)
+    assert answers[0].model_version == 7
+
+
+def test_a_function_that_nobody_claims_has_a_history_all_the_same() -> None:
+    known = Estimator([Observation("f", "", 0.0, 5.0)])
+    prediction = estimator.answer(known.look_up("f", ""), 15.0)
+    assert (prediction.source, round(prediction.seconds)) == ("function_history", 5)
+
+
+def test_nothing_is_learnt_from_the_outcome_of_a_blind_guess() -> None:
+    known = Estimator()
+    before = known.look_up("f", "t")
+    known.learn(before, 15.0, 1500.0)
+    assert known.look_up("f", "t").width == before.width

@@ -29,7 +29,7 @@ from malearn.kernel import estimator, intervals, records
 from malearn.kernel.estimator import Basis
 from malearn.kernel.features import FeatureVector
 from malearn.kernel.prediction import Prediction
-from malearn.kernel.tool_types import ToolType, ToolTypes, declared, heuristic_seconds
+from malearn.kernel.tool_types import ToolType, ToolTypes, declared, default_seconds
 from malearn.serving import stream_format
 from malearn.serving.cache import ModelCache, default_directory
 from malearn.serving.collector import Collector
@@ -442,7 +442,7 @@ class DAGTaskPredictor:
         model: Model | None = None,
     ) -> tuple[Prediction, str]:
         """The answer, which is kept until its outcome is reported, and why it is no model's."""
-        default = heuristic_seconds(question.resource)
+        default = default_seconds(question.resource, question.tool_type)
         if model is None:
             prediction = estimator.answer(basis, default)
         else:
@@ -540,7 +540,7 @@ def _ids(predecessors: Sequence[str] | None) -> Sequence[str]:
 
 
 def _guess(resource: object) -> Prediction:
-    seconds = heuristic_seconds(str(resource))
+    seconds = default_seconds(str(resource))
     low, high, confidence = _GUESS
     return Prediction(seconds, seconds * low, seconds * high, "heuristic", None, confidence)
 

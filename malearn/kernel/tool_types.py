@@ -22,24 +22,25 @@ from malearn.kernel.errors import DeclarationError, UnknownToolType
 
 __all__ = [
     "CONTEXT",
-    "HEURISTIC_SECONDS",
+    "DEFAULT_SECONDS",
     "Feature",
     "ToolType",
     "ToolTypes",
     "declared",
-    "heuristic_seconds",
+    "default_seconds",
     "plain",
 ]
 
-#: What a task is assumed to take while nothing at all is known of it, in seconds, by resource.
-HEURISTIC_SECONDS: Mapping[str, float] = {"gpu": 15.0, "cpu": 3.0, "io": 1.0}
+#: Seconds that a task is assumed to take while nothing is known of it, by resource, where its
+#: tool type declares no `default_seconds`.
+DEFAULT_SECONDS: Mapping[str, float] = {"gpu": 15.0, "cpu": 3.0, "io": 1.0}
 
 #: What a task ran with, as text: told apart by the history wherever a log says so, else unknown.
 CONTEXT = ("model", "backend", "node")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FEATURE_KEYS = {"unit", "min", "max", "default", "monotone"}
-_TOOL_KEYS = {"functions", "resource", "features", "context", "retrain_after"}
+_TOOL_KEYS = {"functions", "resource", "features", "context", "retrain_after", "default_seconds"}
 
 #: New executions after which a tool type is retrained between two schedules.
 _RETRAIN_AFTER = 100
@@ -72,6 +73,7 @@ class ToolType:
     """A kind of task whose execution times are learnt together.
 
     After `retrain_after` new executions it is retrained without waiting for its schedule.
+    `default_seconds`, by resource, is what a task of it is assumed to take while nothing is known.
     """
 
     name: str
@@ -81,6 +83,10 @@ class ToolType:
     #: Names of the texts that say under which conditions a task runs; each may be unknown.
     context: tuple[str, ...] = CONTEXT
     retrain_after: int = _RETRAIN_AFTER
+    # A mapping has no hash; the other fields tell tool types apart well enough.
+    default_seconds: Mapping[str, float] = field(
+        default_factory=lambda: DEFAULT_SECONDS, hash=False
+    )
     #: Names in matrix order.
     feature_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -200,9 +206,20 @@ def declared(path: str | os.PathLike[str] | None = None) -> ToolTypes:
     return ToolTypes(tool_types.values())
 
 
-def heuristic_seconds(resource: str | None) -> float:
-    """Seconds to assume for a task on `resource` while nothing is known; gpu when in doubt."""
-    return HEURISTIC_SECONDS.get(str(resource).lower(), HEURISTIC_SECONDS["gpu"])
+def default_seconds(resource: str | None, tool_type: ToolType | None = None) -> float:
+    """Seconds to assume for a task on `resource` while nothing is known of it.
+
+    What its tool type declares, else 15, 3 and 1 for gpu, cpu and io. No resource, or an
+    unknown one, stands for the tool type's own, or for gpu where there is no tool type.
+
+    >>> default_seconds("cpu")
+    3.0
+    """
+    seconds = tool_type.default_seconds if tool_type is not None else DEFAULT_SECONDS
+    name = str(resource).lower()
+    if name not in seconds:
+        name = tool_type.resource if tool_type is not None else "gpu"
+    return seconds[name]
 
 
 def parse(text: str, source: str) -> list[ToolType]:
@@ -237,11 +254,12 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
     ):
         raise refuse("'functions' must be a list of function-name patterns")
     resource = table.get("resource", "gpu")
-    if resource not in HEURISTIC_SECONDS:
-        raise refuse(f"'resource' must be one of {', '.join(HEURISTIC_SECONDS)}")
+    if resource not in DEFAULT_SECONDS:
+        raise refuse(f"'resource' must be one of {', '.join(DEFAULT_SECONDS)}")
     retrain_after = table.get("retrain_after", _RETRAIN_AFTER)
     if type(retrain_after) is not int or retrain_after < 1:
         raise refuse("'retrain_after' must be a whole number, 1 or more")
+    seconds = _default_seconds(table.get("default_seconds", {}), refuse)
     features = table.get("features")
     if not isinstance(features, dict) or not features:
         raise refuse("declares no features")
@@ -259,7 +277,27 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
         tuple(_feature(key, value, refuse) for key, value in features.items()),
         tuple(dict.fromkeys(context)),
         retrain_after,
+        seconds,
     )
+
+
+def _default_seconds(given: object, refuse: Any) -> dict[str, float]:
+    """By resource, from one number for all of them or a table of some."""
+    table: dict[str, Any]
+    table = given if isinstance(given, dict) else dict.fromkeys(DEFAULT_SECONDS, given)
+    seconds = dict(DEFAULT_SECONDS)
+    for resource, value in table.items():
+        if resource not in DEFAULT_SECONDS:
+            known = ", ".join(DEFAULT_SECONDS)
+            raise refuse(f"'default_seconds' names the resource '{resource}'; there are {known}")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0.0 < float(value) < math.inf:
+            raise refuse(
+                "'default_seconds' must be a number of seconds above 0, or a table such as "
+                "{ gpu = 40, cpu = 90 }"
+            )
+        seconds[resource] = float(value)
+    return seconds
 
 
 def _feature(name: str, table: object, refuse: Any) -> Feature:

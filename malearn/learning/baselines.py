@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.history import timeline
 from malearn.kernel.records import Execution
-from malearn.kernel.tool_types import ToolTypes, heuristic_seconds
+from malearn.kernel.tool_types import ToolTypes, default_seconds
 
 __all__ = ["BASELINES", "function_ema", "function_median", "heuristic"]
 
@@ -26,7 +26,7 @@ Predictor = Callable[[Sequence[Execution], ToolTypes], NDArray[np.float64]]
 
 def heuristic(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray[np.float64]:
     """15 s for a gpu task, 3 s for cpu, 1 s for io."""
-    return np.array([heuristic_seconds(tool_types[e.tool_type].resource) for e in executions])
+    return np.array([default_seconds(None, tool_types[e.tool_type]) for e in executions])
 
 
 def function_median(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray[np.float64]:
@@ -96,5 +96,5 @@ def _replayed(
         elif task.tool_type in tools:
             predicted[i] = tools[task.tool_type].seconds
         else:
-            predicted[i] = heuristic_seconds(tool_types[task.tool_type].resource)
+            predicted[i] = default_seconds(None, tool_types[task.tool_type])
     return predicted

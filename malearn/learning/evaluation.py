@@ -20,7 +20,7 @@ from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.history import Observation, timeline
 from malearn.kernel.intervals import Intervals, Width
 from malearn.kernel.records import Execution
-from malearn.kernel.tool_types import ToolTypes, heuristic_seconds
+from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.learning import baselines, regressor
 from malearn.learning.families import DEFAULT, FAMILIES
 from malearn.learning.matrix import Matrix
@@ -182,7 +182,7 @@ def replay(
         answered = None
         if (model := models.get(task.tool_type)) is not None:
             answered = float(model.seconds(np.array([inputs[i]], dtype=np.float32))[0])
-        default = heuristic_seconds(tool_types[task.tool_type].resource)
+        default = default_seconds(None, tool_types[task.tool_type])
         prediction = estimator.answer(basis, default, answered)
         seconds[i], low[i], high[i] = prediction.seconds, prediction.low, prediction.high
         bases.append(basis)
@@ -235,7 +235,7 @@ def contract_only(
             row = np.array([task.serve], dtype=np.float32)
             predicted[i] = math.exp(float(model.predict(row)[0]))
         else:
-            predicted[i] = heuristic_seconds(tool_types[task.tool_type].resource)
+            predicted[i] = default_seconds(None, tool_types[task.tool_type])
     return predicted
 
 

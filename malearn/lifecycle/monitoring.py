@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.errors import ArtifactRefused, RegistryError
 from malearn.kernel.records import Execution
-from malearn.kernel.tool_types import ToolType, ToolTypes, heuristic_seconds
+from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.learning import baselines, evaluation, export
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, score
@@ -364,7 +364,7 @@ def _everyone(
     for name in ("function_median", "function_ema"):
         predicted[name] = baselines.BASELINES[name](rows.executions, tool_types)[list(new)]
     level = judged.inputs[:, judged.columns.index("level")].astype(np.float64)
-    blind = heuristic_seconds(tool_types[rows.tool_type.name].resource)
+    blind = default_seconds(None, tool_types[rows.tool_type.name])
     predicted[WITHOUT] = np.where(np.isnan(level), blind, np.exp(level))
     return predicted
 

@@ -34,7 +34,7 @@ from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.home import Home
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Execution, Reason, Record, Rejected
-from malearn.kernel.tool_types import Feature, ToolType, ToolTypes, heuristic_seconds
+from malearn.kernel.tool_types import Feature, ToolType, ToolTypes, default_seconds
 from malearn.learning import matrix, regressor
 from malearn.learning.families import DEFAULT, FAMILIES
 from malearn.local.feature_names import FeatureNames
@@ -288,7 +288,7 @@ class ExecTimePredictor:
         model = self._model
         with self._lock:
             basis = self._estimator.look_up(function, self._tool_type.name, values, context)
-        default = heuristic_seconds(self._tool_type.resource)
+        default = default_seconds(None, self._tool_type)
         if model is None:
             return estimator.answer(basis, default), basis
         seconds = model.seconds(values, basis.snapshot)

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor
-from malearn.kernel.tool_types import ToolType, ToolTypes, declared
+from malearn.kernel.tool_types import ToolType, ToolTypes, declared, parse
 from malearn.serving.cache import ModelCache
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
@@ -241,6 +241,13 @@ def test_a_closed_predictor_still_answers(cached: Build) -> None:
 
 def _ran(seconds: float) -> str:
     return json.dumps({"start_time": 1e9, "end_time": 1e9 + seconds})
+
+
+def test_a_tool_type_says_what_to_assume_while_nothing_is_known(predictor: Build) -> None:
+    (own,) = parse("[own]\ndefault_seconds={ gpu = 40 }\n[own.features.x]", "malearn.toml")
+    p = predictor(tool_types=ToolTypes([own]))
+    assert [p.predict("own", resource, []) for resource in ("gpu", "cpu")] == [40.0, 3.0]
+    assert p.predict("another", "gpu", []) == 15.0
 
 
 def test_an_empty_declaration_leaves_histories_and_heuristics(predictor: Build) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from malearn.kernel import tool_types
 from malearn.kernel.errors import DeclarationError, UnknownToolType
-from malearn.kernel.tool_types import ToolType, ToolTypes, declared, heuristic_seconds, parse
+from malearn.kernel.tool_types import ToolType, ToolTypes, declared, default_seconds, parse
 
 TYPES = declared()
 
@@ -130,6 +130,10 @@ def test_a_pattern_belongs_to_one_tool_type_only() -> None:
         ("[a]\ncolour = 1\n[a.features.x]", "[a] has unknown keys: colour"),
         ("[a]\nfunctions = []\n[a.features.x]", "'functions' must be a list"),
         ("[a]\nfunctions = ['_']\n[a.features.x]", "'functions' must be a list"),
+        ("[a]\ndefault_seconds = 0\n[a.features.x]", "must be a number of seconds above 0"),
+        ("[a]\ndefault_seconds = true\n[a.features.x]", "must be a number of seconds above 0"),
+        ("[a]\ndefault_seconds = inf\n[a.features.x]", "must be a number of seconds above 0"),
+        ("[a]\ndefault_seconds = { tpu = 4 }\n[a.features.x]", "names the resource 'tpu'"),
         ("[a]\nretrain_after = 0\n[a.features.x]", "'retrain_after' must be a whole number"),
         ("[a]\nretrain_after = 2.5\n[a.features.x]", "'retrain_after' must be a whole number"),
         ("[a]\nretrain_after = true\n[a.features.x]", "'retrain_after' must be a whole number"),
@@ -195,7 +199,13 @@ def test_an_unknown_tool_type_is_named_with_those_there_are() -> None:
 
 
 def test_what_is_assumed_while_nothing_is_known() -> None:
-    assert [heuristic_seconds(r) for r in ("gpu", "CPU", "io", None, "tpu")] == [15, 3, 1, 15, 15]
+    resources = ("gpu", "CPU", "io", None, "tpu")
+    assert [default_seconds(r) for r in resources] == [15, 3, 1, 15, 15]
+    (own,) = parse("[a]\nresource='cpu'\ndefault_seconds=40\n[a.features.x]", "malearn.toml")
+    assert [default_seconds(r, own) for r in resources] == [40] * 5
+    text = "[a]\nresource='cpu'\ndefault_seconds={ gpu = 40, cpu = 90 }\n[a.features.x]"
+    (some,) = parse(text, "malearn.toml")
+    assert [default_seconds(r, some) for r in resources] == [40, 90, 1, 90, 90]
 
 
 def test_every_shipped_tool_type_has_the_registry_name_of_its_own() -> None:

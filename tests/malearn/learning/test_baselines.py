@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from malearn.kernel.records import Execution
-from malearn.kernel.tool_types import HEURISTIC_SECONDS, Feature, ToolType, ToolTypes
+from malearn.kernel.tool_types import DEFAULT_SECONDS, Feature, ToolType, ToolTypes
 from malearn.learning import baselines
 
 SIZE = (Feature("size"),)
@@ -48,7 +48,7 @@ def test_the_moving_average_takes_three_tenths_of_each_step_in_log_seconds() -> 
 @pytest.mark.parametrize("name", ["function_median", "function_ema"])
 def test_a_new_function_is_taken_for_one_of_its_tool_type(name: str) -> None:
     log = [ran("f", 0, 4), ran("new", 100, 9), ran("other", 200, 9, "quick")]
-    assert predicted(name, log) == pytest.approx([15.0, 4.0, HEURISTIC_SECONDS["io"]])
+    assert predicted(name, log) == pytest.approx([15.0, 4.0, DEFAULT_SECONDS["io"]])
 
 
 @pytest.mark.parametrize("name", ["function_median", "function_ema"])

@@ -26,7 +26,7 @@ from malearn.flows.evaluate import evaluate
 from malearn.kernel import history, tool_types
 from malearn.learning import evaluation
 from malearn.learning.evaluation import OURS, Evaluation
-from malearn.learning.metrics import pairwise_order
+from malearn.learning.metrics import pairwise_accuracy
 
 __all__ = ["figures"]
 
@@ -158,7 +158,7 @@ def _variant(done: Evaluation, name: str, family: str) -> tuple[str, dict[str, f
         done.executions, done.groups, {**done.predicted, OURS: said}, done.ours, done.score_from
     )
     ratios = {t: _ratio(other, t) for t in other.tool_types}
-    return name, ratios, pairwise_order(other.actual, said, other.groups)
+    return name, ratios, pairwise_accuracy(other.actual, said, other.groups)
 
 
 @contextmanager

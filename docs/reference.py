@@ -159,7 +159,7 @@ def _gate() -> Iterator[str]:
     yield (
         f"A candidate must err at least {gate.MARGIN:.0%} less (MAE) than what serves and than "
         f"each of {rivals}; may order pairs worse than the best of them by no more than "
-        f"{gate.ORDER_SLACK:.0%}; and is judged on {gate.FEWEST_ROWS} rows or more."
+        f"{gate.RANKING_SLACK:.0%}; and is judged on {gate.FEWEST_ROWS} rows or more."
     )
 
 

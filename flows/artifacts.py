@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_UI_URL
 
 from malearn.kernel.tool_types import ToolType
-from malearn.learning.gate import Reason
+from malearn.learning.gate import GateCheck
 from malearn.learning.metrics import Scores
 from malearn.lifecycle import tracking
 from malearn.lifecycle.promotion import Promoted
@@ -66,7 +66,7 @@ def candidates(trained: Trained) -> None:
                 "is": _role(name, trained),
                 "MAE, s": round(s.mae, 3),
                 "median error": f"{s.median_ape:.0%}",
-                "order": f"{s.order:.0%}",
+                "order": f"{s.pairwise_accuracy:.0%}",
                 "R²": round(s.r2, 3),
                 "rows": s.n,
             }
@@ -92,7 +92,7 @@ def promotion(promoted: Promoted, tool_type: ToolType) -> None:
     )
 
 
-def reasons(given: Iterable[Reason]) -> list[str]:
+def reasons(given: Iterable[GateCheck]) -> list[str]:
     """One Markdown item a reason, those that failed first."""
     ranked = sorted(given, key=lambda reason: reason.passed)
     return [f"- {'✓' if reason.passed else '✗'} {reason.detail}" for reason in ranked]

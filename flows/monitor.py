@@ -1,4 +1,4 @@
-"""The flow that looks at what serves, and retrains or rolls back where that is called for."""
+"""The flow that checks the serving models, and retrains or rolls back where that is needed."""
 
 from __future__ import annotations
 
@@ -24,30 +24,44 @@ from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import plots
 from malearn.learning.matrix import Matrix
 from malearn.lifecycle import monitoring, promotion, tracking
-from malearn.lifecycle.monitoring import Action, Live, Look
-from malearn.lifecycle.promotion import Followed
+from malearn.lifecycle.live import Live
+from malearn.lifecycle.monitor_decision import Action
+from malearn.lifecycle.monitoring import MonitorReport
+from malearn.lifecycle.promotion import ManualPromotion
 
-__all__ = ["Watched", "monitor"]
+__all__ = ["MonitorOutcome", "monitor"]
 
 _DONE = {
     Action.NOTHING: "nothing to do",
-    Action.WATCH: "something is wrong, and watched",
+    Action.WARN: "warning",
     Action.RETRAIN: "another model is wanted",
     Action.ROLL_BACK: "rolled back",
-    Action.WITHDRAW: "withdrawn",
+    Action.DISABLE_MODEL: "the model is disabled",
 }
+
+#: Of the table of live predictions; the last two are the MAE of the baselines, in seconds.
+_LIVE_COLUMNS = (
+    "version",
+    "answers",
+    "MAE, s",
+    "median error",
+    "pairwise accuracy",
+    "covered",
+    "median",
+    "EMA",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class MonitorOutcome:
     """What one pass saw and did: to an alias that a person moved, and to what serves.
 
     `production` serves afterwards; `retrained` says what came of a retraining, where one was
     made here rather than asked for. `page` shows the tool type's curves in MLflow.
     """
 
-    look: Look
-    followed: Followed | None
+    report: MonitorReport
+    manual: ManualPromotion | None
     production: int | None
     retrained: str | None = None
     page: str | None = None
@@ -59,10 +73,10 @@ class Watched:
     validate_parameters=False,
     on_failure=[failure.told],
 )
-def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, Watched]:
+def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, MonitorOutcome]:
     """Compare predictions with outcomes, tool type by tool type, and act on what that shows.
 
-    `tools` are tool types; without any, all are looked at. A retraining is asked for by the
+    `tools` are tool types; without any, all are checked. A retraining is asked for by the
     event `news.DRIFT`; outside a deployment, where nobody may listen, it is also made here.
     MLflow is at `$MLFLOW_TRACKING_URI`.
     """
@@ -79,50 +93,52 @@ def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, 
     return watched
 
 
-def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> Watched:
+def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOutcome:
     name, log = tool_type.name, get_run_logger()
-    log.info("Looking at %s", name)
+    log.info("Checking %s", name)
     with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         rows, _ = load(Dataset.of(Home.find(home), tool_type))
-        followed = promotion.follow(rows)
-        if followed is not None and not followed.promoted.promoted:
-            log.error("%s", _refused(name, followed))
-        seen = look(rows, types)
+        manual = promotion.verify_manual_promotion(rows)
+        if manual is not None and not manual.promoted.promoted:
+            log.error("%s", _refused(name, manual))
+        report = check(rows, types)
         with locks.to_retrain(Home.find(home), tool_type):
-            serving = monitoring.act(seen, tool_type)
-        page = chart(seen, tool_type) if seen.rows else None
+            serving = monitoring.act(report, tool_type)
+        page = chart(report, tool_type) if report.rows else None
     retrained = None
-    if seen.verdict.retrain:
-        about = {"version": seen.production, "why": _why(seen)}
+    if report.decision.retrain:
+        about = {"version": report.production, "why": _why(report)}
         emit_event(news.DRIFT, news.resource(name), payload=about)
         if deployment.id is None:
             outcome = renew(name, home, "drift")
             retrained, serving = _retrained(outcome), outcome.production
-    return Watched(seen, followed, serving, retrained, page)
+    return MonitorOutcome(report, manual, serving, retrained, page)
 
 
 @task(cache_policy=NO_CACHE)
-def look(rows: Matrix, types: ToolTypes) -> Look:
+def check(rows: Matrix, types: ToolTypes) -> MonitorReport:
     """Everyone's predictions beside what happened."""
-    return monitoring.look(rows, types)
+    return monitoring.check(rows, types)
 
 
 @task(cache_policy=NO_CACHE)
-def chart(seen: Look, tool_type: ToolType) -> str:
+def chart(report: MonitorReport, tool_type: ToolType) -> str:
     """A point on each of the tool type's curves in MLflow, and its plots; returns their page."""
-    ours = seen.predicted["production"]
-    others = {name: p for name, p in seen.predicted.items() if name != "production"}
+    ours = report.predicted["production"]
+    others = {name: p for name, p in report.predicted.items() if name != "production"}
     figures = {
         "error_over_time": plots.error_over_time(
-            seen.actual,
+            report.actual,
             {"production": ours, **others},
-            f"{tool_type.name}: how far off, over the newest {seen.rows} executions",
+            f"{tool_type.name}: how far off, over the newest {report.rows} executions",
         ),
         "predicted_against_actual": plots.predicted_against_actual(
-            seen.actual, ours, f"{tool_type.name} version {seen.production}: the newest {seen.rows}"
+            report.actual,
+            ours,
+            f"{tool_type.name} v{report.production}: the newest {report.rows}",
         ),
     }
-    return tracking.run_page(tracking.log_monitoring(tool_type, seen.metrics(), figures))
+    return tracking.run_page(tracking.log_monitoring(tool_type, report.metrics(), figures))
 
 
 def _retrained(outcome: Outcome) -> str:
@@ -135,49 +151,58 @@ def _retrained(outcome: Outcome) -> str:
     return f"version {version} is not promoted: {outcome.why}"
 
 
-def _why(seen: Look) -> str:
-    return "; ".join(seen.verdict.reasons)
+def _why(report: MonitorReport) -> str:
+    return "; ".join(report.decision.reasons)
 
 
-def _line(watched: Watched) -> str:
-    seen = watched.look
-    return f"{_DONE[seen.verdict.action]}, {_why(seen)}"
+def _line(watched: MonitorOutcome) -> str:
+    report = watched.report
+    return f"{_DONE[report.decision.action]}, {_why(report)}"
 
 
-def _refused(name: str, followed: Followed) -> str:
-    instead = f"version {followed.production} serves" if followed.production else "no model serves"
+def _refused(name: str, manual: ManualPromotion) -> str:
+    instead = f"version {manual.production} serves" if manual.production else "no model serves"
     return (
-        f"{name}: version {followed.moved_to} was given the alias Production in MLflow and must "
-        f"not serve ({followed.promoted.why}); {instead}"
+        f"{name}: version {manual.moved_to} was given the alias Production in MLflow and must "
+        f"not serve ({manual.promoted.why}); {instead}"
     )
 
 
-def _described(name: str, watched: Watched) -> str:
+def _described(name: str, watched: MonitorOutcome) -> str:
     """One tool type in Markdown: what was done and why, then the numbers behind it."""
-    seen = watched.look
+    report = watched.report
     serving = f"version {watched.production}" if watched.production else "no version"
-    lines = [f"## {name}: {_DONE[seen.verdict.action]}", "", f"Now {serving} serves.", ""]
-    if (followed := watched.followed) is not None:
-        lines.append(f"- {_followed(name, followed)}")
-    lines += [f"- {reason}" for reason in seen.verdict.reasons]
+    lines = [f"## {name}: {_DONE[report.decision.action]}", "", f"Now {serving} serves.", ""]
+    if (manual := watched.manual) is not None:
+        lines.append(f"- {_manual_promotion(name, manual)}")
+    lines += [f"- {reason}" for reason in report.decision.reasons]
     if watched.retrained:
         lines.append(f"- retrained: {watched.retrained}")
-    if seen.scores:
-        lines += ["", f"Replayed on {seen.rows} executions that no look had judged before.", ""]
+    if report.scores:
+        lines += ["", f"Replayed on {report.rows} executions that no earlier check had scored.", ""]
         lines += _table(
-            ("who", "MAE, s", "median error", "order"),
+            ("who", "MAE, s", "median error", "pairwise accuracy"),
             [
-                (who, f"{s.mae:.3g}", f"{s.median_ape:.0%}", f"{s.order:.0%}")
-                for who, s in sorted(seen.scores.items(), key=lambda item: item[1].mae)
+                (who, f"{s.mae:.3g}", f"{s.median_ape:.0%}", f"{s.pairwise_accuracy:.0%}")
+                for who, s in sorted(report.scores.items(), key=lambda item: item[1].mae)
             ],
         )
-    if seen.live:
-        lines += ["", "What schedulers were told, and the baselines on the same executions.", ""]
+    if report.live:
+        lines += ["", "What schedulers answered, and the baselines on the same executions.", ""]
         lines += _table(
-            ("version", "answers", "MAE, s", "median error", "order", "covered", "median", "EMA"),
-            [_told(one) for one in seen.live],
+            (
+                "version",
+                "answers",
+                "MAE, s",
+                "median error",
+                "pairwise accuracy",
+                "covered",
+                "median",
+                "EMA",
+            ),
+            [_told(one) for one in report.live],
         )
-    if seen.drifts:
+    if report.drifts:
         lines += ["", "How far from those it was trained on (two-sample Kolmogorov–Smirnov).", ""]
         lines += _table(
             ("what", "distance", "p", "median then", "now"),
@@ -189,7 +214,7 @@ def _described(name: str, watched: Watched) -> str:
                     f"{d.before:.3g}",
                     f"{d.now:.3g}",
                 )
-                for d in seen.drifts
+                for d in report.drifts
             ],
         )
     if watched.page:
@@ -197,25 +222,25 @@ def _described(name: str, watched: Watched) -> str:
     return "\n".join(lines)
 
 
-def _followed(name: str, followed: Followed) -> str:
-    if not followed.promoted.promoted:
-        return _refused(name, followed)
+def _manual_promotion(name: str, manual: ManualPromotion) -> str:
+    if not manual.promoted.promoted:
+        return _refused(name, manual)
     return (
-        f"a person gave version {followed.moved_to} the alias Production in MLflow; "
-        f"version {followed.promoted.version} is proven"
+        f"a person gave version {manual.moved_to} the alias Production in MLflow; "
+        f"version {manual.promoted.version} is proven"
     )
 
 
 def _told(one: Live) -> tuple[str, ...]:
-    s, rivals = one.scores, one.baselines
+    s, baselines = one.scores, one.baselines
     return (
         str(one.version or "no model"),
         str(s.n),
         f"{s.mae:.3g}",
         f"{s.median_ape:.0%}",
-        f"{s.order:.0%}",
+        f"{s.pairwise_accuracy:.0%}",
         f"{one.coverage:.0%}",
-        *(f"{rivals[name].mae:.3g}" for name in ("function_median", "function_ema")),
+        *(f"{baselines[name].mae:.3g}" for name in ("function_median", "function_ema")),
     )
 
 

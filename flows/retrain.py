@@ -16,7 +16,7 @@ from malearn.flows.train import train
 from malearn.kernel import tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
-from malearn.learning.gate import Reason
+from malearn.learning.gate import GateCheck
 from malearn.lifecycle import registry, tracking, untrained
 from malearn.lifecycle.training import Trained
 
@@ -31,7 +31,7 @@ class Outcome:
     production: int | None
     family: str | None
     why: str
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[GateCheck, ...] = ()
 
 
 @flow(
@@ -61,7 +61,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
     ):
         trained = _repeated(declared, home, trigger) or train(tool_type, home, trigger=trigger)
         why = trained.why
-        reasons: tuple[Reason, ...] = (Reason("rows", False, why),)
+        reasons: tuple[GateCheck, ...] = (GateCheck("rows", False, why),)
         if trained.version is not None:
             promoted = promote(tool_type, trained.version, home)
             why, reasons = promoted.why, promoted.reasons

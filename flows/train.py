@@ -18,7 +18,7 @@ from malearn.learning import matrix
 from malearn.learning.families import FAMILIES
 from malearn.learning.matrix import Matrix
 from malearn.lifecycle import tracking, training
-from malearn.lifecycle.training import Source, Trained
+from malearn.lifecycle.training import DatasetVersion, Trained
 
 __all__ = ["load", "train"]
 
@@ -76,12 +76,12 @@ def _line(trained: Trained) -> str:
 
 
 @task(cache_policy=NO_CACHE)
-def load(dataset: Dataset) -> tuple[Matrix, Source]:
+def load(dataset: Dataset) -> tuple[Matrix, DatasetVersion]:
     """The dataset as it is now, replayed in time, and which version that is."""
     version = dataset.version
     executions = [] if version is None else dataset.read(version)
     rows = matrix.build(dataset.tool_type, executions)
-    return rows, Source(str(dataset.path), version or 0, dataset.first_versions())
+    return rows, DatasetVersion(str(dataset.path), version or 0, dataset.first_versions())
 
 
 def publish(trained: Trained, tool_type: ToolType, trigger: str) -> None:

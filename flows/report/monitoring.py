@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 from malearn.flows.report import tables
 
 if TYPE_CHECKING:
-    from malearn.flows.monitor import Watched
+    from malearn.flows.monitor import MonitorOutcome
     from malearn.kernel.home import Home
-    from malearn.lifecycle.monitoring import Live
+    from malearn.lifecycle.live import Live
     from malearn.lifecycle.registry import Version
 
 __all__ = ["monitored", "show_monitored", "show_status", "status"]
 
 
-def monitored(watched: Mapping[str, Watched]) -> dict[str, Any]:
-    """Per tool type what a look saw, what it decided and why, and what serves now."""
+def monitored(watched: Mapping[str, MonitorOutcome]) -> dict[str, Any]:
+    """Per tool type what a check found, what was decided and why, and what serves now."""
     return {
         name: {
             "production": one.production,
-            "action": one.look.verdict.action.value,
-            "reasons": list(one.look.verdict.reasons),
-            "rows": one.look.rows,
-            "scores": {who: s.as_dict() for who, s in one.look.scores.items()},
-            "live": [_live(seen) for seen in one.look.live],
-            "fallback_share": one.look.fallback,
-            "drift": {d.name: asdict(d) for d in one.look.drifts},
-            "moved_by_hand": asdict(one.followed) if one.followed else None,
+            "action": one.report.decision.action.value,
+            "reasons": list(one.report.decision.reasons),
+            "rows": one.report.rows,
+            "scores": {who: s.as_dict() for who, s in one.report.scores.items()},
+            "live": [_live(seen) for seen in one.report.live],
+            "fallback_share": one.report.fallback,
+            "drift": {d.name: asdict(d) for d in one.report.drifts},
+            "moved_by_hand": asdict(one.manual) if one.manual else None,
             "retrained": one.retrained,
         }
         for name, one in watched.items()
@@ -44,15 +44,15 @@ def status(home: Home) -> dict[str, Any]:
     """
     from malearn.data.dataset import Dataset
     from malearn.kernel import tool_types
-    from malearn.lifecycle import monitoring, registry
+    from malearn.lifecycle import live, registry
 
     result = {}
     types = tool_types.declared()
     for name, tool_type in types.items():
         production = registry.by_alias(tool_type, registry.PRODUCTION)
         executions = Dataset.of(home, tool_type).read()
-        live = {one.version: one for one in monitoring.live(executions, types)}
-        serving = live.get(production.number) if production else None
+        versions = {one.version: one for one in live.score_live(executions, types)}
+        serving = versions.get(production.number) if production else None
         result[name] = {
             "rows": len(executions),
             "production": _version(production),
@@ -60,25 +60,26 @@ def status(home: Home) -> dict[str, Any]:
             "candidate": _version(registry.by_alias(tool_type, registry.CANDIDATE)),
             "rows_since": len(executions) - (_rows_of(production) if production else 0),
             "live": _live(serving) if serving else None,
-            "fallback_share": monitoring.fallback_share(executions),
+            "fallback_share": live.fallback_share(executions),
         }
     return result
 
 
-def show_monitored(watched: Mapping[str, Watched]) -> None:
+def show_monitored(watched: Mapping[str, MonitorOutcome]) -> None:
     """The decision per tool type, why, and everyone's scores on what was judged."""
     console = tables.console()
     for name, one in watched.items():
         serving = f"version {one.production} serves" if one.production else "no version serves"
-        tables.line(console, f"{name}: {one.look.verdict.action.value}, {serving}", "bold")
-        for reason in (*one.look.verdict.reasons, *([one.retrained] if one.retrained else [])):
+        tables.line(console, f"{name}: {one.report.decision.action.value}, {serving}", "bold")
+        for reason in (*one.report.decision.reasons, *([one.retrained] if one.retrained else [])):
             tables.line(console, f"  {reason}")
-        if one.look.scores:
-            table = tables.table("  on the same executions", "MAE, s", "median error", "order")
-            ranked = sorted(one.look.scores.items(), key=lambda item: item[1].mae)
+        if one.report.scores:
+            table = tables.table("  same executions", "MAE, s", "median error", "pairwise accuracy")
+            ranked = sorted(one.report.scores.items(), key=lambda item: item[1].mae)
             shown = tables.decimals(s.mae for _, s in ranked)
             for who, s in ranked:
-                table.add_row(f"  {who}", shown(s.mae), f"{s.median_ape:.0%}", f"{s.order:.0%}")
+                shares = f"{s.median_ape:.0%}", f"{s.pairwise_accuracy:.0%}"
+                table.add_row(f"  {who}", shown(s.mae), *shares)
             console.print(table)
         console.print()
 
@@ -123,7 +124,10 @@ def _live(seen: Live) -> dict[str, Any]:
     best = min(seen.baselines, key=lambda name: seen.baselines[name].mae)
     return {
         "version": seen.version,
-        **{key: getattr(seen.scores, key) for key in ("n", "mae", "median_ape", "order")},
+        "n": seen.scores.n,
+        "mae": seen.scores.mae,
+        "median_ape": seen.scores.median_ape,
+        "pairwise_accuracy": seen.scores.pairwise_accuracy,
         "coverage": seen.coverage,
         "baseline": best,
         "baseline_mae": seen.baselines[best].mae,

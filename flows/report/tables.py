@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from malearn.learning.gate import Reason
+    from malearn.learning.gate import GateCheck
 
 __all__ = ["age", "console", "decimals", "line", "reasons", "table"]
 
@@ -45,7 +45,7 @@ def decimals(numbers: Iterable[float]) -> Callable[[float], str]:
     return lambda number: f"{number:,.{digits}f}"
 
 
-def reasons(console: Console, title: str, checks: Iterable[Reason]) -> None:
+def reasons(console: Console, title: str, checks: Iterable[GateCheck]) -> None:
     """Print `title` and one line per gate check, failed ones first."""
     line(console, title, "bold")
     for check in sorted(checks, key=lambda check: check.passed):

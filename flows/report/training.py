@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from malearn.flows.report import tables
-from malearn.learning.gate import Reason
+from malearn.learning.gate import GateCheck
 
 if TYPE_CHECKING:
     from malearn.lifecycle.promotion import Promoted
@@ -43,7 +43,7 @@ def show_trained(results: Sequence[Trained]) -> None:
     for result in results:
         if result.scores:
             tables.line(console, f"{result.tool_type}, version {result.version}", "bold")
-            table = tables.table("predictor", "MAE, s", "median error", "order", "R²")
+            table = tables.table("predictor", "MAE, s", "median error", "pairwise accuracy", "R²")
             ranked = sorted(result.scores.items(), key=lambda item: item[1].mae)
             own = result.decision.candidate if result.decision else None
             shown = tables.decimals(score.mae for _, score in ranked)
@@ -52,13 +52,13 @@ def show_trained(results: Sequence[Trained]) -> None:
                     f"{name} ←" if name == own else name,
                     shown(s.mae),
                     f"{s.median_ape:.0%}",
-                    f"{s.order:.0%}",
+                    f"{s.pairwise_accuracy:.0%}",
                     f"{s.r2:.2f}",
                 )
             console.print(table)
         decision = result.decision
         verdict = "is fit to serve" if decision and decision.promote else "is not fit to serve"
-        reasons = decision.reasons if decision else (Reason("rows", False, result.why),)
+        reasons = decision.reasons if decision else (GateCheck("rows", False, result.why),)
         tables.reasons(console, f"{result.tool_type} {verdict}", reasons)
         for sentence in result.evolved:
             tables.line(console, f"{result.tool_type}: {sentence}.", "yellow")

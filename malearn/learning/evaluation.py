@@ -24,7 +24,7 @@ from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.learning import baselines, regressor
 from malearn.learning.families import DEFAULT, FAMILIES
 from malearn.learning.matrix import Matrix
-from malearn.learning.metrics import Scores, pairwise_order, score
+from malearn.learning.metrics import Scores, pairwise_accuracy, score
 from malearn.learning.regressor import Regressor
 
 __all__ = ["CADENCE", "OURS", "Evaluation", "Replayed", "evaluate", "intervals_around", "replay"]
@@ -101,7 +101,7 @@ class Evaluation:
         rows, actual = self.rows(), self.actual
         groups = [self.groups[i] for i in rows]
         return {
-            name: pairwise_order(actual[rows], p[rows], groups)
+            name: pairwise_accuracy(actual[rows], p[rows], groups)
             for name, p in self.predicted.items()
         }
 

@@ -168,7 +168,7 @@ def _around() -> list[onnx.NodeProto]:
     """What surrounds the estimator, in the same float32 steps as in `Regressor`."""
     return [
         helper.make_node("Clip", ["ratio", "ratio_low", "ratio_high"], ["held_ratio"]),
-        helper.make_node("Mul", ["held_ratio", "trust"], ["believed"]),
+        helper.make_node("Mul", ["held_ratio", "shrinkage"], ["believed"]),
         helper.make_node("Gather", [INPUT, "level_column"], ["given_level"], axis=1),
         helper.make_node("IsNaN", ["given_level"], ["unknown_level"]),
         helper.make_node("Where", ["unknown_level", "level_default", "given_level"], ["level"]),
@@ -181,7 +181,7 @@ def _around() -> list[onnx.NodeProto]:
 def _constants(regressor: Regressor) -> list[onnx.TensorProto]:
     numbers = {
         "level_default": regressor.level_default,
-        "trust": regressor.trust,
+        "shrinkage": regressor.shrinkage,
         "ratio_low": regressor.ratio_range[0],
         "ratio_high": regressor.ratio_range[1],
         "log_low": regressor.log_range[0],

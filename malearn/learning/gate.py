@@ -1,8 +1,8 @@
-"""Whether a candidate may serve: decided on the newest rows, every reason on record.
+"""The promotion gate: whether a candidate may serve, with every check on record.
 
-Candidate, incumbent and baselines are scored on the same rows, all newer than
-whatever the candidate was fitted on. The gate is a pure function of those
-scores, so a decision can be explained, stored and made again.
+Candidate, incumbent and baselines are scored on the same rows, the test window, all newer
+than whatever the candidate was fitted on. The gate is a pure function of those scores, so a
+decision can be explained, stored and reproduced.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from dataclasses import asdict, dataclass
 
 from malearn.learning.metrics import Scores
 
-__all__ = ["Decision", "Reason", "decide"]
+__all__ = ["Decision", "GateCheck", "decide"]
 
-#: How much lower than every rival's the candidate's mean absolute error must be.
+#: How much lower than each competitor's the candidate's mean absolute error must be, as a share.
 MARGIN = 0.02
-#: How much worse than the best rival's its pairwise order may be.
-ORDER_SLACK = 0.01
-#: Fewer rows than this prove nothing.
+#: How much lower than the best competitor's its pairwise accuracy may be.
+RANKING_SLACK = 0.01
+#: Test rows that are required: an average over fewer says nothing.
 FEWEST_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
-    """One condition the gate looked at."""
+class GateCheck:
+    """One condition for a promotion, whether it is met, and the sentence that says so."""
 
     check: str
     passed: bool
@@ -35,12 +35,12 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the gate decided for one candidate, and why."""
+    """What the gate decided for one candidate, and why. Kept on the version as JSON."""
 
     promote: bool
     candidate: str
     rows: int
-    reasons: tuple[Reason, ...]
+    reasons: tuple[GateCheck, ...]
 
     @property
     def why(self) -> str:
@@ -53,7 +53,7 @@ class Decision:
     @classmethod
     def from_json(cls, text: str) -> Decision:
         values = json.loads(text)
-        values["reasons"] = tuple(Reason(**reason) for reason in values["reasons"])
+        values["reasons"] = tuple(GateCheck(**reason) for reason in values["reasons"])
         return cls(**values)
 
     def with_check(self, check: str, passed: bool, detail: str) -> Decision:
@@ -65,48 +65,55 @@ class Decision:
         stood = self.promote or (
             len(others) < len(self.reasons) and all(reason.passed for reason in others)
         )
-        reasons = (*others, Reason(check, passed, detail))
+        reasons = (*others, GateCheck(check, passed, detail))
         return Decision(stood and passed, self.candidate, self.rows, reasons)
 
 
 def decide(candidate: str, scores: Mapping[str, Scores]) -> Decision:
-    """Judge `candidate` against every other predictor in `scores`.
+    """Decide whether `candidate` may be promoted, given everybody's `scores` on the test window.
 
-    All scores must come from the same rows. The candidate must have a mean
-    absolute error lower than each rival's by `MARGIN`, and rank no worse than
-    the best of them by `ORDER_SLACK`.
+    All scores must come from the same rows. The mean absolute error of the candidate must be
+    lower than that of each competitor by `MARGIN`, and its pairwise accuracy no lower than the
+    best of theirs by more than `RANKING_SLACK`.
     """
     own = scores[candidate]
-    rivals = {name: s for name, s in scores.items() if name != candidate}
-    reasons = [
-        Reason(
-            "rows",
-            own.n >= FEWEST_ROWS,
-            f"judged on the newest {own.n} rows"
-            + ("" if own.n >= FEWEST_ROWS else f", fewer than {FEWEST_ROWS} prove nothing"),
-        )
-    ]
-    reasons += [_error(candidate, own, name, rival) for name, rival in rivals.items()]
-    ranked = {name: s.order for name, s in rivals.items() if math.isfinite(s.order)}
-    if ranked and math.isfinite(own.order):
-        best = max(ranked, key=lambda name: ranked[name])
-        passed = own.order >= ranked[best] - ORDER_SLACK
-        verb = "orders" if passed else "orders worse:"
-        reasons.append(
-            Reason(
-                "order",
-                passed,
-                f"{candidate} {verb} {own.order:.0%} of pairs rightly, {best} {ranked[best]:.0%}",
-            )
-        )
-    return Decision(all(r.passed for r in reasons), candidate, own.n, tuple(reasons))
+    competitors = {name: s for name, s in scores.items() if name != candidate}
+    checks = [_rows(own.n)]
+    checks += [_error(candidate, own, name, other) for name, other in competitors.items()]
+    ranked = {name: s.pairwise_accuracy for name, s in competitors.items()}
+    # NaN: no two of the times differ enough to have an order.
+    ranked = {name: accuracy for name, accuracy in ranked.items() if math.isfinite(accuracy)}
+    if ranked and math.isfinite(own.pairwise_accuracy):
+        checks.append(_ranking(candidate, own.pairwise_accuracy, ranked))
+    return Decision(all(c.passed for c in checks), candidate, own.n, tuple(checks))
 
 
-def _error(candidate: str, own: Scores, name: str, rival: Scores) -> Reason:
-    passed = own.mae <= (1.0 - MARGIN) * rival.mae
-    comparison = "beats" if passed else f"does not beat, by {MARGIN:.0%},"
-    return Reason(
+def _rows(n: int) -> GateCheck:
+    enough = n >= FEWEST_ROWS
+    few = f"only {n} test rows; at least {FEWEST_ROWS} are required"
+    return GateCheck("rows", enough, f"{n} test rows" if enough else few)
+
+
+def _error(candidate: str, own: Scores, name: str, competitor: Scores) -> GateCheck:
+    passed = own.mae <= (1.0 - MARGIN) * competitor.mae
+    return GateCheck(
         f"error against {name}",
         passed,
-        f"{candidate} (MAE {own.mae:.3g} s) {comparison} {name} ({rival.mae:.3g} s)",
+        f"{candidate} MAE {own.mae:.3g} s is {'' if passed else 'not '}at least "
+        f"{_percent(MARGIN)} lower than {name} ({competitor.mae:.3g} s)",
     )
+
+
+def _ranking(candidate: str, own: float, competitors: Mapping[str, float]) -> GateCheck:
+    best = max(competitors, key=lambda name: competitors[name])
+    passed = own >= competitors[best] - RANKING_SLACK
+    return GateCheck(
+        "pairwise accuracy",
+        passed,
+        f"{candidate} pairwise accuracy {_percent(own)} is {'no ' if passed else ''}more than "
+        f"{RANKING_SLACK * 100:.0f} point below {best} ({_percent(competitors[best])})",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.0f} %"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLEARLY_LONGER", "Scores", "pairwise_order", "score"]
+__all__ = ["CLEARLY_LONGER", "Scores", "pairwise_accuracy", "score"]
 
 #: Two tasks whose times differ by more than this factor have an order worth getting right.
 CLEARLY_LONGER = 1.2
@@ -21,7 +21,7 @@ class Scores:
     """Errors of one predictor over `n` tasks.
 
     `mae` and `rmse` in seconds; `mape` and `median_ape` as a ratio of the actual
-    time; `spearman` and `order` in rank terms, NaN where there is nothing to rank.
+    time; `spearman` and `pairwise_accuracy` in rank terms, NaN where there is nothing to rank.
     """
 
     n: int
@@ -31,7 +31,7 @@ class Scores:
     mape: float
     median_ape: float
     spearman: float
-    order: float
+    pairwise_accuracy: float
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -57,11 +57,11 @@ def score(actual: Sequence[float] | NDArray[np.float64], predicted: object) -> S
         mape=float(share.mean()),
         median_ape=float(np.median(share)),
         spearman=_spearman(y, p),
-        order=pairwise_order(y, p),
+        pairwise_accuracy=pairwise_accuracy(y, p),
     )
 
 
-def pairwise_order(
+def pairwise_accuracy(
     actual: NDArray[np.float64], predicted: NDArray[np.float64], groups: Sequence[str] | None = None
 ) -> float:
     """Share of pairs, clearly different in time, that are predicted in the right order.

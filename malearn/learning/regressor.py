@@ -17,13 +17,14 @@ from malearn.kernel.errors import TrainingError
 from malearn.learning.families import FAMILIES, Family
 from malearn.learning.matrix import Matrix
 
-__all__ = ["TRUST", "Regressor", "fit", "monotone", "update"]
+__all__ = ["SHRINKAGE", "Regressor", "fit", "monotone", "update"]
 
-#: How much of what an estimator says is believed. It is fitted to what the level left over, most
-#: of which is noise: halfway to the level errs less than all the way to the estimate.
-TRUST = 0.7
-#: What is tried on rows that were held out, and how many rows the usual trust is worth beside it.
-_TRUSTS = np.linspace(TRUST, 1.0, 4)
+#: How far answers go from the level to what the estimator says: 0 not at all, 1 all the way. It is
+#: fitted to what the level leaves over, most of which is noise, so shrinking towards the level
+#: lowers the error.
+SHRINKAGE = 0.7
+#: What is tried on held-out rows, and as how many of those rows the default counts.
+_SHRINKAGES = np.linspace(SHRINKAGE, 1.0, 4)
 _FEWEST_TO_TRY, _USUAL_ROWS = 100, 150
 #: Answers are held within the range of training, widened by this factor either way.
 _WIDER = 4.0
@@ -35,7 +36,7 @@ _NEWEST = 500
 class Regressor:
     """One fitted model.
 
-    seconds = exp(clip(level + trust · clip(estimator(inputs)))), where `level` is
+    seconds = exp(clip(level + shrinkage · clip(estimator(inputs)))), where `level` is
     the input column `level_column`, `level_default` where that is missing; the
     clips are to the range of training: `ratio_range` and `log_range`.
     """
@@ -47,13 +48,13 @@ class Regressor:
     level_default: float
     ratio_range: tuple[float, float]
     log_range: tuple[float, float]
-    trust: float = TRUST
+    shrinkage: float = SHRINKAGE
 
     def seconds(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Predicted seconds, shape (rows,), for float32 inputs of shape (rows, columns)."""
         ratio = np.asarray(self.estimator.predict(inputs), dtype=np.float32).reshape(-1)
-        believed = np.float32(self.trust) * np.clip(ratio, *np.array(self.ratio_range, np.float32))
-        total = _level(inputs, self.level_column, self.level_default) + believed
+        shrunk = np.float32(self.shrinkage) * np.clip(ratio, *np.array(self.ratio_range, "f"))
+        total = _level(inputs, self.level_column, self.level_default) + shrunk
         return np.asarray(np.exp(np.clip(total, *self.log_range)), dtype=np.float64)
 
     @property
@@ -81,7 +82,7 @@ def fit(family: str, rows: Matrix) -> Regressor:
         default,
         (float(relative.min()), float(relative.max())),
         (float(target.min()) - wider, float(target.max()) + wider),
-        _earned(kind, rows, relative),
+        _tune_shrinkage(kind, rows, relative),
     )
 
 
@@ -126,19 +127,19 @@ def _kind(family: str, rows: Matrix) -> Family:
     return kind
 
 
-def _earned(kind: Family, rows: Matrix, relative: NDArray[np.float64]) -> float:
+def _tune_shrinkage(kind: Family, rows: Matrix, relative: NDArray[np.float64]) -> float:
     """How much to believe `kind`: what would have been best on the newest quarter, drawn to the
     usual as by `_USUAL_ROWS` more rows.
     """
     first = len(rows) - len(rows) // 4
     if first < _FEWEST_TO_TRY or first < kind.fewest_rows:
-        return TRUST
+        return SHRINKAGE
     tried = kind.fit(rows.inputs[:first], relative[:first], monotone(rows))
     said = np.asarray(tried.predict(rows.inputs[first:]), dtype=np.float64).reshape(-1)
     said = np.clip(said, relative[:first].min(), relative[:first].max())
-    errors = np.abs(relative[first:] - np.outer(_TRUSTS, said)).sum(axis=1)
-    best, seen = float(_TRUSTS[np.argmin(errors)]), len(said)
-    return (seen * best + _USUAL_ROWS * TRUST) / (seen + _USUAL_ROWS)
+    errors = np.abs(relative[first:] - np.outer(_SHRINKAGES, said)).sum(axis=1)
+    best, seen = float(_SHRINKAGES[np.argmin(errors)]), len(said)
+    return (seen * best + _USUAL_ROWS * SHRINKAGE) / (seen + _USUAL_ROWS)
 
 
 def _spanning(known: tuple[float, float], values: NDArray[np.float64]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 Nothing gets the alias `Production` unless its ONNX file answers, on real rows,
 what its trainer's model answers. Where a person gives it away in MLflow, the
-proof is made up for: `follow` lets the version serve, or undoes it.
+proof is made up for: `verify_manual_promotion` confirms the move, or undoes it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from malearn.kernel.errors import ArtifactRefused, ExportError, RegistryError
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
-from malearn.learning.gate import Decision, Reason
+from malearn.learning.gate import Decision, GateCheck
 from malearn.learning.matrix import Matrix
 from malearn.lifecycle import registry, tracking
 from malearn.lifecycle.registry import Version
 
-__all__ = ["Followed", "Promoted", "follow", "promote"]
+__all__ = ["ManualPromotion", "Promoted", "promote", "verify_manual_promotion"]
 
 #: Notes on versions: why it must not serve; what it was converted to, and from.
 _REFUSED, _CONVERTED_TO, _CONVERTED_FROM = (
@@ -39,11 +39,11 @@ class Promoted:
     version: int
     promoted: bool
     why: str
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[GateCheck, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class ManualPromotion:
     """What came of an alias that a person moved: the promotion, and which version serves now."""
 
     moved_to: int
@@ -81,7 +81,7 @@ def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
     )
 
 
-def follow(rows: Matrix) -> Followed | None:
+def verify_manual_promotion(rows: Matrix) -> ManualPromotion | None:
     """Make up for the proof where a person moved `Production` in MLflow; None where nobody did.
 
     What can be proven serves from now on, converted where that is needed. What cannot is
@@ -92,7 +92,7 @@ def follow(rows: Matrix) -> Followed | None:
     version = registry.by_alias(tool_type, registry.PRODUCTION)
     if version is None or not len(rows):
         return None
-    last = registry.let_serve(tool_type)
+    last = registry.last_promoted(tool_type)
     if last is not None and last.number == version.number and _is_proven(version):
         return None
     promoted = promote(rows, version.number, by_hand=True)
@@ -100,7 +100,7 @@ def follow(rows: Matrix) -> Followed | None:
         registry.tag(tool_type, version.number, _REFUSED, promoted.why[:1000])
         _undo(tool_type, version, last)
     serving = registry.by_alias(tool_type, registry.PRODUCTION)
-    return Followed(version.number, promoted, serving.number if serving else None)
+    return ManualPromotion(version.number, promoted, serving.number if serving else None)
 
 
 def _is_proven(version: Version) -> bool:
@@ -114,7 +114,7 @@ def _undo(tool_type: ToolType, refused: Version, last: Version | None) -> None:
         if known is not None and known.number != refused.number and _is_proven(known):
             registry.restore(tool_type, known.number)
             return
-    registry.withdraw(tool_type)
+    registry.unpublish(tool_type)
 
 
 def _overruled(version: Version) -> Decision:

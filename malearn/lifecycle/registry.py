@@ -23,31 +23,34 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CANDIDATE",
+    "MONITOR_STATE",
     "PREVIOUS",
     "PRODUCTION",
-    "WATCHED",
     "Version",
     "by_alias",
     "dataset_versions",
     "decide",
-    "let_serve",
+    "last_promoted",
     "model_file",
+    "monitor_state",
     "move",
     "register",
     "restore",
     "rollback",
     "tag",
+    "unpublish",
     "version",
     "versions",
-    "withdraw",
 ]
 
 PRODUCTION, PREVIOUS, CANDIDATE = "Production", "Previous", "Candidate"
 
-#: The registered model's tag that names the version which was proven and let serve last.
-_LET_SERVE = "malearn.let_serve"
-#: A version's tag: what the monitor found while it served. Forgotten when it is let serve anew.
-WATCHED = "malearn.monitor"
+#: The registered model's tag that names the version which was verified and promoted last, and
+#: the name it had in registries made by 0.1.0.
+_LAST_PROMOTED, _LAST_PROMOTED_0_1 = "malearn.last_promoted", "malearn.let_serve"
+#: A version's tag: what the monitor found while it served; cleared when it is promoted again.
+#: And the name it had in 0.1.0.
+MONITOR_STATE, _MONITOR_STATE_0_1 = "malearn.monitor_state", "malearn.monitor"
 
 _T = TypeVar("_T")
 
@@ -101,7 +104,7 @@ def move(tool_type: ToolType, alias: str, number: int) -> None:
     client, name = _client(), tool_type.registered_model
     version(tool_type, number)
     if alias == PRODUCTION:
-        last = let_serve(tool_type)
+        last = last_promoted(tool_type)
         if last is not None and last.number != number:
             # First, so that a crash in between leaves something to go back to.
             client.set_registered_model_alias(name, PREVIOUS, str(last.number))
@@ -118,7 +121,7 @@ def rollback(tool_type: ToolType) -> tuple[int, int]:
 
     A second time swaps them back. Raises `RegistryError` when there is nothing to go back to.
     """
-    current, before = by_alias(tool_type, PRODUCTION), let_serve(tool_type)
+    current, before = by_alias(tool_type, PRODUCTION), last_promoted(tool_type)
     if current is not None and (before is None or before.number == current.number):
         before = by_alias(tool_type, PREVIOUS)
     if current is None or before is None or current.number == before.number:
@@ -131,14 +134,15 @@ def rollback(tool_type: ToolType) -> tuple[int, int]:
     return current.number, before.number
 
 
-def let_serve(tool_type: ToolType) -> Version | None:
-    """The version that malearn let serve last, whatever the alias names now.
+def last_promoted(tool_type: ToolType) -> Version | None:
+    """The version that malearn promoted last, whatever the alias names now.
 
     Where that was never noted, or is deleted, the one that `Production` names.
     """
     client, name = _client(), tool_type.registered_model
     model = _or_none(lambda: client.get_registered_model(name))
-    noted = None if model is None else model.tags.get(_LET_SERVE)
+    tags = {} if model is None else model.tags
+    noted = tags.get(_LAST_PROMOTED) or tags.get(_LAST_PROMOTED_0_1)
     found = None if noted is None else _or_none(lambda: client.get_model_version(name, noted))
     return by_alias(tool_type, PRODUCTION) if found is None else _version(tool_type, found)
 
@@ -146,22 +150,28 @@ def let_serve(tool_type: ToolType) -> Version | None:
 def restore(tool_type: ToolType, number: int) -> None:
     """Let `Production` name version `number`, which is proven; the other aliases stay."""
     client, name = _client(), tool_type.registered_model
-    if (last := let_serve(tool_type)) is None or last.number != number:
-        client.set_model_version_tag(name, str(number), WATCHED, "")
+    if (last := last_promoted(tool_type)) is None or last.number != number:
+        client.set_model_version_tag(name, str(number), MONITOR_STATE, "")
     client.set_registered_model_alias(name, PRODUCTION, str(number))
-    client.set_registered_model_tag(name, _LET_SERVE, str(number))
+    client.set_registered_model_tag(name, _LAST_PROMOTED, str(number))
 
 
-def withdraw(tool_type: ToolType) -> None:
-    """Let no version serve: schedulers answer from what functions took lately."""
+def unpublish(tool_type: ToolType) -> None:
+    """Take the alias `Production` away: schedulers fall back to recent durations."""
     client, name = _client(), tool_type.registered_model
     client.delete_registered_model_alias(name, PRODUCTION)
-    client.delete_registered_model_tag(name, _LET_SERVE)
+    for tag_name in (_LAST_PROMOTED, _LAST_PROMOTED_0_1):
+        client.delete_registered_model_tag(name, tag_name)
 
 
 def tag(tool_type: ToolType, number: int, key: str, value: str) -> None:
     """Note something on version `number`."""
     _client().set_model_version_tag(tool_type.registered_model, str(number), key, value)
+
+
+def monitor_state(version: Version) -> str | None:
+    """What the monitor noted on `version`, as JSON; None or empty where it noted nothing."""
+    return version.tags.get(MONITOR_STATE, version.tags.get(_MONITOR_STATE_0_1))
 
 
 def by_alias(tool_type: ToolType, alias: str) -> Version | None:

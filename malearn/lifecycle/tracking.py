@@ -29,7 +29,7 @@ from malearn.learning import plots
 from malearn.learning.gate import Decision
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores
-from malearn.learning.regressor import Regressor
+from malearn.learning.regressor import SHRINKAGE, Regressor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -266,7 +266,7 @@ def log_scores(scores: Mapping[str, Scores], own: str, chosen_by: Scores | None 
         if name != own:
             key = "incumbent" if name.startswith("incumbent") else name
             metrics[f"{BASELINE}/{key}_mae"] = rival.mae
-            metrics[f"{BASELINE}/{key}_order"] = rival.order
+            metrics[f"{BASELINE}/{key}_order"] = rival.pairwise_accuracy
     mlflow.log_metrics({k: v for k, v in metrics.items() if np.isfinite(v)})
 
 
@@ -390,7 +390,7 @@ def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> 
                 "level_default": regressor.level_default,
                 "ratio_range": list(regressor.ratio_range),
                 "log_range": list(regressor.log_range),
-                "trust": regressor.trust,
+                "shrinkage": regressor.shrinkage,
                 "trained_until": max(e.end for e in rows.executions),
                 "dataset_version": dataset_version,
             }
@@ -449,7 +449,7 @@ def load_native(model_uri: str) -> Regressor:
         float(kept["level_default"]),
         (float(kept["ratio_range"][0]), float(kept["ratio_range"][1])),
         (float(kept["log_range"][0]), float(kept["log_range"][1])),
-        float(kept["trust"]),
+        float(kept.get("shrinkage", kept.get("trust", SHRINKAGE))),
     )
 
 

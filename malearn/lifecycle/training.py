@@ -34,7 +34,7 @@ from malearn.learning.metrics import Scores, score
 from malearn.learning.regressor import Regressor
 from malearn.lifecycle import registry, tracking
 
-__all__ = ["Source", "Trained", "train"]
+__all__ = ["DatasetVersion", "Trained", "train"]
 
 #: Share of the rows, newest first, that judge; and of the rest, that choose.
 _JUDGING, _CHOOSING = 0.2, 0.2
@@ -51,7 +51,7 @@ Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class DatasetVersion:
     """The dataset a retraining reads: a Delta table's path and its version.
 
     `first` tells for each feature which version was the first to have a column for it.
@@ -135,7 +135,7 @@ class _Slices:
 def train(
     rows: Matrix,
     tool_types: ToolTypes,
-    source: Source,
+    source: DatasetVersion,
     *,
     families: Sequence[str] = tuple(FAMILIES),
     trigger: str = "manual",
@@ -252,7 +252,7 @@ def _incumbent(tool_type: ToolType) -> _Incumbent | None:
 
 
 def _evolved(
-    tool_type: ToolType, incumbent: _Incumbent | None, source: Source
+    tool_type: ToolType, incumbent: _Incumbent | None, source: DatasetVersion
 ) -> schema_diff.Evolution | None:
     if incumbent is None:
         return None
@@ -331,11 +331,11 @@ def _try(
     slices: _Slices,
     rivals: Mapping[str, Vector],
     tags: Mapping[str, str],
-    source: Source,
+    source: DatasetVersion,
 ) -> _Candidate:
     newest, choosing, name = slices.newest, slices.choosing, recipe.name
     fitted = recipe.fit(slices.older)
-    given = {"family": recipe.family, **recipe.parameters, "trust": round(fitted.trust, 3)}
+    given = {"family": recipe.family, **recipe.parameters, "shrinkage": round(fitted.shrinkage, 3)}
     with tracking.candidate(name, given, tags) as run_id:
         tracking.log_lineage(slices.older, source.table, source.version, "training")
         chosen_by = score(choosing.seconds, recipe.fit(slices.oldest).seconds(choosing.inputs))
@@ -384,7 +384,7 @@ def _register(
     best: _Candidate,
     rows: Matrix,
     newest: Matrix,
-    source: Source,
+    source: DatasetVersion,
     decision: Decision,
     tags: Mapping[str, str],
 ) -> int:
@@ -408,7 +408,7 @@ def _register(
     return number
 
 
-def _summary(best: _Candidate, rows: Matrix, source: Source) -> str:
+def _summary(best: _Candidate, rows: Matrix, source: DatasetVersion) -> str:
     """What the version was trained on and how it did, as one paragraph of Markdown."""
     first, last = (
         f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M}"
@@ -420,5 +420,5 @@ def _summary(best: _Candidate, rows: Matrix, source: Source) -> str:
         f"{functions} function{'s' if functions > 1 else ''}, from {first} to {last} UTC (dataset "
         f"version {source.version}). Fitted without the newest {best.newest.n}, it erred there by "
         f"{best.newest.mae:.3g} s on average (MAE), {best.newest.median_ape:.0%} in the median, "
-        f"and put {best.newest.order:.0%} of pairs in order."
+        f"and put {best.newest.pairwise_accuracy:.0%} of pairs in order."
     )

@@ -187,23 +187,23 @@ def _forced(rows: Matrix) -> int:
 def test_the_first_model_serves_and_its_predictions_are_judged(day: Day) -> None:
     before = day.watched["before"]
     assert (before.production, day.answers["before"]) == (1, 1)
-    (live,) = (one for one in before.look.live if one.version == 1)
+    (live,) = (one for one in before.report.live if one.version == 1)
     assert live.scores.mae < min(rival.mae for rival in live.baselines.values())
     # What schedulers were told is what a replay says that they should have been told.
-    assert live.scores.mae == pytest.approx(before.look.scores["production"].mae, rel=0.05)
+    assert live.scores.mae == pytest.approx(before.report.scores["production"].mae, rel=0.05)
 
 
 def test_while_nothing_changes_nothing_is_done(day: Day) -> None:
-    verdict = day.watched["before"].look.verdict
+    verdict = day.watched["before"].report.decision
     assert (verdict.action, verdict.retrain) == (Action.NOTHING, False)
 
 
 def test_another_backend_is_noticed_at_once_and_acted_on_when_seen_again(day: Day) -> None:
     first, second = day.watched["run 16"], day.watched["run 17"]
-    assert first.look.verdict.action is Action.WATCH
-    found = {d.name for d in first.look.drifts if d.found}
+    assert first.report.decision.action is Action.WARN
+    found = {d.name for d in first.report.drifts if d.found}
     assert found == {"seconds", "error"}  # tasks are the same as before, times are not
-    assert second.look.verdict.retrain
+    assert second.report.decision.retrain
     assert second.production is not None
     assert f"version {second.production} serves now" in second.retrained
     assert day.answers["run 17"] == second.production > 1
@@ -223,12 +223,12 @@ def test_a_bad_model_that_is_forced_on_schedulers_is_rolled_back(day: Day) -> No
     first, second = day.watched["runs 18 and 19"], day.watched["runs 20 and 21"]
     good = day.watched["run 17"].production
     assert (first.production, day.answers["runs 18 and 19"]) == (day.forced, day.forced)
-    assert first.look.verdict.action is Action.WATCH
-    assert second.look.verdict.action is Action.ROLL_BACK
+    assert first.report.decision.action is Action.WARN
+    assert second.report.decision.action is Action.ROLL_BACK
     assert (second.production, day.answers["runs 20 and 21"]) == (good, good)
     tool_type = declared()[TOOL]
     assert registry.by_alias(tool_type, PREVIOUS).number == day.forced
-    why = registry.version(tool_type, day.forced).tags["malearn.withdrawn"]
+    why = registry.version(tool_type, day.forced).tags["malearn.unpublished"]
     assert "back to the version before" in why
 
 
@@ -236,7 +236,7 @@ def test_what_was_done_and_why_can_be_read_in_prefect(day: Day, artifacts: Artif
     told = (artifact.data for artifact in artifacts("monitor"))
     (text,) = (page for page in told if f"# {TOOL}: rolled back" in page)
     assert f"Now version {day.served[-1][0]} serves" in text
-    assert "worse in two looks in a row: back to the version before" in text
+    assert "worse in two consecutive checks: roll back to the last version" in text
     for name in ("production", "previous", "function_median", "without_model", "batch_size"):
         assert f"| {name} |" in text.replace("**", "")
 

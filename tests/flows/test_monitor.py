@@ -58,7 +58,7 @@ def serving(log: Log, home: Home, tool_type: ToolType, tracking_uri: str) -> int
     ingest([str(log(80, FUNCTION, features=anything))], str(home.root))
     with tracking.connected(tracking_uri):
         if registry.by_alias(tool_type, PRODUCTION):  # of another test, on other rows
-            registry.withdraw(tool_type)
+            registry.unpublish(tool_type)
     trained = train(TOOL, str(home.root), ["linear"])
     assert trained.version is not None
     return promote(TOOL, trained.version, str(home.root), by_hand=True).version
@@ -106,8 +106,8 @@ def test_a_drift_that_stays_asks_for_a_retraining(
         ingest([str(log(40, FUNCTION, seed=seed, features=long))], str(home.root))
         looks.append(monitor([TOOL], str(home.root))[TOOL])
     first, second = looks
-    assert (first.look.verdict.action, first.retrained) == (Action.WATCH, None)
-    assert second.look.verdict.retrain
+    assert (first.report.decision.action, first.retrained) == (Action.WARN, None)
+    assert second.report.decision.retrain
     assert second.retrained
     (event,) = events()
     assert event["payload"]["version"] == serving
@@ -127,7 +127,7 @@ def test_an_alias_given_to_what_cannot_serve_goes_back_and_everybody_is_told(
     client.set_registered_model_alias(name, PRODUCTION, nothing.version)
     watched = monitor([TOOL], str(home.root))[TOOL]
     assert watched.production == serving
-    assert (watched.followed.moved_to, watched.followed.production) == (
+    assert (watched.manual.moved_to, watched.manual.production) == (
         int(nothing.version),
         serving,
     )
@@ -142,7 +142,7 @@ def test_commands_tell_how_what_serves_does(
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)[TOOL]
     assert (seen["production"], seen["action"], seen["rows"]) == (serving, "nothing", 0)
-    assert seen["reasons"] == ["0 new executions, a look needs 30"]
+    assert seen["reasons"] == ["0 new executions; a check needs 30"]
 
     done = cli("status", "--home", home.root, "--json", **servers)
     status = json.loads(done.stdout)[TOOL]

@@ -33,7 +33,7 @@ def test_the_tour_ends_well_and_shows_what_it_promises(
     dataset = Dataset.of(home, tool_type)
     dataset.append(synthetic(tool_type, 160, noise=0.02))
     rows = matrix.build(tool_type, dataset.read())
-    source = training.Source(str(dataset.path), dataset.version)
+    source = training.DatasetVersion(str(dataset.path), dataset.version)
     trained = training.train(rows, ToolTypes([tool_type]), source, families=("linear",))
     assert promotion.promote(rows, trained.version, by_hand=True).promoted
 

@@ -103,7 +103,7 @@ def test_a_registered_model_is_fitted_again_exactly_after_everything(
     version = dataset.version
     assert version is not None
     rows = matrix.build(own_tool_type, dataset.read(version))
-    source = training.Source(str(dataset.path), version)
+    source = training.DatasetVersion(str(dataset.path), version)
     trained = training.train(rows, types, source, families=["xgboost"])
     assert trained.version is not None
     kept = registry.dataset_versions(own_tool_type)

@@ -27,10 +27,10 @@ def test_a_candidate_that_beats_everyone_is_promoted_and_says_whom_it_beat() -> 
     decision = decide(scores(1.0), function_median=scores(2.0), heuristic=scores(15.0, 0.5))
     assert decision.promote
     assert decision.why == (
-        "judged on the newest 100 rows; "
-        "xgboost (MAE 1 s) beats function_median (2 s); "
-        "xgboost (MAE 1 s) beats heuristic (15 s); "
-        "xgboost orders 80% of pairs rightly, function_median 80%"
+        "100 test rows; "
+        "xgboost MAE 1 s is at least 2 % lower than function_median (2 s); "
+        "xgboost MAE 1 s is at least 2 % lower than heuristic (15 s); "
+        "xgboost pairwise accuracy 80 % is no more than 1 point below function_median (80 %)"
     )
 
 
@@ -40,7 +40,7 @@ def test_one_rival_with_a_lower_error_stops_it(loses_to: str) -> None:
     decision = decide(scores(1.0), **{**rivals, loses_to: scores(0.9)})
     assert not decision.promote
     assert failed(decision) == [f"error against {loses_to}"]
-    assert decision.why == f"xgboost (MAE 1 s) does not beat, by 2%, {loses_to} (0.9 s)"
+    assert decision.why == f"xgboost MAE 1 s is not at least 2 % lower than {loses_to} (0.9 s)"
 
 
 def test_being_better_by_less_than_the_margin_is_not_better() -> None:
@@ -54,12 +54,12 @@ def test_a_perfect_rival_cannot_be_beaten() -> None:
 
 def test_ranking_worse_than_the_best_rival_stops_it() -> None:
     decision = decide(scores(1.0, 0.70), good=scores(2.0, 0.80), poor=scores(2.0, 0.10))
-    assert failed(decision) == ["order"]
-    assert decision.why == "xgboost orders worse: 70% of pairs rightly, good 80%"
+    assert failed(decision) == ["pairwise accuracy"]
+    assert decision.why == ("xgboost pairwise accuracy 70 % is more than 1 point below good (80 %)")
 
 
 def test_ranking_a_hair_worse_is_let_pass() -> None:
-    slack = gate.ORDER_SLACK
+    slack = gate.RANKING_SLACK
     assert decide(scores(1.0, 0.8 - slack + 1e-9), rival=scores(2.0, 0.8)).promote
     assert not decide(scores(1.0, 0.8 - slack - 1e-9), rival=scores(2.0, 0.8)).promote
 
@@ -67,14 +67,14 @@ def test_ranking_a_hair_worse_is_let_pass() -> None:
 def test_where_nothing_can_be_ranked_order_is_no_condition() -> None:
     decision = decide(scores(1.0, math.nan), rival=scores(2.0, math.nan))
     assert decision.promote
-    assert "order" not in {reason.check for reason in decision.reasons}
+    assert "pairwise accuracy" not in {reason.check for reason in decision.reasons}
 
 
 def test_too_few_rows_prove_nothing() -> None:
     few = gate.FEWEST_ROWS - 1
     decision = decide(scores(1.0, n=few), rival=scores(2.0, n=few))
     assert failed(decision) == ["rows"]
-    assert decision.why == f"judged on the newest {few} rows, fewer than {few + 1} prove nothing"
+    assert decision.why == f"only {few} test rows; at least {few + 1} are required"
 
 
 def test_an_error_that_is_no_number_is_not_better() -> None:

@@ -45,14 +45,14 @@ def test_a_perfect_prediction_scores_perfectly() -> None:
     scores = metrics.score([1.0, 2.0, 4.0], [1.0, 2.0, 4.0])
     assert scores.as_dict() == {
         "n": 3, "mae": 0, "rmse": 0, "r2": 1, "mape": 0, "median_ape": 0,
-        "spearman": pytest.approx(1), "order": 1,
+        "spearman": pytest.approx(1), "pairwise_accuracy": 1,
     }  # fmt: skip
 
 
 def test_where_there_is_nothing_to_rank_or_explain_the_score_is_nan() -> None:
     """And no warning is raised on the way."""
     scores = metrics.score([5.0, 5.0], [4.0, 7.0])
-    assert all(map(math.isnan, (scores.r2, scores.spearman, scores.order)))
+    assert all(map(math.isnan, (scores.r2, scores.spearman, scores.pairwise_accuracy)))
     assert math.isnan(metrics.score([1.0, 9.0], [3.0, 3.0]).spearman)
     assert metrics.score([5.0], [4.0]).mae == 1.0
 
@@ -64,7 +64,7 @@ def test_unequal_lengths_are_refused(actual: list[float], predicted: list[float]
 
 
 def order(actual: list[float], predicted: list[float], groups: list[str] | None = None) -> float:
-    return metrics.pairwise_order(np.array(actual), np.array(predicted), groups)
+    return metrics.pairwise_accuracy(np.array(actual), np.array(predicted), groups)
 
 
 def test_order_is_the_share_of_clearly_different_pairs_predicted_rightly() -> None:
@@ -94,13 +94,13 @@ def test_pairs_are_formed_within_a_group_only() -> None:
 
 def test_of_very_many_rows_an_even_sample_is_paired() -> None:
     actual = np.geomspace(1, 1000, 20_000)
-    assert metrics.pairwise_order(actual, actual) == 1.0
-    assert metrics.pairwise_order(actual, -actual) == 0.0
+    assert metrics.pairwise_accuracy(actual, actual) == 1.0
+    assert metrics.pairwise_accuracy(actual, -actual) == 0.0
 
 
 @given(pairs)
 def test_order_reversed_is_what_is_left_to_one(pairs: list[tuple[float, float]]) -> None:
     actual, predicted = map(np.array, zip(*pairs, strict=True))
-    share = metrics.pairwise_order(actual, predicted)
+    share = metrics.pairwise_accuracy(actual, predicted)
     if not math.isnan(share):
-        assert metrics.pairwise_order(actual, -predicted) == pytest.approx(1 - share)
+        assert metrics.pairwise_accuracy(actual, -predicted) == pytest.approx(1 - share)

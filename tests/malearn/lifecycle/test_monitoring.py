@@ -1,4 +1,4 @@
-"""What a look sees, decides and does: the rules on their own, then on a real MLflow."""
+"""What a check finds, decides and does: the rules on their own, then on a real MLflow."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.learning import export, matrix, regressor
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores
-from malearn.lifecycle import monitoring, registry, tracking
+from malearn.lifecycle import live, monitor_decision, monitoring, registry, tracking
 from malearn.lifecycle.drift import Drift
-from malearn.lifecycle.monitoring import FEWEST_ROWS, WINDOW, Action, State, Verdict
+from malearn.lifecycle.monitor_decision import Action, MonitorDecision, MonitorState
+from malearn.lifecycle.monitoring import FEWEST_ROWS, WINDOW
 from malearn.lifecycle.registry import PREVIOUS, PRODUCTION
 
 MOVED = Drift("pages", 0.6, 1e-9, True, 10.0, 50.0)
@@ -31,17 +32,17 @@ def errors(**mae: float) -> dict[str, Scores]:
 
 
 def judged(
-    state: State | None = None, drifts: tuple[Drift, ...] = (STILL,), **mae: float
-) -> Verdict:
-    state = state or State()
-    return monitoring.judge(errors(**mae), drifts, state, until=7.0)
+    state: MonitorState | None = None, drifts: tuple[Drift, ...] = (STILL,), **mae: float
+) -> MonitorDecision:
+    state = state or MonitorState()
+    return monitor_decision.decide(errors(**mae), drifts, state, until=7.0)
 
 
 def test_what_does_well_is_left_alone() -> None:
     verdict = judged(production=5.0, previous=6.0)
     assert verdict.action is Action.NOTHING
-    assert verdict.state == State(until=7.0)
-    assert "no rival clearly better, no drift" in verdict.reasons[0]
+    assert verdict.state == MonitorState(until=7.0)
+    assert "no competitor clearly better, no drift" in verdict.reasons[0]
 
 
 def test_a_little_worse_is_not_worse() -> None:
@@ -50,22 +51,22 @@ def test_a_little_worse_is_not_worse() -> None:
 
 def test_what_is_worse_once_is_watched_and_twice_is_rolled_back() -> None:
     first = judged(production=9.0, previous=5.0)
-    assert (first.action, first.state.worse) == (Action.WATCH, True)
-    assert "more than 10% above that of previous (5 s)" in first.reasons[0]
+    assert (first.action, first.state.worse) == (Action.WARN, True)
+    assert "more than 10 % above that of previous (5 s)" in first.reasons[0]
     second = judged(first.state, production=9.0, previous=5.0)
     assert (second.action, second.state.worse) == (Action.ROLL_BACK, False)
-    assert second.reasons[-1] == "worse in two looks in a row: back to the version before"
+    assert second.reasons[-1] == "worse in two consecutive checks: roll back to the last version"
     assert not second.retrain
 
 
-def test_a_good_look_in_between_begins_the_count_anew() -> None:
+def test_a_good_check_in_between_begins_the_count_anew() -> None:
     state = judged(production=9.0, previous=5.0).state
     state = judged(state, production=4.0, previous=5.0).state
-    assert judged(state, production=9.0, previous=5.0).action is Action.WATCH
+    assert judged(state, production=9.0, previous=5.0).action is Action.WARN
 
 
 def test_worse_than_a_baseline_the_version_before_comes_back_if_it_does_better() -> None:
-    verdict = judged(State(worse=True), production=20.0, previous=10.5)
+    verdict = judged(MonitorState(worse=True), production=20.0, previous=10.5)
     assert verdict.action is Action.ROLL_BACK
 
 
@@ -73,38 +74,38 @@ def test_worse_than_a_baseline_the_version_before_comes_back_if_it_does_better()
 def test_where_no_version_does_better_none_serves_and_another_is_wanted(
     previous: dict[str, float],
 ) -> None:
-    verdict = judged(State(worse=True), production=20.0, **previous)
-    assert verdict.action is Action.WITHDRAW
+    verdict = judged(MonitorState(worse=True), production=20.0, **previous)
+    assert verdict.action is Action.DISABLE_MODEL
     assert verdict.retrain
-    assert "schedulers answer from what functions took lately (MAE 10 s)" in verdict.reasons[-1]
+    assert "each function's recent durations (MAE 10 s)" in verdict.reasons[-1]
 
 
 def test_where_nothing_at_hand_does_better_another_is_wanted() -> None:
-    verdict = judged(State(worse=True), production=20.0, without_model=30.0)
+    verdict = judged(MonitorState(worse=True), production=20.0, without_model=30.0)
     assert (verdict.action, verdict.retrain) == (Action.RETRAIN, True)
 
 
 def test_drift_is_watched_once_and_retrained_for_twice() -> None:
     first = judged(drifts=(MOVED, STILL), production=5.0)
-    assert (first.action, first.retrain) == (Action.WATCH, False)
+    assert (first.action, first.retrain) == (Action.WARN, False)
     assert first.reasons[0] == "pages drifted: distance 0.60, median 10 before, 50 now"
     second = judged(first.state, drifts=(MOVED,), production=5.0)
     assert (second.action, second.state.drifted) == (Action.RETRAIN, ())
-    assert second.reasons[-1] == "two looks in a row found that pages drifted: retrain"
+    assert second.reasons[-1] == "two consecutive checks found drift in pages: retrain"
 
 
 def test_another_drift_than_the_last_one_is_watched_first() -> None:
     state = judged(drifts=(MOVED,), production=5.0).state
-    assert judged(state, (replace(MOVED, name="words"),), production=5.0).action is Action.WATCH
+    assert judged(state, (replace(MOVED, name="words"),), production=5.0).action is Action.WARN
 
 
-def test_what_looks_found_survives_on_paper() -> None:
-    state = State(True, ("pages", "error"), 1.7e9)
-    assert State.from_json(state.to_json()) == state
-    assert State.from_json("") == State.from_json(None) == State()
+def test_what_checks_found_survives_as_json() -> None:
+    state = MonitorState(True, ("pages", "error"), 1.7e9)
+    assert MonitorState.from_json(state.to_json()) == state
+    assert MonitorState.from_json("") == MonitorState.from_json(None) == MonitorState()
 
 
-# Live: what schedulers were told.
+# Live: what schedulers answered.
 
 
 def told(executions: list[Execution], version: int | None, factor: float) -> list[Execution]:
@@ -115,35 +116,35 @@ def told(executions: list[Execution], version: int | None, factor: float) -> lis
 def test_predictions_are_judged_by_the_version_that_made_them(own_tool_type, synthetic) -> None:
     log = synthetic(own_tool_type, 90)
     mixed = [*told(log[:30], None, 3.0), *told(log[30:60], 1, 2.0), *told(log[60:], 2, 1.1)]
-    seen = monitoring.live(mixed, ToolTypes([own_tool_type]))
-    assert [one.version for one in seen] == [2, 1, None]
-    assert [one.scores.median_ape for one in seen] == pytest.approx([0.1, 1.0, 2.0])
-    assert {one.scores.n for one in seen} == {30}
-    assert {s.n for one in seen for s in one.baselines.values()} == {30}
-    assert all(0.0 <= one.coverage <= 1.0 for one in seen)
+    report = live.score_live(mixed, ToolTypes([own_tool_type]))
+    assert [one.version for one in report] == [2, 1, None]
+    assert [one.scores.median_ape for one in report] == pytest.approx([0.1, 1.0, 2.0])
+    assert {one.scores.n for one in report} == {30}
+    assert {s.n for one in report for s in one.baselines.values()} == {30}
+    assert all(0.0 <= one.coverage <= 1.0 for one in report)
 
 
 def test_of_each_version_the_newest_answers_count(own_tool_type, synthetic) -> None:
     log = synthetic(own_tool_type, WINDOW + 100)
     mixed = [*told(log[:100], 1, 9.0), *told(log[100:], 1, 1.5)]
-    (one,) = monitoring.live(mixed, ToolTypes([own_tool_type]))
+    (one,) = live.score_live(mixed, ToolTypes([own_tool_type]))
     assert one.scores.n == WINDOW
     assert one.scores.median_ape == pytest.approx(0.5)
 
 
 def test_without_predictions_on_record_there_is_nothing_live(own_tool_type, synthetic) -> None:
     log = synthetic(own_tool_type, 20)
-    assert monitoring.live(log, ToolTypes([own_tool_type])) == ()
-    assert monitoring.fallback_share(log) is None
+    assert live.score_live(log, ToolTypes([own_tool_type])) == ()
+    assert live.fallback_share(log) is None
 
 
 def test_the_fallback_share_is_that_of_answers_no_model_gave(own_tool_type, synthetic) -> None:
     log = synthetic(own_tool_type, 40)
     mixed = [*told(log[:10], None, 1.0), *told(log[10:30], 4, 1.0), *log[30:]]
-    assert monitoring.fallback_share(mixed) == pytest.approx(1 / 3)
+    assert live.fallback_share(mixed) == pytest.approx(1 / 3)
 
 
-# Looks at a real registry.
+# Checks against a real registry.
 
 
 @pytest.fixture
@@ -186,58 +187,59 @@ def serve(connected: str, tool_type: ToolType) -> Callable[..., int]:
     return with_model
 
 
-def looked(tool_type: ToolType, log: list[Execution]) -> tuple[monitoring.Look, int | None]:
-    """One look at what came in so far, and which version serves after it."""
-    seen = monitoring.look(rows_of(tool_type, log), ToolTypes([tool_type]))
-    return seen, monitoring.act(seen, tool_type)
+def checked(
+    tool_type: ToolType, log: list[Execution]
+) -> tuple[monitoring.MonitorReport, int | None]:
+    """One check of what came in so far, and which version serves after it."""
+    report = monitoring.check(rows_of(tool_type, log), ToolTypes([tool_type]))
+    return report, monitoring.act(report, tool_type)
 
 
 def test_where_nothing_serves_there_is_nothing_to_judge(connected, tool_type, log) -> None:
-    seen, serving = looked(tool_type, log)
-    assert (seen.verdict.action, seen.rows, serving) == (Action.NOTHING, 0, None)
-    assert "no version serves" in seen.verdict.reasons[0]
+    report, serving = checked(tool_type, log)
+    assert (report.decision.action, report.rows, serving) == (Action.NOTHING, 0, None)
+    assert "no version serves" in report.decision.reasons[0]
 
 
-def test_a_look_waits_for_enough_and_judges_nothing_twice(serve, tool_type, log) -> None:
+def test_a_check_waits_for_enough_and_scores_nothing_twice(serve, tool_type, log) -> None:
     number = serve(rows_of(tool_type, log[:150]))
-    early, _ = looked(tool_type, log[: 150 + FEWEST_ROWS - 10])
-    assert early.verdict.reasons[0].endswith(f"new executions, a look needs {FEWEST_ROWS}")
+    early, _ = checked(tool_type, log[: 150 + FEWEST_ROWS - 10])
+    assert early.decision.reasons[0].endswith(f"new executions; a check needs {FEWEST_ROWS}")
 
-    first, serving = looked(tool_type, log[:220])
-    assert (first.verdict.action, serving) == (Action.NOTHING, number)
+    first, serving = checked(tool_type, log[:220])
+    assert (first.decision.action, serving) == (Action.NOTHING, number)
     assert set(first.scores) == {
         "production", "function_median", "function_ema", "without_model",
     }  # fmt: skip
     assert {d.name for d in first.drifts} == {"words", "pages", "careful", "seconds", "error"}
 
-    again, _ = looked(tool_type, log[:220])
+    again, _ = checked(tool_type, log[:220])
     assert (again.rows, again.scores) == (0, {})
-    second, _ = looked(tool_type, log)
+    second, _ = checked(tool_type, log)
     assert first.rows + second.rows <= len(log) - 150
-    assert second.verdict.state.until == max(e.end for e in log)
+    assert second.decision.state.until == max(e.end for e in log)
 
 
-def test_a_bad_version_is_rolled_back_by_the_second_look(serve, tool_type, log) -> None:
+def test_a_bad_version_is_rolled_back_by_the_second_check(serve, tool_type, log) -> None:
     good = serve(rows_of(tool_type, log[:150]))
     bad = serve(rows_of(tool_type, log[:150]), upside_down=True)
-    first, serving = looked(tool_type, log[:220])
-    assert (first.verdict.action, serving) == (Action.WATCH, bad)
+    first, serving = checked(tool_type, log[:220])
+    assert (first.decision.action, serving) == (Action.WARN, bad)
     assert first.scores["production"].mae > first.scores["previous"].mae
 
-    second, serving = looked(tool_type, log)
-    assert (second.verdict.action, serving) == (Action.ROLL_BACK, good)
+    second, serving = checked(tool_type, log)
+    assert (second.decision.action, serving) == (Action.ROLL_BACK, good)
     assert registry.by_alias(tool_type, PRODUCTION).number == good
     assert registry.by_alias(tool_type, PREVIOUS).number == bad
-    assert (
-        "back to the version before" in registry.version(tool_type, bad).tags["malearn.withdrawn"]
-    )
+    why = registry.version(tool_type, bad).tags["malearn.unpublished"]
+    assert "roll back to the last version" in why
 
 
-def test_a_bad_version_with_none_before_it_is_withdrawn(serve, tool_type, log) -> None:
+def test_a_bad_version_with_none_before_it_is_disabled(serve, tool_type, log) -> None:
     serve(rows_of(tool_type, log[:150]), upside_down=True)
-    looked(tool_type, log[:220])
-    second, serving = looked(tool_type, log)
-    assert (second.verdict.action, serving) == (Action.WITHDRAW, None)
+    checked(tool_type, log[:220])
+    second, serving = checked(tool_type, log)
+    assert (second.decision.action, serving) == (Action.DISABLE_MODEL, None)
     assert registry.by_alias(tool_type, PRODUCTION) is None
 
 
@@ -245,20 +247,20 @@ def test_another_regime_is_noticed_though_predictions_follow_it(serve, tool_type
     """The level follows within a few tasks; what a model learnt beside it may be of no use now."""
     serve(rows_of(tool_type, log[:150]))
     slower = [replace(e, end=e.start + 5.0 * e.seconds) for e in log[150:]]
-    first, _ = looked(tool_type, [*log[:150], *slower[:75]])
+    first, _ = checked(tool_type, [*log[:150], *slower[:75]])
     drifted = {d.name for d in first.drifts if d.found}
     assert "seconds" in drifted
     assert "words" not in drifted
-    second, _ = looked(tool_type, [*log[:150], *slower])
-    assert second.verdict.action is Action.RETRAIN
-    assert math.isfinite(second.verdict.state.until)
+    second, _ = checked(tool_type, [*log[:150], *slower])
+    assert second.decision.action is Action.RETRAIN
+    assert math.isfinite(second.decision.state.until)
 
 
-def test_looks_are_points_on_the_curves_of_one_run(serve, tool_type, log) -> None:
+def test_checks_are_points_on_the_curves_of_one_run(serve, tool_type, log) -> None:
     serve(rows_of(tool_type, log[:150]))
     for until in (220, 300):
-        seen, _ = looked(tool_type, log[:until])
-        run_id = tracking.log_monitoring(tool_type, seen.metrics(), {})
+        report, _ = checked(tool_type, log[:until])
+        run_id = tracking.log_monitoring(tool_type, report.metrics(), {})
     history = mlflow.MlflowClient().get_metric_history(run_id, "mae/production")
     assert [point.step for point in history] == [1, 2]
     assert {"mae/function_ema", "drift/words", "serving/version"} <= set(

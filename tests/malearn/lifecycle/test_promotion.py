@@ -12,12 +12,12 @@ import pytest
 
 from malearn.kernel.errors import RegistryError
 from malearn.learning import export
-from malearn.learning.gate import Decision, Reason
+from malearn.learning.gate import Decision, GateCheck
 from malearn.learning.matrix import Matrix
 from malearn.lifecycle import promotion, registry, tracking
 from malearn.lifecycle.registry import CANDIDATE, PREVIOUS, PRODUCTION
 
-YES = Decision(True, "linear", 40, (Reason("rows", True, "judged on the newest 40 rows"),))
+YES = Decision(True, "linear", 40, (GateCheck("rows", True, "40 test rows"),))
 NO = YES.with_check("error against heuristic", False, "linear does not beat heuristic")
 
 Register = Callable[..., int]
@@ -205,24 +205,24 @@ def native_run(uri: str) -> str:
 
 
 def test_where_nobody_moved_it_there_is_nothing_to_follow(rows, register) -> None:
-    assert promotion.follow(rows) is None
+    assert promotion.verify_manual_promotion(rows) is None
     promotion.promote(rows, register())
-    assert promotion.follow(rows) is None
+    assert promotion.verify_manual_promotion(rows) is None
 
 
 def test_without_rows_nobody_is_judged(rows, serving, register) -> None:
     give_production(rows, register())
-    assert promotion.follow(rows.rows(np.arange(0))) is None
+    assert promotion.verify_manual_promotion(rows.rows(np.arange(0))) is None
     assert aliases(rows)[PRODUCTION] == 2
 
 
 def test_what_can_be_proven_serves_and_what_served_is_kept(rows, serving, register) -> None:
     give_production(rows, register(NO))
-    followed = promotion.follow(rows)
+    followed = promotion.verify_manual_promotion(rows)
     assert (followed.moved_to, followed.production) == (2, 2)
     assert aliases(rows) == {PRODUCTION: 2, PREVIOUS: 1}
     assert "a person promoted it over the gate" in registry.version(rows.tool_type, 2).decision.why
-    assert promotion.follow(rows) is None
+    assert promotion.verify_manual_promotion(rows) is None
 
 
 def test_an_alias_moved_by_hand_can_be_rolled_back_at_once(rows, serving, register) -> None:
@@ -235,7 +235,7 @@ def test_a_version_without_an_onnx_file_is_converted_and_proven(
     rows, serving, trainers_alone
 ) -> None:
     give_production(rows, trainers_alone)
-    followed = promotion.follow(rows)
+    followed = promotion.verify_manual_promotion(rows)
     assert (followed.moved_to, followed.production) == (2, 3)
     assert aliases(rows) == {PRODUCTION: 3, PREVIOUS: 1}
     made = registry.version(rows.tool_type, 3)
@@ -262,7 +262,7 @@ def test_a_file_somebody_registered_anew_is_proven_by_the_model_beside_it(rows, 
         tracking.log_native(one.regressor, rows)
         uri = tracking.log_onnx(model, rows)
     give_production(rows, registry.register(rows.tool_type, uri, run.info.run_id, {}))
-    assert promotion.follow(rows).production == 1
+    assert promotion.verify_manual_promotion(rows).production == 1
     assert "equals the trainer's model" in registry.version(rows.tool_type, 1).decision.why
 
 
@@ -270,7 +270,7 @@ def test_what_differs_from_the_trainers_model_is_refused_and_the_old_one_serves(
     rows, serving, register
 ) -> None:
     give_production(rows, register(family="mlp"))
-    followed = promotion.follow(rows)
+    followed = promotion.verify_manual_promotion(rows)
     assert (followed.moved_to, followed.production) == (2, 1)
     assert aliases(rows) == {PRODUCTION: 1}
     refused = registry.version(rows.tool_type, 2).tags["malearn.refused"]
@@ -290,13 +290,13 @@ def test_a_model_malearn_did_not_train_is_refused_and_says_why(rows, serving) ->
         )
     number = registry.register(rows.tool_type, theirs.model_uri, run.info.run_id, {})
     give_production(rows, number)
-    followed = promotion.follow(rows)
+    followed = promotion.verify_manual_promotion(rows)
     assert followed.production == serving
     assert "nothing says which numbers it reads" in followed.promoted.why
-    assert promotion.follow(rows) is None
+    assert promotion.verify_manual_promotion(rows) is None
 
 
 def test_where_nothing_was_proven_before_a_refused_version_leaves_no_alias(rows, register) -> None:
     give_production(rows, register(family="mlp"))
-    assert promotion.follow(rows).production is None
+    assert promotion.verify_manual_promotion(rows).production is None
     assert PRODUCTION not in aliases(rows)

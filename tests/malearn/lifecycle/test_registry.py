@@ -12,13 +12,13 @@ import pytest
 from malearn.kernel.errors import RegistryError
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
-from malearn.learning.gate import Decision, Reason
+from malearn.learning.gate import Decision, GateCheck
 from malearn.lifecycle import registry, tracking
 from malearn.lifecycle.registry import CANDIDATE, PREVIOUS, PRODUCTION
 
 pytestmark = pytest.mark.usefixtures("connected")
 
-YES = Decision(True, "linear", 40, (Reason("rows", True, "judged on the newest 40 rows"),))
+YES = Decision(True, "linear", 40, (GateCheck("rows", True, "40 test rows"),))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_the_description_is_the_summary_and_the_reasons_as_they_stand(
     registry.decide(registered, 1, YES, "a summary")
     registry.decide(registered, 1, YES.with_check("onnx", False, "it differs"))
     text = mlflow.MlflowClient().get_model_version(registered.registered_model, "1").description
-    reasons = "- ✓ judged on the newest 40 rows\n- ✗ it differs"
+    reasons = "- ✓ 40 test rows\n- ✗ it differs"
     assert text == f"a summary\n\n**It may not serve:**\n\n{reasons}"
 
 

@@ -18,9 +18,9 @@ from malearn.learning.families import FAMILIES
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, score
 from malearn.lifecycle import promotion, registry, tracking, training
-from malearn.lifecycle.training import Source, Trained
+from malearn.lifecycle.training import DatasetVersion, Trained
 
-SOURCE = Source("/data/a table", 3)
+SOURCE = DatasetVersion("/data/a table", 3)
 SCORES = set(Scores.__slots__)
 
 
@@ -255,7 +255,7 @@ def test_one_that_is_worse_than_what_serves_becomes_candidate(
     second: Trained, misled: Matrix
 ) -> None:
     assert not second.decision.promote
-    assert "does not beat, by 2%, incumbent v1" in second.why
+    assert "is not at least 2 % lower than incumbent v1" in second.why
     assert not promotion.promote(misled, second.version).promoted
     assert registry.by_alias(misled.tool_type, registry.CANDIDATE).number == second.version == 2
     assert registry.by_alias(misled.tool_type, registry.PRODUCTION).number == 1

@@ -11,7 +11,7 @@ from malearn.kernel.home import Home
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.learning import matrix
 from malearn.lifecycle import training, untrained
-from malearn.lifecycle.training import Source
+from malearn.lifecycle.training import DatasetVersion
 
 
 @pytest.mark.usefixtures("connected")
@@ -25,7 +25,7 @@ def test_counts_what_came_after_the_newest_version_and_what_came_late(
     assert untrained.count(dataset) == 80
 
     rows = matrix.build(own_tool_type, dataset.read())
-    source = Source(str(dataset.path), dataset.version)
+    source = DatasetVersion(str(dataset.path), dataset.version)
     training.train(rows, ToolTypes([own_tool_type]), source, families=("linear",))
     assert untrained.count(dataset) == 0
     dataset.append(rest[80:])

@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -315,24 +317,102 @@ def _locked(uv: Path, place: Path) -> str:
     )  # fmt: skip
 
 
-def _run(*command: object) -> str:
+def _run(*command: object, cwd: Path = ROOT) -> str:
     done = subprocess.run(
-        [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False
+        [str(word) for word in command], cwd=cwd, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_the_base_installation_predicts(bare: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def crowded(tmp_path: Path) -> Path:
+    """A project of somebody else's with modules named as the directories of ours are."""
+    for name in ("serving", "expectations", "flows", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"raise ImportError('{name} is not ours')\n")
     script = """
 from malearn import DAGTaskPredictor
 with DAGTaskPredictor("redis://127.0.0.1:1", "http://127.0.0.1:1", cache_dir="cache") as p:
     print(p.predict("task1_llm_process", "gpu", []))
 """
+    (tmp_path / "scheduler.py").write_text(script)
+    return tmp_path
+
+
+@pytest.mark.parametrize("installed", ["wheel", "editable"])
+def test_a_scheduler_with_modules_of_our_directories_names_predicts(
+    installed: str, request: pytest.FixtureRequest, crowded: Path
+) -> None:
+    """With the base dependencies alone, too: that is what the wheel's venv has."""
+    python = request.getfixturevalue("bare") if installed == "wheel" else sys.executable
     done = subprocess.run(
-        [bare, "-I", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        [python, "scheduler.py"], cwd=crowded, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, "15.0\n"), done.stderr
+
+
+def test_the_command_runs_where_a_project_has_flows_of_its_own(crowded: Path) -> None:
+    done = subprocess.run(
+        [MALEARN, "data", "quarantine", "--json"],
+        cwd=crowded,
+        env=os.environ | {"PYTHONPATH": "."},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"count": 0' in done.stdout
+
+
+def test_the_wheel_holds_every_module_and_an_sdist_builds_the_same(
+    bare: Path, tmp_path: Path
+) -> None:
+    def names(wheel: Path) -> dict[str, int]:
+        with zipfile.ZipFile(wheel) as archive:
+            return {i.filename: i.CRC for i in archive.infolist() if "dist-info" not in i.filename}
+
+    (wheel,) = bare.parents[2].glob("wheels/*.whl")
+    ours = {name.replace(".", "/") for name in MODULES}
+    files = [name.removesuffix(".py") for name in names(wheel) if name.endswith(".py")]
+    assert {name.removesuffix("/__init__") for name in files} == ours
+    data = {name for name in names(wheel) if not name.endswith(".py")}
+    assert data == {"malearn/py.typed", "malearn/tool_types.toml", "malearn/flows/prefect.yaml"}
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", tmp_path)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")  # which refuses links that lead outside
+    (source,) = tmp_path.glob("malearn-*/")
+    _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=source)
+    (again,) = tmp_path.glob("*.whl")
+    assert names(again) == names(wheel)
+
+
+def test_type_checkers_know_the_types_of_an_installed_malearn(bare: Path, tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(
+        "from malearn import DAGTaskPredictor\n"
+        "p = DAGTaskPredictor()\n"
+        "reveal_type(p)\n"
+        "reveal_type(p.predict('f', 'gpu', []))\n"
+        "reveal_type(p.estimate('f', 'gpu', []).low)\n"
+        "reveal_type(p.stats())\n"
+    )
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", bare]
+    done = subprocess.run(
+        [*mypy, "--cache-dir", tmp_path / "cache", "user.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    revealed = re.findall(r'Revealed type is "(.*)"', done.stdout)
+    assert revealed == [
+        "malearn.serving.predictor.DAGTaskPredictor",
+        "float",
+        "float",
+        "malearn.serving.stats.Stats",
+    ]
 
 
 def test_the_base_installation_says_what_the_command_needs(bare: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ names = model.metadata.metadata["malearn"]["columns"]
 print(names)
 
 # %%
-dataset = Dataset.of(Home.find(), types[TOOL])
+dataset = Dataset.open(Home.find(), types[TOOL])
 rows = matrix.build(types[TOOL], dataset.read(version=dataset.version))
 answers = model.predict(rows.inputs[-5:])["seconds"].ravel()
 for execution, seconds in zip(rows.executions[-5:], answers, strict=True):

@@ -26,7 +26,7 @@ def frame(tool_type: ToolType, executions: Sequence[Execution]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = Rows.of(tool_type, executions)
+    rows = Rows.from_executions(tool_type, executions)
     columns: dict[str, object] = {
         "task_id": pd.Series(list(map(_name, rows.task_ids)), dtype=object),
         "function": pd.Series(list(map(_name, rows.functions)), dtype=object),

@@ -13,25 +13,25 @@ from html import escape
 
 from malearn.expectations.tally import Result, Tally, by_tool_type
 from malearn.expectations.validation import Validated
-from malearn.kernel.records import Reason
+from malearn.kernel.records import RejectReason
 
 __all__ = ["REASONS", "html_report", "markdown_report"]
 
 #: What each reason code means.
-REASONS: Mapping[Reason, str] = {
-    Reason.INVALID_JSON: "the value is no JSON",
-    Reason.NOT_AN_OBJECT: "the value is no JSON object",
-    Reason.NO_TIMES: "a start or end time is missing",
-    Reason.BAD_TIMES: "the times make no sense",
-    Reason.SKIPPED: "the task was skipped",
-    Reason.SOFT_FAILED: "the task says that it failed",
-    Reason.NO_FEATURES: "it says nothing of its features",
-    Reason.UNMAPPED_FUNCTION: "no tool type claims the function",
-    Reason.INVALID_FEATURE: "a value breaks the contract",
-    Reason.OUTLIER: "far from all that its function lately took",
-    Reason.EXPIRED: "it ended before what its dataset has let go",
-    Reason.DUPLICATE: "the same task was written again",
-    Reason.BATCH_REFUSED: "in a batch of which too much was bad",
+REASONS: Mapping[RejectReason, str] = {
+    RejectReason.INVALID_JSON: "the value is no JSON",
+    RejectReason.NOT_AN_OBJECT: "the value is no JSON object",
+    RejectReason.NO_TIMES: "a start or end time is missing",
+    RejectReason.BAD_TIMES: "the times make no sense",
+    RejectReason.SKIPPED: "the task was skipped",
+    RejectReason.SOFT_FAILED: "the task says that it failed",
+    RejectReason.NO_FEATURES: "it says nothing of its features",
+    RejectReason.UNMAPPED_FUNCTION: "no tool type claims the function",
+    RejectReason.INVALID_FEATURE: "a value breaks the contract",
+    RejectReason.OUTLIER: "far from all that its function lately took",
+    RejectReason.PAST_RETENTION: "it ended before the limits of retention, whose rows are deleted",
+    RejectReason.DUPLICATE: "the same task was written again",
+    RejectReason.BATCH_REFUSED: "in a batch of which too much was bad",
 }
 
 _STYLE = """
@@ -239,7 +239,7 @@ def _reasons(rejected: Mapping[str, int]) -> str:
     )
     return (
         "<section><h2>Rejected records</h2><p class=quiet>Kept with their reason, not learnt from."
-        "</p><div class=wide><table><thead><tr><th>Reason</th><th>Meaning</th>"
+        "</p><div class=wide><table><thead><tr><th>RejectReason</th><th>Meaning</th>"
         "<th class=number>Records</th><th>Share</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
     )

@@ -18,7 +18,7 @@ from malearn.expectations import contract
 from malearn.expectations.frame import frame
 from malearn.expectations.tally import EXAMPLES, Result, Tally
 from malearn.kernel import errors
-from malearn.kernel.records import Execution, Reason, Rejected
+from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType
 
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ def validate(
     for row in sorted(broken.keys() | older):
         good[row] = False
         if row in broken:
-            reason, detail = Reason.INVALID_FEATURE, _detail(broken[row], table, row)
+            reason, detail = RejectReason.INVALID_FEATURE, _detail(broken[row], table, row)
         else:
-            reason, detail = Reason.DUPLICATE, "the same task was written again"
+            reason, detail = RejectReason.DUPLICATE, "the same task was written again"
         quarantined.append(_reject(executions[row], reason, detail))
     results = tuple(_result(check, table) for check in checks)
     return Validated(tool_type.name, chosen(executions, good), quarantined, results)
@@ -223,5 +223,5 @@ def _value(value: object) -> str:
     return short if "." in short and len(short.strip("-0.")) >= 6 else repr(value)
 
 
-def _reject(execution: Execution, reason: Reason, detail: str) -> Rejected:
+def _reject(execution: Execution, reason: RejectReason, detail: str) -> Rejected:
     return Rejected(execution.task_id, execution.function, reason, detail)

@@ -150,7 +150,9 @@ def remember(ingestion: Ingest, fresh: Collection[str], url: str) -> None:
     types = ingestion.tool_types
     try:
         with redis.Redis.from_url(url) as client:
-            known = {t.name for f in known_functions(client) if (t := types.of(f)) is not None}
+            known = {
+                t.name for f in known_functions(client) if (t := types.for_function(f)) is not None
+            }
             for name, dataset in ingestion.datasets.items():
                 if name in fresh or name not in known:
                     seen = [matrix.observation(execution) for execution in dataset.read()]

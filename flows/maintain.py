@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from malearn.data import maintenance
-from malearn.data.maintenance import Limits, Maintained
+from malearn.data.maintenance import Limits, MaintenanceReport
 from malearn.flows import failure, progress
 from malearn.kernel import tool_types
 from malearn.kernel.errors import InputError
@@ -34,7 +34,7 @@ def maintain(
     keep_days: str | None = None,
     keep_rows: str | None = None,
     unused_hours: float = maintenance.WEEK,
-) -> list[Maintained]:
+) -> list[MaintenanceReport]:
     """Let go of rows beyond the limits, merge small files, remove those that nobody needs.
 
     `keep_days` and `keep_rows` are limits such as `"365 llm_process=90"`, else
@@ -60,8 +60,8 @@ def maintain(
                 place,
                 tool_type,
                 keep=keep[name],
-                days=days.of(name),
-                rows=rows.of(name),
+                days=days.limit_for(name),
+                rows=rows.limit_for(name),
                 unused_hours=unused_hours,
             )
         )
@@ -71,19 +71,22 @@ def maintain(
         maintenance.tidy(
             place,
             None,
-            days=days.of(rejected),
-            rows=rows.of(rejected),
+            days=days.limit_for(rejected),
+            rows=rows.limit_for(rejected),
             unused_hours=unused_hours,
         )
     )
-    done.append(maintenance.reports(place, days.of(maintenance.REPORTS)))
+    done.append(maintenance.reports(place, days.limit_for(maintenance.REPORTS)))
     bar.end()
     create_markdown_artifact(
-        _summary(done, unused_hours), key="maintenance", description="What was let go, and what not"
+        _summary(done, unused_hours),
+        key="maintenance",
+        description="Rows deleted, files compacted and vacuumed",
     )
     progress.finished(
-        f"Let {sum(m.let_go for m in done[:-1]):,} rows go, merged {sum(m.merged for m in done):,} "
-        f"files, removed {sum(m.removed for m in done):,}"
+        f"Deleted {sum(m.rows_deleted for m in done[:-1]):,} rows, "
+        f"compacted {sum(m.files_compacted for m in done):,} files, "
+        f"vacuumed {sum(m.files_vacuumed for m in done):,}"
     )
     return done
 
@@ -100,20 +103,21 @@ def _limits(given: str | None, setting: str, types: ToolTypes) -> Limits:
     return Limits.parse(text, setting, maintenance.places(types))
 
 
-def _summary(done: Sequence[Maintained], unused_hours: float) -> str:
+def _summary(done: Sequence[MaintenanceReport], unused_hours: float) -> str:
     lines = [
-        "| table | rows | let go | files merged | files removed | kept for models |",
+        "| table | rows | rows deleted | files compacted | files vacuumed | pinned versions |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for m in done:
-        kept = ", ".join(f"v{version}" for version in m.kept) or "–"
+        kept = ", ".join(f"v{version}" for version in m.pinned_versions) or "–"
         lines.append(
-            f"| {m.name} | {m.rows:,} | {m.let_go:,} | {m.merged:,} | {m.removed:,} | {kept} |"
+            f"| {m.name} | {m.rows:,} | {m.rows_deleted:,} | {m.files_compacted:,} "
+            f"| {m.files_vacuumed:,} | {kept} |"
         )
     lines += [
         "",
-        "*Let go*: beyond the limits of days or rows; earlier versions may still hold them. "
-        f"*Files removed*: needed by no version but old ones for {unused_hours:g} hours. The "
+        "*Rows deleted*: beyond the limits of days or rows; earlier versions may still hold them. "
+        f"*Files vacuumed*: needed by no version but old ones for {unused_hours:g} hours. The "
         "files of versions that a registered model was trained on stay whatever their age, so "
         "that it can be fitted again exactly. Of `_reports`, rows are pages.",
     ]

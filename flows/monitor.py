@@ -97,12 +97,12 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
     name, log = tool_type.name, get_run_logger()
     log.info("Checking %s", name)
     with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        rows, _ = load(Dataset.of(Home.find(home), tool_type))
+        rows, _ = load(Dataset.open(Home.find(home), tool_type))
         manual = promotion.verify_manual_promotion(rows)
         if manual is not None and not manual.promoted.promoted:
             log.error("%s", _refused(name, manual))
         report = check(rows, types)
-        with locks.to_retrain(Home.find(home), tool_type):
+        with locks.retrain_lock(Home.find(home), tool_type):
             serving = monitoring.act(report, tool_type)
         page = chart(report, tool_type) if report.rows else None
     retrained = None

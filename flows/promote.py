@@ -33,7 +33,7 @@ def promote(
     types = tool_types.declared()
     progress.tag(tool_type, "by hand" if by_hand else "by the gate")
     with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        rows, _ = load(Dataset.of(Home.find(home), types[tool_type]))
+        rows, _ = load(Dataset.open(Home.find(home), types[tool_type]))
         promoted = promotion.promote(rows, version, by_hand=by_hand)
         artifacts.promotion(promoted, types[tool_type])
     verdict = "serves now" if promoted.promoted else "stays a candidate"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from malearn import expectations
 from malearn.data import outliers, quarantine
 from malearn.data.ingest import Ingest
-from malearn.data.quarantine import Readmitted, Which
+from malearn.data.quarantine import QuarantineFilter, RetryReport
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
@@ -15,12 +15,12 @@ from malearn.kernel.tool_types import ToolType
 __all__ = ["revalidate"]
 
 
-def revalidate(home: Home, which: Which, progress: Callable[[str], None]) -> Readmitted:
+def revalidate(home: Home, which: QuarantineFilter, progress: Callable[[str], None]) -> RetryReport:
     """Validate `which` rows of the quarantine below `home` again, each by itself."""
-    done = Readmitted()
-    for part in quarantine.readmit(Ingest(home, which.tool_types, _each, outliers.fence), which):
+    done = RetryReport()
+    for part in quarantine.retry(Ingest(home, which.tool_types, _each, outliers.fence), which):
         done += part
-        progress(f"Revalidated {done.judged:,} rows: {sum(done.accepted.values()):,} accepted")
+        progress(f"Revalidated {done.retried:,} rows: {sum(done.accepted.values()):,} accepted")
     return done
 
 

@@ -54,7 +54,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
     """
     declared = tool_types.declared()[tool_type]
     log = get_run_logger()
-    with locks.to_retrain(
+    with locks.retrain_lock(
         Home.find(home),
         declared,
         lambda: log.info("Waiting for another retraining of %s to finish", tool_type),
@@ -78,7 +78,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
 
 def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | None:
     """That nothing was trained, where training would only repeat the last one."""
-    dataset = Dataset.of(Home.find(home), tool_type)
+    dataset = Dataset.open(Home.find(home), tool_type)
     if not dataset.rows:
         return None  # training says it better
     with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):

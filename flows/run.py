@@ -101,7 +101,7 @@ def _ask(home: Home, platform: Platform) -> dict[str, Answer]:
     ) as predictor:
         predictor.wait_until_ready(30.0)
         for name, tool_type in tool_types.declared().items():
-            dataset = Dataset.of(home, tool_type)
+            dataset = Dataset.open(home, tool_type)
             if dataset.version is None:
                 function, features = tool_type.functions[0], {}
             else:

@@ -43,7 +43,7 @@ def train(
     chosen = types[tool_type]
     progress.tag(tool_type, trigger)
     with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        rows, source = load(Dataset.of(Home.find(home), chosen))
+        rows, source = load(Dataset.open(Home.find(home), chosen))
         bar = progress.Steps(
             artifacts.key("progress", tool_type), len(families) + 1, f"Training {tool_type}"
         )

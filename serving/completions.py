@@ -94,7 +94,7 @@ class CompletionHandler:
         if isinstance(record, Rejected):
             return CompletedTask(record)
         function, predicted = record.function, self._predicted.pop(record.task_id)
-        tool_type = self._predecessors.tool_types.of(function)
+        tool_type = self._predecessors.tool_types.for_function(function)
         name = tool_type.name if tool_type is not None else ""
         values: tuple[float, ...] = ()
         context: tuple[str, ...] = ()

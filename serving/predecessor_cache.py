@@ -180,7 +180,7 @@ class PredecessorCache:
                     for n in self._names
                     if n in features
                 }
-            elif (tool_type := self.tool_types.of(function)) is not None:
+            elif (tool_type := self.tool_types.for_function(function)) is not None:
                 words[function] = self.schemas[tool_type.name].vectorize(features)
         return (record.end, words, context)
 

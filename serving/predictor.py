@@ -159,7 +159,7 @@ class DAGTaskPredictor:
             self._ensure_running()
             self._completions.drain()
             before = _ids(pred_task_ids)
-            tool_type = self._tool_types.of(succ_func_name)
+            tool_type = self._tool_types.for_function(succ_func_name)
             # Of a function that nobody claims, predecessors say nothing of use.
             heard, trouble = _UNASKED if tool_type is None else self._hear(before, started)
             question = self._question(
@@ -185,7 +185,7 @@ class DAGTaskPredictor:
             self._ensure_running()
             self._completions.drain()
             tasks = [(function, resource, _ids(before)) for function, resource, before in tasks]
-            tool_types = [self._tool_types.of(function) for function, _, _ in tasks]
+            tool_types = [self._tool_types.for_function(function) for function, _, _ in tasks]
             heard, trouble = self._hear(
                 [
                     task_id

@@ -142,7 +142,7 @@ def observation(
     function = function or found.function
     if not function or not 0.0 < found.end - found.start < math.inf:
         return None
-    tool_type = tool_types.of(function)
+    tool_type = tool_types.for_function(function)
     if tool_type is None:
         return found.task_id, Observation(function, "", found.start, found.end)
     said = found.serve or found.ran

@@ -14,7 +14,7 @@ from malearn.flows.commands.options import HomeOption, JsonOption, ToolArgument
 from malearn.kernel.home import Home
 
 if TYPE_CHECKING:
-    from malearn.kernel.records import Reason
+    from malearn.kernel.records import RejectReason
     from malearn.kernel.tool_types import ToolType
 
 __all__ = ["data"]
@@ -57,7 +57,7 @@ def export_dataset(
 
     tool_type = options.tool_type(tool)
     file = output_file or Path(f"{tool_type.name}.{form}")
-    dataset = Dataset.of(Home.find(home), tool_type)
+    dataset = Dataset.open(Home.find(home), tool_type)
     write = dataset.export_csv if form is Format.CSV else dataset.export_parquet
     rows = write(file, version)
     value = {"tool_type": tool_type.name, "rows": rows, "file": str(file)}
@@ -108,7 +108,7 @@ def dataset_history(
     from malearn.data.dataset import Dataset
     from malearn.flows import report
 
-    commits = Dataset.of(Home.find(home), options.tool_type(tool)).history()
+    commits = Dataset.open(Home.find(home), options.tool_type(tool)).history()
     output.result([asdict(c) for c in commits], as_json, lambda: report.show_history(commits))
 
 
@@ -144,10 +144,12 @@ def quarantine_of(
     from malearn.kernel import tool_types
 
     name = options.tool_type(tool).name if tool else None
-    which = quarantine.Which(tool_types.declared(), name, _reason(reason) if reason else None)
+    which = quarantine.QuarantineFilter(
+        tool_types.declared(), name, _reason(reason) if reason else None
+    )
     place = Home.find(home)
     if not (retry or readmit):
-        found = quarantine.overview(Rejections.of(place), which, limit)
+        found = quarantine.overview(Rejections.open(place), which, limit)
         output.result(report.quarantined(found), as_json, lambda: report.show_quarantined(found))
         return
     with console.progress() as shown:
@@ -213,12 +215,12 @@ def _check_header(file: Path, tool_type: ToolType) -> None:
     next(iter(sources.table(file, tool_type, size=1)), None)
 
 
-def _reason(name: str) -> Reason:
-    from malearn.kernel.records import Reason
+def _reason(name: str) -> RejectReason:
+    from malearn.kernel.records import RejectReason
 
     try:
-        return Reason(name)
+        return RejectReason(name)
     except ValueError:
         raise typer.BadParameter(
-            f"'{name}' is not a reason code; choose from {', '.join(Reason)}"
+            f"'{name}' is not a reason code; choose from {', '.join(RejectReason)}"
         ) from None

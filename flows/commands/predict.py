@@ -50,7 +50,10 @@ def predict(
     from malearn import DAGTaskPredictor
     from malearn.kernel import tool_types
 
-    place, features = Home.find(home), _features(feature or [], tool_types.declared().of(function))
+    place, features = (
+        Home.find(home),
+        _features(feature or [], tool_types.declared().for_function(function)),
+    )
     with (
         servers.running(place, redis=True, prefect=False) as platform,
         DAGTaskPredictor(

@@ -10,7 +10,7 @@ from malearn.flows.report import tables
 
 if TYPE_CHECKING:
     from malearn.data.dataset import Commit
-    from malearn.data.maintenance import Maintained
+    from malearn.data.maintenance import MaintenanceReport
 
 __all__ = ["show_history", "show_maintained"]
 
@@ -25,11 +25,13 @@ def show_history(commits: Sequence[Commit]) -> None:
     tables.console().print(table)
 
 
-def show_maintained(done: Sequence[Maintained]) -> None:
-    """What was let go, merged and removed, and what stays for models."""
-    table = tables.table("table", "rows", "let go", "merged", "removed", "kept for models")
+def show_maintained(done: Sequence[MaintenanceReport]) -> None:
+    """Rows deleted, files compacted and vacuumed, and the versions pinned by models."""
+    table = tables.table(
+        "table", "rows", "rows deleted", "files compacted", "files vacuumed", "pinned versions"
+    )
     for m in done:
-        numbers = (m.rows, m.let_go, m.merged, m.removed)
-        kept = ", ".join(f"v{version}" for version in m.kept) or "–"
+        numbers = (m.rows, m.rows_deleted, m.files_compacted, m.files_vacuumed)
+        kept = ", ".join(f"v{version}" for version in m.pinned_versions) or "–"
         table.add_row(m.name, *(f"{n:,}" for n in numbers), kept)
     tables.console().print(table)

@@ -50,7 +50,7 @@ def status(home: Home) -> dict[str, Any]:
     types = tool_types.declared()
     for name, tool_type in types.items():
         production = registry.by_alias(tool_type, registry.PRODUCTION)
-        executions = Dataset.of(home, tool_type).read()
+        executions = Dataset.open(home, tool_type).read()
         versions = {one.version: one for one in live.score_live(executions, types)}
         serving = versions.get(production.number) if production else None
         result[name] = {

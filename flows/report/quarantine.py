@@ -10,7 +10,7 @@ from rich.text import Text
 from malearn.flows.report import tables
 
 if TYPE_CHECKING:
-    from malearn.data.quarantine import Overview, Readmitted
+    from malearn.data.quarantine import Overview, RetryReport
 
 __all__ = ["quarantined", "show_quarantined", "show_revalidated"]
 
@@ -65,28 +65,27 @@ def show_quarantined(found: Overview) -> None:
         tables.line(console, f"  {_cut(rejected.record)}", "dim")
 
 
-def show_revalidated(done: Readmitted) -> None:
-    """What came of judging the quarantine anew."""
+def show_revalidated(done: RetryReport) -> None:
+    """What came of revalidating quarantined records."""
     console = tables.console()
-    table = tables.table("judged anew", "records")
+    table = tables.table("revalidated", "records")
     for name, n in done.accepted.items():
         table.add_row(f"accepted, {name}", f"{n:,}")
     others = {
         "in their dataset already": done.known,
-        "beyond the limits of retention": done.expired,
-        **{f"still kept out, {reason}": n for reason, n in done.still.items()},
-        "unreadable: too little was kept": done.unreadable,
+        "beyond the limits of retention": done.past_retention,
+        **{f"still rejected, {reason}": n for reason, n in done.still.items()},
+        "unreadable: the record was cut when it was stored": done.unreadable,
     }
     for what, n in others.items():
         if n:
             table.add_row(what, f"{n:,}")
-    table.add_row("all", f"{done.judged:,}")
+    table.add_row("all", f"{done.retried:,}")
     console.print(table)
-    if done.settled:
+    if done.not_retryable:
         tables.line(
             console,
-            f"{done.settled:,} others were kept out for their own form, which no declaration "
-            "changes.",
+            f"{done.not_retryable:,} malformed records cannot be revalidated.",
             "dim",
         )
 

@@ -135,7 +135,9 @@ class Batch:
         self._odd: list[Record] = []
 
     @classmethod
-    def of(cls, outcomes: Iterable[Record | Execution | Rejected], tool_types: ToolTypes) -> Batch:
+    def from_outcomes(
+        cls, outcomes: Iterable[Record | Execution | Rejected], tool_types: ToolTypes
+    ) -> Batch:
         """`outcomes`, which hold whole runs, joined."""
         batch = cls(tool_types)
         unjoined: list[Record | Rejected] = []
@@ -164,7 +166,7 @@ class Batch:
         if len(raw) > records.LONG:
             self._add_slowly(task_id, raw)
             return
-        claimed = self._tool_types.of(task_id[_RUN + 1 :]) is not None
+        claimed = self._tool_types.for_function(task_id[_RUN + 1 :]) is not None
         try:
             task = _decode_task(raw) if claimed else _decode_unclaimed(raw)
         except _NOT_PLAIN:
@@ -265,7 +267,7 @@ class Batch:
         first_end = min(task.end_time for task in tasks.values())
         for task_id, task in tasks.items():
             function = task_id[_RUN + 1 :]
-            tool_type = self._tool_types.of(function)
+            tool_type = self._tool_types.for_function(function)
             if tool_type is None:
                 self._reject_unclaimed(task_id, function, task)
                 continue

@@ -30,22 +30,22 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from malearn.data.key_index import Seen
-from malearn.data.recent_durations import Recent
+from malearn.data.key_index import KeyIndex
+from malearn.data.recent_durations import RecentDurations
 from malearn.data.rows import Rows
 from malearn.kernel.errors import DatasetError
 from malearn.kernel.home import Home
-from malearn.kernel.records import Execution, Reason, Rejected, run_of
+from malearn.kernel.records import Execution, Rejected, RejectReason, run_of
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["Appended", "Commit", "Dataset", "Refusal", "Rejections", "Transactions"]
+__all__ = ["Appended", "Commit", "Dataset", "RejectedRow", "Rejections", "Transactions"]
 
 #: Application id and position, both as Delta keeps them: see `Dataset.append`.
 Transactions = tuple[str, int]
 
 _WRITER = "malearn"
 #: Application id of the end, in milliseconds since the epoch, before which rows were let go.
-_LET_GO = "malearn-let-go"
+_DELETED_BEFORE = "malearn-let-go"
 _ATTEMPTS = 50
 _VIEWS = ("serve", "ran")  # as known before a task ran, and as it ran
 #: Versions after which small files are merged, and the bytes that such a file has at most.
@@ -53,7 +53,9 @@ _TIDIED, _SMALL = 8, 4 * 2**20
 #: Rows that are read at once.
 _BATCH = 16_384
 #: Reasons that a verdict gave, not the record's form; such a task is not judged again.
-_JUDGED = frozenset({Reason.INVALID_FEATURE, Reason.OUTLIER, Reason.BATCH_REFUSED})
+_JUDGED = frozenset(
+    {RejectReason.INVALID_FEATURE, RejectReason.OUTLIER, RejectReason.BATCH_REFUSED}
+)
 
 _T = TypeVar("_T")
 
@@ -80,7 +82,7 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedRow:
     """One rejected record on its way to, or out of, the table of rejections.
 
     `end`, in seconds since the epoch, and `seconds` are the execution's, where there was one.
@@ -97,7 +99,7 @@ class Refusal:
     @property
     def key(self) -> tuple[str, ...]:
         """What makes a refusal the same again; without a task id, all that is known of it."""
-        return _Trace.of(self).key
+        return _Trace.from_row(self).key
 
 
 class _Table:
@@ -236,7 +238,9 @@ class _Table:
             if attempt:
                 time.sleep(random.uniform(0.0, 0.02 * attempt))
             yield
-        raise DatasetError(self.path.name, f"is too busy: {_ATTEMPTS} commits met another writer's")
+        raise DatasetError(
+            self.path.name, f"gave up after {_ATTEMPTS} conflicting commits from concurrent writers"
+        )
 
     def change(self, action: Callable[[DeltaTable], _T]) -> _T:
         """Do `action`, one commit, on the newest version, again after each that came before it."""
@@ -304,7 +308,7 @@ class Dataset:
 
     Example::
 
-        dataset = Dataset.of(home, tool_types["llm_process"])
+        dataset = Dataset.open(home, tool_types["llm_process"])
         dataset.append(executions).version
         dataset.read(version=3)
     """
@@ -313,12 +317,12 @@ class Dataset:
         self.path, self.tool_type = path, tool_type
         self._table = _Table(path, _execution_schema(tool_type))
         self._known_version: int | None = None
-        self._seen = Seen()
-        self._recent = Recent()
+        self._seen = KeyIndex()
+        self._recent = RecentDurations()
 
     @classmethod
-    def of(cls, home: Home, tool_type: ToolType) -> Self:
-        """Its table below `home`."""
+    def open(cls, home: Home, tool_type: ToolType) -> Self:
+        """The dataset of `tool_type` below `home`."""
         return cls(home.data / tool_type.name, tool_type)
 
     @property
@@ -343,7 +347,7 @@ class Dataset:
         application id and position in `transaction` become part of the same
         commit; a position never moves back. Raises `DatasetError`.
         """
-        given = Rows.of(self.tool_type, executions)
+        given = Rows.from_executions(self.tool_type, executions)
         latest = given.take(given.latest())
         attempts = self._table.attempts()
         while True:
@@ -433,20 +437,20 @@ class Dataset:
         return None if table is None else table.transaction_version(name)
 
     @property
-    def let_go_until(self) -> float:
+    def deleted_before(self) -> float:
         """The end, in seconds since the epoch, before which executions were let go for good."""
-        return (self.position(_LET_GO) or 0) / 1000.0
+        return (self.position(_DELETED_BEFORE) or 0) / 1000.0
 
-    def let_go(self, until: float) -> int:
+    def delete_before(self, until: float) -> int:
         """Delete what ended before `until`, seconds since the epoch; returns how many.
 
         The same commit remembers `until`, so that whoever ingests can tell these
         executions from new ones. Versions before it still hold them.
         """
         milliseconds = math.floor(until * 1000.0)
-        if self._table.open() is None or milliseconds <= (self.position(_LET_GO) or 0):
+        if self._table.open() is None or milliseconds <= (self.position(_DELETED_BEFORE) or 0):
             return 0
-        marks = CommitProperties(app_transactions=[Transaction(_LET_GO, milliseconds)])
+        marks = CommitProperties(app_transactions=[Transaction(_DELETED_BEFORE, milliseconds)])
         return self._table.delete(f'"end" < {milliseconds / 1000.0!r}', marks)
 
     def end_of_newest(self, rows: int) -> float | None:
@@ -523,7 +527,7 @@ class Dataset:
         """Know every row of `table`."""
         if table is None or table.version() == self._known_version:
             return
-        self._seen, self._recent = Seen(), Recent()
+        self._seen, self._recent = KeyIndex(), RecentDurations()
         names = ["task_id", "function", "end", "seconds"]
         for batch in self._table.columns(table.version(), names):
             task_ids, functions, ends, seconds = (batch.column(n).to_pylist() for n in names)
@@ -548,11 +552,11 @@ class Rejections:
         self.path = path
         self._table = _Table(path, _REFUSAL_SCHEMA)
         self._known_version: int | None = None
-        self._seen, self._outliers = Seen(), Recent()
+        self._seen, self._outliers = KeyIndex(), RecentDurations()
 
     @classmethod
-    def of(cls, home: Home) -> Self:
-        """Its table below `home`."""
+    def open(cls, home: Home) -> Self:
+        """The table of rejected records below `home`."""
         return cls(home.data / "_rejected")
 
     @property
@@ -561,8 +565,8 @@ class Rejections:
         return 0 if table is None else int(table.count())
 
     def append(
-        self, refusals: Sequence[Refusal], transaction: Transactions | None = None
-    ) -> list[Refusal]:
+        self, refusals: Sequence[RejectedRow], transaction: Transactions | None = None
+    ) -> list[RejectedRow]:
         """Keep those of `refusals` that are new, in one commit, and return them.
 
         `transaction` is committed even where there is nothing new. Raises `DatasetError`.
@@ -584,7 +588,7 @@ class Rejections:
                 continue
             version = table.version()
             if version == before + 1:
-                self._learn([_Trace.of(r) for r in new])
+                self._learn([_Trace.from_row(r) for r in new])
                 self._known_version = version
             if self._table.tidy(table) and self._known_version == version:
                 self._known_version = table.version()
@@ -610,12 +614,12 @@ class Rejections:
         self._refresh(self._table.open())
         return self._outliers.log_seconds(functions, limit, but)
 
-    def read(self, tool_type: str | None = None) -> list[Refusal]:
+    def read(self, tool_type: str | None = None) -> list[RejectedRow]:
         """What was refused, oldest first; of one tool type, or all."""
         found = [r for r in self.each() if tool_type is None or r.tool_type == tool_type]
         return sorted(found, key=lambda refusal: refusal.time or 0.0)
 
-    def each(self, task_ids: tuple[str, str] | None = None) -> Iterator[Refusal]:
+    def each(self, task_ids: tuple[str, str] | None = None) -> Iterator[RejectedRow]:
         """What was refused, in no order; of tasks from the first to the last of `task_ids`."""
         if self._table.open() is None:
             return
@@ -626,7 +630,7 @@ class Rejections:
             for row in batch.to_pylist():
                 yield _refusal(row)
 
-    def replace(self, old: Iterable[Refusal], new: Sequence[Refusal]) -> None:
+    def replace(self, old: Iterable[RejectedRow], new: Sequence[RejectedRow]) -> None:
         """Let `new` take the place of `old`, of which each has a task id, in one commit."""
         keys = sorted({(r.rejected.task_id, r.rejected.reason.value) for r in old})
         if not keys and not new:
@@ -657,7 +661,7 @@ class Rejections:
 
         self._table.change(merge)
 
-    def let_go(self, until: float) -> int:
+    def delete_before(self, until: float) -> int:
         """Delete what was refused before `until`, seconds since the epoch; returns how many."""
         if self._table.open() is None:
             return 0
@@ -675,13 +679,13 @@ class Rejections:
         """Remove files that only versions before the newest have needed for `hours`."""
         return self._table.vacuum((), hours)
 
-    def counts(self) -> dict[tuple[str | None, Reason], int]:
+    def counts(self) -> dict[tuple[str | None, RejectReason], int]:
         """How many by tool type (None: of none) and reason."""
-        counts: dict[tuple[str | None, Reason], int] = defaultdict(int)
+        counts: dict[tuple[str | None, RejectReason], int] = defaultdict(int)
         if self._table.open() is not None:
             for batch in self._table.columns(None, ["tool_type", "reason"]):
                 for row in batch.to_pylist():
-                    counts[row["tool_type"], Reason(row["reason"])] += 1
+                    counts[row["tool_type"], RejectReason(row["reason"])] += 1
         return dict(counts)
 
     def position(self, name: str) -> int | None:
@@ -692,10 +696,10 @@ class Rejections:
     def _is_past(self, table: DeltaTable, transaction: Transactions) -> bool:
         return (table.transaction_version(transaction[0]) or -1) >= transaction[1]
 
-    def _new(self, refusals: Sequence[Refusal]) -> list[Refusal]:
-        keys = [_Trace.of(r).key for r in refusals]
+    def _new(self, refusals: Sequence[RejectedRow]) -> list[RejectedRow]:
+        keys = [_Trace.from_row(r).key for r in refusals]
         known = self._seen.ends(keys).tolist()
-        new: dict[object, Refusal] = {}
+        new: dict[object, RejectedRow] = {}
         for key, refusal, end in zip(keys, refusals, known, strict=True):
             if (refusal.end or 0.0) > end:
                 new.setdefault(key, refusal)
@@ -704,7 +708,7 @@ class Rejections:
     def _refresh(self, table: DeltaTable | None) -> None:
         if table is None or table.version() == self._known_version:
             return
-        self._seen, self._outliers = Seen(), Recent()
+        self._seen, self._outliers = KeyIndex(), RecentDurations()
         names = ["task_id", "reason", "detail", "digest", "function", "end", "seconds"]
         for batch in self._table.columns(table.version(), names):
             self._learn([_Trace(**row) for row in batch.to_pylist()])
@@ -719,7 +723,7 @@ class Rejections:
         self._outliers.add(
             (t.task_id, t.function, end, t.seconds or 0.0)
             for t, end in judged
-            if t.reason == Reason.OUTLIER
+            if t.reason == RejectReason.OUTLIER
         )
 
 
@@ -736,7 +740,7 @@ class _Trace:
     seconds: float | None
 
     @classmethod
-    def of(cls, refusal: Refusal) -> _Trace:
+    def from_row(cls, refusal: RejectedRow) -> _Trace:
         r = refusal.rejected
         return cls(
             r.task_id,
@@ -800,7 +804,7 @@ def _rows(rows: Rows, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _refusal_rows(refusals: Sequence[Refusal]) -> pa.Table:
+def _refusal_rows(refusals: Sequence[RejectedRow]) -> pa.Table:
     rejected, now = [r.rejected for r in refusals], time.time()
     columns: dict[str, object] = {
         "task_id": [r.task_id for r in rejected],
@@ -825,11 +829,11 @@ def _digest(rejected: Rejected) -> str | None:
     return hashlib.sha256(rejected.record.encode()).hexdigest()[:16]
 
 
-def _refusal(row: Mapping[str, Any]) -> Refusal:
+def _refusal(row: Mapping[str, Any]) -> RejectedRow:
     rejected = Rejected(
-        row["task_id"], row["function"], Reason(row["reason"]), row["detail"], row["record"]
+        row["task_id"], row["function"], RejectReason(row["reason"]), row["detail"], row["record"]
     )
-    return Refusal(
+    return RejectedRow(
         rejected, row["source"], row["tool_type"], row["end"], row["seconds"], row["ingested_at"]
     )
 

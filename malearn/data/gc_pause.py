@@ -1,4 +1,4 @@
-"""A pause for Python's cycle collector while many objects, all of them kept, come into being."""
+"""A pause of Python's cycle collector while many objects are built that all stay alive."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["kept"]
+__all__ = ["gc_paused"]
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Look for no cycles meanwhile: among a batch's objects there are none, and looking
-    through them again and again costs half the time of building them."""
+def gc_paused() -> Iterator[None]:
+    """Disable the cycle collector inside the block; what was disabled before stays so.
+
+    A batch's objects form no cycles, and scanning them again and again costs half the
+    time of building them.
+    """
     if not gc.isenabled():
         yield
         return

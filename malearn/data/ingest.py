@@ -19,13 +19,13 @@ import numpy.typing as npt
 
 from malearn.data import gc_pause, locks
 from malearn.data.batch import Batch
-from malearn.data.dataset import Dataset, Refusal, Rejections, Transactions
+from malearn.data.dataset import Dataset, RejectedRow, Rejections, Transactions
 from malearn.data.rows import Rows
 from malearn.data.sources import Stream
 from malearn.kernel import records
 from malearn.kernel.errors import BatchRefused
 from malearn.kernel.home import Home
-from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 
 __all__ = [
@@ -143,8 +143,8 @@ class Ingest:
         fence: Fence | None = None,
     ) -> None:
         self.home, self.tool_types = home, tool_types
-        self.datasets = {name: Dataset.of(home, t) for name, t in tool_types.items()}
-        self.rejections = Rejections.of(home)
+        self.datasets = {name: Dataset.open(home, t) for name, t in tool_types.items()}
+        self.rejections = Rejections.open(home)
         self._validate, self._fence = validate, fence
 
     def take(
@@ -161,9 +161,9 @@ class Ingest:
         written to. Raises `DatasetError`; then some tables may hold the
         batch's rows, and taking it again adds the rest.
         """
-        with locks.to_write(self.home), gc_pause.kept():
+        with locks.dataset_lock(self.home), gc_pause.gc_paused():
             if not isinstance(batch, Batch):
-                batch = Batch.of(batch, self.tool_types)
+                batch = Batch.from_outcomes(batch, self.tool_types)
             return self._take(batch, source, transaction)
 
     def drain(self, stream: Stream, size: int = 100_000) -> Iterator[IngestReport]:
@@ -174,7 +174,7 @@ class Ingest:
         `Unreachable` and `DatasetError`.
         """
         while True:
-            with locks.to_write(self.home), gc_pause.kept():
+            with locks.dataset_lock(self.home), gc_pause.gc_paused():
                 after = self.rejections.position(stream.name) or 0
                 if after > stream.last():  # somebody deleted the stream and began it anew
                     after = 0
@@ -192,7 +192,7 @@ class Ingest:
         known = self.rejections.known(task_ids)
         places: dict[str, list[int]] = defaultdict(list)
         for place, task_id in enumerate(task_ids):
-            tool_type = self.tool_types.of(records.function_of(task_id))
+            tool_type = self.tool_types.for_function(records.function_of(task_id))
             if tool_type is not None:
                 places[tool_type.name].append(place)
         for name, at in places.items():
@@ -202,8 +202,8 @@ class Ingest:
 
     def _take(self, batch: Batch, source: str, transaction: Transactions | None) -> IngestReport:
         by_tool_type, duplicates, expired = self._new(batch.rows)
-        early = [Refusal(r, source, self._tool_type_of(r)) for r in batch.rejected]
-        late: list[Refusal] = []
+        early = [RejectedRow(r, source, self._tool_type_of(r)) for r in batch.rejected]
+        late: list[RejectedRow] = []
         reports = {}
         for name, rows in by_tool_type.items():
             report, judged = self.judge(self.tool_types[name], rows, transaction)
@@ -211,9 +211,11 @@ class Ingest:
             late.extend(replace(refusal, source=source) for refusal in judged)
         news = {id(refusal) for refusal in self.rejections.append([*early, *late], transaction)}
         # What was rejected for the same reason before is known, not news.
-        rejected = Counter(r.rejected.reason if id(r) in news else Reason.DUPLICATE for r in early)
-        rejected[Reason.DUPLICATE] += duplicates
-        rejected[Reason.EXPIRED] += expired
+        rejected = Counter(
+            r.rejected.reason if id(r) in news else RejectReason.DUPLICATE for r in early
+        )
+        rejected[RejectReason.DUPLICATE] += duplicates
+        rejected[RejectReason.PAST_RETENTION] += expired
         counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
         return IngestReport(batch.records, counts, reports)
 
@@ -230,7 +232,7 @@ class Ingest:
                 dataset.ends(rows.task_ids), self.rejections.judged_ends(rows.task_ids)
             )
             unknown = rows.latest() & (rows.end > ends)
-            lately = unknown & (rows.end >= dataset.let_go_until)
+            lately = unknown & (rows.end >= dataset.deleted_before)
             known += len(rows) - int(unknown.sum())
             expired += int(unknown.sum() - lately.sum())
             if lately.any():
@@ -242,10 +244,10 @@ class Ingest:
         tool_type: ToolType,
         executions: Sequence[Execution],
         transaction: Transactions | None = None,
-    ) -> tuple[ToolTypeReport, list[Refusal]]:
+    ) -> tuple[ToolTypeReport, list[RejectedRow]]:
         """Validate, fence and store the new `executions` of one tool type.
 
-        What is refused is returned, for whoever keeps it; the caller holds `locks.to_write`.
+        What is refused is returned, for whoever keeps it; the caller holds `locks.dataset_lock`.
         """
         dataset = self.datasets[tool_type.name]
         accepted, quarantined, outliers = executions, list[Rejected](), list[Rejected]()
@@ -259,12 +261,12 @@ class Ingest:
             accepted, quarantined = (
                 [],
                 [
-                    Rejected(e.task_id, e.function, Reason.BATCH_REFUSED, str(error))
+                    Rejected(e.task_id, e.function, RejectReason.BATCH_REFUSED, str(error))
                     for e in executions
                 ],
             )
         if self._fence is not None and accepted:
-            functions = set(Rows.of(tool_type, accepted).functions)
+            functions = set(Rows.from_executions(tool_type, accepted).functions)
             recent = dataset.recent_log_seconds(functions)
             judged = {e.task_id for e in accepted}  # one is no company for itself
             doubtful = self.rejections.recent_outliers(functions, but=judged)
@@ -273,7 +275,7 @@ class Ingest:
         kept_out = {rejected.task_id for rejected in (*quarantined, *outliers)}
         by_task = {
             task_id: executions[at]
-            for at, task_id in enumerate(Rows.of(tool_type, executions).task_ids)
+            for at, task_id in enumerate(Rows.from_executions(tool_type, executions).task_ids)
             if task_id in kept_out
         }
         refusals = [
@@ -291,12 +293,12 @@ class Ingest:
         return report, refusals
 
     def _tool_type_of(self, rejected: Rejected) -> str | None:
-        tool_type = self.tool_types.of(rejected.function)
+        tool_type = self.tool_types.for_function(rejected.function)
         return None if tool_type is None else tool_type.name
 
 
-def _refusal(rejected: Rejected, execution: Execution, tool_type: ToolType) -> Refusal:
+def _refusal(rejected: Rejected, execution: Execution, tool_type: ToolType) -> RejectedRow:
     record = records.to_entry(execution, tool_type).decode()
-    return Refusal(
+    return RejectedRow(
         replace(rejected, record=record), "", tool_type.name, execution.end, execution.seconds
     )

@@ -7,10 +7,10 @@ from collections.abc import Hashable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Seen"]
+__all__ = ["KeyIndex"]
 
 
-class Seen:
+class KeyIndex:
     """An index of keys with the latest end of each, in seconds since the epoch.
 
     Keys are kept as 64-bit hashes in sorted arrays, so that a million cost

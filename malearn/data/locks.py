@@ -1,7 +1,6 @@
-"""One at a time: whoever writes datasets below a home, or retrains a tool type, takes a turn.
+"""Locks between processes: one writer of the datasets below a home, one retraining a tool type.
 
-Turns are file locks: the kernel gives one back when its holder dies, so nobody waits for the
-dead.
+They are file locks, which the operating system releases when their holder dies.
 """
 
 from __future__ import annotations
@@ -13,27 +12,27 @@ from contextlib import contextmanager
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["to_retrain", "to_write"]
+__all__ = ["dataset_lock", "retrain_lock"]
 
 
 @contextmanager
-def to_write(home: Home) -> Iterator[None]:
-    """Wait for the turn to change what is in the datasets below `home`."""
-    with _turn(home, ".lock", lambda: None):
+def dataset_lock(home: Home) -> Iterator[None]:
+    """Hold the lock that every writer of the datasets below `home` takes; waits for it."""
+    with _locked(home, ".lock", lambda: None):
         yield
 
 
 @contextmanager
-def to_retrain(
+def retrain_lock(
     home: Home, tool_type: ToolType, waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Wait for the turn to train and promote `tool_type`; calls `waiting` where it is taken."""
-    with _turn(home, f".retrain-{tool_type.name}.lock", waiting):
+    """Hold the lock for training and promoting `tool_type`; calls `waiting` where it must wait."""
+    with _locked(home, f".retrain-{tool_type.name}.lock", waiting):
         yield
 
 
 @contextmanager
-def _turn(home: Home, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+def _locked(home: Home, name: str, waiting: Callable[[], None]) -> Iterator[None]:
     home.data.mkdir(parents=True, exist_ok=True)
     with (home.data / name).open("w") as lock:
         try:

@@ -18,7 +18,16 @@ from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["REJECTED", "REPORTS", "WEEK", "Limits", "Maintained", "places", "reports", "tidy"]
+__all__ = [
+    "REJECTED",
+    "REPORTS",
+    "WEEK",
+    "Limits",
+    "MaintenanceReport",
+    "places",
+    "reports",
+    "tidy",
+]
 
 #: What else lies beside the datasets, by the name of its directory.
 REJECTED, REPORTS = "_rejected", "_reports"
@@ -33,7 +42,7 @@ class Limits:
     """How much of each table to keep; what has no limit is kept whole.
 
     >>> limits = Limits.parse("365 llm_process=90", "--keep-days", ["llm_process", "vlm_process"])
-    >>> limits.of("llm_process"), limits.of("vlm_process")
+    >>> limits.limit_for("llm_process"), limits.limit_for("vlm_process")
     (90.0, 365.0)
     """
 
@@ -63,27 +72,27 @@ class Limits:
                 everywhere = limit
         return cls(everywhere, named)
 
-    def of(self, name: str) -> float | None:
+    def limit_for(self, name: str) -> float | None:
         """The limit for `name`, or None."""
         return self.named.get(name, self.everywhere)
 
 
 @dataclass(frozen=True, slots=True)
-class Maintained:
+class MaintenanceReport:
     """What was done to one table, or to the reports.
 
-    `rows` and `version` are the table's afterwards, `merged` by how many fewer files it
-    reads, `removed` how many files were deleted, `kept` the versions that models were
-    trained on.
+    `rows` and `version` are the table's afterwards, `files_compacted` by how many fewer
+    files it reads, `files_vacuumed` how many were deleted from the disk, `pinned_versions`
+    those that models were trained on.
     """
 
     name: str
     rows: int = 0
-    let_go: int = 0
-    merged: int = 0
-    removed: int = 0
+    rows_deleted: int = 0
+    files_compacted: int = 0
+    files_vacuumed: int = 0
     version: int | None = None
-    kept: tuple[int, ...] = ()
+    pinned_versions: tuple[int, ...] = ()
 
 
 def places(tool_types: Iterable[str]) -> list[str]:
@@ -99,39 +108,39 @@ def tidy(
     days: float | None = None,
     rows: float | None = None,
     unused_hours: float = WEEK,
-) -> Maintained:
-    """Let go of what is too old or too much, merge small files, remove unused ones.
+) -> MaintenanceReport:
+    """Delete rows beyond the limits of retention, compact small files, vacuum unused ones.
 
     Of the dataset of `tool_type`, or of the rejections without one. What ended (was
     rejected) more than `days` ago goes, and all but the newest `rows`. The files of
     versions in `keep`, and of the newest, stay; others once they have been of no use to
     it for `unused_hours`. Waits for its turn. Raises `DatasetError`.
     """
-    with locks.to_write(home):
+    with locks.dataset_lock(home):
         if tool_type is None:
-            rejections = Rejections.of(home)
+            rejections = Rejections.open(home)
             until = _until(days, rejections.time_of_newest(math.ceil(rows)) if rows else None)
-            gone = rejections.let_go(until) if until is not None else 0
+            gone = rejections.delete_before(until) if until is not None else 0
             merged, removed = rejections.compact(), rejections.vacuum(unused_hours)
-            return Maintained(REJECTED, rejections.rows, gone, merged, removed)
-        dataset = Dataset.of(home, tool_type)
+            return MaintenanceReport(REJECTED, rejections.rows, gone, merged, removed)
+        dataset = Dataset.open(home, tool_type)
         until = _until(days, dataset.end_of_newest(math.ceil(rows)) if rows else None)
-        gone = dataset.let_go(until) if until is not None else 0
+        gone = dataset.delete_before(until) if until is not None else 0
         merged, removed = dataset.compact(), dataset.vacuum(keep, unused_hours)
         kept = tuple(sorted(keep))
-        return Maintained(
+        return MaintenanceReport(
             tool_type.name, dataset.rows, gone, merged, removed, dataset.version, kept
         )
 
 
-def reports(home: Home, days: float | None) -> Maintained:
+def reports(home: Home, days: float | None) -> MaintenanceReport:
     """Delete the validation reports older than `days`."""
     pages = list((home.data / REPORTS).glob("validation-*.html"))
     until = _until(days, None)
     old = [page for page in pages if until is not None and page.stat().st_mtime < until]
     for page in old:
         page.unlink(missing_ok=True)
-    return Maintained(REPORTS, len(pages) - len(old), len(old), removed=len(old))
+    return MaintenanceReport(REPORTS, len(pages) - len(old), len(old), files_vacuumed=len(old))
 
 
 def _until(days: float | None, newest: float | None) -> float | None:

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malearn.data.rows import Rows, chosen
-from malearn.kernel.records import Execution, Reason, Rejected
+from malearn.kernel.records import Execution, Rejected, RejectReason
 
 __all__ = ["COMPANY", "ENOUGH", "FACTOR", "SPREADS", "fence"]
 
@@ -82,7 +82,7 @@ def fence(
                 ordinary[place] = False
                 details[place] = f"took {_seconds(executions[place].seconds)} s; {usual}"
     rejected = [
-        Rejected(executions[at].task_id, functions[at], Reason.OUTLIER, details[at])
+        Rejected(executions[at].task_id, functions[at], RejectReason.OUTLIER, details[at])
         for at in sorted(details)
     ]
     return chosen(executions, ordinary), rejected

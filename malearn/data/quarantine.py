@@ -17,22 +17,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from malearn.data import locks
-from malearn.data.dataset import Refusal, Rejections
+from malearn.data.dataset import RejectedRow, Rejections
 from malearn.data.ingest import Ingest
 from malearn.kernel import records
-from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["JUDGED_ANEW", "Group", "Overview", "Readmitted", "Which", "overview", "readmit"]
+__all__ = ["RETRYABLE", "Group", "Overview", "QuarantineFilter", "RetryReport", "overview", "retry"]
 
 #: Reasons that may not hold any more once a declaration, a contract or the fence has changed.
-JUDGED_ANEW = frozenset(
+RETRYABLE = frozenset(
     {
-        Reason.NO_FEATURES,
-        Reason.UNMAPPED_FUNCTION,
-        Reason.INVALID_FEATURE,
-        Reason.OUTLIER,
-        Reason.BATCH_REFUSED,
+        RejectReason.NO_FEATURES,
+        RejectReason.UNMAPPED_FUNCTION,
+        RejectReason.INVALID_FEATURE,
+        RejectReason.OUTLIER,
+        RejectReason.BATCH_REFUSED,
     }
 )
 
@@ -41,21 +41,21 @@ _SIZE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
+class QuarantineFilter:
     """Which of the quarantine: of a tool type (or that a declaration now gives to it), and
     for a reason; without either, all of it.
     """
 
     tool_types: ToolTypes
     tool_type: str | None = None
-    reason: Reason | None = None
+    reason: RejectReason | None = None
 
-    def holds(self, refusal: Refusal) -> bool:
+    def holds(self, refusal: RejectedRow) -> bool:
         if self.reason not in (None, refusal.rejected.reason):
             return False
         if self.tool_type in (None, refusal.tool_type):
             return True
-        claimed = self.tool_types.of(refusal.rejected.function)
+        claimed = self.tool_types.for_function(refusal.rejected.function)
         return claimed is not None and claimed.name == self.tool_type
 
 
@@ -63,7 +63,7 @@ class Which:
 class Group:
     """How many were kept out for a reason; by expectation, or by function where there is none."""
 
-    reason: Reason
+    reason: RejectReason
     count: int
     by: Mapping[str, int]
 
@@ -74,44 +74,44 @@ class Overview:
 
     count: int
     groups: tuple[Group, ...]
-    newest: tuple[Refusal, ...]
+    newest: tuple[RejectedRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Readmitted:
-    """What came of a re-admission: the counts add up to `judged`.
+class RetryReport:
+    """What came of a retry: the counts add up to `retried`.
 
     `accepted` by tool type went into their dataset. `known` were in it already, as are
-    those of a re-admission that was stopped in the middle. `expired` ended before what
-    their dataset has let go. `still` by reason stay in quarantine; `unreadable` too, as not
-    enough was kept of them. `settled`, beyond `judged`, were kept out for their form.
+    those of a retry that was stopped in the middle. `past_retention` ended before the
+    limits of retention. `still` by reason stay in quarantine; `unreadable` too, as not
+    enough was kept of them. `not_retryable`, beyond `retried`, are malformed.
     """
 
-    judged: int = 0
+    retried: int = 0
     accepted: Mapping[str, int] = field(default_factory=dict)
     known: int = 0
-    expired: int = 0
+    past_retention: int = 0
     still: Mapping[str, int] = field(default_factory=dict)
     unreadable: int = 0
-    settled: int = 0
+    not_retryable: int = 0
 
-    def __add__(self, later: Readmitted) -> Readmitted:
-        return Readmitted(
-            self.judged + later.judged,
+    def __add__(self, later: RetryReport) -> RetryReport:
+        return RetryReport(
+            self.retried + later.retried,
             dict(Counter(self.accepted) + Counter(later.accepted)),
             self.known + later.known,
-            self.expired + later.expired,
+            self.past_retention + later.past_retention,
             dict(Counter(self.still) + Counter(later.still)),
             self.unreadable + later.unreadable,
-            self.settled + later.settled,
+            self.not_retryable + later.not_retryable,
         )
 
 
-def overview(rejections: Rejections, which: Which, limit: int = 10) -> Overview:
+def overview(rejections: Rejections, which: QuarantineFilter, limit: int = 10) -> Overview:
     """Counts of what was kept out, and the newest `limit` records."""
-    reasons: Counter[Reason] = Counter()
-    causes: dict[Reason, Counter[str]] = defaultdict(Counter)
-    newest: list[tuple[float, int, Refusal]] = []
+    reasons: Counter[RejectReason] = Counter()
+    causes: dict[RejectReason, Counter[str]] = defaultdict(Counter)
+    newest: list[tuple[float, int, RejectedRow]] = []
     for number, refusal in enumerate(filter(which.holds, rejections.each())):
         rejected = refusal.rejected
         reasons[rejected.reason] += 1
@@ -128,7 +128,7 @@ def overview(rejections: Rejections, which: Which, limit: int = 10) -> Overview:
     )
 
 
-def readmit(ingest: Ingest, which: Which, size: int = _SIZE) -> Iterator[Readmitted]:
+def retry(ingest: Ingest, which: QuarantineFilter, size: int = _SIZE) -> Iterator[RetryReport]:
     """Judge `which` of the quarantine anew; reports what came of about `size` records at a time.
 
     Each record is judged by itself where `ingest` validates so: a share of bad ones refuses no
@@ -137,13 +137,13 @@ def readmit(ingest: Ingest, which: Which, size: int = _SIZE) -> Iterator[Readmit
     """
     settled, tasks = _candidates(ingest.rejections, which)
     if settled:
-        yield Readmitted(settled=settled)
+        yield RetryReport(not_retryable=settled)
     for runs in _whole_runs(sorted(tasks), size):
-        with locks.to_write(ingest.home):
-            yield _readmit(ingest, which, runs)
+        with locks.dataset_lock(ingest.home):
+            yield _retry(ingest, which, runs)
 
 
-def _candidates(rejections: Rejections, which: Which) -> tuple[int, set[str]]:
+def _candidates(rejections: Rejections, which: QuarantineFilter) -> tuple[int, set[str]]:
     """How many will not be judged anew, and the ids of the tasks that will."""
     settled, tasks = 0, set[str]()
     for refusal in filter(which.holds, rejections.each()):
@@ -165,11 +165,11 @@ def _whole_runs(tasks: Sequence[str], size: int) -> Iterator[Sequence[str]]:
         at = end
 
 
-def _may_change(refusal: Refusal) -> bool:
-    return refusal.rejected.reason in JUDGED_ANEW and bool(refusal.rejected.task_id)
+def _may_change(refusal: RejectedRow) -> bool:
+    return refusal.rejected.reason in RETRYABLE and bool(refusal.rejected.task_id)
 
 
-def _readmit(ingest: Ingest, which: Which, tasks: Sequence[str]) -> Readmitted:
+def _retry(ingest: Ingest, which: QuarantineFilter, tasks: Sequence[str]) -> RetryReport:
     kept = _kept(ingest.rejections, tasks)
     wanted = set(tasks)
     chosen = _newest(
@@ -177,9 +177,9 @@ def _readmit(ingest: Ingest, which: Which, tasks: Sequence[str]) -> Readmitted:
     )
     outcomes = _read_again(ingest.tool_types, kept, chosen)
     latest = _latest(chosen, outcomes)
-    gone: list[Refusal] = []
-    still: list[tuple[Refusal, Refusal]] = []
-    executions: dict[str, dict[str, tuple[Refusal, Execution]]] = defaultdict(dict)
+    gone: list[RejectedRow] = []
+    still: list[tuple[RejectedRow, RejectedRow]] = []
+    executions: dict[str, dict[str, tuple[RejectedRow, Execution]]] = defaultdict(dict)
     unreadable = 0
     for refusal, outcome in zip(chosen, outcomes, strict=True):
         if outcome is None:
@@ -187,7 +187,7 @@ def _readmit(ingest: Ingest, which: Which, tasks: Sequence[str]) -> Readmitted:
         elif isinstance(outcome, Rejected):
             still.append((refusal, _refused(refusal, outcome.reason, outcome.detail)))
         elif latest[outcome.task_id] is not refusal:
-            again = _refused(refusal, Reason.DUPLICATE, "the same task was written again")
+            again = _refused(refusal, RejectReason.DUPLICATE, "the same task was written again")
             still.append((refusal, again))
         else:
             executions[outcome.tool_type][outcome.task_id] = refusal, outcome
@@ -195,7 +195,7 @@ def _readmit(ingest: Ingest, which: Which, tasks: Sequence[str]) -> Readmitted:
     known = expired = 0
     for name, group in executions.items():
         dataset = ingest.datasets[name]
-        ends, until = dataset.ends(list(group)), dataset.let_go_until
+        ends, until = dataset.ends(list(group)), dataset.deleted_before
         new = []
         for (refusal, execution), end in zip(group.values(), ends, strict=True):
             if execution.end <= end:
@@ -221,19 +221,19 @@ def _readmit(ingest: Ingest, which: Which, tasks: Sequence[str]) -> Readmitted:
             accepted[name] = len(new) - len(refused)
     _keep(ingest.rejections, kept, gone, still)
     reasons = Counter(again.rejected.reason.value for _, again in still)
-    return Readmitted(len(chosen), accepted, known, expired, reasons, unreadable)
+    return RetryReport(len(chosen), accepted, known, expired, reasons, unreadable)
 
 
-def _kept(rejections: Rejections, tasks: Sequence[str]) -> list[Refusal]:
+def _kept(rejections: Rejections, tasks: Sequence[str]) -> list[RejectedRow]:
     """All that is kept of the runs of the sorted `tasks`: predecessors' records count too."""
     last = records.run_of(tasks[-1])
     span = records.run_of(tasks[0]), f"{last}\U0010ffff"  # beyond every id of that run
     return [refusal for refusal in rejections.each(span) if refusal.rejected.task_id]
 
 
-def _newest(refusals: Iterable[Refusal]) -> list[Refusal]:
+def _newest(refusals: Iterable[RejectedRow]) -> list[RejectedRow]:
     """Of those with one key, task and reason, the one that ended last stands for all."""
-    newest: dict[tuple[str, ...], Refusal] = {}
+    newest: dict[tuple[str, ...], RejectedRow] = {}
     for refusal in refusals:
         known = newest.get(refusal.key)
         if known is None or (refusal.end or 0.0) > (known.end or 0.0):
@@ -241,16 +241,16 @@ def _newest(refusals: Iterable[Refusal]) -> list[Refusal]:
     return list(newest.values())
 
 
-def _refused(refusal: Refusal, reason: Reason, detail: str) -> Refusal:
+def _refused(refusal: RejectedRow, reason: RejectReason, detail: str) -> RejectedRow:
     """`refusal`, and what it is kept out for now."""
     return replace(refusal, rejected=replace(refusal.rejected, reason=reason, detail=detail))
 
 
 def _keep(
     rejections: Rejections,
-    kept: Sequence[Refusal],
-    gone: Sequence[Refusal],
-    still: Sequence[tuple[Refusal, Refusal]],
+    kept: Sequence[RejectedRow],
+    gone: Sequence[RejectedRow],
+    still: Sequence[tuple[RejectedRow, RejectedRow]],
 ) -> None:
     """Take out what is `gone`, and note what is `still` refused, but not for the same."""
     moved = [(before, after) for before, after in still if before != after]
@@ -262,7 +262,7 @@ def _keep(
 
 
 def _read_again(
-    tool_types: ToolTypes, kept: Sequence[Refusal], chosen: Sequence[Refusal]
+    tool_types: ToolTypes, kept: Sequence[RejectedRow], chosen: Sequence[RejectedRow]
 ) -> list[Execution | Rejected | None]:
     """What each of `chosen` is by now; None where too little of it was kept.
 
@@ -278,7 +278,7 @@ def _read_again(
                 spoken.append(record)
     joined, refused = records.join(spoken, tool_types)
     by_task: dict[str, Execution | Rejected] = {
-        one.task_id: one for one in refused if one.reason is not Reason.DUPLICATE
+        one.task_id: one for one in refused if one.reason is not RejectReason.DUPLICATE
     }
     by_task |= {execution.task_id: execution for execution in joined}
     return [_again(tool_types, r, values[id(r)], by_task) for r in chosen]
@@ -286,7 +286,7 @@ def _read_again(
 
 def _again(
     tool_types: ToolTypes,
-    refusal: Refusal,
+    refusal: RejectedRow,
     value: dict[str, Any] | None,
     joined: Mapping[str, Execution | Rejected],
 ) -> Execution | Rejected | None:
@@ -299,7 +299,7 @@ def _again(
     record = records.read(rejected.task_id, value, rejected.function)
     if isinstance(record, Record) and isinstance(view, dict):
         named = tool_types.get(refusal.tool_type) if refusal.tool_type else None
-        return records.typed(record, named or tool_types.of(record.function), view)
+        return records.typed(record, named or tool_types.for_function(record.function), view)
     return joined.get(rejected.task_id, record if isinstance(record, Rejected) else None)
 
 
@@ -318,10 +318,10 @@ def _is_entry(value: Mapping[str, Any]) -> bool:
 
 
 def _latest(
-    chosen: Sequence[Refusal], outcomes: Sequence[Execution | Rejected | None]
-) -> dict[str, Refusal]:
+    chosen: Sequence[RejectedRow], outcomes: Sequence[Execution | Rejected | None]
+) -> dict[str, RejectedRow]:
     """Of each task the refusal whose execution ended last."""
-    latest: dict[str, tuple[float, Refusal]] = {}
+    latest: dict[str, tuple[float, RejectedRow]] = {}
     for refusal, outcome in zip(chosen, outcomes, strict=True):
         if isinstance(outcome, Execution):
             before = latest.get(outcome.task_id)
@@ -335,7 +335,7 @@ def _causes(rejected: Rejected) -> list[str]:
 
     Details of a contract's verdict read "text_length is 140, not 0 to 100; …".
     """
-    if rejected.reason is not Reason.INVALID_FEATURE:
+    if rejected.reason is not RejectReason.INVALID_FEATURE:
         return [rejected.function or "no function"]
     said = (part.rpartition(", not ") for part in rejected.detail.split("; "))
     found = [f"{what.partition(' is ')[0]} is not {phrase}" for what, cut, phrase in said if cut]

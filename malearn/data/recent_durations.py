@@ -6,13 +6,13 @@ import heapq
 import math
 from collections.abc import Collection, Iterable
 
-__all__ = ["LIMIT", "Recent"]
+__all__ = ["LIMIT", "RecentDurations"]
 
 #: How many executions of a function are remembered.
 LIMIT = 500
 
 
-class Recent:
+class RecentDurations:
     """The last `LIMIT` executions of every function, by their end, then task id."""
 
     __slots__ = ("_by_function",)

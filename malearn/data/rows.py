@@ -65,7 +65,7 @@ class Rows(Sequence[Execution]):
         self.serve_contexts, self.ran_contexts = serve_contexts, ran_contexts
 
     @classmethod
-    def of(cls, tool_type: ToolType, executions: Iterable[Execution]) -> Rows:
+    def from_executions(cls, tool_type: ToolType, executions: Iterable[Execution]) -> Rows:
         """`executions` as they are where they are rows already.
 
         Raises `DatasetError` where one has more or fewer values than `tool_type` has features.

@@ -30,7 +30,7 @@ from malearn.data import gc_pause
 from malearn.data.batch import Batch
 from malearn.kernel import records
 from malearn.kernel.errors import InputError, Unreachable, without_password
-from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 
 __all__ = [
@@ -96,7 +96,7 @@ def scan(
                 room = size - batch.records if batch.weight < _KEPT_BYTES else 0
                 end = _part(keys, at, room, most)
                 values = cast("list[bytes | None]", client.mget(keys[at:end]))
-                with gc_pause.kept():
+                with gc_pause.gc_paused():
                     for key, value in zip(keys[at:end], values, strict=True):
                         if value is not None:
                             batch.add(task_id(key), value)
@@ -183,7 +183,7 @@ def table(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outco
         for row in _csv_rows(rows):
             place = f"line {rows.line_num} of {path.name}"
             if isinstance(row, str):
-                batch.append(Rejected("", "", Reason.INVALID_JSON, f"{place}: {row}"))
+                batch.append(Rejected("", "", RejectReason.INVALID_JSON, f"{place}: {row}"))
             else:
                 batch.append(_csv_execution(header, row, tool_type, place))
             if len(batch) >= size:
@@ -230,7 +230,7 @@ class Stream:
             entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
             if not entries:
                 break
-            with gc_pause.kept():
+            with gc_pause.gc_paused():
                 for entry_id, values in entries:
                     place = f"entry {entry_id.decode()} of {self.key}"
                     batch.add_entry(values.get(_FIELD, b""), place)
@@ -453,12 +453,12 @@ def _task(line: _Line) -> _Task | None:
 def _bad_line(line: _Line | tuple[bytes, str], place: str) -> Rejected:
     if isinstance(line, _Line):
         kept = json.dumps({"func_name": repr(line.func_name)[:200]})
-        return Rejected("", "", Reason.NOT_AN_OBJECT, f"{place}: no task_id", kept)
+        return Rejected("", "", RejectReason.NOT_AN_OBJECT, f"{place}: no task_id", kept)
     raw, problem = line
     kept = raw.decode("utf-8", "backslashreplace")
     if not problem:
-        return Rejected("", "", Reason.NOT_AN_OBJECT, f"{place}: no JSON object", kept)
-    return Rejected("", "", Reason.INVALID_JSON, f"{place}: {problem}", kept)
+        return Rejected("", "", RejectReason.NOT_AN_OBJECT, f"{place}: no JSON object", kept)
+    return Rejected("", "", RejectReason.INVALID_JSON, f"{place}: {problem}", kept)
 
 
 @contextmanager
@@ -505,7 +505,7 @@ def _csv_execution(
     if len(row) != len(header) or not task_id:
         problem = f"{place}: {len(row)} values under {len(header)} names"
         kept = json.dumps(cells)[: records.KEPT]
-        return Rejected(task_id, function, Reason.INVALID_JSON, problem, kept)
+        return Rejected(task_id, function, RejectReason.INVALID_JSON, problem, kept)
     start, seconds = _seconds_of(cells["timestamp"]), _cell(cells["execution_time"])
     late = isinstance(start, float) and isinstance(seconds, float)
     serve = {name: _cell(cells.get(f"serve_{name}", "")) for name in tool_type.feature_names}

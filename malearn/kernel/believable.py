@@ -31,7 +31,7 @@ SHORTEST, LONGEST = 1e-6, 30 * 86_400.0
 #: differ by milliseconds; minutes mean a wrong time zone, date or unit (milliseconds).
 MAX_CLOCK_SKEW = 300.0
 
-#: Why times are not believed; `records.Reason` has the same values.
+#: Why times are not believed; `records.RejectReason` has the same values.
 BAD_TIMES, FUTURE_TIMES = "bad_times", "future_times"
 
 

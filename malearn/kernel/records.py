@@ -31,8 +31,8 @@ __all__ = [
     "RUN_ID_LENGTH",
     "STREAM",
     "Execution",
-    "Reason",
     "Record",
+    "RejectReason",
     "Rejected",
     "as_text",
     "context_of",
@@ -72,7 +72,7 @@ LONGEST_LENIENT = 16 * 2**20
 LONGEST = 30 * 86_400.0
 
 
-class Reason(enum.StrEnum):
+class RejectReason(enum.StrEnum):
     """Why a record does not teach."""
 
     INVALID_JSON = "invalid_json"
@@ -88,10 +88,15 @@ class Reason(enum.StrEnum):
     OUTLIER = "outlier"
     BATCH_REFUSED = "batch_refused"
     DUPLICATE = "duplicate"
-    EXPIRED = "expired"
+    PAST_RETENTION = "past_retention"
+
+    @classmethod
+    def _missing_(cls, value: object) -> RejectReason | None:
+        """The reason that 0.1.0 wrote under another name."""
+        return cls.PAST_RETENTION if value == "expired" else None
 
 
-_REASONS = {reason.value: reason for reason in Reason}
+_REASONS = {reason.value: reason for reason in RejectReason}
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -163,7 +168,7 @@ class Rejected:
 
     task_id: str
     function: str
-    reason: Reason
+    reason: RejectReason
     detail: str
     record: str = ""
 
@@ -238,22 +243,22 @@ def read(
     task_id = as_text(task_id)
     function = as_text(function) if function is not None else function_of(task_id)
 
-    def refuse(reason: Reason, detail: str) -> Rejected:
+    def refuse(reason: RejectReason, detail: str) -> Rejected:
         return Rejected(task_id, function, reason, detail, _kept(raw))
 
     try:
         fields = _fields(raw)
     except (ValueError, RecursionError) as error:
-        return refuse(Reason.INVALID_JSON, _short(error))
+        return refuse(RejectReason.INVALID_JSON, _short(error))
     if fields is None:
-        return refuse(Reason.NOT_AN_OBJECT, "the value is no JSON object")
+        return refuse(RejectReason.NOT_AN_OBJECT, "the value is no JSON object")
     if fields.start_time is None or fields.end_time is None:
-        return refuse(Reason.NO_TIMES, "start_time or end_time is missing")
+        return refuse(RejectReason.NO_TIMES, "start_time or end_time is missing")
     start, end = _number(fields.start_time), _number(fields.end_time)
     if start is None or end is None or isinstance(fields.start_time, bool):
-        return refuse(Reason.BAD_TIMES, "start_time or end_time is not a finite number")
+        return refuse(RejectReason.BAD_TIMES, "start_time or end_time is not a finite number")
     if not 0.0 < end - start < LONGEST:
-        return refuse(Reason.BAD_TIMES, f"it would have taken {end - start:g} s")
+        return refuse(RejectReason.BAD_TIMES, f"it would have taken {end - start:g} s")
     if isinstance(fields.status, str) and (why := _bad_status(fields.status)) is not None:
         return refuse(*why)
     return Record(
@@ -289,7 +294,9 @@ def join(
         known = latest.get(record.task_id)
         if known is not None:
             record, older = (record, known) if record.end > known.end else (known, record)
-            rejected.append(_reject(older, Reason.DUPLICATE, "the same task was written again"))
+            rejected.append(
+                _reject(older, RejectReason.DUPLICATE, "the same task was written again")
+            )
         latest[record.task_id] = record
     # Who speaks of whom, so that a run of many tasks is not searched for each of them.
     speakers: dict[tuple[str, str], list[Record]] = defaultdict(list)
@@ -316,9 +323,9 @@ def read_entry(raw: object, tool_types: ToolTypes, place: str = "") -> Execution
     try:
         entry = _entry(raw)
     except (ValueError, RecursionError) as error:
-        return Rejected("", "", Reason.INVALID_JSON, f"{place}: {_short(error)}", _kept(raw))
+        return Rejected("", "", RejectReason.INVALID_JSON, f"{place}: {_short(error)}", _kept(raw))
     if entry is None or not (isinstance(entry.task_id, str) and entry.task_id):
-        return Rejected("", "", Reason.NOT_AN_OBJECT, f"{place}: no task_id", _kept(raw))
+        return Rejected("", "", RejectReason.NOT_AN_OBJECT, f"{place}: no task_id", _kept(raw))
     task_id = as_text(entry.task_id)
     function = as_text(entry.function) if isinstance(entry.function, str) else function_of(task_id)
     refused = entry.rejected if isinstance(entry.rejected, dict) else {}
@@ -339,7 +346,7 @@ def read_entry(raw: object, tool_types: ToolTypes, place: str = "") -> Execution
     if isinstance(record, Rejected):
         return record
     claimed = tool_types.get(entry.tool_type) if isinstance(entry.tool_type, str) else None
-    outcome = typed(record, claimed or tool_types.of(record.function), serve)
+    outcome = typed(record, claimed or tool_types.for_function(record.function), serve)
     if isinstance(outcome, Rejected):
         return outcome
     return with_prediction(outcome, entry.predicted, entry.model_version)
@@ -457,11 +464,13 @@ def typed(
         return _reject(record, reason, detail, view)
     own, names = record.features, tool_type.feature_names
     if all(own.get(name) is None and view.get(name) is None for name in names):
-        return _reject(record, Reason.NO_FEATURES, "it has none of its tool type's features", view)
+        return _reject(
+            record, RejectReason.NO_FEATURES, "it has none of its tool type's features", view
+        )
     serve, serve_problem = _view(tool_type, view)
     ran, ran_problem = _view(tool_type, own)
     if problem := ran_problem or serve_problem:
-        return _reject(record, Reason.INVALID_FEATURE, problem, view)
+        return _reject(record, RejectReason.INVALID_FEATURE, problem, view)
     return Execution(
         record.task_id,
         record.function,
@@ -476,25 +485,25 @@ def typed(
     )
 
 
-def unclaimed(features: Mapping[str, object] | None) -> tuple[Reason, str]:
+def unclaimed(features: Mapping[str, object] | None) -> tuple[RejectReason, str]:
     """Why a task with `features` does not teach that no tool type claims."""
     if not features:
-        return Reason.NO_FEATURES, "it says nothing of its features"
-    return Reason.UNMAPPED_FUNCTION, "no tool type claims the function"
+        return RejectReason.NO_FEATURES, "it says nothing of its features"
+    return RejectReason.UNMAPPED_FUNCTION, "no tool type claims the function"
 
 
-def _bad_status(status: str) -> tuple[Reason, str] | None:
+def _bad_status(status: str) -> tuple[RejectReason, str] | None:
     """Why a record of that `status` does not teach; None where it does."""
     return _bad_word(status if len(status) <= _LONGEST_WORD else status.strip()[:_LONGEST_WORD])
 
 
 @lru_cache(maxsize=1000)  # few are ever said
-def _bad_word(status: str) -> tuple[Reason, str] | None:
+def _bad_word(status: str) -> tuple[RejectReason, str] | None:
     said = status.strip().casefold()
     if said == "skipped":
-        return Reason.SKIPPED, "status says skipped"
+        return RejectReason.SKIPPED, "status says skipped"
     if said in {"failed", "failure", "error"}:
-        return Reason.SOFT_FAILED, f"status says {said}"
+        return RejectReason.SOFT_FAILED, f"status says {said}"
     return None
 
 
@@ -504,7 +513,7 @@ def _execution(
     speakers: Mapping[tuple[str, str], Sequence[Record]],
     first_end: float,
 ) -> Execution | Rejected:
-    tool_type = tool_types.of(record.function)
+    tool_type = tool_types.for_function(record.function)
     if tool_type is None:
         return typed(record, None, {})
     named = speakers.get((record.run, record.function), ())
@@ -601,7 +610,7 @@ def _successors(value: object) -> dict[str, Mapping[str, object]]:
 
 
 def _reject(
-    record: Record, reason: Reason, detail: str, view: Mapping[str, object] | None = None
+    record: Record, reason: RejectReason, detail: str, view: Mapping[str, object] | None = None
 ) -> Rejected:
     kept: dict[str, object] = {
         "start_time": record.start,

@@ -107,11 +107,11 @@ class ToolTypes(Mapping[str, ToolType]):
     """All tool types, by name, and the function names they claim.
 
     >>> types = declared()
-    >>> types.of("task3b_llm_process_extract_structure_info").name
+    >>> types.for_function("task3b_llm_process_extract_structure_info").name
     'llm_process'
-    >>> types.of("vlm_process_with_llm_process").name
+    >>> types.for_function("vlm_process_with_llm_process").name
     'vlm_process'
-    >>> types.of("task6_prepare_llm_batches") is None
+    >>> types.for_function("task6_prepare_llm_batches") is None
     True
     """
 
@@ -150,7 +150,7 @@ class ToolTypes(Mapping[str, ToolType]):
         """As for any mapping; an unknown name gives `default`."""
         return self._by_name.get(name, default)
 
-    def of(self, function: str) -> ToolType | None:
+    def for_function(self, function: str) -> ToolType | None:
         """The tool type that claims `function`, or None.
 
         A pattern that is the whole name wins. Else the longest pattern found in

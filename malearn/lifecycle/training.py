@@ -253,10 +253,12 @@ def _incumbent(tool_type: ToolType) -> _Incumbent | None:
 
 def _evolved(
     tool_type: ToolType, incumbent: _Incumbent | None, source: DatasetVersion
-) -> schema_diff.Evolution | None:
+) -> schema_diff.SchemaDiff | None:
     if incumbent is None:
         return None
-    return schema_diff.since(incumbent.number, incumbent.metadata.features, tool_type, source.first)
+    return schema_diff.diff_since(
+        incumbent.number, incumbent.metadata.features, tool_type, source.first
+    )
 
 
 def _anew(family: str, rows: Matrix) -> _Recipe:

@@ -33,13 +33,13 @@ from malearn.kernel.errors import ArtifactRefused, InputError, MalearnError, Tra
 from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.home import Home
 from malearn.kernel.prediction import Prediction
-from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes, default_seconds
 from malearn.learning import matrix, regressor
 from malearn.learning.families import DEFAULT, FAMILIES
 from malearn.local.feature_names import FeatureNames
 from malearn.local.local_model import LocalModel
-from malearn.local.write_buffer import Outbox
+from malearn.local.write_buffer import WriteBuffer
 
 __all__ = ["ExecTimePredictor"]
 
@@ -96,7 +96,7 @@ class ExecTimePredictor:
         root = Home.find(home).root
         self._family, self._retrain_after = model, retrain_after
         self._directory = root / self._tool_type.name
-        self._outbox = Outbox(
+        self._write_buffer = WriteBuffer(
             self._directory / "executions", root / "_rejected", self._tool_type, "ExecTimePredictor"
         )
         self._lock, self._training = threading.Lock(), threading.Lock()
@@ -146,7 +146,7 @@ class ExecTimePredictor:
             record = Record(identity, name, end - seconds, end, said)
             outcome = self._judged(records.typed(record, self._tool_type, said))
             if isinstance(outcome, Rejected):
-                self._outbox.refuse(outcome, end, seconds)
+                self._write_buffer.refuse(outcome, end, seconds)
             else:
                 self._take(outcome, prediction, basis)
         self._rouse()
@@ -170,8 +170,8 @@ class ExecTimePredictor:
                 new = self._new
             if incremental and self._model is not None and not new:
                 return False
-            self._outbox.flush()
-            executions, version = self._outbox.read()
+            self._write_buffer.flush()
+            executions, version = self._write_buffer.read()
             until = executions[-1].end if executions else 0.0
             chosen = list(_one_after_another(executions[-_MOST_FITTED:]))
             rows = matrix.build(self._tool_type, chosen)
@@ -216,7 +216,7 @@ class ExecTimePredictor:
         something could not be written.
         """
         with self._lock:
-            if self._closed and not len(self._outbox):
+            if self._closed and not len(self._write_buffer):
                 return
             self._closed = True
             thread = self._thread
@@ -224,8 +224,8 @@ class ExecTimePredictor:
         self._wake.set()
         if thread is not None:
             thread.join()
-        if len(self._outbox):
-            self._outbox.flush()
+        if len(self._write_buffer):
+            self._write_buffer.flush()
         _alive.discard(self)
 
     def __enter__(self) -> Self:
@@ -274,7 +274,7 @@ class ExecTimePredictor:
                 return Rejected(
                     outcome.task_id,
                     outcome.function,
-                    Reason.INVALID_FEATURE,
+                    RejectReason.INVALID_FEATURE,
                     f"{feature.name} is {number:g}, not between {bounds}",
                     records.to_entry(outcome, self._tool_type).decode(),
                 )
@@ -301,7 +301,7 @@ class ExecTimePredictor:
                 execution, prediction.seconds, prediction.model_version
             )
         self._learn(execution, basis)
-        self._outbox.add(execution)
+        self._write_buffer.add(execution)
         self._rows += 1
         self._new += 1
 
@@ -313,7 +313,7 @@ class ExecTimePredictor:
 
     def _restore(self) -> None:
         """Go on from what is in the home."""
-        executions, _ = self._outbox.read()
+        executions, _ = self._write_buffer.read()
         for execution in executions[-_MOST_RECALLED:]:
             basis = self._estimator.look_up(
                 execution.function,
@@ -340,7 +340,7 @@ class ExecTimePredictor:
 
     def _rouse(self) -> None:
         """Let the background thread know that there is something to do."""
-        if self._due() or len(self._outbox) >= _ENOUGH:
+        if self._due() or len(self._write_buffer) >= _ENOUGH:
             self._hurry.set()
         if not self._wake.is_set():
             self._wake.set()
@@ -359,7 +359,7 @@ class ExecTimePredictor:
             self._hurry.wait(_GATHER)  # what comes in meanwhile goes into the same commit
             self._wake.clear()
             self._hurry.clear()
-            if not self._attempt(self._outbox.flush, "keep what was collected") and (
+            if not self._attempt(self._write_buffer.flush, "keep what was collected") and (
                 not self._closed
             ):
                 time.sleep(_GATHER)

@@ -16,10 +16,10 @@ from malearn.kernel.tool_types import ToolType
 if TYPE_CHECKING:
     from malearn.data.dataset import Dataset, Rejections
 
-__all__ = ["Outbox"]
+__all__ = ["WriteBuffer"]
 
 
-class Outbox:
+class WriteBuffer:
     """The dataset at `path`, the rejections at `rejected`, and what waits for them. Thread-safe.
 
     `source` says in a rejection where it came from.
@@ -47,7 +47,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Write what waits, in one commit per table. Raises `DatasetError` or `OSError`."""
-        from malearn.data.dataset import Refusal
+        from malearn.data.dataset import RejectedRow
 
         with self._writing:
             dataset, rejections = self._open()
@@ -59,7 +59,7 @@ class Outbox:
                     del self._waiting[: len(waiting)]
             if refused:
                 name = self._tool_type.name
-                rejections.append([Refusal(r, self._source, name, e, s) for r, e, s in refused])
+                rejections.append([RejectedRow(r, self._source, name, e, s) for r, e, s in refused])
                 with self._lock:
                     del self._refused[: len(refused)]
 

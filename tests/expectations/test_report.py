@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from malearn.expectations import Result, Tally, Validated, html_report, markdown_report, report
-from malearn.kernel.records import Execution, Reason, Rejected
+from malearn.kernel.records import Execution, Rejected, RejectReason
 
 NOON = datetime(2025, 8, 12, 12, 0, tzinfo=UTC)
 HOSTILE = "</td><script src=//x>alert(1)</script>|\n| [a](http://b) `c` <img onerror=x> \ud800 é"
@@ -17,7 +17,9 @@ HOSTILE = "</td><script src=//x>alert(1)</script>|\n| [a](http://b) `c` <img one
 
 def validated(name: str = "llm_process", good: int = 9, bad: int = 1) -> Validated:
     accepted = [Execution(f"{n}", "f", name, 0.0, 1.0, (), ()) for n in range(good)]
-    rejected = [Rejected(f"bad {n}", "f", Reason.INVALID_FEATURE, "d", "{}") for n in range(bad)]
+    rejected = [
+        Rejected(f"bad {n}", "f", RejectReason.INVALID_FEATURE, "d", "{}") for n in range(bad)
+    ]
     total = good + bad
     results = (
         Result("serve_tokens", "between 0 and 5 tokens", total, bad, ("-1", "-2") if bad else ()),
@@ -74,7 +76,7 @@ def test_the_page_shows_what_failed_how_often_and_for_example() -> None:
 def test_the_page_shows_dataset_versions_refusals_and_reasons() -> None:
     page = html_report(
         [validated()],
-        rejected={Reason.SOFT_FAILED: 217, "made_up": 3, Reason.SKIPPED: 0},
+        rejected={RejectReason.SOFT_FAILED: 217, "made_up": 3, RejectReason.SKIPPED: 0},
         time=NOON,
         versions={"llm_process": 41},
         refused=["30 of 40 rows break their contract."],
@@ -147,4 +149,4 @@ def test_a_little_is_never_shown_as_nothing(share: float, said: str) -> None:
 
 
 def test_every_reason_is_explained() -> None:
-    assert set(report.REASONS) == set(Reason)
+    assert set(report.REASONS) == set(RejectReason)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from malearn import expectations
 from malearn.kernel import errors, records, tool_types
-from malearn.kernel.records import Execution, Reason
+from malearn.kernel.records import Execution, RejectReason
 from malearn.kernel.tool_types import Feature, ToolType
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def check_bounds(tool_type: ToolType) -> None:
     assert [one.task_id for one in result.accepted] == [f"at {one.task_id}" for _, one in at]
     for (column, execution), rejected in zip(beyond, result.quarantined, strict=True):
         assert rejected.task_id == execution.task_id
-        assert rejected.reason is Reason.INVALID_FEATURE
+        assert rejected.reason is RejectReason.INVALID_FEATURE
         assert rejected.detail.startswith(f"{column} is ")
         assert ", not " in rejected.detail
 
@@ -122,7 +122,7 @@ def test_of_one_task_written_twice_the_last_to_end_is_accepted() -> None:
     copies = [row(LLM, "a", end=end) for end in (105.0, 107.0, 106.0)]
     result = expectations.validate(LLM, [*copies, row(LLM, "b")], allowed_bad=0.0)
     assert result.accepted == [copies[1], row(LLM, "b")]
-    assert [one.reason for one in result.quarantined] == [Reason.DUPLICATE] * 2
+    assert [one.reason for one in result.quarantined] == [RejectReason.DUPLICATE] * 2
 
 
 def test_a_good_copy_of_a_bad_row_is_accepted() -> None:

@@ -98,7 +98,7 @@ def _played(scheduler: DAGTaskPredictor, traces: Path, home: Home) -> Day:
         """Which version serves from here on, in the registry and in the scheduler."""
         scheduler.refresh()
         serving = registry.by_alias(tool_type, PRODUCTION)
-        newest = max((e.end for e in Dataset.of(home, tool_type).read()), default=0.0)
+        newest = max((e.end for e in Dataset.open(home, tool_type).read()), default=0.0)
         if serving and (not day.served or day.served[-1][0] != serving.number):
             day.served.append((serving.number, newest))
 
@@ -164,7 +164,7 @@ def _report(scheduler: DAGTaskPredictor, task: Mapping[str, Any]) -> None:
 
 def _rows(home: Home) -> Matrix:
     tool_type = declared()[TOOL]
-    return matrix.build(tool_type, Dataset.of(home, tool_type).read())
+    return matrix.build(tool_type, Dataset.open(home, tool_type).read())
 
 
 def _forced(rows: Matrix) -> int:

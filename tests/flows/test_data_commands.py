@@ -20,7 +20,7 @@ RUN = "0f0f0f0f-0000-4000-8000-000000000001"
 @pytest.fixture
 def stored(home: Home) -> Home:
     """A home with two executions, brought in one after the other."""
-    dataset = Dataset.of(home, declared()["speech_process"])
+    dataset = Dataset.open(home, declared()["speech_process"])
     for number in (1, 2):
         view = (30.0 * number, 12.0, 100.0)
         task_id = f"{RUN}-task{number}_speech_process"

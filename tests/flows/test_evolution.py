@@ -65,21 +65,21 @@ def test_a_feature_comes_and_another_goes(
     assert (answer.source, answer.model_version) == ("model", 1)
 
     ingest([str(log(80, TOOL, "after.jsonl", 1, sheet))], place)
-    dataset = Dataset.of(home, declared()[TOOL])
+    dataset = Dataset.open(home, declared()[TOOL])
     rows = dataset.read()
     assert len(rows) == 160
     assert all(math.isnan(e.ran[1]) for e in rows[:80])
     assert not any(math.isnan(value) for e in rows[80:] for value in e.ran)
 
     second = train(TOOL, place, ["linear"])
-    serves = "model version 1, which serves,"
+    model = "the serving model (v1)"
     assert second.evolved == (
-        f"pages is new since dataset version {dataset.version}; {serves} was trained without it",
-        f"width is declared no more; {serves} takes it as missing in every task",
+        f"pages was added in dataset version {dataset.version}; {model} was trained without it",
+        f"width was removed; {model} treats it as missing for every task",
     )
     assert "incumbent v1" in (second.scores or {})
     run = mlflow.get_run(second.run_id)
-    assert run.data.tags["malearn.features_gained"] == f"pages (dataset v{dataset.version})"
-    assert run.data.tags["malearn.features_lost"] == "width"
-    assert "Pages is new since" in run.data.tags["mlflow.note.content"]
+    assert run.data.tags["malearn.features_added"] == f"pages (dataset v{dataset.version})"
+    assert run.data.tags["malearn.features_removed"] == "width"
+    assert "Pages was added in" in run.data.tags["mlflow.note.content"]
     assert second.evolved[0] in artifacts("training-evolving-process")[0].data

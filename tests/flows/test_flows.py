@@ -121,7 +121,7 @@ def test_a_whole_turn_of_the_lifecycle(
 
     again = ingest([str(some_log)], str(home.root))
     assert again.rejected["duplicate"] == again.records == 160
-    assert Dataset.of(home, declared()[TOOL]).rows == 80
+    assert Dataset.open(home, declared()[TOOL]).rows == 80
 
 
 def test_training_alone_promotes_nothing(
@@ -180,7 +180,7 @@ def test_a_scheduler_that_starts_after_an_import_knows_what_was_imported(
     key = stream_format.HISTORY + FUNCTION
     memos: Any = redis_client.lrange(key, 0, -1)
     seen = [stream_format.observation(memo, declared(), FUNCTION) for memo in memos]
-    newest = sorted((e.end for e in Dataset.of(home, declared()[TOOL]).read()), reverse=True)
+    newest = sorted((e.end for e in Dataset.open(home, declared()[TOOL]).read()), reverse=True)
     assert [found[1].end for found in seen if found] == newest[: stream_format.REMEMBERED]
 
     ingest([str(some_log)], str(home.root))
@@ -203,7 +203,7 @@ def test_what_a_scheduler_remembered_itself_stays(
     from malearn.flows.ingest import ingest
 
     ingest([str(some_log)], str(home.root))
-    newest = Dataset.of(home, declared()[TOOL]).read()[-1]
+    newest = Dataset.open(home, declared()[TOOL]).read()[-1]
     record = {"start_time": newest.start, "end_time": newest.end}
     record |= {"curr_task_feat": {"length": newest.ran[0]}}
     later = record | {"start_time": newest.end, "end_time": newest.end + 1.0}

@@ -40,11 +40,18 @@ def test_a_night_of_maintenance_says_what_it_did(
     done = {m.name: m for m in maintain(str(home.root), unused_hours=0.0)}
     assert list(done) == [*declared(), "_rejected", "_reports"]
     ours = done["speech_process"]
-    assert (ours.rows, ours.let_go, ours.merged > 0, ours.removed > 0) == (4, 5, True, True)
+    assert (ours.rows, ours.rows_deleted, ours.files_compacted > 0, ours.files_vacuumed > 0) == (
+        4,
+        5,
+        True,
+        True,
+    )
     assert (done["_rejected"].rows, done["_reports"].rows) == (9, 3)
     shown = artifacts("maintenance")[0].data
-    assert f"| speech_process | 4 | 5 | {ours.merged} | {ours.removed} | – |" in shown
-    assert Dataset.of(home, declared()["speech_process"]).rows == 4
+    assert (
+        f"| speech_process | 4 | 5 | {ours.files_compacted} | {ours.files_vacuumed} | – |" in shown
+    )
+    assert Dataset.open(home, declared()["speech_process"]).rows == 4
 
 
 def test_without_mlflow_nothing_is_touched(

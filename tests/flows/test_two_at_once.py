@@ -30,7 +30,7 @@ import sys, time
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
 from malearn import turn
-with locks.to_retrain(Home.find(sys.argv[1]), declared()["llm_process"]):
+with locks.retrain_lock(Home.find(sys.argv[1]), declared()["llm_process"]):
     print("held", flush=True)
     time.sleep(300)
 """
@@ -75,7 +75,7 @@ def test_two_lifecycles_at_once_double_and_corrupt_nothing(
     results = [json.loads(out) for out, _ in said]
 
     ours = declared(tmp_path / "malearn.toml")[TOOL]
-    rows = Counter(execution.task_id for execution in Dataset.of(home, ours).read())
+    rows = Counter(execution.task_id for execution in Dataset.open(home, ours).read())
     wanted = (json.loads(line) for file in logs for line in file.read_text().splitlines())
     assert rows == Counter(line["task_id"] for line in wanted if line["func_name"].endswith(TOOL))
     assert sum(result["tool_types"][TOOL]["accepted"] for result in results) == len(rows) == 120
@@ -99,5 +99,5 @@ def test_nobody_waits_for_a_retraining_that_was_killed(home: Home) -> None:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
 
-    with locks.to_retrain(home, declared()["llm_process"], waiting=kill):
+    with locks.retrain_lock(home, declared()["llm_process"], waiting=kill):
         assert holder.returncode == -signal.SIGKILL

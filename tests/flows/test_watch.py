@@ -51,7 +51,7 @@ def test_results_are_taken_as_they_are_set_until_ctrl_c(
     answer = json.loads(told)
     assert answer["records"] == 8
     assert answer["tool_types"]["llm_process"]["accepted"] == 4
-    assert Dataset.of(home, declared()["llm_process"]).rows == 4
+    assert Dataset.open(home, declared()["llm_process"]).rows == 4
 
 
 def test_a_redis_that_is_not_ours_is_not_touched_unasked(

@@ -30,7 +30,7 @@ def test_the_tour_ends_well_and_shows_what_it_promises(
     types: Path, connected: str, synthetic, home: Home
 ) -> None:
     tool_type = declared()["toured_process"]
-    dataset = Dataset.of(home, tool_type)
+    dataset = Dataset.open(home, tool_type)
     dataset.append(synthetic(tool_type, 160, noise=0.02))
     rows = matrix.build(tool_type, dataset.read())
     source = training.DatasetVersion(str(dataset.path), dataset.version)

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor
-from malearn.kernel.records import Execution, Reason, Rejected, read_entry
+from malearn.kernel.records import Execution, Rejected, RejectReason, read_entry
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import stream_format
 from malearn.serving.collector import Collector
@@ -67,10 +67,10 @@ def test_ingestion_reads_what_a_scheduler_wrote(
     assert isinstance(second, Execution)
     assert (first.seconds, first.ran) == (second.seconds, second.ran) == (7.0, (25.0, 1.0))
     assert [other.reason for other in others if isinstance(other, Rejected)] == [
-        Reason.SOFT_FAILED,
-        Reason.INVALID_JSON,
-        Reason.UNMAPPED_FUNCTION,
-        Reason.INVALID_FEATURE,
+        RejectReason.SOFT_FAILED,
+        RejectReason.INVALID_JSON,
+        RejectReason.UNMAPPED_FUNCTION,
+        RejectReason.INVALID_FEATURE,
     ]
 
 
@@ -128,7 +128,7 @@ def test_garbage_in_our_own_keys_is_passed_over(
 
 
 def test_what_finds_no_room_is_dropped_and_counted(record: Any) -> None:
-    rejected = stream_format.CompletedTask(Rejected("t", "f", Reason.SKIPPED, ""))
+    rejected = stream_format.CompletedTask(Rejected("t", "f", RejectReason.SKIPPED, ""))
     collector = Collector(capacity=10)
     for _ in range(15):
         collector.put(rejected)

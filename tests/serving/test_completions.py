@@ -6,7 +6,7 @@ import math
 import threading
 
 from malearn.kernel.history import FEATURES
-from malearn.kernel.records import Reason, Record, Rejected
+from malearn.kernel.records import Record, Rejected, RejectReason
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.serving.collector import Collector
 from malearn.serving.completions import CompletionHandler
@@ -59,7 +59,7 @@ def test_what_a_task_said_is_known_before_it_is_learnt() -> None:
 
 def test_a_rejected_one_is_reported_in_its_turn_and_teaches_nothing() -> None:
     bench = Bench()
-    bench.completions.submit(Rejected("0", "toy", Reason.SKIPPED, ""))
+    bench.completions.submit(Rejected("0", "toy", RejectReason.SKIPPED, ""))
     bench.completions.submit(ran(1))
     bench.completions.drain()
     assert (bench.learnt, len(bench.collector)) == (1, 2)

@@ -189,12 +189,12 @@ def test_function_names_are_a_view_of_the_declaration(predictor: Build) -> None:
     names = p.func_name_to_tool_type
     assert names["llm_process"] == "llm_process"
     names["summarise"] = "llm_process"
-    assert p._tool_types.of("task1_summarise_page").name == "llm_process"
+    assert p._tool_types.for_function("task1_summarise_page").name == "llm_process"
     names["draw"] = "image_generation"
     p.collect_data_for_task(f"{RUN}-draw", "draw_cat", _ran(9.0))
     assert p.estimate("draw_dog", "gpu").source == "tool_history"
     del names["summarise"]
-    assert p._tool_types.of("task1_summarise_page") is None
+    assert p._tool_types.for_function("task1_summarise_page") is None
 
 
 def test_answers_are_counted_with_their_reasons(cached: Build) -> None:

@@ -30,7 +30,7 @@ def quickly(tasks: Iterable[tuple[str, bytes]]) -> Batch:
 
 
 def slowly(tasks: Iterable[tuple[str, bytes]]) -> Batch:
-    return Batch.of([records.read(task_id, raw) for task_id, raw in tasks], TYPES)
+    return Batch.from_outcomes([records.read(task_id, raw) for task_id, raw in tasks], TYPES)
 
 
 def rows(batch: Batch) -> list[str]:
@@ -105,7 +105,7 @@ def test_entries_read_alike_both_ways() -> None:
     raws = list(hostile.entries(3_000))
     for raw in raws:
         quick.add_entry(raw, "here")
-    slow = Batch.of([records.read_entry(raw, TYPES, "here") for raw in raws], TYPES)
+    slow = Batch.from_outcomes([records.read_entry(raw, TYPES, "here") for raw in raws], TYPES)
     assert rows(quick) == rows(slow)
     assert verdicts(quick) == verdicts(slow)
     assert len(rows(quick)) > 300
@@ -130,6 +130,8 @@ def test_what_is_kept_of_a_task_that_nobody_claims_can_be_read_again() -> None:
     }
 
 
-@pytest.mark.parametrize("outcome", [Rejected("t", "f", records.Reason.SKIPPED, "", "x" * 50)])
+@pytest.mark.parametrize(
+    "outcome", [Rejected("t", "f", records.RejectReason.SKIPPED, "", "x" * 50)]
+)
 def test_a_batch_weighs_what_it_keeps_of_the_rejected(outcome: Rejected) -> None:
-    assert Batch.of([outcome] * 3, TYPES).weight == 153
+    assert Batch.from_outcomes([outcome] * 3, TYPES).weight == 153

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from malearn.data import sources
-from malearn.data.dataset import Dataset, Refusal, Rejections
-from malearn.data.key_index import Seen
-from malearn.data.recent_durations import Recent
+from malearn.data.dataset import Dataset, RejectedRow, Rejections
+from malearn.data.key_index import KeyIndex
+from malearn.data.recent_durations import RecentDurations
 from malearn.kernel.errors import DatasetError
 from malearn.kernel.home import Home
-from malearn.kernel.records import Execution, Reason, Rejected
+from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import Feature, ToolType
 
 TOOL = ToolType("tool", ("tool",), "cpu", (Feature("a"), Feature("b")))
@@ -236,39 +236,46 @@ for first in range(0, 40, 4):
     assert same(Dataset(place, TOOL).read(), expected)
 
 
-def refusal(task_id: str, reason: Reason, end: float | None = None, record: str = "{}") -> Refusal:
+def refusal(
+    task_id: str, reason: RejectReason, end: float | None = None, record: str = "{}"
+) -> RejectedRow:
     rejected = Rejected(task_id, "tool", reason, "why", record)
-    return Refusal(rejected, "test", "tool", end, None if end is None else 2.0)
+    return RejectedRow(rejected, "test", "tool", end, None if end is None else 2.0)
 
 
 class TestRejections:
     @pytest.fixture
     def rejections(self, tmp_path: Path) -> Rejections:
-        return Rejections.of(Home(tmp_path))
+        return Rejections.open(Home(tmp_path))
 
     def test_each_is_kept_once_with_its_reason(self, rejections: Rejections) -> None:
-        one, other = refusal("t1", Reason.SKIPPED), refusal("t1", Reason.NO_TIMES)
+        one, other = refusal("t1", RejectReason.SKIPPED), refusal("t1", RejectReason.NO_TIMES)
         assert rejections.append([one, one, other]) == [one, other]
         fresh = Rejections(rejections.path)
         assert fresh.append([one, other]) == []
         assert fresh.read() == [one, other]
-        assert fresh.counts() == {("tool", Reason.SKIPPED): 1, ("tool", Reason.NO_TIMES): 1}
+        assert fresh.counts() == {
+            ("tool", RejectReason.SKIPPED): 1,
+            ("tool", RejectReason.NO_TIMES): 1,
+        }
 
     def test_those_without_a_task_id_are_told_apart_by_what_they_hold(
         self, rejections: Rejections
     ) -> None:
-        a, b = (refusal("", Reason.INVALID_JSON, record=text) for text in "ab")
+        a, b = (refusal("", RejectReason.INVALID_JSON, record=text) for text in "ab")
         assert rejections.append([a, b, a]) == [a, b]
         assert Rejections(rejections.path).append([a, b]) == []
 
     def test_tasks_that_a_verdict_kept_out_are_known_by_their_end(
         self, rejections: Rejections
     ) -> None:
-        rejections.append([refusal("t1", Reason.OUTLIER, 9.0), refusal("t2", Reason.SKIPPED)])
+        rejections.append(
+            [refusal("t1", RejectReason.OUTLIER, 9.0), refusal("t2", RejectReason.SKIPPED)]
+        )
         for table in (rejections, Rejections(rejections.path)):
             assert table.judged_ends(["t1", "t2", "t3"]).tolist() == [9.0, -math.inf, -math.inf]
             assert table.recent_outliers(["tool"]) == {"tool": [math.log(2.0)]}
-        later = refusal("t1", Reason.OUTLIER, 12.0)
+        later = refusal("t1", RejectReason.OUTLIER, 12.0)
         assert rejections.append([later]) == [later]
         assert rejections.judged_ends(["t1"]).tolist() == [12.0]
 
@@ -280,7 +287,7 @@ class TestRejections:
         assert (rejections.position("stream"), rejections.rows) == (4, 0)
 
     def test_a_trickle_of_them_leaves_few_files(self, rejections: Rejections) -> None:
-        kept = [refusal(f"t{number}", Reason.SKIPPED) for number in range(30)]
+        kept = [refusal(f"t{number}", RejectReason.SKIPPED) for number in range(30)]
         for number, one in enumerate(kept):
             assert rejections.append([one], ("stream", number)) == [one]
         assert len(DeltaTable(str(rejections.path)).file_uris()) < 10
@@ -295,7 +302,7 @@ class TestRejections:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.text(max_size=2), st.floats(0, 9)), max_size=6), max_size=6))
 def test_what_was_seen_is_known_with_its_latest_end(batches: list[list[tuple[str, float]]]) -> None:
-    seen, expected = Seen(), dict[str, float]()
+    seen, expected = KeyIndex(), dict[str, float]()
     for batch in batches:
         seen.add([key for key, _ in batch], [end for _, end in batch])
         for key, end in batch:
@@ -307,7 +314,7 @@ def test_what_was_seen_is_known_with_its_latest_end(batches: list[list[tuple[str
 
 
 def test_only_the_latest_of_each_function_are_remembered() -> None:
-    recent = Recent()
+    recent = RecentDurations()
     recent.add((f"t{n:04}", "f", float(n % 1000), 1.0 + n) for n in range(2000))
     assert len(recent.log_seconds(["f"], 10_000)["f"]) == 500
     assert recent.log_seconds(["f"], 2)["f"] == pytest.approx([math.log(1000.0), math.log(2000.0)])

@@ -12,7 +12,7 @@ from malearn.data import sources
 from malearn.data.batch import Batch
 from malearn.kernel import records
 from malearn.kernel.errors import InputError
-from malearn.kernel.records import Reason, Record, Rejected
+from malearn.kernel.records import Record, Rejected, RejectReason
 from malearn.kernel.tool_types import declared
 
 TYPES = declared()
@@ -55,7 +55,7 @@ def test_a_long_answer_does_not_keep_a_record_from_teaching() -> None:
 def test_what_would_fill_the_memory_is_not_decoded(raw: bytes, said: str) -> None:
     rejected = records.read(TASK, raw)
     assert isinstance(rejected, Rejected)
-    assert rejected.reason is Reason.INVALID_JSON
+    assert rejected.reason is RejectReason.INVALID_JSON
     assert rejected.detail.startswith(said)
     assert len(rejected.record) <= records.KEPT
 

@@ -20,13 +20,13 @@ import redis
 from msgspec.structs import replace
 
 from malearn.data import outliers, sources
-from malearn.data.dataset import Refusal, Rejections
+from malearn.data.dataset import RejectedRow, Rejections
 from malearn.data.ingest import Ingest, IngestReport, ToolTypeReport
 from malearn.data.sources import STREAM, Stream
 from malearn.kernel import records
 from malearn.kernel.errors import BatchRefused, DatasetError
 from malearn.kernel.home import Home
-from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, parse
 from malearn.platform import EmbeddedRedis
 
@@ -46,7 +46,7 @@ def short_text(tool_type: ToolType, executions: Sequence[Execution]) -> Verdict:
     if len(bad) * 2 > len(executions):
         raise BatchRefused(tool_type.name, len(bad), len(executions), "not 13", 0.5)
     quarantined = [
-        Rejected(e.task_id, e.function, Reason.INVALID_FEATURE, "took 13 s") for e in bad
+        Rejected(e.task_id, e.function, RejectReason.INVALID_FEATURE, "took 13 s") for e in bad
     ]
     return Verdict([e for e in executions if e.seconds != 13.0], quarantined)
 
@@ -59,7 +59,7 @@ def under_a_minute(
     """A fence at 60 s."""
     odd = [e for e in executions if e.seconds > 60.0]
     return [e for e in executions if e.seconds <= 60.0], [
-        Rejected(e.task_id, e.function, Reason.OUTLIER, "above a minute") for e in odd
+        Rejected(e.task_id, e.function, RejectReason.OUTLIER, "above a minute") for e in odd
     ]
 
 
@@ -110,8 +110,8 @@ def test_what_is_accepted_quarantined_and_fenced_is_stored_and_counted(home: Hom
     after = ingest(home)
     assert after.datasets["llm_process"].rows == 3
     kept = {r.rejected.reason: r for r in after.rejections.read("llm_process")}
-    assert kept[Reason.INVALID_FEATURE].rejected.detail == "took 13 s"
-    outlier = kept[Reason.OUTLIER]
+    assert kept[RejectReason.INVALID_FEATURE].rejected.detail == "took 13 s"
+    outlier = kept[RejectReason.OUTLIER]
     assert (outlier.source, outlier.seconds) == ("test", 90.0)
     back = records.read_entry(outlier.rejected.record, TYPES)
     assert isinstance(back, Execution) and back.task_id == record(5).task_id
@@ -126,7 +126,7 @@ def test_a_batch_mostly_bad_teaches_nothing_and_stops_no_other_tool_type(home: H
     assert refused.refused[0].startswith("3 of 4 llm_process rows break their contract")
     assert report.tool_types["speech_process"].accepted == 1
     assert report.accounted == report.records == 5
-    assert ingest(home).rejections.counts() == {("llm_process", Reason.BATCH_REFUSED): 4}
+    assert ingest(home).rejections.counts() == {("llm_process", RejectReason.BATCH_REFUSED): 4}
 
 
 def test_taking_the_same_batch_again_changes_nothing(home: Home) -> None:
@@ -135,7 +135,7 @@ def test_taking_the_same_batch_again_changes_nothing(home: Home) -> None:
         record(4, 13.0),
         record(5, 90.0),
         record(6, function="read_file"),
-        Rejected("", "", Reason.INVALID_JSON, "line 9", "{"),
+        Rejected("", "", RejectReason.INVALID_JSON, "line 9", "{"),
     ]
     first = ingest(home).take(batch, "test")
     rows = ingest(home).rejections.rows
@@ -157,7 +157,7 @@ def test_a_task_that_ended_later_after_all_is_judged_anew(home: Home) -> None:
 
 
 def test_repetitions_within_a_batch_count_as_duplicates(home: Home) -> None:
-    skipped = Rejected("t", "llm_process", Reason.SKIPPED, "status says skipped")
+    skipped = Rejected("t", "llm_process", RejectReason.SKIPPED, "status says skipped")
     report = ingest(home).take([record(1), record(1, 6.0), skipped, skipped], "test")
     assert report.rejected == {"duplicate": 2, "skipped": 1}
     assert report.accounted == report.records == 4
@@ -297,7 +297,7 @@ def test_nothing_is_trimmed_that_is_not_committed(
 class OutOfDisk(Rejections):
     """Rejections that cannot be written."""
 
-    def append(self, *_: object) -> list[Refusal]:
+    def append(self, *_: object) -> list[RejectedRow]:
         raise DatasetError(self.path.name, "there is no space left")
 
 
@@ -306,7 +306,7 @@ def test_what_was_interrupted_between_two_tables_is_completed(
 ) -> None:
     add(redis_client, range(12))
     first = ingest(home)
-    first.rejections = OutOfDisk.of(home)
+    first.rejections = OutOfDisk.open(home)
     with Stream(redis_url, TYPES) as stream:
         with pytest.raises(DatasetError, match="no space left"):
             list(first.drain(stream))

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from malearn.data import maintenance
-from malearn.data.dataset import Dataset, Refusal, Rejections
+from malearn.data.dataset import Dataset, RejectedRow, Rejections
 from malearn.data.ingest import Ingest
-from malearn.data.maintenance import Limits, Maintained
+from malearn.data.maintenance import Limits, MaintenanceReport
 from malearn.kernel.errors import DatasetError, InputError
 from malearn.kernel.home import Home
-from malearn.kernel.records import Execution, Reason, Rejected
+from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import matrix, regressor
 from malearn.lifecycle import registry, tracking, training
@@ -28,18 +28,18 @@ DAY = 86_400.0
 def test_small_files_are_merged_and_the_rows_stay_the_same(
     home: Home, own_tool_type: ToolType, synthetic: Synthetic
 ) -> None:
-    dataset = Dataset.of(home, own_tool_type)
+    dataset = Dataset.open(home, own_tool_type)
     for execution in synthetic(own_tool_type, 6):  # after eight, appending merges by itself
         dataset.append([execution])
     before = repr(dataset.read())  # nan is not nan
     done = maintenance.tidy(home, own_tool_type)
-    assert (done.rows, done.let_go, done.merged, done.removed) == (6, 0, 5, 0)
+    assert (done.rows, done.rows_deleted, done.files_compacted, done.files_vacuumed) == (6, 0, 5, 0)
     assert repr(dataset.read()) == before
     assert len(dataset.read(5)) == 5
-    assert maintenance.tidy(home, own_tool_type) == replace(done, merged=0)
+    assert maintenance.tidy(home, own_tool_type) == replace(done, files_compacted=0)
 
 
-def test_what_is_too_old_or_too_much_is_let_go_and_does_not_come_back(
+def test_what_is_too_old_or_too_much_is_deleted_and_does_not_come_back(
     home: Home, own_tool_type: ToolType, synthetic: Synthetic
 ) -> None:
     now = time.time()
@@ -51,44 +51,44 @@ def test_what_is_too_old_or_too_much_is_let_go_and_does_not_come_back(
     ingestion.take(executions, "test")
     dataset = ingestion.datasets[own_tool_type.name]
 
-    assert maintenance.tidy(home, own_tool_type, days=8.0).let_go == 1
-    assert maintenance.tidy(home, own_tool_type, days=8.0, rows=3).let_go == 1
-    assert maintenance.tidy(home, own_tool_type, rows=3, days=100.0).let_go == 0
+    assert maintenance.tidy(home, own_tool_type, days=8.0).rows_deleted == 1
+    assert maintenance.tidy(home, own_tool_type, days=8.0, rows=3).rows_deleted == 1
+    assert maintenance.tidy(home, own_tool_type, rows=3, days=100.0).rows_deleted == 0
     assert [e.task_id for e in dataset.read()] == [e.task_id for e in executions[2:]]
     assert len(dataset.read(1)) == 5
 
     again = ingestion.take(executions, "test")
-    assert again.rejected == {"duplicate": 3, "expired": 2}
+    assert again.rejected == {"duplicate": 3, "past_retention": 2}
     assert dataset.rows == 3
 
 
 def test_a_vacuum_keeps_the_versions_it_is_told_to(
     home: Home, own_tool_type: ToolType, synthetic: Synthetic
 ) -> None:
-    dataset = Dataset.of(home, own_tool_type)
+    dataset = Dataset.open(home, own_tool_type)
     executions = synthetic(own_tool_type, 6)
     for execution in executions:
         dataset.append([execution])
     done = maintenance.tidy(home, own_tool_type, keep=[3, 99], rows=2, unused_hours=0.0)
-    assert (done.let_go, done.merged, done.kept) == (4, 1, (3, 99))
-    assert done.removed > 0
+    assert (done.rows_deleted, done.files_compacted, done.pinned_versions) == (4, 1, (3, 99))
+    assert done.files_vacuumed > 0
     assert len(dataset.read(3)) == 3
     assert dataset.rows == 2
     with pytest.raises(DatasetError, match="the files of version 5 were cleaned up"):
         dataset.read(5)
-    assert maintenance.tidy(home, own_tool_type, keep=[3], unused_hours=0.0).removed == 0
+    assert maintenance.tidy(home, own_tool_type, keep=[3], unused_hours=0.0).files_vacuumed == 0
     dataset.append(executions[:1])
-    assert Dataset.of(home, own_tool_type).rows == 3
+    assert Dataset.open(home, own_tool_type).rows == 3
 
 
 def test_files_in_use_until_lately_stay(
     home: Home, own_tool_type: ToolType, synthetic: Synthetic
 ) -> None:
     """Whoever began to read a version an hour ago reads it to the end."""
-    dataset = Dataset.of(home, own_tool_type)
+    dataset = Dataset.open(home, own_tool_type)
     for execution in synthetic(own_tool_type, 4):
         dataset.append([execution])
-    assert maintenance.tidy(home, own_tool_type).removed == 0
+    assert maintenance.tidy(home, own_tool_type).files_vacuumed == 0
     assert len(dataset.read(2)) == 2
 
 
@@ -96,7 +96,7 @@ def test_a_registered_model_is_fitted_again_exactly_after_everything(
     home: Home, own_tool_type: ToolType, synthetic: Synthetic, connected: str
 ) -> None:
     types = ToolTypes([own_tool_type])
-    dataset = Dataset.of(home, own_tool_type)
+    dataset = Dataset.open(home, own_tool_type)
     executions = synthetic(own_tool_type, 140)
     for at in range(0, 120, 20):
         dataset.append(executions[at : at + 20])
@@ -117,7 +117,7 @@ def test_a_registered_model_is_fitted_again_exactly_after_everything(
         dataset.read(version + 1)
 
     registered = registry.version(own_tool_type, trained.version)
-    old = Dataset.of(home, own_tool_type).read(int(registered.tags["malearn.dataset_version"]))
+    old = Dataset.open(home, own_tool_type).read(int(registered.tags["malearn.dataset_version"]))
     assert repr(old) == repr(list(rows.executions))
     again = regressor.fit("xgboost", matrix.build(own_tool_type, old))
     native = tracking.load_native(registered.tags["malearn.native"])
@@ -125,14 +125,14 @@ def test_a_registered_model_is_fitted_again_exactly_after_everything(
 
 
 def test_rejections_and_reports_have_limits_too(home: Home) -> None:
-    rejections = Rejections.of(home)
+    rejections = Rejections.open(home)
     for number in range(4):
-        one = Rejected(f"t{number}", "tool", Reason.SKIPPED, "why", "{}")
+        one = Rejected(f"t{number}", "tool", RejectReason.SKIPPED, "why", "{}")
         age = (4 - number) * DAY
-        rejections.append([Refusal(one, "test", time=time.time() - age)], ("stream", number))
-    assert maintenance.tidy(home, None, days=3.5).let_go == 1
+        rejections.append([RejectedRow(one, "test", time=time.time() - age)], ("stream", number))
+    assert maintenance.tidy(home, None, days=3.5).rows_deleted == 1
     done = maintenance.tidy(home, None, rows=2, unused_hours=0.0)
-    assert (done.rows, done.let_go) == (2, 1)
+    assert (done.rows, done.rows_deleted) == (2, 1)
     assert [r.rejected.task_id for r in rejections.read()] == ["t2", "t3"]
     assert rejections.position("stream") == 3
 
@@ -141,13 +141,15 @@ def test_rejections_and_reports_have_limits_too(home: Home) -> None:
     for name, age in (("validation-1.html", 5), ("validation-2.html", 1), ("mine.html", 9)):
         (folder / name).write_text("a page")
         os.utime(folder / name, (time.time() - age * DAY,) * 2)
-    assert maintenance.reports(home, None) == Maintained(maintenance.REPORTS, 2)
-    assert maintenance.reports(home, 3.0).let_go == 1
+    assert maintenance.reports(home, None) == MaintenanceReport(maintenance.REPORTS, 2)
+    assert maintenance.reports(home, 3.0).rows_deleted == 1
     assert {page.name for page in folder.iterdir()} == {"validation-2.html", "mine.html"}
 
 
 def test_a_dataset_that_is_not_there_needs_nothing(home: Home, own_tool_type: ToolType) -> None:
-    assert maintenance.tidy(home, own_tool_type, days=1.0, rows=1) == Maintained(own_tool_type.name)
+    assert maintenance.tidy(home, own_tool_type, days=1.0, rows=1) == MaintenanceReport(
+        own_tool_type.name
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,5 +168,5 @@ def test_a_limit_that_is_none_is_refused(text: str, problem: str) -> None:
 
 def test_a_limit_holds_for_all_that_have_none_of_their_own() -> None:
     limits = Limits.parse("30, b=7", "--keep-days", ["a", "b"])
-    assert (limits.of("a"), limits.of("b")) == (30.0, 7.0)
-    assert Limits.parse("", "--keep-days", []).of("a") is None
+    assert (limits.limit_for("a"), limits.limit_for("b")) == (30.0, 7.0)
+    assert Limits.parse("", "--keep-days", []).limit_for("a") is None

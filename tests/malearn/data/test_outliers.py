@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from malearn.data import outliers
-from malearn.kernel.records import Execution, Reason
+from malearn.kernel.records import Execution, RejectReason
 
 spread = st.floats(0.05, 0.6)  # of ordinary log-seconds; 0.6 is a factor of 6 within 95 %
 centre = st.floats(-4.0, 6.0)  # 0.02 s … 400 s
@@ -100,7 +100,7 @@ def test_every_execution_is_in_one_of_the_two_lists_in_its_order(
 def test_the_detail_says_what_it_took_and_what_is_usual() -> None:
     recent = [math.log(3.1 + 2.1 * step / 99) for step in range(100)]
     (rejected,) = outliers.fence([execution(812.0, "odd")], {"f": recent})[1]
-    assert rejected.reason is Reason.OUTLIER
+    assert rejected.reason is RejectReason.OUTLIER
     assert rejected.detail == "took 812 s; this function lately takes 3.2–5.1 s"
 
 

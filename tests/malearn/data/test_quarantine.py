@@ -15,10 +15,10 @@ from uuid import UUID
 
 from malearn.data import outliers, quarantine, sources
 from malearn.data.ingest import Ingest
-from malearn.data.quarantine import Readmitted, Which
+from malearn.data.quarantine import QuarantineFilter, RetryReport
 from malearn.kernel import records
 from malearn.kernel.home import Home
-from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, parse
 
 TYPES = declared()
@@ -41,7 +41,7 @@ def at_most(seconds: float, tool_type: ToolType, executions: Sequence[Execution]
     return Verdict(
         [e for e in executions if e.seconds <= seconds],
         [
-            Rejected(e.task_id, e.function, Reason.INVALID_FEATURE, detail.format(e.seconds))
+            Rejected(e.task_id, e.function, RejectReason.INVALID_FEATURE, detail.format(e.seconds))
             for e in long
         ],
     )
@@ -58,29 +58,35 @@ def record(number: int, function: str, seconds: float = 5.0, **changes: object) 
     return Record(**{**fields, "features": features, **changes})  # type: ignore[arg-type]
 
 
-def readmit(ingestion: Ingest, size: int = 50_000, **which: object) -> Readmitted:
-    chosen = Which(ingestion.tool_types, **which)  # type: ignore[arg-type]
-    return sum(quarantine.readmit(ingestion, chosen, size), Readmitted())
+def retry(ingestion: Ingest, size: int = 50_000, **which: object) -> RetryReport:
+    chosen = QuarantineFilter(ingestion.tool_types, **which)  # type: ignore[arg-type]
+    return sum(quarantine.retry(ingestion, chosen, size), RetryReport())
 
 
 def test_an_overview_counts_reasons_and_expectations_and_shows_the_newest(home: Home) -> None:
     ingestion = ingest(home, longest=10.0)
     for number, seconds in enumerate((5.0, 11.0, 12.0)):
         ingestion.take([record(number, "llm_process", seconds)], "test")
-    ingestion.take([record(8, "cut_film"), Rejected("", "", Reason.INVALID_JSON, "line 3")], "test")
+    ingestion.take(
+        [record(8, "cut_film"), Rejected("", "", RejectReason.INVALID_JSON, "line 3")], "test"
+    )
 
-    everything = quarantine.overview(ingestion.rejections, Which(TYPES), limit=2)
+    everything = quarantine.overview(ingestion.rejections, QuarantineFilter(TYPES), limit=2)
     assert everything.count == 4
     most = everything.groups[0]
-    assert (most.reason, most.count) == (Reason.INVALID_FEATURE, 2)
+    assert (most.reason, most.count) == (RejectReason.INVALID_FEATURE, 2)
     assert most.by == {"seconds is not at most 10": 2}
-    assert {g.reason: g.by for g in everything.groups}[Reason.UNMAPPED_FUNCTION] == {"cut_film": 1}
+    assert {g.reason: g.by for g in everything.groups}[RejectReason.UNMAPPED_FUNCTION] == {
+        "cut_film": 1
+    }
     assert len(everything.newest) == 2
 
-    ours = quarantine.overview(ingestion.rejections, Which(TYPES, "llm_process"), limit=1)
+    ours = quarantine.overview(
+        ingestion.rejections, QuarantineFilter(TYPES, "llm_process"), limit=1
+    )
     assert (ours.count, len(ours.groups)) == (2, 1)
     assert ours.newest[0].rejected.detail == "seconds is 12.0, not at most 10"
-    assert quarantine.overview(ingestion.rejections, Which(WITH_FILM, "film")).count == 1
+    assert quarantine.overview(ingestion.rejections, QuarantineFilter(WITH_FILM, "film")).count == 1
 
 
 def test_a_new_declaration_lets_in_what_nobody_claimed(home: Home) -> None:
@@ -90,13 +96,13 @@ def test_a_new_declaration_lets_in_what_nobody_claimed(home: Home) -> None:
     ingest(home).take([first, record(1, "cut_film")], "test")
 
     ingestion = ingest(home, WITH_FILM)
-    done = readmit(ingestion, tool_type="film")
-    assert done == Readmitted(judged=1, accepted={"film": 1})
+    done = retry(ingestion, tool_type="film")
+    assert done == RetryReport(retried=1, accepted={"film": 1})
     (execution,) = ingestion.datasets["film"].read()
     assert (execution.serve, execution.ran) == ((90.0,), (7.0,))
     assert {r.rejected.function for r in ingestion.rejections.read()} == {"load"}
 
-    assert readmit(ingestion, tool_type="film") == Readmitted()
+    assert retry(ingestion, tool_type="film") == RetryReport()
     again = ingestion.take([first, record(1, "cut_film")], "test")
     assert again.rejected == {"duplicate": 2}
     assert ingestion.datasets["film"].rows == 1
@@ -107,7 +113,7 @@ def test_what_came_by_the_stream_keeps_what_was_known_of_it_beforehand(home: Hom
     entry = json.dumps({**task, "serve": {"frames": 8}, "ran": {"frames": 9}})
     ingest(home).take([records.read_entry(entry, TYPES)], sources.STREAM)
     ingestion = ingest(home, WITH_FILM)
-    assert readmit(ingestion).accepted == {"film": 1}
+    assert retry(ingestion).accepted == {"film": 1}
     (execution,) = ingestion.datasets["film"].read()
     assert (execution.serve, execution.ran) == ((8.0,), (9.0,))
 
@@ -117,8 +123,8 @@ def test_after_a_fix_the_good_go_in_and_the_bad_stay_with_their_new_reason(home:
     ingest(home, longest=9.0).take(batch, "a log")
 
     ingestion = ingest(home, longest=12.0)
-    done = readmit(ingestion, size=2, tool_type="llm_process")
-    assert done == Readmitted(6, {"llm_process": 3}, still={"invalid_feature": 3})
+    done = retry(ingestion, size=2, tool_type="llm_process")
+    assert done == RetryReport(6, {"llm_process": 3}, still={"invalid_feature": 3})
     kept = ingestion.rejections.read()
     assert {r.rejected.detail for r in kept} == {
         f"seconds is {10.0 + n}, not at most 12" for n in (3, 4, 5)
@@ -129,8 +135,8 @@ def test_after_a_fix_the_good_go_in_and_the_bad_stay_with_their_new_reason(home:
     assert ingestion.take(batch, "a log").rejected == {"duplicate": 6}
 
     fresh = ingest(home)
-    assert readmit(fresh, reason=Reason.OUTLIER) == Readmitted()
-    assert readmit(fresh, reason=Reason.INVALID_FEATURE).accepted == {"llm_process": 3}
+    assert retry(fresh, reason=RejectReason.OUTLIER) == RetryReport()
+    assert retry(fresh, reason=RejectReason.INVALID_FEATURE).accepted == {"llm_process": 3}
     assert (fresh.rejections.rows, fresh.datasets["llm_process"].rows) == (0, 6)
 
 
@@ -141,7 +147,7 @@ def test_only_the_last_record_of_a_task_is_let_in(home: Home) -> None:
     strict.take([second], "test")
     assert strict.rejections.rows == 2
     ingestion = ingest(home)
-    assert readmit(ingestion).accepted == {"llm_process": 1}
+    assert retry(ingestion).accepted == {"llm_process": 1}
     (execution,) = ingestion.datasets["llm_process"].read()
     assert execution.end == second.end
     assert ingestion.rejections.rows == 0
@@ -149,9 +155,11 @@ def test_only_the_last_record_of_a_task_is_let_in(home: Home) -> None:
 
 def test_what_is_wrong_with_a_record_itself_no_declaration_mends(home: Home) -> None:
     ingestion = ingest(home)
-    failed = Rejected(f"{UUID(int=1)}-llm_process", "llm_process", Reason.SOFT_FAILED, "failed")
-    ingestion.take([failed, Rejected("", "", Reason.INVALID_JSON, "line 3")], "test")
-    assert readmit(ingestion) == Readmitted(settled=2)
+    failed = Rejected(
+        f"{UUID(int=1)}-llm_process", "llm_process", RejectReason.SOFT_FAILED, "failed"
+    )
+    ingestion.take([failed, Rejected("", "", RejectReason.INVALID_JSON, "line 3")], "test")
+    assert retry(ingestion) == RetryReport(not_retryable=2)
     assert ingestion.rejections.rows == 2
 
 
@@ -160,7 +168,7 @@ def test_a_record_of_which_too_little_was_kept_stays_and_is_counted(home: Home) 
     features = {f"feature_{n}": n for n in range(400)} | {"frames": 7}
     ingest(home).take([record(1, "cut_film", features=features)], "test")
     ingestion = ingest(home, WITH_FILM)
-    assert readmit(ingestion) == Readmitted(judged=1, unreadable=1)
+    assert retry(ingestion) == RetryReport(retried=1, unreadable=1)
     assert ingestion.rejections.rows == 1
 
 
@@ -170,9 +178,9 @@ def test_an_outlier_is_no_company_for_itself(home: Home) -> None:
     usual = [record(n, "llm_process", 4.0 + n % 3) for n in range(40)]
     ingestion.take([*usual, record(50, "llm_process", 900.0)], "test")
     ingestion.take([record(51, "llm_process", 910.0)], "test")
-    assert readmit(ingestion) == Readmitted(judged=2, still={"outlier": 2})
+    assert retry(ingestion) == RetryReport(retried=2, still={"outlier": 2})
     assert ingestion.take([record(52, "llm_process", 905.0)], "test").accepted == 1
-    assert readmit(ingestion).accepted == {"llm_process": 2}
+    assert retry(ingestion).accepted == {"llm_process": 2}
     assert ingestion.rejections.rows == 0
 
 
@@ -181,19 +189,19 @@ def test_killed_before_it_leaves_quarantine_a_record_is_in_its_dataset_once(home
     ingest(home, longest=10.0).take(batch, "test")
     script = (
         "import sys; from pathlib import Path; from malearn.kernel.home import Home\n"
-        "from tests.malearn import test_quarantine as laws\n"
+        "from tests.malearn.data import test_quarantine as laws\n"
         "laws.die_at_the_second_tool_type(Home(Path(sys.argv[1])))"
     )
     died = subprocess.run(
-        [sys.executable, "-c", script, str(home.root)], cwd=Path(__file__).parents[2], check=False
+        [sys.executable, "-c", script, str(home.root)], cwd=Path(__file__).parents[3], check=False
     )
     assert died.returncode == -signal.SIGKILL
 
     ingestion = ingest(home)
     rows = {name: dataset.rows for name, dataset in ingestion.datasets.items()}
     assert sum(rows.values()) == 1 and ingestion.rejections.rows == 2
-    done = readmit(ingestion)
-    assert (done.judged, done.known, sum(done.accepted.values())) == (2, 1, 1)
+    done = retry(ingestion)
+    assert (done.retried, done.known, sum(done.accepted.values())) == (2, 1, 1)
     assert ingestion.datasets["llm_process"].rows == ingestion.datasets["speech_process"].rows == 1
     assert ingestion.rejections.rows == 0
 
@@ -212,4 +220,4 @@ def die_at_the_second_tool_type(home: Home) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return list(executions), []
 
-    readmit(Ingest(home, TYPES, None, fence))
+    retry(Ingest(home, TYPES, None, fence))

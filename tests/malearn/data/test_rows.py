@@ -20,31 +20,31 @@ GIVEN = [FIRST, replace(FIRST, task_id="t2", end=9.0, predicted=None, model_vers
 
 
 def test_what_goes_in_comes_out() -> None:
-    rows = Rows.of(TOOL, GIVEN)
+    rows = Rows.from_executions(TOOL, GIVEN)
     assert list(map(repr, rows)) == list(map(repr, GIVEN))
     assert repr(rows[-1:]) == repr(GIVEN[-1:])
     assert repr(rows[-1]) == repr(GIVEN[-1])
     assert rows.seconds.tolist() == [1.5, 8.0]
-    assert Rows.of(TOOL, rows) is rows
+    assert Rows.from_executions(TOOL, rows) is rows
     with pytest.raises(IndexError):
         rows[2]
 
 
 def test_there_may_be_none() -> None:
-    rows = Rows.of(TOOL, [])
+    rows = Rows.from_executions(TOOL, [])
     assert (len(rows), list(rows), rows.latest().tolist(), rows.serve.shape) == (0, [], [], (0, 2))
 
 
 def test_the_last_to_end_of_a_task_is_its_latest_and_of_equals_the_first() -> None:
     copies = [replace(FIRST, end=end) for end in (2.0, 4.0, 3.0, 4.0)]
-    rows = Rows.of(TOOL, [*copies, GIVEN[1]])
+    rows = Rows.from_executions(TOOL, [*copies, GIVEN[1]])
     assert rows.latest().tolist() == [False, True, False, False, True]
     assert [e.end for e in rows.take(rows.latest())] == [4.0, 9.0]
 
 
 def test_some_are_chosen_of_rows_as_of_a_list() -> None:
     mask = np.array([False, True])
-    assert list(map(repr, chosen(Rows.of(TOOL, GIVEN), mask))) == list(
+    assert list(map(repr, chosen(Rows.from_executions(TOOL, GIVEN), mask))) == list(
         map(repr, chosen(GIVEN, mask))
     )
     assert isinstance(chosen(GIVEN, mask), list)
@@ -52,4 +52,4 @@ def test_some_are_chosen_of_rows_as_of_a_list() -> None:
 
 def test_an_execution_of_another_declaration_is_refused() -> None:
     with pytest.raises(DatasetError, match="'t1' has 1 values for 2 features"):
-        Rows.of(TOOL, [replace(FIRST, serve=(1.0,))])
+        Rows.from_executions(TOOL, [replace(FIRST, serve=(1.0,))])

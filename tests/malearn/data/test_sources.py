@@ -20,7 +20,7 @@ from malearn.data import sources
 from malearn.data.sources import Outcomes, Stream
 from malearn.kernel import records
 from malearn.kernel.errors import InputError, Unreachable
-from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import declared
 
 TYPES = declared()
@@ -52,7 +52,7 @@ def flat(batches: Iterable[Outcomes]) -> list[Any]:
     return [outcome for batch in batches for outcome in batch]
 
 
-def reasons(outcomes: Iterable[Any]) -> list[Reason]:
+def reasons(outcomes: Iterable[Any]) -> list[RejectReason]:
     return [o.reason for o in outcomes if isinstance(o, Rejected)]
 
 
@@ -83,7 +83,7 @@ class TestJsonl:
         file = write(tmp_path / "log.jsonl", line(1), json.dumps(line(2))[:-9])
         good, bad = flat(sources.jsonl([file]))
         assert isinstance(good, Record)
-        assert (bad.reason, bad.task_id) == (Reason.INVALID_JSON, "")
+        assert (bad.reason, bad.task_id) == (RejectReason.INVALID_JSON, "")
         assert bad.detail.startswith("line 2 of log.jsonl: ")
 
     def test_a_gzipped_file_cut_short_gives_what_it_holds_and_says_so(self, tmp_path: Path) -> None:
@@ -97,19 +97,19 @@ class TestJsonl:
     @pytest.mark.parametrize(
         ("text", "reason"),
         [
-            ("[1]", Reason.NOT_AN_OBJECT),
-            ("{}", Reason.NOT_AN_OBJECT),
-            ('{"task_id": 7}', Reason.NOT_AN_OBJECT),
-            ('{"task_id": "x"}', Reason.NOT_AN_OBJECT),
-            ('{"task_id": "x", "data": [1]}', Reason.NOT_AN_OBJECT),
-            ('{"task_id": "x", "data": {}}', Reason.NO_TIMES),
-            ("{'task_id'}", Reason.INVALID_JSON),
-            ("\x00\x01", Reason.INVALID_JSON),
-            ("[" * 100_000, Reason.INVALID_JSON),
+            ("[1]", RejectReason.NOT_AN_OBJECT),
+            ("{}", RejectReason.NOT_AN_OBJECT),
+            ('{"task_id": 7}', RejectReason.NOT_AN_OBJECT),
+            ('{"task_id": "x"}', RejectReason.NOT_AN_OBJECT),
+            ('{"task_id": "x", "data": [1]}', RejectReason.NOT_AN_OBJECT),
+            ('{"task_id": "x", "data": {}}', RejectReason.NO_TIMES),
+            ("{'task_id'}", RejectReason.INVALID_JSON),
+            ("\x00\x01", RejectReason.INVALID_JSON),
+            ("[" * 100_000, RejectReason.INVALID_JSON),
         ],
     )
     def test_a_bad_line_is_rejected_and_the_next_one_read(
-        self, tmp_path: Path, text: str, reason: Reason
+        self, tmp_path: Path, text: str, reason: RejectReason
     ) -> None:
         file = write(tmp_path / "log.jsonl", line(1), text, line(2))
         outcomes = flat(sources.jsonl([file]))
@@ -199,22 +199,22 @@ class TestTable:
     @pytest.mark.parametrize(
         ("row", "reason"),
         [
-            ("t1,soon,10,3,1,0,2", Reason.BAD_TIMES),
-            ("t1,,10,3,1,0,2", Reason.NO_TIMES),
-            ("t1,1,10,3,1,0,", Reason.NO_TIMES),
-            ("t1,1,10,3,1,0,fast", Reason.BAD_TIMES),
-            ("t1,1,10,3,1,0,-2", Reason.BAD_TIMES),
-            ("t1,1,10,3,1,0,nan", Reason.BAD_TIMES),
-            ("t1,1,ten,3,1,0,2", Reason.INVALID_FEATURE),
-            ("t1,1,inf,3,1,0,2", Reason.INVALID_FEATURE),
-            ("t1,1,,,,,2", Reason.NO_FEATURES),
-            ("t1,1,10", Reason.INVALID_JSON),
-            (",1,10,3,1,0,2", Reason.INVALID_JSON),
-            ("t1," + "9" * 200_000, Reason.INVALID_JSON),
+            ("t1,soon,10,3,1,0,2", RejectReason.BAD_TIMES),
+            ("t1,,10,3,1,0,2", RejectReason.NO_TIMES),
+            ("t1,1,10,3,1,0,", RejectReason.NO_TIMES),
+            ("t1,1,10,3,1,0,fast", RejectReason.BAD_TIMES),
+            ("t1,1,10,3,1,0,-2", RejectReason.BAD_TIMES),
+            ("t1,1,10,3,1,0,nan", RejectReason.BAD_TIMES),
+            ("t1,1,ten,3,1,0,2", RejectReason.INVALID_FEATURE),
+            ("t1,1,inf,3,1,0,2", RejectReason.INVALID_FEATURE),
+            ("t1,1,,,,,2", RejectReason.NO_FEATURES),
+            ("t1,1,10", RejectReason.INVALID_JSON),
+            (",1,10,3,1,0,2", RejectReason.INVALID_JSON),
+            ("t1," + "9" * 200_000, RejectReason.INVALID_JSON),
         ],
     )
     def test_a_bad_row_is_rejected_and_the_next_one_read(
-        self, tmp_path: Path, row: str, reason: Reason
+        self, tmp_path: Path, row: str, reason: RejectReason
     ) -> None:
         outcomes = self.read(tmp_path, row, "t2,1,10,3,1,0,2")
         assert reasons(outcomes) == [reason]
@@ -284,7 +284,10 @@ class TestScan:
         redis_client.set(b"result:\xff", b"\xff")
         redis_client.set(b"result:", b"[]")
         (batch,) = sources.scan(redis_url, TYPES)
-        assert sorted(reasons(batch.rejected)) == [Reason.INVALID_JSON, Reason.NOT_AN_OBJECT]
+        assert sorted(reasons(batch.rejected)) == [
+            RejectReason.INVALID_JSON,
+            RejectReason.NOT_AN_OBJECT,
+        ]
 
     def test_runs_that_are_known_are_left_out(
         self, redis_url: str, redis_client: redis.Redis
@@ -369,7 +372,7 @@ class TestStream:
         redis_client.xadd(sources.STREAM, {b"other": b"{}"}, "7-0")
         with Stream(redis_url, TYPES) as stream:
             (outcome,) = stream.read(0)[1].rejected
-        assert outcome.reason is Reason.INVALID_JSON
+        assert outcome.reason is RejectReason.INVALID_JSON
         assert outcome.detail.startswith("entry 7-0 of malearn:executions: ")
 
     def test_no_stream_is_an_empty_one(self, redis_url: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from malearn.kernel import believable
 from malearn.kernel.believable import LONGEST, MAX_CLOCK_SKEW
-from malearn.kernel.records import Reason
+from malearn.kernel.records import RejectReason
 
 NOW = 1_754_000_000.0
 
@@ -36,4 +36,4 @@ def test_times_are_believed_or_the_reason_is_given(
     found = believable.problem(start, end, NOW)
     assert (found[0] if found else None) == reason
     assert believable.are_believable(start, end, NOW) is (found is None)
-    assert reason is None or Reason(reason)  # what ingestion would record
+    assert reason is None or RejectReason(reason)  # what ingestion would record

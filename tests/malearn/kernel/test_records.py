@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from malearn.kernel import records
-from malearn.kernel.records import Execution, Reason, Record, Rejected
+from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes, declared
 
 TYPES = declared()
@@ -45,43 +45,45 @@ def one(*taken: Record | Rejected) -> Execution | Rejected:
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b"", Reason.INVALID_JSON),
-        (b'{"start_time": 1', Reason.INVALID_JSON),
-        (b"\xff\xfe\x00", Reason.INVALID_JSON),
-        (b"[" * 100_000, Reason.INVALID_JSON),
-        (b'{"start_time": 1' + b"0" * 5_000 + b"}", Reason.INVALID_JSON),
-        (b"[1, 2]", Reason.NOT_AN_OBJECT),
-        (b"null", Reason.NOT_AN_OBJECT),
-        (b'"text"', Reason.NOT_AN_OBJECT),
-        (b"NaN", Reason.NOT_AN_OBJECT),
-        (b"{}", Reason.NO_TIMES),
-        (b'{"start_time": 1.0}', Reason.NO_TIMES),
-        (b'{"start_time": null, "end_time": 2}', Reason.NO_TIMES),
-        (b'{"start_time": "1.0", "end_time": "2.0"}', Reason.BAD_TIMES),
-        (b'{"start_time": NaN, "end_time": 2}', Reason.BAD_TIMES),
-        (b'{"start_time": 1, "end_time": Infinity}', Reason.BAD_TIMES),
-        (b'{"start_time": 1, "end_time": 1e999}', Reason.BAD_TIMES),
-        (b'{"start_time": 1, "end_time": 1' + b"0" * 400 + b"}", Reason.BAD_TIMES),
-        (b'{"start_time": false, "end_time": true}', Reason.BAD_TIMES),
-        (b'{"start_time": 2, "end_time": 2}', Reason.BAD_TIMES),
-        (b'{"start_time": 3, "end_time": 2}', Reason.BAD_TIMES),
-        (b'{"start_time": 0, "end_time": 1e12}', Reason.BAD_TIMES),
-        (b'{"start_time": 1, "end_time": 2, "status": " Skipped "}', Reason.SKIPPED),
-        (b'{"start_time": 1, "end_time": 2, "status": "failed"}', Reason.SOFT_FAILED),
-        (b'{"start_time": 1, "end_time": 2}', Reason.NO_FEATURES),
-        (b'{"start_time": 1, "end_time": 2, "curr_task_feat": null}', Reason.NO_FEATURES),
-        (b'{"start_time": 1, "end_time": 2, "curr_task_feat": {"x": 1}}', Reason.NO_FEATURES),
+        (b"", RejectReason.INVALID_JSON),
+        (b'{"start_time": 1', RejectReason.INVALID_JSON),
+        (b"\xff\xfe\x00", RejectReason.INVALID_JSON),
+        (b"[" * 100_000, RejectReason.INVALID_JSON),
+        (b'{"start_time": 1' + b"0" * 5_000 + b"}", RejectReason.INVALID_JSON),
+        (b"[1, 2]", RejectReason.NOT_AN_OBJECT),
+        (b"null", RejectReason.NOT_AN_OBJECT),
+        (b'"text"', RejectReason.NOT_AN_OBJECT),
+        (b"NaN", RejectReason.NOT_AN_OBJECT),
+        (b"{}", RejectReason.NO_TIMES),
+        (b'{"start_time": 1.0}', RejectReason.NO_TIMES),
+        (b'{"start_time": null, "end_time": 2}', RejectReason.NO_TIMES),
+        (b'{"start_time": "1.0", "end_time": "2.0"}', RejectReason.BAD_TIMES),
+        (b'{"start_time": NaN, "end_time": 2}', RejectReason.BAD_TIMES),
+        (b'{"start_time": 1, "end_time": Infinity}', RejectReason.BAD_TIMES),
+        (b'{"start_time": 1, "end_time": 1e999}', RejectReason.BAD_TIMES),
+        (b'{"start_time": 1, "end_time": 1' + b"0" * 400 + b"}", RejectReason.BAD_TIMES),
+        (b'{"start_time": false, "end_time": true}', RejectReason.BAD_TIMES),
+        (b'{"start_time": 2, "end_time": 2}', RejectReason.BAD_TIMES),
+        (b'{"start_time": 3, "end_time": 2}', RejectReason.BAD_TIMES),
+        (b'{"start_time": 0, "end_time": 1e12}', RejectReason.BAD_TIMES),
+        (b'{"start_time": 1, "end_time": 2, "status": " Skipped "}', RejectReason.SKIPPED),
+        (b'{"start_time": 1, "end_time": 2, "status": "failed"}', RejectReason.SOFT_FAILED),
+        (b'{"start_time": 1, "end_time": 2}', RejectReason.NO_FEATURES),
+        (b'{"start_time": 1, "end_time": 2, "curr_task_feat": null}', RejectReason.NO_FEATURES),
+        (b'{"start_time": 1, "end_time": 2, "curr_task_feat": {"x": 1}}', RejectReason.NO_FEATURES),
         (
             b'{"start_time": 1, "end_time": 2, "curr_task_feat": {"text_length": "9"}}',
-            Reason.INVALID_FEATURE,
+            RejectReason.INVALID_FEATURE,
         ),
         (
             b'{"start_time": 1, "end_time": 2, "curr_task_feat": {"text_length": NaN}}',
-            Reason.INVALID_FEATURE,
+            RejectReason.INVALID_FEATURE,
         ),
     ],
 )
-def test_a_record_that_does_not_teach_is_rejected_by_its_reason(raw: bytes, reason: Reason) -> None:
+def test_a_record_that_does_not_teach_is_rejected_by_its_reason(
+    raw: bytes, reason: RejectReason
+) -> None:
     outcome = one(records.read(task_id(LLM), raw))
     assert isinstance(outcome, Rejected)
     assert outcome.reason is reason
@@ -91,8 +93,8 @@ def test_a_record_that_does_not_teach_is_rejected_by_its_reason(raw: bytes, reas
 def test_a_task_of_no_tool_type_is_unmapped_or_has_no_features() -> None:
     unmapped = one(read("task2_read_file", curr_task_feat={"num_images": 20}))
     silent = one(read("task2_read_file", curr_task_feat=None))
-    assert isinstance(unmapped, Rejected) and unmapped.reason is Reason.UNMAPPED_FUNCTION
-    assert isinstance(silent, Rejected) and silent.reason is Reason.NO_FEATURES
+    assert isinstance(unmapped, Rejected) and unmapped.reason is RejectReason.UNMAPPED_FUNCTION
+    assert isinstance(silent, Rejected) and silent.reason is RejectReason.NO_FEATURES
 
 
 def test_statuses_of_any_language_teach() -> None:
@@ -178,7 +180,7 @@ def test_of_a_task_written_twice_the_later_end_counts() -> None:
     for order in ((early, late), (late, early)):
         executions, rejected = records.join(order, TYPES)
         assert [e.end for e in executions] == [160.0]
-        assert [r.reason for r in rejected] == [Reason.DUPLICATE]
+        assert [r.reason for r in rejected] == [RejectReason.DUPLICATE]
 
 
 def test_payload_text_is_never_kept() -> None:
@@ -233,20 +235,23 @@ def test_an_entry_of_the_stream_reads_back_as_what_was_written() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"start": "soon"}, Reason.BAD_TIMES),
-        ({"end": None}, Reason.NO_TIMES),
-        ({"end": 1.0}, Reason.BAD_TIMES),
-        ({"status": "failed"}, Reason.SOFT_FAILED),
-        ({"serve": {}, "ran": None}, Reason.NO_FEATURES),
-        ({"serve": {"text_length": "x"}}, Reason.INVALID_FEATURE),
-        ({"tool_type": None, "function": "read_file"}, Reason.UNMAPPED_FUNCTION),
-        ({"task_id": None}, Reason.NOT_AN_OBJECT),
-        ({"rejected": {"reason": "skipped", "detail": "status says skipped"}}, Reason.SKIPPED),
-        ({"rejected": {"reason": ["skipped"]}, "start": None}, Reason.NO_TIMES),
+        ({"start": "soon"}, RejectReason.BAD_TIMES),
+        ({"end": None}, RejectReason.NO_TIMES),
+        ({"end": 1.0}, RejectReason.BAD_TIMES),
+        ({"status": "failed"}, RejectReason.SOFT_FAILED),
+        ({"serve": {}, "ran": None}, RejectReason.NO_FEATURES),
+        ({"serve": {"text_length": "x"}}, RejectReason.INVALID_FEATURE),
+        ({"tool_type": None, "function": "read_file"}, RejectReason.UNMAPPED_FUNCTION),
+        ({"task_id": None}, RejectReason.NOT_AN_OBJECT),
+        (
+            {"rejected": {"reason": "skipped", "detail": "status says skipped"}},
+            RejectReason.SKIPPED,
+        ),
+        ({"rejected": {"reason": ["skipped"]}, "start": None}, RejectReason.NO_TIMES),
     ],
 )
 def test_an_entry_that_does_not_teach_is_rejected_by_the_same_reasons(
-    changes: dict[str, object], reason: Reason
+    changes: dict[str, object], reason: RejectReason
 ) -> None:
     entry = json.loads(records.to_entry(ENTRY, TYPES["llm_process"])) | {"ran": FEATURES} | changes
     outcome = records.read_entry(json.dumps(entry), TYPES, "entry 1-0")
@@ -309,7 +314,7 @@ def test_whatever_comes_in_has_exactly_one_outcome(taken: list[Any]) -> None:
     came = Counter(outcome.task_id for outcome in outcomes)
     assert Counter(o.task_id for o in (*executions, *rejected)) == came
     for r in rejected:
-        assert isinstance(r.reason, Reason)
+        assert isinstance(r.reason, RejectReason)
         assert len(r.record) <= 4096
         "".join((r.task_id, r.function, r.detail, r.record)).encode("utf-8")
     for e in executions:

@@ -44,7 +44,7 @@ TYPES = declared()
 def test_a_function_belongs_to_the_tool_type_that_its_name_says(
     function: str, tool_type: str | None
 ) -> None:
-    found = TYPES.of(function)
+    found = TYPES.for_function(function)
     assert (found.name if found else None) == tool_type
 
 
@@ -81,20 +81,20 @@ def test_the_order_of_declaration_never_changes_the_answer(
 ) -> None:
     shuffled = list(types)
     shuffler.shuffle(shuffled)
-    assert ToolTypes(types).of(name) == ToolTypes(shuffled).of(name)
+    assert ToolTypes(types).for_function(name) == ToolTypes(shuffled).for_function(name)
 
 
 @settings(max_examples=300, deadline=None)
 @given(declarations())
 def test_a_full_name_wins_over_every_other_pattern(types: list[ToolType]) -> None:
     every = ToolTypes(types)
-    assert all(every.of(t.functions[0]) == t for t in types)
+    assert all(every.for_function(t.functions[0]) == t for t in types)
 
 
 @settings(max_examples=400, deadline=None)
 @given(declarations(), names)
 def test_the_longest_pattern_found_wins(types: list[ToolType], name: str) -> None:
-    found = ToolTypes(types).of(name)
+    found = ToolTypes(types).for_function(name)
     wrapped = f"_{'_'.join(t for t in name.lower().split('_') if t)}_"
     inside = [t for t in types if f"_{t.functions[0]}_" in wrapped]
     if inside:
@@ -105,13 +105,13 @@ def test_the_longest_pattern_found_wins(types: list[ToolType], name: str) -> Non
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=30))
 def test_no_name_raises_and_asking_twice_gives_the_same(name: str) -> None:
-    assert TYPES.of(name) is TYPES.of(name)
+    assert TYPES.for_function(name) is TYPES.for_function(name)
 
 
 def test_names_from_outside_do_not_fill_the_memory() -> None:
     types = declared()
     for i in range(20_000):
-        types.of(f"task{i}_" + "x" * 1000)
+        types.for_function(f"task{i}_" + "x" * 1000)
     assert len(types._by_function) <= 10_000
     assert sum(map(len, types._by_function)) < 10_000 * 300
 
@@ -160,7 +160,7 @@ def test_a_user_adds_a_tool_type_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text("[video_process.features]\nduration = { unit = 's', min = 0, monotone = 1 }\n")
     types = declared(file)
-    found = types.of("task1_video_process")
+    found = types.for_function("task1_video_process")
     assert found is not None and found.features[0].monotone == 1
     assert set(types) == {*TYPES, "video_process"}
 

@@ -18,7 +18,7 @@ from malearn.lifecycle.training import DatasetVersion
 def test_counts_what_came_after_the_newest_version_and_what_came_late(
     own_tool_type: ToolType, synthetic, home: Home
 ) -> None:
-    dataset = Dataset.of(home, own_tool_type)
+    dataset = Dataset.open(home, own_tool_type)
     early, *rest = synthetic(own_tool_type, 101)
     assert untrained.count(dataset) == 0
     dataset.append(rest[:80])
@@ -33,4 +33,4 @@ def test_counts_what_came_after_the_newest_version_and_what_came_late(
     assert untrained.count(dataset) == 21
 
     wider = replace(own_tool_type, features=(*own_tool_type.features, Feature("new")))
-    assert untrained.count(Dataset.of(home, wider)) == 101
+    assert untrained.count(Dataset.open(home, wider)) == 101

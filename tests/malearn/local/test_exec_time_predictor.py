@@ -24,7 +24,7 @@ from malearn.kernel.errors import (
     TrainingError,
     UnknownToolType,
 )
-from malearn.kernel.records import Reason
+from malearn.kernel.records import RejectReason
 from malearn.learning.families import FAMILIES
 
 Task = tuple[dict[str, float], float]
@@ -189,7 +189,7 @@ def test_features_that_are_not_believed_are_kept_apart_and_do_not_teach(
     predictor.close()
     (refusal,) = Rejections(tmp_path / "_rejected").read(NAME)
     assert refusal.rejected.task_id == "bad"
-    assert (refusal.rejected.reason, refusal.rejected.detail) == (Reason(reason), detail)
+    assert (refusal.rejected.reason, refusal.rejected.detail) == (RejectReason(reason), detail)
     assert refusal.seconds == 7.0
     assert dataset(tmp_path).rows == 0
 

@@ -1,184 +1,53 @@
-"""One loaded model: an ONNX session and what the file says of itself.
-
-Loading is parse, check, act: nothing is run before the metadata fits the tool
-type, and nothing is served before a probe was answered sensibly.
-"""
+"""One model in use: an ONNX file of a registered version, loaded and checked."""
 
 from __future__ import annotations
 
 import logging
-import math
-import struct
-import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from malearn.kernel import intervals
-from malearn.kernel.errors import ArtifactRefused
-from malearn.kernel.model_metadata import INPUT, OUTPUT, ModelMetadata
+from malearn.kernel import intervals, onnx_model
+from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["LARGEST", "Model", "load"]
+__all__ = ["Model", "load"]
 
 _log = logging.getLogger("malearn.serving")
 
-#: Bytes; no honest model of ours comes near it.
-LARGEST = 64 * 1024 * 1024
-
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """What answers for one tool type. Shared by threads; never changed, only replaced.
+class Model(OnnxModel):
+    """What answers for one tool type, with the registry's `version` of it.
 
-    `columns` are the places, among the declared features, of those the model wants, in its
-    order; the place after the last stands for one that is declared no more. None where it
-    wants all of them as declared. `loaded_at` is seconds since the epoch.
+    `interval` holds until outcomes have calibrated a better one; `loaded_at` is seconds
+    since the epoch.
     """
 
-    tool_type: str
     version: int
-    metadata: ModelMetadata
-    session: Any
-    columns: tuple[int, ...] | None
     interval: intervals.Factors
     loaded_at: float
-    _mine: threading.local = field(default_factory=threading.local, repr=False, compare=False)
-
-    def row(self, values: Sequence[float], snapshot: Sequence[float]) -> tuple[float, ...]:
-        """One row of the matrix, from numbers in declared order and a history snapshot."""
-        if self.columns is None:
-            return (*values, *snapshot)
-        known = (*values, math.nan)
-        return (*(known[column] for column in self.columns), *snapshot)
-
-    def seconds(self, row: Sequence[float]) -> float:
-        """The answer to one row; NaN when the model answers nonsense."""
-        try:
-            bound = self._mine.bound
-        except AttributeError:  # this thread's first
-            bound = self._mine.bound = _BoundSession(self.session, self.metadata.width)
-        answer = bound.answer(row)
-        return answer if 0.0 < answer < math.inf else math.nan
-
-    def many(
-        self, values: npt.NDArray[np.float64], snapshots: npt.NDArray[np.float64]
-    ) -> list[float]:
-        """The answers to many rows in one call: numbers in declared order, and snapshots."""
-        if self.columns is not None:
-            unknown = np.full((len(values), 1), math.nan)  # of features nobody declares any more
-            values = np.hstack((values, unknown))[:, self.columns]
-        inputs = np.hstack((values, snapshots), dtype=np.float32, casting="unsafe")
-        answers: list[float] = self.session.run(_OUTPUTS, {INPUT: inputs})[0].ravel().tolist()
-        return answers
-
-
-class _BoundSession:
-    """A session with one thread's own input row and output bound to it.
-
-    Binding them once saves a third of what a call costs.
-    """
-
-    __slots__ = ("_bound", "_inputs", "_output", "_place", "_room", "_run")
-
-    def __init__(self, session: Any, width: int) -> None:
-        from onnxruntime import OrtValue
-
-        self._inputs = np.zeros((1, width), np.float32)
-        self._output = np.zeros((1, 1), np.float32)
-        self._place = struct.Struct(f"{width}f").pack_into  # twice as quick as assigning
-        self._room = self._inputs.data
-        self._run, self._bound = session.run_with_iobinding, session.io_binding()
-        self._bound.bind_ortvalue_input(INPUT, OrtValue.ortvalue_from_numpy(self._inputs))
-        self._bound.bind_ortvalue_output(OUTPUT, OrtValue.ortvalue_from_numpy(self._output))
-
-    def answer(self, row: Sequence[float]) -> float:
-        self._place(self._room, 0, *row)
-        self._run(self._bound)
-        answer: float = self._output.item()
-        return answer
-
-
-_OUTPUTS = [OUTPUT]
 
 
 def load(artifact: bytes, tool_type: ToolType, version: int) -> Model:
     """A model from the bytes of an ONNX file.
 
-    Raises `ArtifactRefused`, naming tool type, version and every reason found.
+    Raises `ArtifactRefused`, naming registered model, version and every reason found.
     """
     name = f"{tool_type.registered_model} version {version}"
-    if len(artifact) > LARGEST:
-        raise ArtifactRefused(name, [f"it is larger than {LARGEST // 2**20} MiB"])
-    session = _session(artifact, name)
-    metadata = ModelMetadata.parse(session.get_modelmeta().custom_metadata_map, name)
-    metadata.check(tool_type, name)
-    if reasons := [*_signature_problems(session, metadata), *_probe_problems(session, metadata)]:
-        raise ArtifactRefused(name, reasons)
+    checked = onnx_model.load(artifact, tool_type, name)
     declared = tool_type.feature_names
-    columns = metadata.positions(declared)
-    if len(declared) in columns:
-        lost = ", ".join(f for f in metadata.features if f not in declared)
-        _log.warning("%s goes on without what is declared no more: %s", name, lost)
+    if removed := [f for f in checked.metadata.features if f not in declared]:
+        _log.warning(
+            "%s reads features that are no longer declared, now always missing: %s",
+            name,
+            ", ".join(removed),
+        )
     return Model(
-        tool_type.name,
+        checked.tool_type,
+        checked.metadata,
+        checked.session,
+        checked.columns,
         version,
-        metadata,
-        session,
-        None if columns == tuple(range(len(declared))) else columns,
-        intervals.calibrated(metadata.calibration),
+        intervals.calibrated(checked.metadata.calibration),
         time.time(),
     )
-
-
-def _session(artifact: bytes, name: str) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(
-            artifact, sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime's errors have no common base
-        problem = f"onnxruntime cannot load it ({type(error).__name__})"
-        raise ArtifactRefused(name, [problem]) from error
-
-
-def _signature_problems(session: Any, metadata: ModelMetadata) -> list[str]:
-    """Why the graph is not `inputs` float32 (N, width) → `seconds` float32 (N, 1)."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if [(i.name, i.type) for i in inputs] != [(INPUT, "tensor(float)")]:
-        return [f"its input is not one float tensor named '{INPUT}'"]
-    if (OUTPUT, "tensor(float)") not in [(o.name, o.type) for o in outputs]:
-        return [f"it has no float output named '{OUTPUT}'"]
-    shape = inputs[0].shape
-    if len(shape) != 2 or shape[1] != metadata.width or isinstance(shape[0], int):
-        return [f"its input has shape {shape}, not (any, {metadata.width})"]
-    return []
-
-
-def _probe_problems(session: Any, metadata: ModelMetadata) -> list[str]:
-    """Why the answers to unknown, lowest and highest inputs are not times."""
-    if session.get_inputs()[0].shape[-1] != metadata.width:
-        return []
-    try:
-        answers = session.run([OUTPUT], {INPUT: _probe(metadata)})[0]
-    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base
-        return [f"it fails on a probe ({type(error).__name__})"]
-    if getattr(answers, "shape", ()) != (3, 1) or not np.all(np.isfinite(answers) & (answers > 0)):
-        return ["it answers a probe with something that is no time"]
-    return []
-
-
-def _probe(metadata: ModelMetadata) -> npt.NDArray[np.float32]:
-    rows = np.full((3, metadata.width), np.nan, dtype=np.float32)
-    for column, feature in enumerate((*metadata.features, *metadata.history)):
-        rows[1, column], rows[2, column] = metadata.clips.get(feature, (math.nan, math.nan))
-    return rows

@@ -59,7 +59,7 @@ HOMES = {
     "scipy": {"malearn.lifecycle.drift"},
     "skl2onnx": {"malearn.learning.export"},
     "onnxmltools": {"malearn.learning.export"},
-    "onnxruntime": {"malearn.learning.export", "malearn.serving.model"},
+    "onnxruntime": {"malearn.kernel.onnx_model"},
     "matplotlib": {"malearn.learning.plots", "malearn.lifecycle.tracking"},
     "prometheus_client": {"malearn.serving.prometheus"},
     "typer": {"malearn.flows.commands"},

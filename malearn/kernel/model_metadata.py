@@ -56,8 +56,13 @@ class ModelMetadata:
     format: int = FORMAT
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the graph's input columns, in order."""
+        return (*self.features, *self.history)
+
+    @property
     def width(self) -> int:
-        """Columns of the graph's input."""
+        """How many columns the graph's input has."""
         return len(self.features) + len(self.history)
 
     def to_json(self) -> str:
@@ -101,7 +106,7 @@ class ModelMetadata:
     def check(self, tool_type: ToolType, artifact: object) -> None:
         """Raise `ArtifactRefused`, with every reason, unless this model fits `tool_type`.
 
-        A feature that is declared no more is missing in every task from then on: a model
+        A feature that is no longer declared is missing in every task from then on: a model
         that knows others too goes on serving until another takes its place.
         """
         reasons = []

@@ -1,4 +1,4 @@
-"""A `Regressor` as one self-describing ONNX file, proven equal to it before anyone relies on it."""
+"""Conversion of a `Regressor` to one self-describing ONNX file, and the proof that they agree."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from malearn.kernel import history
-from malearn.kernel.errors import ArtifactRefused, ExportError
+from malearn.kernel import history, onnx_model
+from malearn.kernel.errors import ExportError
 from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, Carried, ModelMetadata
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
 
-__all__ = ["PARITY", "metadata_for", "metadata_of", "parity_error", "seconds", "session", "to_onnx"]
+__all__ = ["PARITY", "metadata_for", "parity_error", "seconds", "to_onnx"]
 
 #: The largest relative difference in seconds that still counts as the same answer.
 PARITY = 1e-4
@@ -95,30 +94,15 @@ def _recent(rows: Matrix) -> tuple[Carried, ...]:
     return tuple(reversed(kept))
 
 
-def metadata_of(model: bytes, artifact: object) -> ModelMetadata:
-    """The metadata inside an ONNX file. Raises `ArtifactRefused`, naming `artifact`."""
-    return ModelMetadata.parse(
-        session(model, artifact).get_modelmeta().custom_metadata_map, artifact
-    )
-
-
 def seconds(model: bytes, rows: Matrix) -> NDArray[np.float64]:
     """What an exported model answers for `rows`, in seconds, shape (rows,).
 
     Columns are found by name, so a model of an older declaration can be asked
-    too; to it, what is declared no more is missing. Raises `ArtifactRefused` when
+    too; to it, a removed feature is missing. Raises `ArtifactRefused` when
     it does not fit the tool type.
     """
-    artifact = f"The {rows.tool_type.name} model"
-    loaded = session(model, artifact)
-    metadata = ModelMetadata.parse(loaded.get_modelmeta().custom_metadata_map, artifact)
-    metadata.check(rows.tool_type, artifact)
-    inputs = rows.inputs_for((*metadata.features, *metadata.history))
-    try:
-        (answers,) = loaded.run([OUTPUT], {INPUT: inputs})
-    except Exception as error:  # onnxruntime raises a type of its own per cause
-        raise ArtifactRefused(artifact, [f"onnxruntime cannot run it ({error})"]) from error
-    return np.asarray(answers, dtype=np.float64).reshape(-1)
+    loaded = onnx_model.load(model, rows.tool_type, f"The {rows.tool_type.name} model")
+    return loaded.predict(rows.inputs_for(loaded.metadata.columns))
 
 
 def parity_error(model: bytes, regressor: Regressor, rows: Matrix) -> float:
@@ -126,18 +110,6 @@ def parity_error(model: bytes, regressor: Regressor, rows: Matrix) -> float:
     answers = seconds(model, rows)  # refuses by name what the trainer's model would choke on
     expected = regressor.seconds(rows.inputs_for(regressor.columns))
     return float((np.abs(answers - expected) / expected).max(initial=0.0))
-
-
-def session(model: bytes, artifact: object) -> onnxruntime.InferenceSession:
-    """An ONNX file, loaded on one thread. Raises `ArtifactRefused`, naming `artifact`."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # for one row, the quickest
-    try:
-        return onnxruntime.InferenceSession(
-            model, sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime raises a type of its own per cause
-        raise ArtifactRefused(artifact, [f"onnxruntime cannot load it ({error})"]) from error
 
 
 def _estimator(

@@ -19,9 +19,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, RegistryError
+from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
-from malearn.learning import baselines, export
+from malearn.learning import baselines
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, score
 from malearn.lifecycle import drift, live, monitor_decision, registry, tracking
@@ -111,7 +113,7 @@ def check(rows: Matrix, tool_types: ToolTypes) -> MonitorReport:
     if PRODUCTION not in models:
         why = f"version {production.number} has no ONNX file that can be loaded"
         return report(_nothing(why, state))
-    until = {name: export.metadata_of(model, name).trained_until for name, model in models.items()}
+    until = {name: model.metadata.trained_until for name, model in models.items()}
     since = max(until.values())
     new = [i for i, e in enumerate(rows.executions) if e.start >= since and e.end > state.until]
     new = new[-WINDOW:]
@@ -155,7 +157,7 @@ def _nothing(why: str, state: MonitorState | None = None) -> MonitorDecision:
 
 def _models(
     tool_type: ToolType, production: Version | None, previous: Version | None
-) -> dict[str, bytes]:
+) -> dict[str, OnnxModel]:
     """The ONNX files that can be asked; of a version with both aliases one."""
     if production and previous and production.number == previous.number:
         previous = None
@@ -164,11 +166,10 @@ def _models(
         if version is None:
             continue
         try:
-            model = registry.model_file(tool_type, version.number)
-            export.metadata_of(model, name).check(tool_type, name)
+            file = registry.model_file(tool_type, version.number)
+            models[name] = onnx_model.load(file, tool_type, name)
         except (ArtifactRefused, RegistryError):
             continue
-        models[name] = model
     return models
 
 
@@ -176,11 +177,14 @@ def _predictions(
     rows: Matrix,
     new: Sequence[int],
     scored: Matrix,
-    models: Mapping[str, bytes],
+    models: Mapping[str, OnnxModel],
     tool_types: ToolTypes,
 ) -> dict[str, Vector]:
     """Everybody's predictions for the scored executions, from what was known at each start."""
-    predicted = {name: export.seconds(model, scored) for name, model in models.items()}
+    predicted = {
+        name: model.predict(scored.inputs_for(model.metadata.columns))
+        for name, model in models.items()
+    }
     for name in ("function_median", "function_ema"):
         predicted[name] = baselines.BASELINES[name](rows.executions, tool_types)[list(new)]
     level = scored.inputs[:, scored.columns.index("level")].astype(np.float64)

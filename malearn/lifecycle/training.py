@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.data import schema_diff
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, RegistryError, TrainingError
-from malearn.kernel.model_metadata import ModelMetadata
+from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import baselines, export, gate, plots, regressor
 from malearn.learning.families import DEFAULT, FAMILIES
@@ -109,8 +110,7 @@ class _Incumbent:
     """
 
     number: int
-    model: bytes
-    metadata: ModelMetadata
+    model: OnnxModel
     native: str | None
 
     @property
@@ -119,7 +119,7 @@ class _Incumbent:
 
     @property
     def trained_until(self) -> float:
-        return self.metadata.trained_until
+        return self.model.metadata.trained_until
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,14 +241,12 @@ def _incumbent(tool_type: ToolType) -> _Incumbent | None:
         return None
     name = f"incumbent v{version.number}"
     try:
-        model = registry.model_file(tool_type, version.number)
-        metadata = export.metadata_of(model, name)
-        metadata.check(tool_type, name)
+        model = onnx_model.load(registry.model_file(tool_type, version.number), tool_type, name)
     except (ArtifactRefused, RegistryError) as error:
         # It cannot serve either: schedulers refuse the same file for the same reason.
         _log.warning("The incumbent is left out of the comparison: %s", error)
         return None
-    return _Incumbent(version.number, model, metadata, version.tags.get("malearn.native"))
+    return _Incumbent(version.number, model, version.tags.get("malearn.native"))
 
 
 def _evolved(
@@ -257,7 +255,7 @@ def _evolved(
     if incumbent is None:
         return None
     return schema_diff.diff_since(
-        incumbent.number, incumbent.metadata.features, tool_type, source.first
+        incumbent.number, incumbent.model.metadata.features, tool_type, source.first
     )
 
 
@@ -324,7 +322,9 @@ def _rivals(
         for name, predict in baselines.BASELINES.items()
     }
     if incumbent is not None:
-        rivals[incumbent.name] = export.seconds(incumbent.model, newest)
+        rivals[incumbent.name] = incumbent.model.predict(
+            newest.inputs_for(incumbent.model.metadata.columns)
+        )
     return rivals
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from malearn.data.dataset import Dataset
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, RegistryError
 from malearn.kernel.model_metadata import ModelMetadata
 from malearn.kernel.tool_types import ToolType
-from malearn.learning import export
 from malearn.lifecycle import registry
 
 __all__ = ["count"]
@@ -34,8 +34,6 @@ def _newest(tool_type: ToolType) -> ModelMetadata | None:
     number = versions[0].number
     name = f"{tool_type.registered_model} v{number}"
     try:
-        metadata = export.metadata_of(registry.model_file(tool_type, number), name)
-        metadata.check(tool_type, name)
+        return onnx_model.load(registry.model_file(tool_type, number), tool_type, name).metadata
     except (ArtifactRefused, RegistryError):
         return None
-    return metadata

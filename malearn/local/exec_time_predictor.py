@@ -291,7 +291,7 @@ class ExecTimePredictor:
         default = default_seconds(None, self._tool_type)
         if model is None:
             return estimator.answer(basis, default), basis
-        seconds = model.seconds(values, basis.snapshot)
+        seconds = model.seconds(model.row(values, basis.snapshot))
         return estimator.answer(basis, default, seconds, model.version), basis
 
     def _take(self, execution: Execution, prediction: Prediction, basis: Basis) -> None:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
-
-from malearn.kernel import history
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, ExportError
-from malearn.kernel.model_metadata import INPUT, OUTPUT, ModelMetadata
+from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
@@ -31,32 +28,18 @@ _MODEL, _IMPORTANCE = "model.onnx", "importance.json"
 
 
 @dataclass(frozen=True, slots=True)
-class LocalModel:
-    """What answers for one tool type. Shared by threads; never changed, only replaced.
+class LocalModel(OnnxModel):
+    """What answers for one tool type, with the weight of each column.
 
-    `columns` says which of the declared features it wants, in its order; the one after
-    the last stands for what is declared no more.
-    `importance` is the weight per column, summing to 1, largest first; empty
-    where the file that held it is gone.
+    `importance` sums to 1, largest first; empty where the file that held it is gone.
     """
 
-    metadata: ModelMetadata
-    session: Any
-    columns: tuple[int, ...]
     importance: Mapping[str, float]
 
     @property
     def version(self) -> int:
         """The version of the dataset that it was fitted on."""
         return self.metadata.dataset_version
-
-    def seconds(self, values: Sequence[float], snapshot: Sequence[float]) -> float:
-        """The answer to numbers in declared order and a history snapshot; NaN for nonsense."""
-        known = (*values, math.nan)
-        row = (*(known[column] for column in self.columns), *snapshot)
-        inputs = np.array((row,), dtype=np.float32)
-        answer = float(self.session.run([OUTPUT], {INPUT: inputs})[0].item())
-        return answer if 0.0 < answer < math.inf else math.nan
 
     @classmethod
     def load(cls, directory: Path, tool_type: ToolType) -> Self | None:
@@ -103,21 +86,10 @@ class LocalModel:
     def _of(
         cls, model: bytes, tool_type: ToolType, file: Path, importance: Mapping[str, float]
     ) -> Self:
-        from malearn.learning import export
-
-        session = export.session(model, file)
-        metadata = ModelMetadata.parse(session.get_modelmeta().custom_metadata_map, file)
-        metadata.check(tool_type, file)
-        columns = metadata.positions(tool_type.feature_names)
-        loaded = cls(metadata, session, columns, importance)
-        unknown = (math.nan,) * len(tool_type.features)
-        try:
-            answer = loaded.seconds(unknown, (math.nan,) * len(history.FEATURES))
-        except Exception as error:  # onnxruntime raises a type of its own per cause
-            raise ArtifactRefused(file, [f"onnxruntime cannot run it ({error})"]) from error
-        if math.isnan(answer):
-            raise ArtifactRefused(file, ["it answers a probe with something that is no time"])
-        return loaded
+        checked = onnx_model.load(model, tool_type, file)
+        return cls(
+            checked.tool_type, checked.metadata, checked.session, checked.columns, importance
+        )
 
 
 def _shares(importance: Mapping[str, float]) -> Mapping[str, float]:

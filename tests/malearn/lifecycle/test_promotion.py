@@ -10,6 +10,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import RegistryError
 from malearn.learning import export
 from malearn.learning.gate import Decision, GateCheck
@@ -241,7 +242,8 @@ def test_a_version_without_an_onnx_file_is_converted_and_proven(
     made = registry.version(rows.tool_type, 3)
     assert made.tags["malearn.converted_from"] == "2"
     assert registry.version(rows.tool_type, 2).tags["malearn.converted_to"] == "3"
-    metadata = export.metadata_of(registry.model_file(rows.tool_type, 3), "it")
+    file = registry.model_file(rows.tool_type, 3)
+    metadata = onnx_model.load(file, rows.tool_type, "it").metadata
     assert (metadata.tool_type, metadata.rows) == (rows.tool_type.name, len(rows))
     loaded = mlflow.pyfunc.load_model(f"models:/{rows.tool_type.registered_model}@Production")
     expected = tracking.load_native(made.tags["malearn.native"]).seconds(rows.inputs)

@@ -9,6 +9,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import RegistryError
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
@@ -144,7 +145,7 @@ def test_the_file_of_a_version_is_the_model_that_was_logged(registered: ToolType
     """And no progress bar of MLflow's is drawn on the way."""
     small = fit("linear", "speech_process")
     file = registry.model_file(registered, 1)
-    assert export.metadata_of(file, "it") == small.metadata
+    assert onnx_model.load(file, small.rows.tool_type, "it").metadata == small.metadata
     expected = export.seconds(small.model, small.rows)
     assert np.array_equal(export.seconds(file, small.rows), expected)
     assert capfd.readouterr().err == ""

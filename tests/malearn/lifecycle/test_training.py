@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from malearn.kernel import history
+from malearn.kernel import history, onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import baselines, export, gate, matrix, regressor
 from malearn.learning.families import FAMILIES
@@ -210,7 +210,8 @@ def test_its_signature_is_one_matrix_in_seconds_out(first: Trained, rows: Matrix
 
 
 def test_its_file_says_what_it_is_and_what_it_saw(first: Trained, rows: Matrix) -> None:
-    metadata = export.metadata_of(registry.model_file(rows.tool_type, 1), "it")
+    file = registry.model_file(rows.tool_type, 1)
+    metadata = onnx_model.load(file, rows.tool_type, "it").metadata
     assert (metadata.tool_type, metadata.family) == (rows.tool_type.name, first.family)
     assert (metadata.features, metadata.history) == (rows.tool_type.feature_names, history.FEATURES)
     assert (metadata.rows, metadata.dataset_version) == (190, 3)
@@ -222,7 +223,8 @@ def test_its_file_says_what_it_is_and_what_it_saw(first: Trained, rows: Matrix) 
 def test_the_executions_it_carries_are_the_last_of_each_function(
     first: Trained, rows: Matrix
 ) -> None:
-    recent = export.metadata_of(registry.model_file(rows.tool_type, 1), "it").recent
+    file = registry.model_file(rows.tool_type, 1)
+    recent = onnx_model.load(file, rows.tool_type, "it").metadata.recent
     assert {function for function, *_ in recent} == {e.function for e in rows.executions}
     ends = [end for _, _, end, _, _ in recent]
     assert ends == sorted(ends)

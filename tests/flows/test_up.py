@@ -39,6 +39,10 @@ class Up:
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, Home(folder / "a home")
         (folder / "malearn.toml").write_text(DECLARATION)
+        for place in (folder, self.home.root):  # a project of the user's, which ours must not meet
+            for name in ("flows", "expectations", "serving"):
+                (place / name).mkdir(parents=True)
+                (place / name / "__init__.py").write_text("raise ImportError('not malearn')")
         self.running: Running
 
     def start(self) -> None:

@@ -186,6 +186,16 @@ class _Inputs:
         self._identical: dict[bytes, list[float]] = {}  # effect and count
         self._clear(0)
 
+    def __getstate__(self) -> dict[str, object]:
+        # A view that is pickled comes back as an array of its own, which nobody writes to.
+        made = ("_farthest", "_room", "_taken")
+        return {name: getattr(self, name) for name in self.__slots__ if name not in made}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._make_room()
+
     def effect(self, x: Sequence[float], key: bytes) -> tuple[float, float, float]:
         """Effect on log-seconds, times seen exactly so, and the weight of what was similar."""
         identical = self._identical.get(key)
@@ -296,9 +306,14 @@ class _Inputs:
 
     def _widen(self, size: int) -> None:
         """Room for `size` places, and for comparing something with all of them."""
-        width, more = len(self._scale), ((0, 0), (0, size - len(self._shares)))
+        more = ((0, 0), (0, size - len(self._shares)))
         self._logs, self._scaled = np.pad(self._logs, more), np.pad(self._scaled, more)
         self._shares = np.pad(self._shares, more[::-1])
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Views of the shares, and arrays that are written over with each comparison."""
+        width, size = self._scaled.shape
         self._taken = self._shares[:, 1]
         self._farthest = np.ones_like(self._scaled)
         own, both = np.zeros((width, 1), np.float32), np.zeros((2 * width, size), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 import random
 
 import numpy as np
@@ -328,3 +329,17 @@ def test_the_least_recently_used_functions_contexts_and_words_are_forgotten() ->
     assert len(history._functions["steady"].lines) <= 64
     assert len(tool.words) <= 512
     assert len(tool.contexts) <= 512
+
+
+def test_a_pickled_history_goes_on_as_the_original_does() -> None:
+    draw = random.Random(3)
+    rows = [(draw.uniform(1.0, 50.0), float(draw.randrange(3))) for _ in range(40)]
+    original = History()
+    for number, features in enumerate(rows):
+        if number == 20:
+            restored = pickle.loads(pickle.dumps(original))
+        for history in (original, restored) if number >= 20 else (original,):
+            end = number + features[0]
+            history.observe(Observation("a", "t", float(number), end, features))
+    seen = [history.snapshot("a", "t", (7.0, 1.0)) for history in (original, restored)]
+    assert same(*seen)

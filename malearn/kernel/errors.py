@@ -11,7 +11,8 @@
     ├── TrainingError           a model cannot be fitted
     ├── ExportError             a model does not convert faithfully
     ├── ArtifactRefused         an ONNX file is not what it should be
-    └── RegistryError           a version or an alias is not there
+    ├── RegistryError           a version or an alias is not there
+    └── WorkflowError           the tasks of a workflow do not hold together
 
 The command line prints the sentence and exits with 1; a library user catches
 `MalearnError`. Rejected *records* are no errors: see `records.Rejected`.
@@ -35,6 +36,7 @@ __all__ = [
     "TrainingError",
     "UnknownToolType",
     "Unreachable",
+    "WorkflowError",
     "without_password",
 ]
 
@@ -139,6 +141,14 @@ class RegistryError(MalearnError):
     def __init__(self, model: str, problem: str) -> None:
         self.model, self.problem = model, problem
         super().__init__(f"{model}: {problem}.")
+
+
+class WorkflowError(MalearnError):
+    """The tasks of a workflow do not hold together."""
+
+    def __init__(self, run_id: str, problem: str) -> None:
+        self.run_id, self.problem = run_id, problem
+        super().__init__(f"Workflow {run_id}: {problem}.")
 
 
 def without_password(url: str) -> str:

@@ -1,0 +1,127 @@
+"""Orders in which a scheduler may run what waits: pure functions, the smallest key first.
+
+Each takes a `Workflow`, its `WorkflowPrediction` and the clock, in seconds since the epoch, and
+gives a key. The keys of one policy compare with each other, not with another policy's. HACS and
+DAPS rank tasks and take the task's id besides; the others rank workflows. What each was worth is
+measured by replay of 18 real runs of the Maze scheduler on 8 GPU slots: see docs/scheduling.md.
+
+>>> from malearn.kernel.workflow import Workflow, WorkflowPrediction
+>>> workflow = Workflow("run-1", {"a": ("answer", "gpu", [])}, arrived=100.0, deadline=160.0)
+>>> left = WorkflowPrediction(50.0, 40.0, 60.0, {"gpu": 50.0}, 0.2, {"gpu": 1}, ("a",), {})
+>>> shortest_remaining_work(workflow, left, now=110.0)
+(50.0,)
+>>> aged(workflow, left, now=110.0)
+(45.0,)
+>>> triage(workflow, left, now=110.0)
+(0.0, 50.0)
+"""
+
+from __future__ import annotations
+
+import math
+
+from malearn.kernel.workflow import Workflow, WorkflowPrediction
+
+__all__ = [
+    "Key",
+    "aged",
+    "arrival",
+    "daps",
+    "earliest_deadline",
+    "fewest_tasks",
+    "hacs",
+    "shortest_remaining_work",
+    "triage",
+]
+
+#: What a policy sorts by, smallest first.
+Key = tuple[float, ...]
+
+_HOPELESS = 0.9  # a workflow that is late with more than this probability waits for the others
+_WAITED = 0.5  # seconds of work that one second of waiting makes up for
+_HACS_GROWTH, _HACS_LIMIT = 1.1, 20.0
+_DAPS_URGENCY, _DAPS_CRITICALITY = 2.0, 1.0
+
+
+def arrival(workflow: Workflow, left: WorkflowPrediction, now: float) -> Key:
+    """First come, first served, by the arrival of the workflow. Best where the 95th percentile of
+    completion is what counts; no seconds needed."""
+    return (math.inf if workflow.arrived is None else workflow.arrived,)
+
+
+def fewest_tasks(
+    workflow: Workflow, left: WorkflowPrediction, now: float, resource: str = "gpu"
+) -> Key:
+    """Fewest open tasks on `resource` first: the best order that needs no seconds."""
+    return (float(left.left.get(resource, 0)),)
+
+
+def shortest_remaining_work(
+    workflow: Workflow, left: WorkflowPrediction, now: float, resource: str = "gpu"
+) -> Key:
+    """Least remaining work on `resource` first (SRPT, Schrage 1968, on whole workflows).
+
+    Seconds gain 2 to 3 % in mean completion over constants.
+    """
+    return (left.work.get(resource, 0.0),)
+
+
+def aged(workflow: Workflow, left: WorkflowPrediction, now: float, resource: str = "gpu") -> Key:
+    """Remaining work less half of what was waited: short ones first, and nobody starves.
+
+    Seconds gain 6 % in mean completion over constants.
+    """
+    waited = 0.0 if workflow.arrived is None else now - workflow.arrived
+    return (left.work.get(resource, 0.0) - _WAITED * waited,)
+
+
+def earliest_deadline(workflow: Workflow, left: WorkflowPrediction, now: float) -> Key:
+    """Earliest deadline first (Liu and Layland 1973), those without one last; no seconds needed."""
+    return (math.inf if workflow.deadline is None else workflow.deadline,)
+
+
+def triage(workflow: Workflow, left: WorkflowPrediction, now: float, resource: str = "gpu") -> Key:
+    """Least remaining work first among those that can still meet their deadline, then the others.
+
+    Misses 0.63 times the deadlines that `fewest_tasks` misses; most of it is owed to `late`.
+    """
+    hopeless = left.late is not None and left.late > _HOPELESS
+    return (1.0 if hopeless else 0.0, left.work.get(resource, 0.0))
+
+
+def hacs(
+    workflow: Workflow,
+    left: WorkflowPrediction,
+    now: float,
+    task_id: str,
+    average_completion: float,
+    resource: str = "gpu",
+) -> Key:
+    """Maze's HACS: tasks that much hangs on, that are short, of workflows that waited long.
+
+    `average_completion` is what workflows took lately from arrival to end, in seconds. True
+    seconds make it worse by 8 % in mean completion than constants do.
+    """
+    waited = 0.0 if workflow.arrived is None else now - workflow.arrived
+    patience = waited / average_completion if average_completion > 0.0 else 0.0
+    age = min(_HACS_LIMIT, max(-_HACS_LIMIT, patience - left.left.get(resource, 0)))
+    weight = math.log2(2.0 + 2.0 * workflow.descendants(task_id)) * _HACS_GROWTH**age
+    return (-weight / left.tasks[task_id].seconds,)
+
+
+def daps(
+    workflow: Workflow,
+    left: WorkflowPrediction,
+    now: float,
+    task_id: str,
+    most_tasks: int,
+    resource: str = "gpu",
+) -> Key:
+    """Maze's DAPS: tasks of nearly finished workflows, and those that most of the rest hangs on.
+
+    `most_tasks` is the most open tasks on `resource` of any known workflow. True seconds make it
+    worse by 8 % in mean completion than constants do.
+    """
+    urgency = 1.0 - left.left.get(resource, 0) / most_tasks if most_tasks > 0 else 0.0
+    criticality = left.tasks[task_id].seconds / left.seconds if left.seconds > 0.0 else 0.0
+    return (-(_DAPS_URGENCY * urgency + _DAPS_CRITICALITY * criticality),)

@@ -1,0 +1,201 @@
+"""A workflow: tasks that hold together, what is left of them, and in which order to run them."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+import pytest
+
+from malearn.kernel import policies, remaining, workflow_estimate
+from malearn.kernel.errors import WorkflowError
+from malearn.kernel.prediction import Prediction
+from malearn.kernel.workflow import Workflow, WorkflowPrediction
+from malearn.kernel.workflow_calibration import State, WorkflowCalibration, score
+from malearn.kernel.workflow_checkpoints import Checkpoints, actual_path
+
+DIAMOND = {
+    "d": ("fuse", "gpu", ["b", "c"]),
+    "b": ("left", "gpu", ["a"]),
+    "c": ("right", "gpu", ["a"]),
+    "a": ("read", "io", []),
+}
+
+
+def certain(seconds: float) -> Prediction:
+    return Prediction(seconds, seconds * 0.999, seconds * 1.001, "model")
+
+
+def uncertain(seconds: float, factor: float = 1.3) -> Prediction:
+    return Prediction(seconds, seconds / factor, seconds * factor, "model")
+
+
+def test_tasks_may_be_given_in_any_order_and_are_kept_after_their_predecessors() -> None:
+    workflow = Workflow("run", DIAMOND)
+    assert workflow.order == ("a", "b", "c", "d")
+    assert workflow.ready([]) == ["a"]
+    assert workflow.ready(["a"], running={"b": 0.0}) == ["c"]
+    assert [workflow.descendants(task) for task in "abcd"] == [3, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "problem"),
+    [
+        ({"a": ("f", "gpu", ["b"])}, "task a waits for b, not a task"),
+        ({"a": ("f", "gpu", ["b"]), "b": ("f", "gpu", ["a"])}, "tasks wait for each other: a, b"),
+        ({"a": ("f", "gpu")}, "task a must be given as (function, task type, [predecessor ids])"),
+    ],
+)
+def test_tasks_that_do_not_hold_together_are_refused(tasks: dict, problem: str) -> None:
+    with pytest.raises(WorkflowError, match=r"^Workflow run: ") as caught:
+        Workflow("run", tasks)
+    assert str(caught.value) == f"Workflow run: {problem}."
+
+
+def test_a_task_is_appended_once_and_after_tasks_that_are_there() -> None:
+    workflow = Workflow("run")
+    workflow.append("a", "plan", "gpu")
+    workflow.append("b", "act", "cpu", ["a"])
+    assert (workflow.order, workflow.growing) == (("a", "b"), True)
+    with pytest.raises(WorkflowError, match="task b was added before"):
+        workflow.append("b", "act", "cpu", ["a"])
+    with pytest.raises(WorkflowError, match="task c waits for x, not a task"):
+        workflow.append("c", "act", "cpu", ["x"])
+
+
+def test_a_running_task_has_its_median_among_longer_times_left_never_nothing() -> None:
+    task = uncertain(10.0)
+    left = [remaining.of_running(task, elapsed).seconds for elapsed in (0, 5, 9, 12, 20, 1e6)]
+    assert left[0] == 10.0
+    assert left[1] == pytest.approx(5.0, abs=0.1)
+    assert 0.5 < left[3] < left[4] < left[5] < math.inf  # the longer it ran, the more is left
+    for elapsed in (1.0, 10.0, 100.0):
+        one = remaining.of_running(task, elapsed)
+        assert 0.0 < one.low < one.seconds < one.high
+
+
+def test_paths_of_equal_length_are_expected_to_end_later_than_each_of_them() -> None:
+    workflow = Workflow("run", DIAMOND)
+    one = {"a": certain(1.0), "b": uncertain(10.0), "c": certain(1.0), "d": certain(5.0)}
+    two = one | {"c": uncertain(10.0)}
+    single = remaining.longest_path(workflow.tasks, one)
+    double = remaining.longest_path(workflow.tasks, two)
+    assert single.seconds == pytest.approx(16.0)
+    assert 16.5 < double.seconds < 18.0
+    assert single.tasks == ("a", "b", "d")
+    assert remaining.longest_path(workflow.tasks, {"d": certain(5.0)}).tasks == ("d",)
+
+
+def test_the_longest_of_correlated_times_is_as_long_as_drawing_them_shows() -> None:
+    draw, z = random.Random(1), remaining.Z80
+    sigma = 10.0 * (1.3 - 1.0 / 1.3) / (2.0 * z)
+    shared = math.sqrt(0.3)
+    drawn = []
+    for _ in range(20_000):
+        common = shared * draw.gauss(0, 1)
+        ends = [10.0 + sigma * (common + math.sqrt(0.7) * draw.gauss(0, 1)) for _ in range(4)]
+        drawn.append(max(ends))
+    workflow = Workflow("run", {name: ("f", "gpu", []) for name in "abcd"})
+    path = remaining.longest_path(workflow.tasks, {name: uncertain(10.0) for name in "abcd"})
+    assert path.seconds == pytest.approx(statistics.fmean(drawn), rel=0.02)
+    assert path.deviation == pytest.approx(statistics.stdev(drawn), rel=0.15)
+
+
+def test_work_and_tasks_left_are_summed_by_resource() -> None:
+    workflow = Workflow("run", DIAMOND, deadline=100.0)
+    tasks = {"b": certain(10.0), "c": certain(4.0), "d": certain(5.0)}
+    found, state = workflow_estimate.combine(
+        workflow, tasks, {"b": 90.0}, 94.0, WorkflowCalibration()
+    )
+    assert state is not None
+    assert state.begun
+    assert found.left == {"io": 0, "gpu": 3}
+    assert found.work["gpu"] == pytest.approx(6.0 + 4.0 + 5.0, abs=0.05)
+    assert found.critical == ("b", "d")
+    assert found.tasks["b"].seconds == pytest.approx(6.0, abs=0.05)
+    assert found.low <= found.seconds <= found.high
+    assert found.late is not None
+    assert found.late > 0.9  # 11 s of work, 6 s to the deadline
+
+
+def test_nothing_is_left_of_a_workflow_that_is_done() -> None:
+    workflow = Workflow("run", DIAMOND, deadline=100.0)
+    for now, late in ((99.0, 0.0), (101.0, 1.0)):
+        found, state = workflow_estimate.combine(workflow, {}, {}, now, WorkflowCalibration())
+        assert (found.seconds, found.late, state) == (0.0, late, None)
+
+
+def test_intervals_and_lateness_hold_what_they_promise_whatever_the_errors_are() -> None:
+    """Errors twice as wide as expected, skewed, and off by a third: as dependence makes them."""
+    draw, calibration = random.Random(5), WorkflowCalibration()
+    inside, promised, late = [], [], []
+    for number in range(1_500):
+        state = State(draw.uniform(10.0, 200.0), 0.15, begun=False)
+        actual = state.seconds * 1.3 * math.exp(0.3 * (draw.expovariate(1.0) - 1.0))
+        if number >= 300:
+            _, low, high = calibration.interval(state)
+            inside.append(low <= actual <= high)
+            deadline = state.seconds * draw.uniform(1.0, 2.0)
+            promised.append(calibration.beyond(state, deadline))
+            late.append(actual > deadline)
+        calibration.learn(False, score(state, actual))
+    assert statistics.fmean(inside) == pytest.approx(0.8, abs=0.03)
+    ordered = sorted(zip(promised, late, strict=True))
+    for fifth in range(5):
+        part = ordered[fifth * 240 : (fifth + 1) * 240]
+        said, came = (statistics.fmean(values) for values in zip(*part, strict=True))
+        assert said == pytest.approx(came, abs=0.06)
+
+
+def test_a_few_predictions_of_a_workflow_are_kept_and_scored_when_it_has_finished() -> None:
+    workflow, checkpoints = Workflow("run", DIAMOND), Checkpoints()
+    checkpoints.add(State(20.0, 0.1, begun=False), "abcd", {}, now=0.0)
+    checkpoints.add(State(19.0, 0.1, begun=False), "abcd", {}, now=1.0)  # says nothing new
+    checkpoints.add(State(9.0, 0.1, begun=True), "bd", {"b": 8.0}, now=12.0)
+    seconds = {"a": 5.0, "b": 10.0, "c": 3.0, "d": 5.0}
+    assert checkpoints.scores(workflow, seconds) == [
+        (False, 0.0),
+        (True, pytest.approx(math.log(11.0 / 9.0) / 0.1)),
+    ]
+    assert checkpoints.scores(workflow, {"a": 5.0}) == []
+    assert actual_path(workflow, seconds, "bcd", {"b": 8.0}, 12.0) == 11.0
+
+
+def left(
+    work: float = 10.0, late: float | None = None, tasks: int = 1, path: float = 10.0
+) -> WorkflowPrediction:
+    predictions = {"d": certain(5.0), "b": certain(2.0)}
+    return WorkflowPrediction(
+        path, path, path, {"gpu": work}, late, {"gpu": tasks}, ("d",), predictions
+    )
+
+
+def test_each_policy_puts_first_what_its_definition_says() -> None:
+    workflow = Workflow("run", DIAMOND, arrived=0.0, deadline=50.0)
+    later = Workflow("later", DIAMOND, arrived=20.0, deadline=40.0)
+    now = 30.0
+    assert policies.arrival(workflow, left(), now) < policies.arrival(later, left(), now)
+    assert policies.earliest_deadline(later, left(), now) < policies.earliest_deadline(
+        workflow, left(), now
+    )
+    assert policies.fewest_tasks(later, left(tasks=1), now) < policies.fewest_tasks(
+        workflow, left(tasks=2), now
+    )
+    shorter = policies.shortest_remaining_work(later, left(work=5.0), now)
+    assert shorter < policies.shortest_remaining_work(workflow, left(work=6.0), now)
+    # 20 s more of waiting make up for 10 s of work
+    aged = policies.aged(workflow, left(work=14.0), now)
+    assert aged < policies.aged(later, left(work=5.0), now)
+    assert policies.triage(workflow, left(work=90.0, late=0.8), now) < policies.triage(
+        later, left(work=1.0, late=0.95), now
+    )
+
+
+def test_hacs_and_daps_rank_tasks_by_maze_s_formulas() -> None:
+    workflow = Workflow("run", DIAMOND, arrived=0.0)
+    prediction = left(tasks=2, path=20.0)
+    (key,) = policies.hacs(workflow, prediction, 30.0, "b", average_completion=10.0)
+    assert key == pytest.approx(-math.log2(2 + 2 * 1) * 1.1 ** (3.0 - 2.0) / 2.0)
+    (rank,) = policies.daps(workflow, prediction, 30.0, "d", most_tasks=4)
+    assert rank == pytest.approx(-(2.0 * (1 - 2 / 4) + 1.0 * 5.0 / 20.0))

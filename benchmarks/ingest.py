@@ -38,7 +38,7 @@ from malearn.data.batch import Batch
 from malearn.data.dataset import Dataset
 from malearn.data.ingest import Ingest, IngestReport, Validate
 from malearn.expectations import contract
-from malearn.kernel import records
+from malearn.kernel import joining, record_reader
 from malearn.kernel.home import Home
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolType, declared
@@ -301,8 +301,8 @@ def _fill_stream(client: redis.Redis, count: int) -> None:
     types = declared()
     made = logs.tasks(count)
     while part := list(islice(made, 1_100)):  # whole runs
-        read = [records.read(task_id, raw) for task_id, raw in part]
-        executions = {e.task_id: e for e in records.join(read, types)[0]}
+        read = [record_reader.read(task_id, raw) for task_id, raw in part]
+        executions = {e.task_id: e for e in joining.join(read, types)[0]}
         with client.pipeline(transaction=False) as pipe:
             for record in read:
                 if not isinstance(record, Record):

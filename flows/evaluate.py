@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from malearn.data import sources
-from malearn.kernel import records, tool_types
+from malearn.kernel import joining, tool_types
 from malearn.kernel.errors import InputError
 from malearn.kernel.records import Execution
 from malearn.learning import evaluation
@@ -32,7 +32,7 @@ def evaluate(
     for file in files:
         for batch in sources.jsonl([file]):
             read = (record for record in batch if not isinstance(record, Execution))
-            executions, _ = records.join(read, types)
+            executions, _ = joining.join(read, types)
             for execution in executions:
                 known = latest.get(execution.task_id)
                 if known is None or execution.end > known[0].end:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from malearn.kernel import records
+from malearn.kernel import record_reader
 from malearn.kernel.features import FeatureSchema, FeatureVector
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolTypes
@@ -79,7 +79,7 @@ def _ends(raw: memoryview) -> _PartialRecord | None:
 class PredecessorCache:
     """The last few thousand tasks' words on their successors; shared by threads.
 
-    Agrees with `records.serve_view` on every set of predecessors.
+    Agrees with `joining.serve_view` on every set of predecessors.
     """
 
     def __init__(self, tool_types: ToolTypes, size: int) -> None:
@@ -112,7 +112,7 @@ class PredecessorCache:
         self._said.put(task_id, EMPTY)
 
     def add_raw(self, task_id: str, raw: memoryview) -> None:
-        """Keep what a raw record says; the same as `records.read` and `remember`, but quick."""
+        """Keep what a raw record says; as `record_reader.read` and `add`, but quick."""
         heard = None if len(raw) < _SHORT else _ends(raw)
         if heard is None:
             try:
@@ -124,7 +124,7 @@ class PredecessorCache:
         status, end = heard.status, heard.end_time
         if (
             not 0.0 < end - heard.start_time < _ORDINARY
-            or not records.teaches(status)
+            or not record_reader.is_usable(status)
             or (len(raw) >= _SHORT and _size(words) >= _MOST_WORDS)
         ):
             self._add_slowly(task_id, raw)
@@ -161,7 +161,7 @@ class PredecessorCache:
         return schema.merge([_vector(said, function, schema) for said in sorted(spoken, key=_end)])
 
     def _add_slowly(self, task_id: str, raw: memoryview) -> None:
-        record = records.read(task_id, bytes(raw))
+        record = record_reader.read(task_id, bytes(raw))
         if isinstance(record, Record):
             self.add(record)
         else:

@@ -25,7 +25,7 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from malearn.kernel import estimator, intervals, records
+from malearn.kernel import estimator, intervals, record_reader, run_ids
 from malearn.kernel.estimator import Basis
 from malearn.kernel.features import FeatureVector
 from malearn.kernel.prediction import Prediction
@@ -236,7 +236,7 @@ class DAGTaskPredictor:
             if record_json is None:
                 self._worker.read_later(task_id, func_name)
             else:
-                self._completions.submit(records.read(task_id, record_json, func_name))
+                self._completions.submit(record_reader.read(task_id, record_json, func_name))
         except Exception:  # noqa: BLE001 - a scheduler must never fail for reporting a task
             self._record_internal_error("collect_data_for_task")
 
@@ -336,7 +336,7 @@ class DAGTaskPredictor:
     ) -> _Request:
         """A task with all that is told of it."""
         if not task_id:
-            run = predecessors[0][: records.RUN_ID_LENGTH] if predecessors else ""
+            run = predecessors[0][: run_ids.RUN_ID_LENGTH] if predecessors else ""
             task_id = f"{run}-{function}" if predecessors else ""
         if tool_type is None:
             return _Request(function, resource, None, _NOTHING, task_id, False)
@@ -458,7 +458,7 @@ class DAGTaskPredictor:
     # What becomes of a finished task.
 
     def _deliver(self, task_id: str, function: str | None, raw: bytes) -> None:
-        self._completions.submit(records.read(task_id, raw, function))
+        self._completions.submit(record_reader.read(task_id, raw, function))
         self._completions.drain_yielding()
 
     def _observe_others(self, entries: list[bytes]) -> None:

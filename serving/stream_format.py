@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from malearn.kernel import records
+from malearn.kernel import features, stream_entries, text
 from malearn.kernel.estimator import Basis
 from malearn.kernel.features import within
 from malearn.kernel.history import Observation
@@ -35,7 +35,7 @@ __all__ = [
     "stream_entry",
 ]
 
-STREAM = records.STREAM
+STREAM = stream_entries.STREAM
 HISTORY = "malearn:history:"
 REMEMBERED = 64  # observations a function's list keeps
 KEEP_SECONDS = 30 * 86_400  # a function unseen for so long is forgotten
@@ -73,21 +73,6 @@ class CompletedTask(msgspec.Struct, frozen=True):
     context: tuple[str, ...] = ()
 
 
-class _Entry(msgspec.Struct):
-    """As much of an entry as a history needs."""
-
-    task_id: str = ""
-    function: str = ""
-    tool_type: str | None = None
-    start: float = 0.0
-    end: float = 0.0
-    serve: dict[str, Any] = {}
-    ran: dict[str, Any] = {}
-
-
-_decode = msgspec.json.Decoder(_Entry).decode
-
-
 def stream_entry(report: CompletedTask) -> bytes:
     """The stream's JSON for one finished, or rejected, task."""
     record = report.record
@@ -100,7 +85,7 @@ def stream_entry(report: CompletedTask) -> bytes:
     features = record.features
     if tool_type is None:  # whoever claims the function later will want to know
         some = list(features.items())[:_MOST_UNCLAIMED]
-        features = {records.as_text(str(name)): value for name, value in some}
+        features = {text.encodable(str(name)): value for name, value in some}
     return _encode(
         {
             "task_id": record.task_id,
@@ -135,9 +120,8 @@ def observation(
     raw: bytes, tool_types: ToolTypes, function: str = ""
 ) -> tuple[str, Observation] | None:
     """Task id (empty in a memo) and observation in an entry or a memo; None for anything else."""
-    try:
-        found = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    found = stream_entries.decode_plain(raw)
+    if found is None:
         return None
     function = function or found.function
     if not function or not 0.0 < found.end - found.start < math.inf:
@@ -146,10 +130,12 @@ def observation(
     if tool_type is None:
         return found.task_id, Observation(function, "", found.start, found.end)
     said = found.serve or found.ran
-    features = records.numbers(tool_type, said)[0] if said else ()
-    context = records.context_of(tool_type, found.ran) or records.context_of(tool_type, found.serve)
+    numbers = features.numbers(tool_type, said)[0] if said else ()
+    context = features.context_of(tool_type, found.ran) or features.context_of(
+        tool_type, found.serve
+    )
     name = tool_type.name
-    return found.task_id, Observation(function, name, found.start, found.end, features, context)
+    return found.task_id, Observation(function, name, found.start, found.end, numbers, context)
 
 
 def recent(
@@ -193,7 +179,7 @@ def _plain(value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     number = within(value, -_LARGEST, _LARGEST)
-    return records.as_text(str(value)[:_LONGEST_TEXT]) if number is None else number
+    return text.encodable(str(value)[:_LONGEST_TEXT]) if number is None else number
 
 
 def _or_nan(value: float | None) -> float:

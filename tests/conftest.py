@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from malearn.data import sources
-from malearn.kernel import records, tool_types
+from malearn.kernel import joining, tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
 from malearn.platform import EmbeddedRedis, MLflowServer, PrefectServer
@@ -99,5 +99,5 @@ def maze(traces: Path) -> list[Execution]:
     executions: list[Execution] = []
     for batch in sources.jsonl(sorted((traces / "maze").glob("run*.jsonl"))):
         read = (one for one in batch if not isinstance(one, Execution))
-        executions += records.join(read, tool_types.declared())[0]
+        executions += joining.join(read, tool_types.declared())[0]
     return executions

@@ -15,7 +15,15 @@ from typing import Any
 import msgspec
 
 from malearn.data.rows import Builder, Rows
-from malearn.kernel import records
+from malearn.kernel import (
+    causality,
+    features,
+    joining,
+    record_reader,
+    run_ids,
+    stream_entries,
+    text,
+)
 from malearn.kernel.records import Execution, Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
 
@@ -25,7 +33,7 @@ __all__ = ["Batch"]
 _Features = dict[str, float | str | None]
 
 _NAN = float("nan")
-_RUN = records.RUN_ID_LENGTH
+_RUN = run_ids.RUN_ID_LENGTH
 _end = itemgetter(0)
 
 
@@ -51,26 +59,8 @@ class _Unclaimed(msgspec.Struct, gc=False, omit_defaults=True):
     succ_task_feat: dict[str, _Features | float | str | None] | None = None
 
 
-class _Entry(msgspec.Struct, gc=False):
-    """A plain entry of the stream; one that a scheduler had rejected is none."""
-
-    task_id: str
-    function: str
-    start: float
-    end: float
-    serve: _Features
-    ran: _Features
-    tool_type: str | None = None
-    status: str | None = None
-    query: str | None = None
-    predicted: float | None = None
-    model_version: int | None = None
-    rejected: None = None
-
-
 _decode_task = msgspec.json.Decoder(_Task).decode
 _decode_unclaimed = msgspec.json.Decoder(_Unclaimed).decode
-_decode_entry = msgspec.json.Decoder(_Entry).decode
 _encode = msgspec.json.Encoder().encode
 
 #: What a decoder raises of a value that is not plain.
@@ -91,7 +81,7 @@ class _Columns:
         self._all = itemgetter(*self._names, self._names[0])
 
     def view(self, features: Mapping[str, Any]) -> tuple[Sequence[float], bool]:
-        """One number for each, as `records.typed` has it, and whether any of them is known.
+        """One number for each, as `joining.to_execution` has it, and whether any of them is known.
 
         Raises `TypeError` where one is no number.
         """
@@ -163,7 +153,7 @@ class Batch:
         if run != self._run:
             self.close()
             self._run = run
-        if len(raw) > records.LONG:
+        if len(raw) > record_reader.LONG:
             self._add_slowly(task_id, raw)
             return
         claimed = self._tool_types.for_function(task_id[_RUN + 1 :]) is not None
@@ -173,8 +163,8 @@ class Batch:
             self._add_slowly(task_id, raw)
             return
         if (
-            0.0 < task.end_time - task.start_time < records.LONGEST
-            and records.teaches(task.status)
+            0.0 < task.end_time - task.start_time < record_reader.LONGEST
+            and record_reader.is_usable(task.status)
             and not self._odd
             and task_id not in self._tasks
         ):
@@ -185,21 +175,16 @@ class Batch:
     def add_entry(self, raw: bytes, place: str) -> None:
         """Take in one entry of the stream; `place` says in a rejection where it stood."""
         self.records += 1
-        if len(raw) > records.LONG:
-            self._keep(records.read_entry(raw, self._tool_types, place))
-            return
-        try:
-            entry = _decode_entry(raw)
-        except _NOT_PLAIN:
-            self._keep(records.read_entry(raw, self._tool_types, place))
+        entry = stream_entries.decode_plain(raw)
+        if entry is None or not (entry.task_id and entry.function):
+            self._keep(stream_entries.read(raw, self._tool_types, place))
             return
         columns = self._columns.get(entry.tool_type or "")
         version = entry.model_version
         if (
             columns is not None
-            and entry.task_id
-            and 0.0 < entry.end - entry.start < records.LONGEST
-            and records.teaches(entry.status)
+            and 0.0 < entry.end - entry.start < record_reader.LONGEST
+            and record_reader.is_usable(entry.status)
             and (version is None or 0 <= version < 2**63)
         ):
             try:
@@ -218,11 +203,11 @@ class Batch:
                     ran,
                     entry.predicted,
                     version,
-                    records.context_of(columns.tool_type, entry.serve),
-                    records.context_of(columns.tool_type, entry.ran),
+                    features.context_of(columns.tool_type, entry.serve),
+                    features.context_of(columns.tool_type, entry.ran),
                 )
                 return
-        self._keep(records.read_entry(raw, self._tool_types, place))
+        self._keep(stream_entries.read(raw, self._tool_types, place))
 
     def close(self) -> None:
         """Join the run at hand."""
@@ -234,7 +219,7 @@ class Batch:
             self._join_plain(tasks)
 
     def _add_slowly(self, task_id: str, raw: bytes) -> None:
-        outcome = records.read(task_id, raw)
+        outcome = record_reader.read(task_id, raw)
         if isinstance(outcome, Rejected):
             self._keep(outcome)
             return
@@ -250,20 +235,20 @@ class Batch:
             self.weight += len(outcome.record) + len(outcome.task_id)
 
     def _join(self, outcomes: Iterable[Record | Rejected]) -> None:
-        executions, rejected = records.join(outcomes, self._tool_types)
+        executions, rejected = joining.join(outcomes, self._tool_types)
         for execution in executions:
             self._keep(execution)
         for one in rejected:
             self._keep(one)
 
     def _join_plain(self, tasks: Mapping[str, _Task | _Unclaimed]) -> None:
-        """As `records.join`."""
+        """As `joining.join`."""
         # By function, who speaks of it: its end, its id and what it says.
-        speakers: dict[str, list[tuple[float, str, _Features]]] = {}
+        suppliers: dict[str, list[tuple[float, str, _Features]]] = {}
         for task_id, task in tasks.items():
             if task.succ_task_feat:
-                for function, features in _successors(task.succ_task_feat).items():
-                    speakers.setdefault(function, []).append((task.end_time, task_id, features))
+                for function, given in _successors(task.succ_task_feat).items():
+                    suppliers.setdefault(function, []).append((task.end_time, task_id, given))
         first_end = min(task.end_time for task in tasks.values())
         for task_id, task in tasks.items():
             function = task_id[_RUN + 1 :]
@@ -272,10 +257,10 @@ class Batch:
                 self._reject_unclaimed(task_id, function, task)
                 continue
             own: _Features = task.curr_task_feat or {}
-            if function in speakers or (function and "" in speakers):
-                said = _serve_view(task_id, function, task.end_time, speakers)
+            if function in suppliers or (function and "" in suppliers):
+                said = _serve_view(task_id, function, task.start_time, suppliers)
             else:  # a start node, or nobody speaks of it
-                said = {} if first_end <= task.start_time else own
+                said = {} if causality.was_known(first_end, task.start_time) else own
             columns = self._columns[tool_type.name]
             try:
                 serve, is_said = columns.view(said)
@@ -291,37 +276,39 @@ class Batch:
                     task.end_time,
                     serve,
                     ran,
-                    serve_context=records.context_of(tool_type, said),
-                    ran_context=records.context_of(tool_type, own),
+                    serve_context=features.context_of(tool_type, said),
+                    ran_context=features.context_of(tool_type, own),
                 )
             else:
-                self._keep(records.typed(_record(task_id, task), tool_type, said))
+                self._keep(joining.to_execution(_record(task_id, task), tool_type, said))
 
     def _reject_unclaimed(self, task_id: str, function: str, task: _Task | _Unclaimed) -> None:
-        reason, detail = records.unclaimed(task.curr_task_feat)
-        kept = _encode(task).decode()[: records.KEPT]
+        reason, detail = joining.unclaimed(task.curr_task_feat)
+        kept = _encode(task).decode()[: text.MOST_KEPT]
         self._keep(Rejected(task_id, function, reason, detail, kept))
 
 
 def _serve_view(
     task_id: str,
     function: str,
-    end: float,
-    speakers: Mapping[str, Sequence[tuple[float, str, _Features]]],
+    start: float,
+    suppliers: Mapping[str, Sequence[tuple[float, str, _Features]]],
 ) -> _Features:
-    """What had been said of the task before it ended, as `records.serve_view` puts it together."""
-    named, flat = speakers.get(function, ()), speakers.get("", ())
-    said = [one for one in named if one[0] <= end and one[1] != task_id]
+    """What was known of the task before it started, as `joining.serve_view` puts it together."""
+    named, flat = suppliers.get(function, ()), suppliers.get("", ())
+    said = [one for one in named if causality.was_known(one[0], start) and one[1] != task_id]
     if flat:
         by_name = {one[1] for one in named}
         said += [
-            one for one in flat if one[0] <= end and one[1] != task_id and one[1] not in by_name
+            one
+            for one in flat
+            if causality.was_known(one[0], start) and one[1] != task_id and one[1] not in by_name
         ]
     if len(said) == 1:
         return said[0][2]
     view: _Features = {}
-    for _, _, features in sorted(said, key=_end):
-        view |= features
+    for _, _, given in sorted(said, key=_end):
+        view |= given
     return view
 
 

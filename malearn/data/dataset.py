@@ -33,9 +33,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from malearn.data.key_index import KeyIndex
 from malearn.data.recent_durations import RecentDurations
 from malearn.data.rows import Rows
+from malearn.kernel import run_ids
 from malearn.kernel.errors import DatasetError
 from malearn.kernel.home import Home
-from malearn.kernel.records import Execution, Rejected, RejectReason, run_of
+from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType
 
 __all__ = ["Appended", "Commit", "Dataset", "RejectedRow", "Rejections", "Transactions"]
@@ -783,7 +784,7 @@ _REFUSAL_SCHEMA = pa.schema(
 def _rows(rows: Rows, schema: pa.Schema) -> pa.Table:
     columns: dict[str, object] = {
         "task_id": rows.task_ids,
-        "run": [run_of(task_id) for task_id in rows.task_ids],
+        "run": [run_ids.run_of(task_id) for task_id in rows.task_ids],
         "function": rows.functions,
         "query": rows.queries,
         "start": rows.start,

@@ -22,7 +22,7 @@ from malearn.data.batch import Batch
 from malearn.data.dataset import Dataset, RejectedRow, Rejections, Transactions
 from malearn.data.rows import Rows
 from malearn.data.sources import Stream
-from malearn.kernel import records
+from malearn.kernel import run_ids, stream_entries
 from malearn.kernel.errors import BatchRefused
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
@@ -192,7 +192,7 @@ class Ingest:
         known = self.rejections.known(task_ids)
         places: dict[str, list[int]] = defaultdict(list)
         for place, task_id in enumerate(task_ids):
-            tool_type = self.tool_types.for_function(records.function_of(task_id))
+            tool_type = self.tool_types.for_function(run_ids.function_of(task_id))
             if tool_type is not None:
                 places[tool_type.name].append(place)
         for name, at in places.items():
@@ -298,7 +298,7 @@ class Ingest:
 
 
 def _refusal(rejected: Rejected, execution: Execution, tool_type: ToolType) -> RejectedRow:
-    record = records.to_entry(execution, tool_type).decode()
+    record = stream_entries.encode(execution, tool_type).decode()
     return RejectedRow(
         replace(rejected, record=record), "", tool_type.name, execution.end, execution.seconds
     )

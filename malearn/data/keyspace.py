@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from malearn.data import sources
 from malearn.data.sources import Outcomes
-from malearn.kernel import records
+from malearn.kernel import joining, record_reader, run_ids
 from malearn.kernel.errors import InputError, MalearnError, Unreachable, without_password
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolTypes
@@ -114,7 +114,7 @@ class Watch:
                 found: Iterable[bytes] = client.scan_iter(match=b"result:*", count=5_000)
                 keys = list[bytes]()
                 for _, run in groupby(
-                    sorted(set(found)), key=lambda key: records.run_of(sources.task_id(key))
+                    sorted(set(found)), key=lambda key: run_ids.run_of(sources.task_id(key))
                 ):
                     keys += run
                     if len(keys) >= self._size:
@@ -137,9 +137,9 @@ class Watch:
                 batch.append(one)
             elif self._is_news(one):
                 wanted.add(one.task_id)
-        runs = dict.fromkeys(map(records.run_of, wanted))
+        runs = dict.fromkeys(map(run_ids.run_of, wanted))
         known = [record for run in runs for record in self._runs.get(run, {}).values()]
-        joined, refused = records.join(known, self._tool_types)
+        joined, refused = joining.join(known, self._tool_types)
         batch += [e for e in joined if e.task_id in wanted]
         batch += [r for r in refused if r.task_id in wanted]
         # Those that are needed now were moved to the end.
@@ -212,7 +212,7 @@ class Watch:
             if value is None:
                 self.missed += 1
             else:
-                self._caught.append(records.read(sources.task_id(key), value))
+                self._caught.append(record_reader.read(sources.task_id(key), value))
         while len(self._caught) > _WAITING and not self._over.is_set():
             time.sleep(_LOOK)
 
@@ -246,7 +246,7 @@ def _values(client: redis.Redis, keys: Sequence[bytes]) -> Iterator[Record | Rej
         values: Any = client.mget(part)
         for key, value in zip(part, values, strict=True):
             if value is not None:
-                yield records.read(sources.task_id(key), value)
+                yield record_reader.read(sources.task_id(key), value)
 
 
 def _database(client: redis.Redis) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 from malearn.data import locks
 from malearn.data.dataset import RejectedRow, Rejections
 from malearn.data.ingest import Ingest
-from malearn.kernel import records
+from malearn.kernel import joining, record_reader, run_ids, stream_entries
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes
 
@@ -159,7 +159,7 @@ def _whole_runs(tasks: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     at = 0
     while at < len(tasks):
         end = min(at + size, len(tasks))
-        while end < len(tasks) and records.run_of(tasks[end]) == records.run_of(tasks[end - 1]):
+        while end < len(tasks) and run_ids.run_of(tasks[end]) == run_ids.run_of(tasks[end - 1]):
             end += 1
         yield tasks[at:end]
         at = end
@@ -226,8 +226,8 @@ def _retry(ingest: Ingest, which: QuarantineFilter, tasks: Sequence[str]) -> Ret
 
 def _kept(rejections: Rejections, tasks: Sequence[str]) -> list[RejectedRow]:
     """All that is kept of the runs of the sorted `tasks`: predecessors' records count too."""
-    last = records.run_of(tasks[-1])
-    span = records.run_of(tasks[0]), f"{last}\U0010ffff"  # beyond every id of that run
+    last = run_ids.run_of(tasks[-1])
+    span = run_ids.run_of(tasks[0]), f"{last}\U0010ffff"  # beyond every id of that run
     return [refusal for refusal in rejections.each(span) if refusal.rejected.task_id]
 
 
@@ -273,10 +273,10 @@ def _read_again(
     for refusal in kept:
         value = values[id(refusal)]
         if value is not None and not _is_entry(value):
-            record = records.read(refusal.rejected.task_id, value, refusal.rejected.function)
+            record = record_reader.read(refusal.rejected.task_id, value, refusal.rejected.function)
             if isinstance(record, Record):
                 spoken.append(record)
-    joined, refused = records.join(spoken, tool_types)
+    joined, refused = joining.join(spoken, tool_types)
     by_task: dict[str, Execution | Rejected] = {
         one.task_id: one for one in refused if one.reason is not RejectReason.DUPLICATE
     }
@@ -294,12 +294,12 @@ def _again(
     if value is None:
         return None
     if _is_entry(value):
-        return records.read_entry(rejected.record, tool_types)
+        return stream_entries.read(rejected.record, tool_types)
     view = value.get("serve")
-    record = records.read(rejected.task_id, value, rejected.function)
+    record = record_reader.read(rejected.task_id, value, rejected.function)
     if isinstance(record, Record) and isinstance(view, dict):
         named = tool_types.get(refusal.tool_type) if refusal.tool_type else None
-        return records.typed(record, named or tool_types.for_function(record.function), view)
+        return joining.to_execution(record, named or tool_types.for_function(record.function), view)
     return joined.get(rejected.task_id, record if isinstance(record, Rejected) else None)
 
 

@@ -1,7 +1,7 @@
 """Where records come from: Redis, the scheduler's run log, the original's CSV files.
 
 Each source yields parts that hold *whole runs*, because what is known of a task
-before it starts stands in the records of its predecessors (`records.join`).
+before it starts stands in the records of its predecessors (`joining.join`).
 Files yield outcomes: each record becomes a `Record`, an `Execution` or a
 `Rejected`. Redis, where there may be millions, yields them joined; it is only
 read, but for trimming our own stream.
@@ -28,7 +28,7 @@ import redis
 
 from malearn.data import gc_pause
 from malearn.data.batch import Batch
-from malearn.kernel import records
+from malearn.kernel import joining, record_reader, run_ids, stream_entries, text
 from malearn.kernel.errors import InputError, Unreachable, without_password
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -49,12 +49,12 @@ __all__ = [
 #: A part of what a source holds, as it was read; a run's records stand in one part.
 Outcomes = list[Record | Execution | Rejected]
 
-STREAM = records.STREAM
+STREAM = stream_entries.STREAM
 REDIS_SETTING = "MALEARN_REDIS_URL"
 
 _PREFIX = b"result:"
 #: Bytes of a key that say of which run it is.
-_RUN = len(_PREFIX) + records.RUN_ID_LENGTH
+_RUN = len(_PREFIX) + run_ids.RUN_ID_LENGTH
 #: Values that one MGET may bring; more at once are hardly quicker, and some may be huge.
 _VALUES = 250
 #: Bytes of rejected records that one batch holds, about.
@@ -130,7 +130,7 @@ def jsonl(paths: Sequence[Path], size: int = 20_000) -> Iterator[Outcomes]:
             task = _task(line) if isinstance(line, _Line) else None
             if task is not None:
                 objects += 1
-                last[records.run_of(task.task_id)] = at
+                last[run_ids.run_of(task.task_id)] = at
         if lines and not objects:
             raise _no_log(path, lines)
     yield from _closing_runs(paths, last, size)
@@ -375,8 +375,10 @@ def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> 
             if task is None:
                 batch.append(_bad_line(line, f"line {number} of {path.name}"))
             else:
-                run = records.run_of(task.task_id)
-                open_runs[run].append(records.read(task.task_id, _raw(task.data), task.function))
+                run = run_ids.run_of(task.task_id)
+                open_runs[run].append(
+                    record_reader.read(task.task_id, _raw(task.data), task.function)
+                )
                 if last.get(run, at) <= at:
                     batch.extend(open_runs.pop(run))
             if len(batch) >= size:
@@ -422,7 +424,7 @@ def _lines(path: Path) -> Iterator[_Line | tuple[bytes, str]]:
             if not line:
                 return
             if rest is not line:
-                yield line[: records.KEPT], f"it is longer than {_LINE_BYTES >> 20} MiB"
+                yield line[: text.MOST_KEPT], f"it is longer than {_LINE_BYTES >> 20} MiB"
             elif line.strip():
                 yield _line(line)
 
@@ -432,14 +434,14 @@ def _line(line: bytes) -> _Line | tuple[bytes, str]:
         return _line_decoder.decode(line)
     except (ValueError, RecursionError):
         pass
-    if len(line) > records.LONGEST_LENIENT:
-        return line[: records.KEPT], "it is long, and no strict JSON"
+    if len(line) > record_reader.LONGEST_LENIENT:
+        return line[: text.MOST_KEPT], "it is long, and no strict JSON"
     try:  # NaN and Infinity, which Python's own writer emits, are no strict JSON
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return line[: records.KEPT], _cause(error)
+        return line[: text.MOST_KEPT], _cause(error)
     if not isinstance(value, dict):
-        return line[: records.KEPT], ""
+        return line[: text.MOST_KEPT], ""
     return _Line(value.get("task_id"), value.get("func_name"), cast("Any", value.get("data")))
 
 
@@ -501,10 +503,10 @@ def _csv_execution(
 ) -> Execution | Rejected:
     cells = {name: value.strip() for name, value in zip(header, row, strict=False)}
     task_id = cells.get("task_id", "")
-    function = cells.get("function") or records.function_of(task_id) or tool_type.name
+    function = cells.get("function") or run_ids.function_of(task_id) or tool_type.name
     if len(row) != len(header) or not task_id:
         problem = f"{place}: {len(row)} values under {len(header)} names"
-        kept = json.dumps(cells)[: records.KEPT]
+        kept = json.dumps(cells)[: text.MOST_KEPT]
         return Rejected(task_id, function, RejectReason.INVALID_JSON, problem, kept)
     start, seconds = _seconds_of(cells["timestamp"]), _cell(cells["execution_time"])
     late = isinstance(start, float) and isinstance(seconds, float)
@@ -518,15 +520,15 @@ def _csv_execution(
         | {n: cells[n] for n in tool_type.context if n in cells},
         "succ_task_feat": {function: serve},
     }
-    record = records.read(task_id, task, function)
+    record = record_reader.read(task_id, task, function)
     if isinstance(record, Rejected):
         return record
     view = {name: value for name, value in serve.items() if value is not None}
-    outcome = records.typed(record, tool_type, view)
+    outcome = joining.to_execution(record, tool_type, view)
     if isinstance(outcome, Rejected):
         return outcome
     predicted, version = _cell(cells.get("predicted", "")), cells.get("model_version", "")
-    return records.with_prediction(outcome, predicted, int(version) if version.isdigit() else None)
+    return outcome.with_prediction(predicted, int(version) if version.isdigit() else None)
 
 
 def _cell(text: str) -> float | str | None:

@@ -1,6 +1,6 @@
 """From what somebody said of a task to the numbers a model wants.
 
-The fast twin of `records.numbers` and `records.context_of`: what is no finite
+`FeatureSchema` is the fast form of `numbers` and `context_of`: what is no finite
 number within the declared bounds is not believed and counts as missing. Numbers of
 numpy and the like, which no record holds, are numbers too.
 """
@@ -14,12 +14,23 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from malearn.kernel import records
+from malearn.kernel import text
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["FeatureSchema", "FeatureVector", "within"]
+__all__ = [
+    "FeatureSchema",
+    "FeatureVector",
+    "context_of",
+    "finite",
+    "numbers",
+    "within",
+    "words_of",
+]
 
 _LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
+
+#: Characters of a word of context that count.
+_LONGEST_WORD = 100
 
 #: What texts, lists and other people's numbers raise when they are compared.
 _ODD = (TypeError, ValueError, ArithmeticError)
@@ -71,7 +82,7 @@ class FeatureSchema:
 
     def vectorize(self, said: Mapping[str, object]) -> FeatureVector:
         """What `said` tells, by name; what is not declared is left out."""
-        words = records.words_of(self.tool_type, said)
+        words = words_of(self.tool_type, said)
         values: Iterable[Any] = map(said.get, self._names)
         given: tuple[Any, ...]  # all numbers, once none is None
         try:
@@ -122,6 +133,68 @@ class FeatureSchema:
             )
         context = tuple([word or "" for word in words]) if any(words) else ()
         return FeatureVector(given, words, values, context, self)
+
+
+def numbers(
+    tool_type: ToolType, features: Mapping[str, object]
+) -> tuple[tuple[float, ...], str | None]:
+    """One number per feature in declared order, and the first problem met, if any.
+
+    Missing values become the declared default, else NaN; so does what is no
+    finite number, which is also named as the problem.
+    """
+    problem = None
+    values = []
+    for feature in tool_type.features:
+        given = features.get(feature.name)
+        if type(given) is float and math.isfinite(given):  # nearly always
+            values.append(given)
+            continue
+        number = feature.missing if given is None else finite(given)
+        if number is None:
+            problem = problem or f"{feature.name} is {text.shortened(given)}, not a finite number"
+            number = feature.missing
+        values.append(number)
+    return tuple(values), problem
+
+
+def context_of(tool_type: ToolType, said: Mapping[str, object]) -> tuple[str, ...]:
+    """One text per name of the context, "" where `said` tells none; empty where it tells nothing.
+
+    >>> from malearn.kernel.tool_types import declared
+    >>> context_of(declared()["llm_process"], {"model": "qwen-7b", "node": 3})
+    ('qwen-7b', '', '3')
+    """
+    words = words_of(tool_type, said)
+    return tuple([word or "" for word in words]) if any(words) else ()
+
+
+def words_of(tool_type: ToolType, said: Mapping[str, object]) -> tuple[str | None, ...]:
+    """As `context_of`, but None for what `said` does not name; empty where it names none of it."""
+    for name in tool_type.context:
+        if name in said:
+            break
+    else:  # nearly always
+        return ()
+    return tuple([_word(said[name]) if name in said else None for name in tool_type.context])
+
+
+def finite(value: object) -> float | None:
+    """`value` as a finite float, or None."""
+    if not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _word(value: object) -> str:
+    """`value` as a word of context; "" for what is none."""
+    if isinstance(value, int | float) and (number := finite(value)) is not None:
+        value = f"{number:.15g}"
+    return text.encodable(value.strip()[:_LONGEST_WORD]) if isinstance(value, str) else ""
 
 
 def within(value: Any, low: float, high: float) -> float | None:

@@ -28,7 +28,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from malearn.kernel import estimator, records
+from malearn.kernel import estimator, features, joining, record_reader, stream_entries
 from malearn.kernel.errors import ArtifactRefused, InputError, MalearnError, TrainingError
 from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.home import Home
@@ -144,7 +144,7 @@ class ExecTimePredictor:
                 raise InputError("ExecTimePredictor", "is closed and takes in nothing more")
             end = max(time.time(), self._latest + _TICK)
             record = Record(identity, name, end - seconds, end, said)
-            outcome = self._judged(records.typed(record, self._tool_type, said))
+            outcome = self._judged(joining.to_execution(record, self._tool_type, said))
             if isinstance(outcome, Rejected):
                 self._write_buffer.refuse(outcome, end, seconds)
             else:
@@ -256,7 +256,7 @@ class ExecTimePredictor:
         """
         if all(name not in said for name in self._tool_type.feature_names):
             return (math.nan,) * len(self._tool_type.features)
-        numbers, _ = records.numbers(self._tool_type, said)
+        numbers, _ = features.numbers(self._tool_type, said)
         return tuple(
             (number if abs(number) <= _LARGEST else math.nan)
             if _within(feature, number)
@@ -276,7 +276,7 @@ class ExecTimePredictor:
                     outcome.function,
                     RejectReason.INVALID_FEATURE,
                     f"{feature.name} is {number:g}, not between {bounds}",
-                    records.to_entry(outcome, self._tool_type).decode(),
+                    stream_entries.encode(outcome, self._tool_type).decode(),
                 )
         return outcome
 
@@ -284,7 +284,7 @@ class ExecTimePredictor:
 
     def _answer(self, function: str, said: Mapping[str, object]) -> tuple[Prediction, Basis]:
         """The best answer that there is, and what it was given on."""
-        values, context = self._believed(said), records.context_of(self._tool_type, said)
+        values, context = self._believed(said), features.context_of(self._tool_type, said)
         model = self._model
         with self._lock:
             basis = self._estimator.look_up(function, self._tool_type.name, values, context)
@@ -297,9 +297,7 @@ class ExecTimePredictor:
     def _take(self, execution: Execution, prediction: Prediction, basis: Basis) -> None:
         """What came of a task that had been predicted so. Called with the lock held."""
         if prediction.source != "heuristic":
-            execution = records.with_prediction(
-                execution, prediction.seconds, prediction.model_version
-            )
+            execution = execution.with_prediction(prediction.seconds, prediction.model_version)
         self._learn(execution, basis)
         self._write_buffer.add(execution)
         self._rows += 1
@@ -407,9 +405,9 @@ def _seconds(value: object) -> float:
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError("actual_time", f"must be seconds, not {value!r}")
-    if not 0.0 < value < records.LONGEST:
+    if not 0.0 < value < record_reader.LONGEST:
         raise InputError(
-            "actual_time", f"must be between 0 and {records.LONGEST:g} s, both excluded"
+            "actual_time", f"must be between 0 and {record_reader.LONGEST:g} s, both excluded"
         )
     return max(float(value), _SHORTEST)
 

@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor
-from malearn.kernel.records import Execution, Rejected, RejectReason, read_entry
+from malearn.kernel import stream_entries
+from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import stream_format
 from malearn.serving.collector import Collector
@@ -62,7 +63,7 @@ def test_ingestion_reads_what_a_scheduler_wrote(
         p.collect_data_for_task(f"{RUN}-c", "untyped", record(features={"rows": 3}))
         p.collect_data_for_task(f"{RUN}-d", "toy_process", record(features={"size": "much"}))
     raws = [fields[b"e"] for _, fields in redis_client.xrange(stream_format.STREAM)]  # type: ignore[union-attr]
-    first, second, *others = [read_entry(raw, tool_types) for raw in raws]
+    first, second, *others = [stream_entries.read(raw, tool_types) for raw in raws]
     assert isinstance(first, Execution)
     assert isinstance(second, Execution)
     assert (first.seconds, first.ran) == (second.seconds, second.ran) == (7.0, (25.0, 1.0))

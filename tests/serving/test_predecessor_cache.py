@@ -8,7 +8,8 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malearn.kernel import records
+from malearn.kernel import joining, record_reader
+from malearn.kernel.features import context_of
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.serving.predecessor_cache import EMPTY, PredecessorCache
@@ -85,8 +86,8 @@ def test_long_texts_hide_nothing(
 def agree(raws_in_order: list[bytes]) -> None:
     """What was heard and what was reported tell the same as the kernel does."""
     raws = {f"task-{number}": raw for number, raw in enumerate(raws_in_order)}
-    read = [records.read(task_id, raw) for task_id, raw in raws.items()]
-    plain = records.serve_view("toy", TOOL, [r for r in read if isinstance(r, Record)])
+    read = [record_reader.read(task_id, raw) for task_id, raw in raws.items()]
+    plain = joining.serve_view("toy", TOOL, [r for r in read if isinstance(r, Record)])
     heard, reported = PredecessorCache(TYPES, 100), PredecessorCache(TYPES, 100)
     for task_id, raw in raws.items():
         heard.add_raw(task_id, memoryview(raw))
@@ -103,7 +104,7 @@ def agree(raws_in_order: list[bytes]) -> None:
         for _ in range(2):  # what was worked out once is kept
             found = cache.features_for("toy", schema, said)
             assert str(found.values) == str(expected.values)
-            assert found.context == expected.context == records.context_of(TOOL, plain)
+            assert found.context == expected.context == context_of(TOOL, plain)
 
 
 def test_a_text_between_members_that_look_like_the_records_own_hides_nothing() -> None:

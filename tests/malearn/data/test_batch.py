@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks import hostile, logs
 from malearn.data.batch import Batch
-from malearn.kernel import records
+from malearn.kernel import record_reader, records, stream_entries
 from malearn.kernel.records import Execution, Rejected
 from malearn.kernel.tool_types import declared
 
@@ -30,7 +30,7 @@ def quickly(tasks: Iterable[tuple[str, bytes]]) -> Batch:
 
 
 def slowly(tasks: Iterable[tuple[str, bytes]]) -> Batch:
-    return Batch.from_outcomes([records.read(task_id, raw) for task_id, raw in tasks], TYPES)
+    return Batch.from_outcomes([record_reader.read(task_id, raw) for task_id, raw in tasks], TYPES)
 
 
 def rows(batch: Batch) -> list[str]:
@@ -105,7 +105,7 @@ def test_entries_read_alike_both_ways() -> None:
     raws = list(hostile.entries(3_000))
     for raw in raws:
         quick.add_entry(raw, "here")
-    slow = Batch.from_outcomes([records.read_entry(raw, TYPES, "here") for raw in raws], TYPES)
+    slow = Batch.from_outcomes([stream_entries.read(raw, TYPES, "here") for raw in raws], TYPES)
     assert rows(quick) == rows(slow)
     assert verdicts(quick) == verdicts(slow)
     assert len(rows(quick)) > 300
@@ -116,7 +116,7 @@ def test_what_is_written_for_an_execution_is_read_quickly_as_it_was() -> None:
     nan = float("nan")
     given = Execution("t-1", "f", "llm_process", 1.0, 2.0, (nan,) * 4, (1.0, nan, 1.0, 0.0), "q")
     batch = Batch(TYPES)
-    batch.add_entry(records.to_entry(given, llm), "here")
+    batch.add_entry(stream_entries.encode(given, llm), "here")
     assert rows(batch) == [repr(given)]
 
 

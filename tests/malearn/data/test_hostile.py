@@ -10,7 +10,7 @@ import pytest
 from benchmarks import hostile, ingest
 from malearn.data import sources
 from malearn.data.batch import Batch
-from malearn.kernel import records
+from malearn.kernel import record_reader, text
 from malearn.kernel.errors import InputError
 from malearn.kernel.records import Record, Rejected, RejectReason
 from malearn.kernel.tool_types import declared
@@ -48,16 +48,16 @@ def test_a_long_answer_does_not_keep_a_record_from_teaching() -> None:
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (b'{"curr_task_feat": {%b"b": 1}}' % (b'"a": 1, ' * 200_000), "its features are too long"),
+        (b'{"curr_task_feat": {%b"b": 1}}' % (b'"a": 1, ' * 200_000), "its features are longer"),
         (b'{"a": NaN, "b": "%b"}' % (b"y" * 20_000_000), "it is long, and"),
     ],
 )
 def test_what_would_fill_the_memory_is_not_decoded(raw: bytes, said: str) -> None:
-    rejected = records.read(TASK, raw)
+    rejected = record_reader.read(TASK, raw)
     assert isinstance(rejected, Rejected)
     assert rejected.reason is RejectReason.INVALID_JSON
     assert rejected.detail.startswith(said)
-    assert len(rejected.record) <= records.KEPT
+    assert len(rejected.record) <= text.MOST_KEPT
 
 
 def test_an_entry_of_a_megabyte_is_none() -> None:

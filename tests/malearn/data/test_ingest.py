@@ -23,7 +23,7 @@ from malearn.data import outliers, sources
 from malearn.data.dataset import RejectedRow, Rejections
 from malearn.data.ingest import Ingest, IngestReport, ToolTypeReport
 from malearn.data.sources import STREAM, Stream
-from malearn.kernel import records
+from malearn.kernel import stream_entries
 from malearn.kernel.errors import BatchRefused, DatasetError
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
@@ -113,7 +113,7 @@ def test_what_is_accepted_quarantined_and_fenced_is_stored_and_counted(home: Hom
     assert kept[RejectReason.INVALID_FEATURE].rejected.detail == "took 13 s"
     outlier = kept[RejectReason.OUTLIER]
     assert (outlier.source, outlier.seconds) == ("test", 90.0)
-    back = records.read_entry(outlier.rejected.record, TYPES)
+    back = stream_entries.read(outlier.rejected.record, TYPES)
     assert isinstance(back, Execution) and back.task_id == record(5).task_id
 
 
@@ -248,7 +248,7 @@ def add(client: redis.Redis, numbers: Sequence[int]) -> None:
     with client.pipeline() as pipe:
         for number in numbers:
             e = execution(number)
-            pipe.xadd(STREAM, {b"e": records.to_entry(e, TYPES[e.tool_type])})
+            pipe.xadd(STREAM, {b"e": stream_entries.encode(e, TYPES[e.tool_type])})
         pipe.execute()
 
 

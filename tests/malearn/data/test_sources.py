@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from malearn.data import sources
 from malearn.data.sources import Outcomes, Stream
-from malearn.kernel import records
+from malearn.kernel import stream_entries
 from malearn.kernel.errors import InputError, Unreachable
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import declared
@@ -341,7 +341,7 @@ class TestStream:
             (1.0,) * 4,
             (2.0,) * 4,
         )
-        client.xadd(sources.STREAM, {b"e": records.to_entry(execution, LLM)}, entry_id)
+        client.xadd(sources.STREAM, {b"e": stream_entries.encode(execution, LLM)}, entry_id)
 
     def test_entries_come_in_order_and_reading_goes_on_after_a_position(
         self, redis_url: str, redis_client: redis.Redis

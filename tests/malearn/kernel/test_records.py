@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malearn.kernel import records
+from malearn.kernel import joining, record_reader, stream_entries
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes, declared
 
@@ -33,12 +33,12 @@ def value(**changes: object) -> dict[str, object]:
 
 
 def read(function: str = LLM, **changes: object) -> Record | Rejected:
-    return records.read(task_id(function), json.dumps(value(**changes)))
+    return record_reader.read(task_id(function), json.dumps(value(**changes)))
 
 
 def one(*taken: Record | Rejected) -> Execution | Rejected:
     """The last outcome of joining `taken`."""
-    executions, rejected = records.join(taken, TYPES)
+    executions, rejected = joining.join(taken, TYPES)
     return (executions or rejected)[-1]
 
 
@@ -84,7 +84,7 @@ def one(*taken: Record | Rejected) -> Execution | Rejected:
 def test_a_record_that_does_not_teach_is_rejected_by_its_reason(
     raw: bytes, reason: RejectReason
 ) -> None:
-    outcome = one(records.read(task_id(LLM), raw))
+    outcome = one(record_reader.read(task_id(LLM), raw))
     assert isinstance(outcome, Rejected)
     assert outcome.reason is reason
     assert outcome.detail
@@ -117,11 +117,11 @@ def test_what_is_known_only_after_the_run_is_left_out() -> None:
 
 def predecessor(said: object, end: float = 90.0, run: str = RUN, name: str = "a") -> Any:
     raw = value(start_time=80.0, end_time=end, curr_task_feat=None, succ_task_feat=said)
-    return records.read(task_id(f"task1_prepare_{name}", run), json.dumps(raw))
+    return record_reader.read(task_id(f"task1_prepare_{name}", run), json.dumps(raw))
 
 
 def serve(*predecessors: Any) -> tuple[float, ...]:
-    executions, _ = records.join([*predecessors, read()], TYPES)
+    executions, _ = joining.join([*predecessors, read()], TYPES)
     return executions[0].serve
 
 
@@ -160,13 +160,13 @@ def test_what_a_start_node_reports_was_known_before_it_ran() -> None:
 def test_context_travels_beside_the_features_in_both_views() -> None:
     said = {LLM: {"text_length": 5, "model": " qwen-7b ", "node": 3, "backend": ["no", "text"]}}
     ran = read(curr_task_feat={**FEATURES, "backend": "vllm"})
-    executions, _ = records.join([predecessor(said), ran], TYPES)
+    executions, _ = joining.join([predecessor(said), ran], TYPES)
     (execution,) = executions
     assert execution.serve_context == ("qwen-7b", "", "3")
     assert execution.ran_context == ("", "vllm", "")
     assert len(execution.serve) == len(FEATURES) + 1
-    kept = records.to_entry(execution, TYPES["llm_process"])
-    assert records.read_entry(kept, TYPES) == execution
+    kept = stream_entries.encode(execution, TYPES["llm_process"])
+    assert stream_entries.read(kept, TYPES) == execution
 
 
 def test_of_an_unknown_context_nothing_is_kept() -> None:
@@ -178,14 +178,14 @@ def test_of_an_unknown_context_nothing_is_kept() -> None:
 def test_of_a_task_written_twice_the_later_end_counts() -> None:
     early, late = read(end_time=150.0), read(end_time=160.0)
     for order in ((early, late), (late, early)):
-        executions, rejected = records.join(order, TYPES)
+        executions, rejected = joining.join(order, TYPES)
         assert [e.end for e in executions] == [160.0]
         assert [r.reason for r in rejected] == [RejectReason.DUPLICATE]
 
 
 def test_payload_text_is_never_kept() -> None:
     raw = json.dumps(value(start_time=None, final_answer="secret " * 100))
-    outcome = records.read(task_id(LLM), raw)
+    outcome = record_reader.read(task_id(LLM), raw)
     assert isinstance(outcome, Rejected)
     assert "secret" not in outcome.record
     assert "text_length" in outcome.record
@@ -193,14 +193,14 @@ def test_payload_text_is_never_kept() -> None:
 
 @pytest.mark.parametrize("features", [{"text_length": "9" * 10**6}, {"text_length": [10**4000]}])
 def test_what_is_kept_of_a_record_is_bounded(features: dict[str, object]) -> None:
-    outcome = one(records.read(task_id(LLM), value(curr_task_feat=features)))
+    outcome = one(record_reader.read(task_id(LLM), value(curr_task_feat=features)))
     assert isinstance(outcome, Rejected)
     assert 0 < len(outcome.record) <= 4096
     assert len(outcome.detail) < 300
 
 
 def test_half_a_surrogate_pair_becomes_text_that_can_be_stored() -> None:
-    outcome = records.read(task_id("llm_process_\ud800"), '{"dag_id": "\\ud800"}')
+    outcome = record_reader.read(task_id("llm_process_\ud800"), '{"dag_id": "\\ud800"}')
     assert isinstance(outcome, Rejected)
     for text in (outcome.task_id, outcome.function, outcome.record, outcome.detail):
         text.encode("utf-8")
@@ -208,8 +208,8 @@ def test_half_a_surrogate_pair_becomes_text_that_can_be_stored() -> None:
 
 def test_a_run_of_many_tasks_is_joined_in_linear_time() -> None:
     raw = value(curr_task_feat=FEATURES, succ_task_feat={"nobody": {"x": 1}})
-    taken = [records.read(task_id(f"f{i}_llm_process"), raw) for i in range(20_000)]
-    executions, _ = records.join(taken, TYPES)
+    taken = [record_reader.read(task_id(f"f{i}_llm_process"), raw) for i in range(20_000)]
+    executions, _ = joining.join(taken, TYPES)
     assert len(executions) == 20_000
 
 
@@ -228,8 +228,8 @@ ENTRY = Execution(
 
 
 def test_an_entry_of_the_stream_reads_back_as_what_was_written() -> None:
-    entry = records.to_entry(ENTRY, TYPES["llm_process"])
-    assert repr(records.read_entry(entry, TYPES)) == repr(ENTRY)
+    entry = stream_entries.encode(ENTRY, TYPES["llm_process"])
+    assert repr(stream_entries.read(entry, TYPES)) == repr(ENTRY)
 
 
 @pytest.mark.parametrize(
@@ -253,8 +253,10 @@ def test_an_entry_of_the_stream_reads_back_as_what_was_written() -> None:
 def test_an_entry_that_does_not_teach_is_rejected_by_the_same_reasons(
     changes: dict[str, object], reason: RejectReason
 ) -> None:
-    entry = json.loads(records.to_entry(ENTRY, TYPES["llm_process"])) | {"ran": FEATURES} | changes
-    outcome = records.read_entry(json.dumps(entry), TYPES, "entry 1-0")
+    entry = (
+        json.loads(stream_entries.encode(ENTRY, TYPES["llm_process"])) | {"ran": FEATURES} | changes
+    )
+    outcome = stream_entries.read(json.dumps(entry), TYPES, "entry 1-0")
     assert isinstance(outcome, Rejected)
     assert outcome.reason is reason
 
@@ -308,8 +310,8 @@ raws = hostile | hostile.map(text_of) | st.binary(max_size=40) | anything | anyt
 )
 def test_whatever_comes_in_has_exactly_one_outcome(taken: list[Any]) -> None:
     """No value raises; outcomes are as many as records; every text can be stored."""
-    outcomes = [records.read(task_id(name), raw, function) for name, raw, function in taken]
-    executions, rejected = records.join(outcomes, TYPES)
+    outcomes = [record_reader.read(task_id(name), raw, function) for name, raw, function in taken]
+    executions, rejected = joining.join(outcomes, TYPES)
     assert len(executions) + len(rejected) == len(taken)
     came = Counter(outcome.task_id for outcome in outcomes)
     assert Counter(o.task_id for o in (*executions, *rejected)) == came
@@ -326,7 +328,7 @@ def test_whatever_comes_in_has_exactly_one_outcome(taken: list[Any]) -> None:
 @settings(max_examples=300, deadline=None)
 @given(hostile.map(text_of) | st.binary(max_size=60) | anything.map(text_of) | anything)
 def test_no_entry_of_the_stream_raises(raw: Any) -> None:
-    outcome = records.read_entry(raw, TYPES)
+    outcome = stream_entries.read(raw, TYPES)
     assert isinstance(outcome, Execution | Rejected)
 
 
@@ -349,6 +351,8 @@ def test_a_type_that_a_user_declares_is_read_like_any_other() -> None:
 
     (video,) = parse("[video_process.features]\nframe_count = { min = 1 }", "malearn.toml")
     types = ToolTypes([*TYPES.values(), video])
-    taken = records.read(task_id("task1_video_process"), value(curr_task_feat={"frame_count": 24}))
-    executions, _ = records.join([taken], types)
+    taken = record_reader.read(
+        task_id("task1_video_process"), value(curr_task_feat={"frame_count": 24})
+    )
+    executions, _ = joining.join([taken], types)
     assert executions[0].ran == (24.0,)

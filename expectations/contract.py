@@ -16,7 +16,6 @@ JSON explains itself:
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
 import warnings
@@ -30,7 +29,7 @@ import numpy.typing as npt
 
 from malearn.kernel import errors
 from malearn.kernel.believable import LONGEST, SHORTEST
-from malearn.kernel.tool_types import Feature, ToolType
+from malearn.kernel.tool_types import ToolType
 
 if TYPE_CHECKING:
     from great_expectations import ExpectationSuite
@@ -192,7 +191,7 @@ def _features(tool_type: ToolType) -> Iterator[Any]:
     for view in VIEWS:
         for feature in tool_type.features:
             low, high = max(feature.minimum, -_LARGEST), min(feature.maximum, _LARGEST)
-            yield _between(f"{view}_{feature.name}", low, high, _bounds(feature))
+            yield _between(f"{view}_{feature.name}", low, high, feature.bounds)
 
 
 def _between_columns(tool_type: ToolType) -> Iterator[Any]:
@@ -223,23 +222,6 @@ def _expect(
         arguments["column"] = shown
     meta = {"column": shown, "phrase": phrase, "beside": list(beside)}
     return getattr(gx().expectations, kind)(meta=meta, **arguments)
-
-
-def _bounds(feature: Feature) -> str:
-    """The bounds of `feature` in words."""
-    unit = f" {feature.unit}" if feature.unit else ""
-    low, high = (_number(float(bound)) for bound in (feature.minimum, feature.maximum))
-    if math.isinf(feature.minimum) and math.isinf(feature.maximum):
-        return f"a finite number{f' of{unit}' if unit else ''}"
-    if math.isinf(feature.maximum):
-        return f"at least {low}{unit}"
-    if math.isinf(feature.minimum):
-        return f"at most {high}{unit}"
-    return f"between {low} and {high}{unit}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 def _check_count(name: str, found: int, stated: int) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 
+from malearn.flows import terminal
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line."""
-    # Failures are told in one sentence, by us; Prefect's own server keeps the rest.
+    terminal.accept_any_text()
+    # Failures are one sentence of ours on stderr; what Prefect logs is kept by its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     try:
         from malearn.flows.commands import app

@@ -47,7 +47,12 @@ def export_dataset(
     ] = Format.CSV,
     version: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Version of the dataset.", show_default="the newest"),
+        typer.Option(
+            metavar="N",
+            help="Version of the dataset.",
+            show_default="the newest",
+            callback=options.at_least(0),
+        ),
     ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,

@@ -33,14 +33,17 @@ def evaluate(
             metavar="N", help="Retrain after every N finished tasks.", callback=options.at_least(1)
         ),
     ] = None,
+    no_mlflow: Annotated[
+        bool, typer.Option("--no-mlflow", help="Do not log the scores and plots to MLflow.")
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Replay logs in time and score malearn against baselines.
 
     Each task is predicted from what had finished before it started. Pairwise
-    ranking accuracy is measured within each file. The plots are logged as a run
-    in MLflow.
+    ranking accuracy is measured within each file. Scores and plots are then logged
+    as a run in MLflow.
     """
     from datetime import UTC, datetime
 
@@ -58,9 +61,12 @@ def evaluate(
             progress=lambda at, total: shown.step(f"Replaying: {at // 200 * 200} of {total} tasks"),
         )
         shown.done(f"Replayed {len(done.executions)} tasks")
+    # First the result, which took minutes; an MLflow that does not answer must not cost it.
+    output.result(done.as_json(), as_json, lambda: report.show_evaluation(done))
+    if no_mlflow:
+        return
     with (
         servers.running(Home.find(home), prefect=False) as platform,
         tracking.connected(platform.tracking_uri),
     ):
         tracking.log_evaluation(done, f"replay {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
-    output.result(done.as_json(), as_json, lambda: report.show_evaluation(done))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+
+from malearn.flows import terminal
 
 if TYPE_CHECKING:
     from malearn.data.ingest import IngestReport
@@ -18,9 +21,12 @@ __all__ = ["fail", "fail_on_rejected_batch", "note", "result"]
 def result(value: object, as_json: bool, show: Callable[[], None]) -> None:
     """Print `value` as one line of JSON, or call `show`, which prints it for people."""
     if as_json:
-        typer.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+        # JSON can escape what a terminal cannot encode, and then loses nothing.
+        plain = not terminal.is_utf8(sys.stdout)
+        typer.echo(json.dumps(_finite(value), ensure_ascii=plain, allow_nan=False))
     else:
         show()
+    sys.stdout.flush()  # whoever reads a pipe has it before anything else is done
 
 
 def note(sentence: str) -> None:

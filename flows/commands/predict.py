@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from malearn.flows.commands import output, servers
+from malearn.flows.commands import nearest, output, servers
 from malearn.flows.commands.options import HomeOption, JsonOption
 from malearn.kernel.home import Home
+from malearn.kernel.tool_types import DEFAULT_SECONDS
 
 if TYPE_CHECKING:
     from malearn.kernel.tool_types import ToolType
@@ -50,10 +52,17 @@ def predict(
     from malearn import DAGTaskPredictor
     from malearn.kernel import tool_types
 
-    place, features = (
-        Home.find(home),
-        _features(feature or [], tool_types.declared().for_function(function)),
-    )
+    place, types = Home.find(home), tool_types.declared()
+    resource = _resource(resource)
+    tool_type = types.for_function(function)
+    features = _features(feature or [], tool_type)
+    if tool_type is None:
+        near = nearest.tool_type_of(function, types)
+        meant = f" (the pattern '{near[1]}' of {near[0].name} is near)" if near else ""
+        output.note(
+            f"no tool type claims the function '{function}'{meant}: the answer uses neither a "
+            "model nor features. Tool types are declared in malearn.toml."
+        )
     with (
         servers.running(place, redis=True, prefect=False) as platform,
         DAGTaskPredictor(
@@ -73,15 +82,47 @@ def predict(
     )
 
 
+def _resource(name: str) -> str:
+    if name.lower() not in DEFAULT_SECONDS:
+        known = ", ".join(DEFAULT_SECONDS)
+        meant = nearest.hint(name, DEFAULT_SECONDS)
+        raise typer.BadParameter(f"'{name}' is not a resource ({known}){meant}")
+    return name.lower()
+
+
 def _features(pairs: list[str], tool_type: ToolType | None) -> dict[str, float | str]:
-    """Numbers by name, and the words of a context."""
+    """The values of `NAME=VALUE` pairs: numbers, and texts for what is declared as context.
+
+    A scheduler's call would pass over what it cannot use; a person is told instead.
+    """
     features: dict[str, float | str] = {}
     for pair in pairs:
-        name, _, value = pair.partition("=")
-        try:
-            features[name] = float(value)
-        except ValueError:
-            if tool_type is None or name not in tool_type.context or not value:
-                raise typer.BadParameter(f"'{pair}' is not NAME=NUMBER") from None
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise typer.BadParameter(f"'{pair}' is not NAME=VALUE")
+        if name in features:
+            raise typer.BadParameter(f"'{name}' is given twice")
+        if tool_type is not None and name in tool_type.context:
             features[name] = value
+        else:
+            features[name] = _number(name, value, tool_type)
     return features
+
+
+def _number(name: str, text: str, tool_type: ToolType | None) -> float:
+    """A feature's value, within the bounds that its declaration sets."""
+    if tool_type is not None and name not in tool_type.feature_names:
+        known = (*tool_type.feature_names, *tool_type.context)
+        meant = nearest.hint(name, known) or f"; it has {', '.join(known)}"
+        raise typer.BadParameter(f"{tool_type.name} has no feature '{name}'{meant}")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{name} must be a finite number, not '{text}'")
+    if tool_type is not None:
+        declared = tool_type.features[tool_type.feature_names.index(name)]
+        if not declared.minimum <= value <= declared.maximum:
+            raise typer.BadParameter(f"{name} must be {declared.bounds}, not {text}")
+    return value

@@ -128,7 +128,12 @@ class _Table:
 
     def at(self, version: int | None) -> DeltaTable:
         """The table at `version`, or the newest; raises `DatasetError` where there is none."""
-        table = self.open(version)
+        newest = self.open()
+        if version is not None and newest is not None and version > newest.version():
+            raise DatasetError(
+                self.path.name, f"it has no version {version}; the newest is {newest.version()}"
+            )
+        table = newest if version is None else self.open(version)
         if table is None:
             what = "there is none" if version is None else f"it has no version {version}"
             raise DatasetError(self.path.name, f"{what} at {self.path}; ingest something first")

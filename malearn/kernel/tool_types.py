@@ -67,6 +67,23 @@ class Feature:
         """The number that stands for a missing value."""
         return math.nan if self.default is None else self.default
 
+    @property
+    def bounds(self) -> str:
+        """What its values must be, in words.
+
+        >>> Feature("duration", "s", 0, 86_400).bounds
+        'between 0 and 86,400 s'
+        """
+        unit = f" {self.unit}" if self.unit else ""
+        low, high = (_number(float(bound)) for bound in (self.minimum, self.maximum))
+        if math.isinf(self.minimum) and math.isinf(self.maximum):
+            return f"a finite number{f' of{unit}' if unit else ''}"
+        if math.isinf(self.maximum):
+            return f"at least {low}{unit}"
+        if math.isinf(self.minimum):
+            return f"at most {high}{unit}"
+        return f"between {low} and {high}{unit}"
+
 
 @dataclass(frozen=True, slots=True)
 class ToolType:
@@ -331,6 +348,10 @@ def _feature(name: str, table: object, refuse: Any) -> Feature:
     if default is not None and not low <= default <= high:
         raise refuse(f"feature {name}: 'default' lies outside 'min' and 'max'")
     return Feature(name, unit, low, high, default, int(monotone))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 def _tokens(name: str) -> tuple[str, ...]:

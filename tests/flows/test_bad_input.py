@@ -188,3 +188,12 @@ def test_a_batch_that_is_mostly_bad_teaches_nothing_and_says_so(
     assert done.returncode == 1
     assert json.loads(done.stdout)["tool_types"]["llm_process"]["quarantined"] == 40
     assert "malearn: 40 of 40 llm_process rows break their contract" in done.stderr
+
+
+def test_a_replay_is_printed_though_mlflow_is_away(cli: Cli, log: Log) -> None:
+    words = ("evaluate", "--from", log(12), "--json")
+    done = cli(*words, MLFLOW_TRACKING_URI=NOWHERE)
+    assert done.returncode == 1
+    assert "MLflow at http://127.0.0.1:1 cannot be reached" in done.stderr
+    assert json.loads(done.stdout)["n"] > 0
+    assert cli(*words, "--no-mlflow", MLFLOW_TRACKING_URI=NOWHERE).returncode == 0

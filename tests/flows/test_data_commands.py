@@ -62,3 +62,20 @@ def test_a_version_can_be_taken_out_as_csv(cli: Cli, stored: Home, tmp_path: Pat
         rows = list(csv.DictReader(text))
     assert [float(row["execution_time"]) for row in rows] == [1.0, 2.0]
     assert {"task_id", "timestamp", "duration", "audio_entropy", "audio_energy"} <= set(rows[0])
+
+
+def test_a_version_that_is_not_there_is_named(stored: Home, cli: Cli) -> None:
+    words = ("data", "export", "speech_process", "--home", stored.root)
+    done = cli(*words, "--version", 99)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "it has no version 99; the newest is " in done.stderr
+    assert cli(*words, "--version", -1).returncode == 2
+
+
+def test_a_terminal_without_utf8_gets_what_it_can_show(stored: Home, cli: Cli) -> None:
+    words = ("data", "export", "speech_process", "--home", stored.root, "-o", "to – файл.csv")
+    done = cli(*words, PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("- ????.csv\n")
+    done = cli(*words, "--json", PYTHONIOENCODING="latin-1")
+    assert json.loads(done.stdout)["file"] == "to – файл.csv"

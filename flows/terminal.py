@@ -1,0 +1,43 @@
+"""Terminals, pipes and cron jobs whose encoding is not UTF-8: they are written to all the same."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from io import TextIOWrapper
+from typing import TextIO
+
+__all__ = ["accept_any_text", "is_utf8"]
+
+#: What stands for a character that the terminal does not have.
+_INSTEAD = {
+    "✓": "+", "✗": "x", "–": "-", "—": "-", "…": "...", "µ": "u", "²": "2", "×": "x",
+    "←": "<-", "→": "->", "·": "-", "‘": "'", "’": "'", "“": '"', "”": '"',
+}  # fmt: skip
+_ERRORS = "malearn.instead"
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether `stream` can be written any text."""
+    try:
+        return codecs.lookup(stream.encoding or "ascii").name == "utf-8"
+    except LookupError:
+        return False
+
+
+def accept_any_text() -> None:
+    """Replace what stdout and stderr cannot encode, instead of failing half-way through a table."""
+    codecs.register_error(_ERRORS, _instead)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # Even UTF-8 refuses the bytes of a file name that is not UTF-8 itself.
+            stream.reconfigure(errors="backslashreplace" if is_utf8(stream) else _ERRORS)
+
+
+def _instead(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    # Braille patterns are the frames of a moving spinner.
+    found = error.object[error.start : error.end]
+    text = "".join(_INSTEAD.get(c, "." if "⠀" <= c <= "⣿" else "?") for c in found)
+    return text, error.end

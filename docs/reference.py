@@ -31,7 +31,7 @@ VARIABLES = {
         "`malearn.toml` in the working directory, where there is one",
     ),
     "MALEARN_REDIS_URL": (
-        "a given Redis: `redis://`, `rediss://` or `unix://`",
+        "an external Redis: `redis://`, `rediss://` or `unix://`",
         "commands start one; a predictor takes `redis://127.0.0.1:6379/0`",
     ),
     "MALEARN_CACHE": (
@@ -40,12 +40,12 @@ VARIABLES = {
     ),
     "MALEARN_KEEP_DAYS": (
         "how long rows are kept, in days: a number, or `NAME=NUMBER` several times",
-        "rows stay for good",
+        "rows are kept for ever",
     ),
     "MALEARN_KEEP_ROWS": ("how many rows are kept, in the same form", "all of them"),
     "MLFLOW_TRACKING_URI": (
-        "a given MLflow server",
-        "commands start one; a predictor serves without a model",
+        "an external MLflow server",
+        "commands start one; a predictor predicts without a model",
     ),
     "MLFLOW_TRACKING_USERNAME": ("a user of it", "none is sent"),
     "MLFLOW_TRACKING_PASSWORD": ("that user's password", "none is sent"),
@@ -56,7 +56,7 @@ VARIABLES = {
     ),
     "MLFLOW_TRACKING_CLIENT_CERT_PATH": ("a certificate to show it", "none is shown"),
     "MLFLOW_TRACKING_INSECURE_TLS": ("`true`: its certificate is not checked", "it is checked"),
-    "PREFECT_API_URL": ("a given Prefect server, with its path `/api`", "commands start one"),
+    "PREFECT_API_URL": ("an external Prefect server, with its path `/api`", "commands start one"),
     "XDG_CACHE_HOME": ("where caches are kept", "`~/.cache`"),
 }
 
@@ -124,11 +124,11 @@ def _default(parameter: Any) -> str:
 
 
 def _variables() -> list[Sequence[str]]:
-    return [(f"`{name}`", *said) for name, said in VARIABLES.items()]
+    return [(f"`{name}`", *texts) for name, texts in VARIABLES.items()]
 
 
 def _tool_types() -> Iterator[str]:
-    yield "As shipped; [adding-a-tool-type.md](adding-a-tool-type.md) tells how to declare more."
+    yield "As shipped; [adding-a-tool-type.md](adding-a-tool-type.md) explains how to declare more."
     shipped = (ROOT / "malearn" / "tool_types.toml").read_text("utf-8")
     for tool_type in parse(shipped, "tool_types.toml"):
         functions = ", ".join(f"`{pattern}`" for pattern in tool_type.functions)
@@ -155,11 +155,12 @@ def _families() -> list[Sequence[str]]:
 
 
 def _gate() -> Iterator[str]:
-    rivals = ", ".join(f"`{name}`" for name in BASELINES)
+    names = ", ".join(f"`{name}`" for name in BASELINES)
     yield (
-        f"A candidate must err at least {gate.MARGIN:.0%} less (MAE) than what serves and than "
-        f"each of {rivals}; may order pairs worse than the best of them by no more than "
-        f"{gate.RANKING_SLACK:.0%}; and is judged on {gate.FEWEST_ROWS} rows or more."
+        f"A candidate is promoted if there are at least {gate.FEWEST_ROWS} test rows, its MAE is "
+        f"at least {gate.MARGIN:.0%} lower than that of the model in Production and of each of "
+        f"{names}, and its pairwise ranking accuracy is at most {gate.RANKING_SLACK:.0%} below "
+        "the best of theirs."
     )
 
 

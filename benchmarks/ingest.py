@@ -33,12 +33,13 @@ from benchmarks.figure import Figure, at_least, at_most, table
 from benchmarks.original import append
 from benchmarks.serving import _redis
 from malearn import DAGTaskPredictor, expectations
-from malearn.data import outliers, sources
+from malearn.data import csv_files, outliers, redis_scan, run_logs
 from malearn.data.batch import Batch
 from malearn.data.dataset import Dataset
 from malearn.data.ingest import Ingest, IngestReport, Validate
+from malearn.data.stream import Stream
 from malearn.expectations import contract
-from malearn.kernel import joining, record_reader
+from malearn.kernel import joining, record_reader, stream_entries
 from malearn.kernel.home import Home
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolType, declared
@@ -160,11 +161,11 @@ def hostile_reports(
         while entries := list(islice(raws, 1_000)):
             with client.pipeline(transaction=False) as pipe:
                 for raw in entries:
-                    pipe.xadd(sources.STREAM, {b"e": raw})
+                    pipe.xadd(stream_entries.STREAM, {b"e": raw})
                 pipe.execute()
         yield (
             "stream",
-            int(client.xlen(sources.STREAM)),
+            int(client.xlen(stream_entries.STREAM)),
             _drained(_ingest(validate, folder / "stream"), url),
         )
         client.flushall()
@@ -231,21 +232,21 @@ def _ingest(validate: Validate | None, root: Path) -> Ingest:
 
 
 def _scanned(ingestion: Ingest, url: str) -> IngestReport:
-    batches = sources.scan(url, ingestion.tool_types, known=ingestion.known)
+    batches = redis_scan.scan(url, ingestion.tool_types, known=ingestion.known)
     return sum((ingestion.take(batch, "redis") for batch in batches), IngestReport())
 
 
 def _drained(ingestion: Ingest, url: str) -> IngestReport:
-    with sources.Stream(url, ingestion.tool_types) as stream:
+    with Stream(url, ingestion.tool_types) as stream:
         return sum(ingestion.drain(stream), IngestReport())
 
 
 def _imported(ingestion: Ingest, file: Path) -> IngestReport:
-    return sum((ingestion.take(part, "log") for part in sources.jsonl([file])), IngestReport())
+    return sum((ingestion.take(part, "log") for part in run_logs.read([file])), IngestReport())
 
 
 def _tabled(ingestion: Ingest, file: Path, tool_type: ToolType) -> IngestReport:
-    parts = sources.table(file, tool_type)
+    parts = csv_files.read(file, tool_type)
     return sum((ingestion.take(part, "csv") for part in parts), IngestReport())
 
 
@@ -317,7 +318,7 @@ def _fill_stream(client: redis.Redis, count: int) -> None:
                         record, types[execution.tool_type], predicted
                     )
                 entry = stream_format.stream_entry(report)
-                for key in (sources.STREAM, _FLOOR_STREAM):
+                for key in (stream_entries.STREAM, _FLOOR_STREAM):
                     pipe.xadd(key, {b"e": entry})
             pipe.execute()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from malearn.data import sources
+from malearn.data import run_logs
 from malearn.kernel import joining, tool_types
 from malearn.kernel.errors import InputError
 from malearn.kernel.records import Execution
@@ -30,7 +30,7 @@ def evaluate(
     types = tool_types.declared()
     latest: dict[str, tuple[Execution, str]] = {}
     for file in files:
-        for batch in sources.jsonl([file]):
+        for batch in run_logs.read([file]):
             read = (record for record in batch if not isinstance(record, Execution))
             executions, _ = joining.join(read, types)
             for execution in executions:

@@ -15,8 +15,9 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from malearn import expectations
-from malearn.data import maintenance, outliers, sources
+from malearn.data import csv_files, maintenance, outliers, redis_client, redis_scan, run_logs
 from malearn.data.ingest import Ingest, IngestReport
+from malearn.data.stream import Stream
 from malearn.flows import artifacts, failure, news, progress
 from malearn.flows.history_backfill import backfill, known_functions
 from malearn.kernel import tool_types
@@ -53,7 +54,7 @@ def ingest(
     place = Home.find(home)
     judge = _Judge()
     ingestion = Ingest(place, tool_types.declared(), judge, outliers.fence)
-    url = os.environ.get(sources.REDIS_SETTING, "")
+    url = os.environ.get(redis_client.REDIS_SETTING, "")
     streamed = found = IngestReport()
     if files:
         found += take_files(ingestion, [Path(file) for file in files])
@@ -61,7 +62,7 @@ def ingest(
         found += take_table(ingestion, Path(file), tool_type)
     if not files and not tables:
         if not url:
-            raise InputError(sources.REDIS_SETTING, "is not set, and no files were given")
+            raise InputError(redis_client.REDIS_SETTING, "is not set, and no files were given")
         streamed = drain_stream(ingestion, url)
         found = scan_results(ingestion, url)
     report = streamed + found
@@ -81,7 +82,7 @@ def ingest(
 def take_files(ingestion: Ingest, files: Sequence[Path]) -> IngestReport:
     """Import run logs; one that is no run log fails the flow and says which."""
     report = IngestReport()
-    for batch in sources.jsonl(files):
+    for batch in run_logs.read(files):
         report += ingestion.take(batch, ", ".join(file.name for file in files))
         get_run_logger().info("%d records read, %d accepted", report.records, report.accepted)
     return report
@@ -91,7 +92,7 @@ def take_files(ingestion: Ingest, files: Sequence[Path]) -> IngestReport:
 def take_table(ingestion: Ingest, file: Path, tool_type: str) -> IngestReport:
     """Import one of the original's datasets, `task_id,timestamp,<features>,execution_time`."""
     report = IngestReport()
-    for batch in sources.table(file, ingestion.tool_types[tool_type]):
+    for batch in csv_files.read(file, ingestion.tool_types[tool_type]):
         report += ingestion.take(batch, file.name)
         get_run_logger().info("%d rows read, %d accepted", report.records, report.accepted)
     return report
@@ -101,7 +102,7 @@ def take_table(ingestion: Ingest, file: Path, tool_type: str) -> IngestReport:
 def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
     """Take what schedulers put into the stream, each entry exactly once."""
     report = IngestReport()
-    with sources.Stream(url, ingestion.tool_types) as stream:
+    with Stream(url, ingestion.tool_types) as stream:
         for part in ingestion.drain(stream):
             report += part
             get_run_logger().info("%d stream entries read", report.records)
@@ -112,7 +113,7 @@ def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
 def scan_results(ingestion: Ingest, url: str) -> IngestReport:
     """Take what lies in Redis as `result:*`, for schedulers that put nothing into the stream."""
     report = IngestReport()
-    for batch in sources.scan(url, ingestion.tool_types, known=ingestion.known):
+    for batch in redis_scan.scan(url, ingestion.tool_types, known=ingestion.known):
         report += ingestion.take(batch, "redis")
         get_run_logger().info("%d results read, %d accepted", report.records, report.accepted)
     return report

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import redis
 
-from malearn.data import sources
+from malearn.data import run_logs
 from malearn.kernel import joining, tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
@@ -97,7 +97,7 @@ def traces() -> Path:
 def maze(traces: Path) -> list[Execution]:
     """Every execution in the real logs of Maze, run by run."""
     executions: list[Execution] = []
-    for batch in sources.jsonl(sorted((traces / "maze").glob("run*.jsonl"))):
+    for batch in run_logs.read(sorted((traces / "maze").glob("run*.jsonl"))):
         read = (one for one in batch if not isinstance(one, Execution))
         executions += joining.join(read, tool_types.declared())[0]
     return executions

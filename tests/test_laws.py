@@ -50,8 +50,8 @@ HOMES = {
     "prefect": {"malearn.flows"},
     "yaml": {"malearn.flows.deployments"},
     "mlflow": {"malearn.lifecycle.tracking", "malearn.lifecycle.registry", "malearn.platform"},
-    "deltalake": {"malearn.data.dataset"},
-    "pyarrow": {"malearn.data.dataset"},
+    "deltalake": {"malearn.data.delta"},
+    "pyarrow": {"malearn.data.delta"},
     "xgboost": {"malearn.learning.families"},
     "sklearn": {"malearn.learning.families"},
     # MLflow takes a parsed model

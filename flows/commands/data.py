@@ -144,7 +144,7 @@ def quarantine_of(
     from dataclasses import asdict
 
     from malearn.data import quarantine
-    from malearn.data.dataset import Rejections
+    from malearn.data.rejections import Rejections
     from malearn.flows import console, report
     from malearn.kernel import tool_types
 
@@ -215,9 +215,9 @@ def maintain_data(
 
 def _check_header(file: Path, tool_type: ToolType) -> None:
     """Raise `InputError` if the header of a CSV file is not that of `tool_type`."""
-    from malearn.data import sources
+    from malearn.data import csv_files
 
-    next(iter(sources.table(file, tool_type, size=1)), None)
+    next(iter(csv_files.read(file, tool_type, size=1)), None)
 
 
 def _reason(name: str) -> RejectReason:

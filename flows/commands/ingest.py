@@ -56,11 +56,11 @@ def ingest(
 
 
 def _watch(home: Home, set_notifications: bool, as_json: bool) -> None:
-    from malearn.data import sources
+    from malearn.data import redis_client
     from malearn.flows import console, report
     from malearn.platform import Platform
 
-    ours = sources.REDIS_SETTING not in os.environ  # an embedded one may be configured unasked
+    ours = redis_client.REDIS_SETTING not in os.environ  # an embedded one may be configured unasked
     with (
         console.progress() as shown,
         Platform(home, redis=True, on_event=shown.server) as platform,

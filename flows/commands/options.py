@@ -62,7 +62,7 @@ def run_logs(files: list[Path]) -> list[Path]:
 
     Call it before any server is started, so that a typing error costs no half minute.
     """
-    from malearn.data import sources
+    from malearn.data import run_logs
 
-    sources.examine(files)
+    run_logs.examine(files)
     return files

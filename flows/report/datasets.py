@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from malearn.flows.report import tables
 
 if TYPE_CHECKING:
-    from malearn.data.dataset import Commit
+    from malearn.data.delta.table import Commit
     from malearn.data.maintenance import MaintenanceReport
 
 __all__ = ["show_history", "show_maintained"]

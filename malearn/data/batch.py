@@ -27,7 +27,13 @@ from malearn.kernel import (
 from malearn.kernel.records import Execution, Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
 
-__all__ = ["Batch"]
+__all__ = ["MOST_BYTES", "Batch", "Outcomes"]
+
+#: A part of what a source holds, as it was read; a run's records stand in one part.
+Outcomes = list[Record | Execution | Rejected]
+
+#: Bytes of rejected records that one batch holds, about.
+MOST_BYTES = 64 * 2**20
 
 #: Features and context by name; a missing one may stand there as null.
 _Features = dict[str, float | str | None]

@@ -19,9 +19,12 @@ import numpy.typing as npt
 
 from malearn.data import gc_pause, locks
 from malearn.data.batch import Batch
-from malearn.data.dataset import Dataset, RejectedRow, Rejections, Transactions
+from malearn.data.dataset import Dataset
+from malearn.data.delta.table import Position
+from malearn.data.rejected_row import RejectedRow
+from malearn.data.rejections import Rejections
 from malearn.data.rows import Rows
-from malearn.data.sources import Stream
+from malearn.data.stream import Stream
 from malearn.kernel import run_ids, stream_entries
 from malearn.kernel.errors import BatchRefused
 from malearn.kernel.home import Home
@@ -131,7 +134,7 @@ class Ingest:
     Example::
 
         ingest = Ingest(home, tool_types, expectations.validate, outliers.fence)
-        batches = sources.scan(url, tool_types, known=ingest.known)
+        batches = redis_scan.scan(url, tool_types, known=ingest.known)
         report = sum((ingest.take(batch, "redis") for batch in batches), IngestReport())
     """
 
@@ -151,7 +154,7 @@ class Ingest:
         self,
         batch: Batch | Iterable[Record | Execution | Rejected],
         source: str,
-        transaction: Transactions | None = None,
+        transaction: Position | None = None,
     ) -> IngestReport:
         """Ingest one batch, which holds whole runs, and say what became of it.
 
@@ -200,7 +203,7 @@ class Ingest:
             known[at] |= ends > -np.inf
         return known
 
-    def _take(self, batch: Batch, source: str, transaction: Transactions | None) -> IngestReport:
+    def _take(self, batch: Batch, source: str, transaction: Position | None) -> IngestReport:
         by_tool_type, duplicates, expired = self._new(batch.rows)
         early = [RejectedRow(r, source, self._tool_type_of(r)) for r in batch.rejected]
         late: list[RejectedRow] = []
@@ -243,7 +246,7 @@ class Ingest:
         self,
         tool_type: ToolType,
         executions: Sequence[Execution],
-        transaction: Transactions | None = None,
+        transaction: Position | None = None,
     ) -> tuple[ToolTypeReport, list[RejectedRow]]:
         """Validate, fence and store the new `executions` of one tool type.
 

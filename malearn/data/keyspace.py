@@ -20,8 +20,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from malearn.data import sources
-from malearn.data.sources import Outcomes
+from malearn.data import redis_client, redis_scan
+from malearn.data.batch import Outcomes
 from malearn.kernel import joining, record_reader, run_ids
 from malearn.kernel.errors import InputError, MalearnError, Unreachable, without_password
 from malearn.kernel.records import Record, Rejected
@@ -110,11 +110,11 @@ class Watch:
     def _there(self) -> Iterator[Outcomes]:
         """What was set while nobody listened; what is known among it, `Ingest` knows."""
         try:
-            with sources.connected(self.url) as client:
+            with redis_client.connected(self.url) as client:
                 found: Iterable[bytes] = client.scan_iter(match=b"result:*", count=5_000)
                 keys = list[bytes]()
                 for _, run in groupby(
-                    sorted(set(found)), key=lambda key: run_ids.run_of(sources.task_id(key))
+                    sorted(set(found)), key=lambda key: run_ids.run_of(redis_scan.task_id(key))
                 ):
                     keys += run
                     if len(keys) >= self._size:
@@ -164,7 +164,7 @@ class Watch:
         met = False
         while not self._over.is_set():
             try:
-                with sources.connected(self.url) as client, _listener(client) as listener:
+                with redis_client.connected(self.url) as client, _listener(client) as listener:
                     self._prepare(client)
                     listener.psubscribe(f"__keyspace@{_database(client)}__:result:*")
                     listener.get_message(timeout=5.0)  # from here on nothing escapes us
@@ -212,7 +212,7 @@ class Watch:
             if value is None:
                 self.missed += 1
             else:
-                self._caught.append(record_reader.read(sources.task_id(key), value))
+                self._caught.append(record_reader.read(redis_scan.task_id(key), value))
         while len(self._caught) > _WAITING and not self._over.is_set():
             time.sleep(_LOOK)
 
@@ -246,7 +246,7 @@ def _values(client: redis.Redis, keys: Sequence[bytes]) -> Iterator[Record | Rej
         values: Any = client.mget(part)
         for key, value in zip(part, values, strict=True):
             if value is not None:
-                yield record_reader.read(sources.task_id(key), value)
+                yield record_reader.read(redis_scan.task_id(key), value)
 
 
 def _database(client: redis.Redis) -> int:

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from malearn.data import locks
-from malearn.data.dataset import Dataset, Rejections
+from malearn.data.dataset import Dataset
+from malearn.data.rejections import Rejections
 from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType

@@ -14,7 +14,8 @@ from malearn.kernel.records import Execution, Rejected
 from malearn.kernel.tool_types import ToolType
 
 if TYPE_CHECKING:
-    from malearn.data.dataset import Dataset, Rejections
+    from malearn.data.dataset import Dataset
+    from malearn.data.rejections import Rejections
 
 __all__ = ["WriteBuffer"]
 
@@ -47,7 +48,7 @@ class WriteBuffer:
 
     def flush(self) -> None:
         """Write what waits, in one commit per table. Raises `DatasetError` or `OSError`."""
-        from malearn.data.dataset import RejectedRow
+        from malearn.data.rejected_row import RejectedRow
 
         with self._writing:
             dataset, rejections = self._open()
@@ -75,7 +76,8 @@ class WriteBuffer:
 
     def _open(self) -> tuple[Dataset, Rejections]:
         if self._tables is None:
-            from malearn.data.dataset import Dataset, Rejections
+            from malearn.data.dataset import Dataset
+            from malearn.data.rejections import Rejections
 
             self._tables = Dataset(self._path, self._tool_type), Rejections(self._rejected)
         return self._tables

@@ -17,10 +17,12 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malearn.data import sources
-from malearn.data.dataset import Dataset, RejectedRow, Rejections
+from malearn.data import csv_files
+from malearn.data.dataset import Dataset
 from malearn.data.key_index import KeyIndex
 from malearn.data.recent_durations import RecentDurations
+from malearn.data.rejected_row import RejectedRow
+from malearn.data.rejections import Rejections
 from malearn.kernel.errors import DatasetError
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution, Rejected, RejectReason
@@ -187,7 +189,7 @@ def test_csv_goes_out_and_comes_in_again(dataset: Dataset, tmp_path: Path) -> No
     with file.open(encoding="utf-8") as lines:
         header = next(csv.reader(lines))
     assert header[:5] == ["task_id", "timestamp", "a", "b", "execution_time"]
-    back = [e for batch in sources.table(file, TOOL) for e in batch]
+    back = [e for batch in csv_files.read(file, TOOL) for e in batch]
     assert all(isinstance(e, Execution) for e in back)
     assert same([e for e in back if isinstance(e, Execution)], rows)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import hostile, ingest
-from malearn.data import sources
+from malearn.data import csv_files, run_logs
 from malearn.data.batch import Batch
 from malearn.kernel import record_reader, text
 from malearn.kernel.errors import InputError
@@ -72,7 +72,7 @@ def test_a_line_without_an_end_is_one_rejected_line(tmp_path: Path) -> None:
     file = tmp_path / "log.jsonl"
     line = b'{"task_id": "%b", "data": {%b}}\n' % (TASK.encode(), GOOD)
     file.write_bytes(line + b"[" * (70 * 2**20) + b"\n" + line.replace(b"llm", b"vlm"))
-    (outcomes,) = sources.jsonl([file])
+    (outcomes,) = run_logs.read([file])
     assert [type(outcome) for outcome in outcomes] == [Rejected, Record, Record]
 
 
@@ -80,7 +80,7 @@ def test_a_csv_file_whose_header_is_no_header_is_refused(tmp_path: Path) -> None
     file = tmp_path / "llm.csv"
     file.write_bytes(b"x" * 200_000)
     with pytest.raises(InputError, match=r"llm.csv: is no dataset: .*\.$"):
-        next(sources.table(file, TYPES["llm_process"]))
+        next(csv_files.read(file, TYPES["llm_process"]))
 
 
 def test_a_version_that_is_no_number_is_none() -> None:

@@ -19,14 +19,16 @@ import pytest
 import redis
 from msgspec.structs import replace
 
-from malearn.data import outliers, sources
-from malearn.data.dataset import RejectedRow, Rejections
+from malearn.data import outliers, redis_scan, run_logs
 from malearn.data.ingest import Ingest, IngestReport, ToolTypeReport
-from malearn.data.sources import STREAM, Stream
+from malearn.data.rejected_row import RejectedRow
+from malearn.data.rejections import Rejections
+from malearn.data.stream import Stream
 from malearn.kernel import stream_entries
 from malearn.kernel.errors import BatchRefused, DatasetError
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
+from malearn.kernel.stream_entries import STREAM
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, parse
 from malearn.platform import EmbeddedRedis
 
@@ -77,7 +79,7 @@ def test_the_real_logs_are_accounted_for_to_the_last_record(home: Home, traces: 
     files = sorted((traces / "maze").glob("run*.jsonl"))
 
     def take_all(ingestion: Ingest) -> IngestReport:
-        batches = sources.jsonl(files, size=1000)
+        batches = run_logs.read(files, size=1000)
         return sum((ingestion.take(batch, "traces") for batch in batches), IngestReport())
 
     report = take_all(Ingest(home, TYPES))
@@ -224,10 +226,10 @@ def test_redis_is_scanned_incrementally(
     put(1)
     ingestion = ingest(home)
     for expected in (1, 0):
-        batches = sources.scan(redis_url, TYPES, known=ingestion.known)
+        batches = redis_scan.scan(redis_url, TYPES, known=ingestion.known)
         assert sum(ingestion.take(batch, "redis").accepted for batch in batches) == expected
     put(2)
-    (batch,) = sources.scan(redis_url, TYPES, known=ingestion.known)
+    (batch,) = redis_scan.scan(redis_url, TYPES, known=ingestion.known)
     assert [e.run for e in batch.rows["llm_process"]] == [str(UUID(int=2))]
 
 
@@ -337,7 +339,7 @@ import importlib.util, os, signal, sys, time, warnings
 from pathlib import Path
 from malearn.kernel.home import Home
 from malearn.data.ingest import Ingest
-from malearn.data.sources import Stream
+from malearn.data.stream import Stream
 
 spec = importlib.util.spec_from_file_location("laws", sys.argv[1])
 laws = importlib.util.module_from_spec(spec)

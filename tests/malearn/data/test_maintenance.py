@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from malearn.data import maintenance
-from malearn.data.dataset import Dataset, RejectedRow, Rejections
+from malearn.data.dataset import Dataset
 from malearn.data.ingest import Ingest
 from malearn.data.maintenance import Limits, MaintenanceReport
+from malearn.data.rejected_row import RejectedRow
+from malearn.data.rejections import Rejections
 from malearn.kernel.errors import DatasetError, InputError
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution, Rejected, RejectReason

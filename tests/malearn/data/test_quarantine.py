@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID
 
-from malearn.data import outliers, quarantine, sources
+from malearn.data import outliers, quarantine
 from malearn.data.ingest import Ingest
 from malearn.data.quarantine import QuarantineFilter, RetryReport
 from malearn.kernel import stream_entries
@@ -111,7 +111,7 @@ def test_a_new_declaration_lets_in_what_nobody_claimed(home: Home) -> None:
 def test_what_came_by_the_stream_keeps_what_was_known_of_it_beforehand(home: Home) -> None:
     task = {"task_id": f"{UUID(int=4)}-cut_film", "start": 1.0, "end": 2.0}
     entry = json.dumps({**task, "serve": {"frames": 8}, "ran": {"frames": 9}})
-    ingest(home).take([stream_entries.read(entry, TYPES)], sources.STREAM)
+    ingest(home).take([stream_entries.read(entry, TYPES)], stream_entries.STREAM)
     ingestion = ingest(home, WITH_FILM)
     assert retry(ingestion).accepted == {"film": 1}
     (execution,) = ingestion.datasets["film"].read()

@@ -16,8 +16,9 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from malearn.data import sources
-from malearn.data.sources import Outcomes, Stream
+from malearn.data import csv_files, redis_scan, run_logs
+from malearn.data.batch import Outcomes
+from malearn.data.stream import Stream
 from malearn.kernel import stream_entries
 from malearn.kernel.errors import InputError, Unreachable
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
@@ -59,7 +60,7 @@ def reasons(outcomes: Iterable[Any]) -> list[RejectReason]:
 class TestJsonl:
     def test_each_line_becomes_one_record(self, tmp_path: Path) -> None:
         file = write(tmp_path / "log.jsonl", line(1), line(1, "other"), line(2))
-        outcomes = flat(sources.jsonl([file]))
+        outcomes = flat(run_logs.read([file]))
         assert [(o.run, o.function) for o in outcomes] == [
             (run(1), "llm_process"),
             (run(1), "other"),
@@ -70,18 +71,18 @@ class TestJsonl:
         order = [1, 2, 1, 3, 2, 3, 4, 1]
         half = [line(n, f"f{i}") for i, n in enumerate(order)]
         files = [write(tmp_path / "a", *half[:5]), write(tmp_path / "b", *half[5:])]
-        batches = list(sources.jsonl(files, size=1))
+        batches = list(run_logs.read(files, size=1))
         assert sorted(len(batch) for batch in batches) == [1, 2, 2, 3]
         assert all(len({o.run for o in batch if isinstance(o, Record)}) == 1 for batch in batches)
 
     def test_a_gzipped_file_is_read_like_a_plain_one(self, tmp_path: Path) -> None:
         packed = tmp_path / "log"  # told by its content, not its name
         packed.write_bytes(gzip.compress(json.dumps(line(1)).encode()))
-        assert len(flat(sources.jsonl([packed]))) == 1
+        assert len(flat(run_logs.read([packed]))) == 1
 
     def test_a_truncated_last_line_is_rejected_by_name_and_place(self, tmp_path: Path) -> None:
         file = write(tmp_path / "log.jsonl", line(1), json.dumps(line(2))[:-9])
-        good, bad = flat(sources.jsonl([file]))
+        good, bad = flat(run_logs.read([file]))
         assert isinstance(good, Record)
         assert (bad.reason, bad.task_id) == (RejectReason.INVALID_JSON, "")
         assert bad.detail.startswith("line 2 of log.jsonl: ")
@@ -90,7 +91,7 @@ class TestJsonl:
         packed = gzip.compress("\n".join(json.dumps(line(n)) for n in range(500)).encode())
         file = tmp_path / "log.gz"
         file.write_bytes(packed[: len(packed) // 2])
-        *good, bad = flat(sources.jsonl([file]))
+        *good, bad = flat(run_logs.read([file]))
         assert good and all(isinstance(o, Record) for o in good)
         assert "cannot be read further" in bad.detail
 
@@ -112,23 +113,23 @@ class TestJsonl:
         self, tmp_path: Path, text: str, reason: RejectReason
     ) -> None:
         file = write(tmp_path / "log.jsonl", line(1), text, line(2))
-        outcomes = flat(sources.jsonl([file]))
+        outcomes = flat(run_logs.read([file]))
         assert reasons(outcomes) == [reason]
         assert len(outcomes) == 3
 
     def test_nan_is_read_as_python_writes_it(self, tmp_path: Path) -> None:
         features = {"text_length": float("nan"), "token_count": 5}
         file = write(tmp_path / "log.jsonl", line(1, data=value(curr_task_feat=features)))
-        (record,) = flat(sources.jsonl([file]))
+        (record,) = flat(run_logs.read([file]))
         assert record.features["token_count"] == 5
 
     def test_blank_lines_and_windows_line_ends_are_no_records(self, tmp_path: Path) -> None:
         file = tmp_path / "log.jsonl"
         file.write_bytes(b"\r\n" + json.dumps(line(1)).encode() + b"\r\n\n  \n")
-        assert len(flat(sources.jsonl([file]))) == 1
+        assert len(flat(run_logs.read([file]))) == 1
 
     def test_an_empty_file_holds_no_records(self, tmp_path: Path) -> None:
-        assert flat(sources.jsonl([write(tmp_path / "log.jsonl")])) == []
+        assert flat(run_logs.read([write(tmp_path / "log.jsonl")])) == []
 
     @pytest.mark.parametrize(
         "content", [b"\x89PNG\r\n\x1a\n\x00\x00", b"task_id,x\n1,2\n", b"[\n{}\n]"]
@@ -139,16 +140,16 @@ class TestJsonl:
         file = tmp_path / "log.bin"
         file.write_bytes(content)
         with pytest.raises(InputError, match=r"log.bin: is no task_exec_result.jsonl: .+\.$"):
-            flat(sources.jsonl([file]))
+            flat(run_logs.read([file]))
 
     def test_a_missing_file_or_a_directory_is_refused_before_anything_is_read(
         self, tmp_path: Path
     ) -> None:
         good = write(tmp_path / "log.jsonl", line(1))
         with pytest.raises(InputError, match=r"gone.jsonl: does not exist\.$"):
-            next(sources.jsonl([good, tmp_path / "gone.jsonl"]))
+            next(run_logs.read([good, tmp_path / "gone.jsonl"]))
         with pytest.raises(InputError, match="cannot be read"):
-            next(sources.jsonl([good, tmp_path]))
+            next(run_logs.read([good, tmp_path]))
 
     @settings(
         max_examples=150,
@@ -163,11 +164,11 @@ class TestJsonl:
         text = b"\n".join([json.dumps(line(1)).encode(), *lines])
         file.write_bytes(text)
         expected = sum(1 for piece in text.split(b"\n") if piece.strip())
-        assert len(flat(sources.jsonl([file], size=3))) == expected
+        assert len(flat(run_logs.read([file], size=3))) == expected
 
     def test_every_real_record_is_read(self, traces: Path) -> None:
         files = sorted((traces / "maze").glob("run*.jsonl"))
-        assert len(flat(sources.jsonl(files))) == 5266
+        assert len(flat(run_logs.read(files))) == 5266
 
 
 HEADER = "task_id,timestamp,text_length,token_count,batch_size,reason,execution_time"
@@ -177,7 +178,7 @@ class TestTable:
     def read(self, tmp_path: Path, *rows: str, header: str = HEADER) -> list[Any]:
         file = tmp_path / "llm.csv"
         file.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
-        return flat(sources.table(file, LLM))
+        return flat(csv_files.read(file, LLM))
 
     def test_a_row_is_an_execution_as_it_ran(self, tmp_path: Path) -> None:
         (execution,) = self.read(tmp_path, "t1,1700000000.5,10,3,,1,2.25")
@@ -247,7 +248,7 @@ class TestScan:
 
     def test_batches_hold_whole_runs(self, redis_url: str, redis_client: redis.Redis) -> None:
         self.fill(redis_client, runs=40)
-        batches = list(sources.scan(redis_url, TYPES, size=10))
+        batches = list(redis_scan.scan(redis_url, TYPES, size=10))
         seen = [{e.run for e in batch.rows["llm_process"]} for batch in batches]
         assert sum(batch.records for batch in batches) == 120
         assert sum(map(len, seen)) == len(set().union(*seen)) == 40
@@ -261,7 +262,7 @@ class TestScan:
         redis_client.rpush("task_completion_queue", "one", "two")
         redis_client.hset("result:hash", "a", "b")
         redis_client.config_resetstat()
-        assert [batch.records for batch in sources.scan(redis_url, TYPES)] == [1]
+        assert [batch.records for batch in redis_scan.scan(redis_url, TYPES)] == [1]
         called = {str(name) for name in redis_client.info("commandstats")}
         wanted = {"cmdstat_scan", "cmdstat_mget", "cmdstat_dbsize"}
         harmless = {"cmdstat_client|setinfo", "cmdstat_hello", "cmdstat_config|resetstat"}
@@ -272,7 +273,7 @@ class TestScan:
         self, redis_url: str, redis_client: redis.Redis
     ) -> None:
         self.fill(redis_client, runs=20)
-        batches = sources.scan(redis_url, TYPES, size=3)
+        batches = redis_scan.scan(redis_url, TYPES, size=3)
         first = next(batches)
         redis_client.flushall()
         assert first.records == 3
@@ -283,7 +284,7 @@ class TestScan:
     ) -> None:
         redis_client.set(b"result:\xff", b"\xff")
         redis_client.set(b"result:", b"[]")
-        (batch,) = sources.scan(redis_url, TYPES)
+        (batch,) = redis_scan.scan(redis_url, TYPES)
         assert sorted(reasons(batch.rejected)) == [
             RejectReason.INVALID_JSON,
             RejectReason.NOT_AN_OBJECT,
@@ -298,7 +299,7 @@ class TestScan:
         def known(task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
             return np.array([task_id in gone for task_id in task_ids])
 
-        (batch,) = sources.scan(redis_url, TYPES, known=known)
+        (batch,) = redis_scan.scan(redis_url, TYPES, known=known)
         assert {e.run for e in batch.rows["llm_process"]} == {run(1), run(2)}
         assert batch.records == 4
 
@@ -308,7 +309,7 @@ class TestScan:
         payload = json.dumps(value(final_answer="x" * 2**20))
         for n in range(50):
             redis_client.set(f"result:{run(n)}-llm_process", payload)
-        (batch,) = sources.scan(redis_url, TYPES)
+        (batch,) = redis_scan.scan(redis_url, TYPES)
         assert batch.records == 50
 
     def test_of_very_many_keys_a_part_is_read_at_a_time_and_each_once(
@@ -317,17 +318,17 @@ class TestScan:
         odd = ["", "0", "ab", "abc", "x", "ABC", "0f", "[a-f]*", "\n", f"{run(1)}-llm_process"]
         self.fill(redis_client, runs=40)
         redis_client.mset({f"result:{name}": b"{}" for name in odd})
-        batches = list(sources.scan(redis_url, TYPES, most_keys=2))
+        batches = list(redis_scan.scan(redis_url, TYPES, most_keys=2))
         assert sum(batch.records for batch in batches) == redis_client.dbsize() == 130
 
     def test_a_redis_that_does_not_answer_is_named_without_its_password(self) -> None:
         sentence = r"Redis at redis://:\*\*\*@127.0.0.1:1/0 cannot be reached .*MALEARN_REDIS_URL"
         with pytest.raises(Unreachable, match=sentence):
-            next(sources.scan("redis://:secret@127.0.0.1:1/0", TYPES))
+            next(redis_scan.scan("redis://:secret@127.0.0.1:1/0", TYPES))
 
     def test_what_is_no_redis_url_is_refused(self) -> None:
         with pytest.raises(InputError, match="is no Redis URL"):
-            next(sources.scan("http://127.0.0.1:1", TYPES))
+            next(redis_scan.scan("http://127.0.0.1:1", TYPES))
 
 
 class TestStream:
@@ -341,7 +342,7 @@ class TestStream:
             (1.0,) * 4,
             (2.0,) * 4,
         )
-        client.xadd(sources.STREAM, {b"e": stream_entries.encode(execution, LLM)}, entry_id)
+        client.xadd(stream_entries.STREAM, {b"e": stream_entries.encode(execution, LLM)}, entry_id)
 
     def test_entries_come_in_order_and_reading_goes_on_after_a_position(
         self, redis_url: str, redis_client: redis.Redis
@@ -364,12 +365,12 @@ class TestStream:
             self.add(redis_client, 1, entry_id)
         with Stream(redis_url, TYPES) as stream:
             assert stream.trim(stream.read(0, 2)[0]) == 2
-            assert [entry for entry, _ in redis_client.xrange(sources.STREAM)] == [b"6-0"]
+            assert [entry for entry, _ in redis_client.xrange(stream_entries.STREAM)] == [b"6-0"]
 
     def test_an_entry_that_is_no_execution_is_rejected_by_place(
         self, redis_url: str, redis_client: redis.Redis
     ) -> None:
-        redis_client.xadd(sources.STREAM, {b"other": b"{}"}, "7-0")
+        redis_client.xadd(stream_entries.STREAM, {b"other": b"{}"}, "7-0")
         with Stream(redis_url, TYPES) as stream:
             (outcome,) = stream.read(0)[1].rejected
         assert outcome.reason is RejectReason.INVALID_JSON
@@ -383,7 +384,7 @@ class TestStream:
     def test_a_key_that_is_no_stream_is_refused(
         self, redis_url: str, redis_client: redis.Redis
     ) -> None:
-        redis_client.set(sources.STREAM, "text")
+        redis_client.set(stream_entries.STREAM, "text")
         with Stream(redis_url, TYPES) as stream, pytest.raises(InputError, match="WRONGTYPE"):
             stream.read(0)
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from malearn import ExecTimePredictor
-from malearn.data.dataset import Dataset, Rejections
+from malearn.data.dataset import Dataset
+from malearn.data.rejections import Rejections
 from malearn.kernel import tool_types
 from malearn.kernel.errors import (
     DatasetError,

@@ -1,0 +1,133 @@
+"""Datasets as CSV files in the columns of the original implementation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from malearn.data import files
+from malearn.data.batch import Outcomes
+from malearn.kernel import joining, record_reader, run_ids, text
+from malearn.kernel.errors import InputError
+from malearn.kernel.records import Execution, Rejected, RejectReason
+from malearn.kernel.tool_types import ToolType
+
+__all__ = ["read"]
+
+
+def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcomes]:
+    """The executions in a CSV file of the original, `task_id,timestamp,<features>,execution_time`.
+
+    `timestamp` is the start, in seconds since the epoch or ISO 8601 (UTC unless
+    it says otherwise); `execution_time` is in seconds. The features are what
+    the task reported of itself. Columns of `Dataset.export_csv` are understood
+    too; any other is an error. Raises `InputError`.
+    """
+    features = tool_type.feature_names
+    optional = {"function", "query", "predicted", "model_version"}
+    optional |= {f"serve_{name}" for name in (*features, *tool_type.context)}
+    optional |= set(tool_type.context)
+    with files.opened(path) as file:
+        rows = csv.reader(line.decode("utf-8", "replace") for line in file)
+        first = next(_rows(rows), [])
+        if isinstance(first, str):
+            raise InputError(path, f"is no dataset: {first}")
+        header = [name.strip().lstrip("\ufeff") for name in first]
+        if missing := {"task_id", "timestamp", "execution_time"} - set(header):
+            raise InputError(path, f"is no dataset: its header lacks {', '.join(sorted(missing))}")
+        known = {"task_id", "timestamp", "execution_time", *features, *optional}
+        if unknown := set(header) - known:
+            raise InputError(
+                path, f"has columns {tool_type.name} does not know: {', '.join(sorted(unknown))}"
+            )
+        batch: Outcomes = []
+        if len(set(header)) < len(header):
+            raise InputError(path, "names a column twice in its header")
+        for row in _rows(rows):
+            place = f"line {rows.line_num} of {path.name}"
+            if isinstance(row, str):
+                batch.append(Rejected("", "", RejectReason.INVALID_JSON, f"{place}: {row}"))
+            else:
+                batch.append(_execution(header, row, tool_type, place))
+            if len(batch) >= size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def _rows(rows: Iterator[list[str]]) -> Iterator[list[str] | str]:
+    """Each row that is not blank, or what is wrong with it."""
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield files.cause(error)
+        except (EOFError, OSError, zlib.error) as error:
+            yield f"the file cannot be read further ({files.cause(error)})"
+            return
+        else:
+            if row:
+                yield row
+
+
+def _execution(
+    header: Sequence[str], row: Sequence[str], tool_type: ToolType, place: str
+) -> Execution | Rejected:
+    cells = {name: value.strip() for name, value in zip(header, row, strict=False)}
+    task_id = cells.get("task_id", "")
+    function = cells.get("function") or run_ids.function_of(task_id) or tool_type.name
+    if len(row) != len(header) or not task_id:
+        problem = f"{place}: {len(row)} values under {len(header)} names"
+        kept = json.dumps(cells)[: text.MOST_KEPT]
+        return Rejected(task_id, function, RejectReason.INVALID_JSON, problem, kept)
+    start, seconds = _seconds_of(cells["timestamp"]), _cell(cells["execution_time"])
+    late = isinstance(start, float) and isinstance(seconds, float)
+    serve = {name: _cell(cells.get(f"serve_{name}", "")) for name in tool_type.feature_names}
+    serve |= {name: cells.get(f"serve_{name}") or None for name in tool_type.context}
+    task = {
+        "start_time": start,
+        "end_time": cast("float", start) + cast("float", seconds) if late else seconds,
+        "dag_id": cells.get("query", ""),
+        "curr_task_feat": {n: _cell(cells[n]) for n in tool_type.feature_names if n in cells}
+        | {n: cells[n] for n in tool_type.context if n in cells},
+        "succ_task_feat": {function: serve},
+    }
+    record = record_reader.read(task_id, task, function)
+    if isinstance(record, Rejected):
+        return record
+    view = {name: value for name, value in serve.items() if value is not None}
+    outcome = joining.to_execution(record, tool_type, view)
+    if isinstance(outcome, Rejected):
+        return outcome
+    predicted, version = _cell(cells.get("predicted", "")), cells.get("model_version", "")
+    return outcome.with_prediction(predicted, int(version) if version.isdigit() else None)
+
+
+def _cell(text: str) -> float | str | None:
+    """A number; None for an empty cell; the text itself where it is no number."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _seconds_of(timestamp: str) -> float | str | None:
+    """Seconds since the epoch."""
+    value = _cell(timestamp)
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return value
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

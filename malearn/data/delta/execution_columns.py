@@ -1,0 +1,95 @@
+"""The columns of a table of executions: `Rows` to Arrow and back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from malearn.data.rows import Rows
+from malearn.kernel import run_ids
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolType
+
+__all__ = ["executions", "schema", "stored", "table"]
+
+#: What is derived from other columns, or says nothing of an execution.
+_DERIVED = {"run", "seconds", "ingested_at"}
+
+
+_VIEWS = ("serve", "ran")  # as known before a task ran, and as it ran
+
+
+def schema(tool_type: ToolType) -> pa.Schema:
+    """The columns for executions of `tool_type`."""
+    text, number = pa.string(), pa.float64()
+    fixed = [("task_id", text), ("run", text), ("function", text), ("query", text)]
+    fixed += [("start", number), ("end", number), ("seconds", number), ("predicted", number)]
+    fixed += [("model_version", pa.int64()), ("ingested_at", number)]
+    views = [(f"{view}_{n}", number) for view in _VIEWS for n in tool_type.feature_names]
+    views += [(f"{view}_{n}", text) for view in _VIEWS for n in tool_type.context]
+    return pa.schema(fixed + views)
+
+
+def table(rows: Rows) -> pa.Table:
+    """`rows` in those columns."""
+    columns: dict[str, object] = {
+        "task_id": rows.task_ids,
+        "run": [run_ids.run_of(task_id) for task_id in rows.task_ids],
+        "function": rows.functions,
+        "query": rows.queries,
+        "start": rows.start,
+        "end": rows.end,
+        "seconds": rows.seconds,
+        "predicted": pa.array(rows.predicted, from_pandas=True),
+        "model_version": rows.versions,
+        "ingested_at": np.full(len(rows), time.time()),
+    }
+    for view, matrix, contexts in (
+        ("serve", rows.serve, rows.serve_contexts),
+        ("ran", rows.ran, rows.ran_contexts),
+    ):
+        for name, column in zip(rows.tool_type.feature_names, matrix.T, strict=True):
+            columns[f"{view}_{name}"] = pa.array(column, from_pandas=True)
+        for i, name in enumerate(rows.tool_type.context):
+            columns[f"{view}_{name}"] = [words[i] or None if words else None for words in contexts]
+    return pa.table(columns, schema=schema(rows.tool_type))
+
+
+def stored(tool_type: ToolType) -> list[str]:
+    """The columns that make an execution of `tool_type`."""
+    return [name for name in schema(tool_type).names if name not in _DERIVED]
+
+
+def executions(tool_type: ToolType, found: pa.Table) -> list[Execution]:
+    """What `found`, with the `stored` columns, holds, in order of (start, task_id)."""
+    found = found.sort_by([("start", "ascending"), ("task_id", "ascending")])
+    features, words = tool_type.feature_names, tool_type.context
+    serve, ran = (_tuples(found, [f"{view}_{name}" for name in features]) for view in _VIEWS)
+    plain = ("task_id", "function", "start", "end", "query", "predicted", "model_version")
+    columns = [found.column(name).to_pylist() for name in plain]
+    contexts = [_words(found, [f"{view}_{name}" for name in words]) for view in _VIEWS]
+    name = tool_type.name
+    return [
+        Execution(task_id, function, name, start, end, s, r, query, predicted, model, c, d)
+        for task_id, function, start, end, query, predicted, model, s, r, c, d in zip(
+            *columns, serve, ran, *contexts, strict=True
+        )
+    ]
+
+
+def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[float, ...]]:
+    """Rows of float columns, nulls as NaN."""
+    columns = [table.column(name).to_numpy().astype(np.float64).tolist() for name in names]
+    return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
+
+
+def _words(table: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Rows of text columns, nulls as ""; empty where all are null."""
+    columns = [table.column(name) for name in names]
+    if all(column.null_count == len(column) for column in columns):
+        return [()] * table.num_rows
+    texts = [[word or "" for word in column.to_pylist()] for column in columns]
+    return [words if any(words) else () for words in zip(*texts, strict=True)]

@@ -1,0 +1,342 @@
+"""A versioned table on disk: one Delta Lake table with a fixed set of columns.
+
+Each commit is a version that can be read again until a vacuum, told which versions to keep,
+removes its files. Writers may race: every commit carries Delta's application transaction
+`malearn`, so that of two commits from one version the second fails and looks again.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from malearn.kernel.errors import DatasetError
+
+__all__ = ["Commit", "Position", "VersionedTable"]
+
+
+#: How far a source was read: an application id and a number that only grows, kept in commits.
+Position = tuple[str, int]
+_WRITER = "malearn"
+_ATTEMPTS = 50
+#: Versions after which small files are merged, and the bytes that such a file has at most.
+_TIDIED, _SMALL = 8, 4 * 2**20
+#: Rows that are read at once.
+_BATCH = 16_384
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One version of a table; `time` in seconds since the epoch."""
+
+    version: int
+    time: float
+    operation: str
+    rows_added: int
+    rows_removed: int = 0
+
+
+class VersionedTable:
+    """One Delta table with a fixed set of columns; created with its first commit."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+        self._newest: DeltaTable | None = None
+
+    def open(self, version: int | None = None) -> DeltaTable | None:
+        """The table, at `version` or the newest; None while nothing was ever written."""
+        try:
+            if version is not None:
+                return DeltaTable(str(self.path), version=version)
+            if self._newest is None or not self.path.is_dir():
+                self._newest = None
+                self._newest = DeltaTable(str(self.path))
+            else:
+                self._newest.update_incremental()
+            return self._newest
+        except TableNotFoundError:
+            return None
+        except DeltaError as error:
+            raise DatasetError(self.path.name, _one_line(error)) from error
+
+    def at(self, version: int | None) -> DeltaTable:
+        """The table at `version`, or the newest; raises `DatasetError` where there is none."""
+        newest = self.open()
+        if version is not None and newest is not None and not 0 <= version <= newest.version():
+            raise DatasetError(
+                self.path.name, f"it has no version {version}; the newest is {newest.version()}"
+            )
+        table = newest if version is None else self.open(version)
+        if table is None:
+            what = "there is none" if version is None else f"it has no version {version}"
+            raise DatasetError(self.path.name, f"{what} at {self.path}; ingest something first")
+        return table
+
+    def create(self) -> DeltaTable:
+        try:
+            return DeltaTable.create(
+                str(self.path),
+                schema=self.schema,
+                mode="ignore",
+                configuration={
+                    # A version that a model was trained on stays readable: the log is never cut.
+                    "delta.logRetentionDuration": "interval 36500 days",
+                    "delta.checkpointInterval": "20",  # opening reads no more commits than that
+                },
+            )
+        except DeltaError as error:
+            if (table := self.open()) is not None:  # another process was faster
+                return table
+            raise DatasetError(self.path.name, _one_line(error)) from error
+
+    def commit(
+        self,
+        table: DeltaTable,
+        rows: pa.Table,
+        transaction: Position | None,
+        replaces: bool = False,
+    ) -> bool:
+        """Write `rows` onto exactly this version of `table`; False when another came first."""
+        marks = [Transaction(_WRITER, table.version() + 1)]
+        if transaction is not None:
+            name, position = transaction
+            marks.append(Transaction(name, max(position, table.transaction_version(name) or 0)))
+        properties = CommitProperties(app_transactions=marks)
+        grown = not {f.name for f in table.schema().fields} >= set(self.schema.names)
+        try:
+            if replaces:
+                table.merge(
+                    rows,
+                    "old.task_id = new.task_id",
+                    source_alias="new",
+                    target_alias="old",
+                    merge_schema=grown,
+                    commit_properties=properties,
+                ).when_matched_update_all().when_not_matched_insert_all().execute()
+            else:
+                write_deltalake(
+                    table,
+                    rows,
+                    mode="append",
+                    schema_mode="merge",
+                    commit_properties=properties,
+                )
+        except CommitFailedError:
+            self._newest = None
+            return False
+        except DeltaError as error:
+            raise DatasetError(self.path.name, _one_line(error)) from error
+        return True
+
+    def tidy(self, table: DeltaTable) -> bool:
+        """Merge the small files that a trickle leaves, now and then: a file costs a reader 2 ms.
+
+        Large ones stay as they are, so that it costs little however large the table is. Says
+        whether that, and nothing else, moved `table` to its next version.
+        """
+        before = table.version()
+        if before % _TIDIED:
+            return False
+        try:
+            table.optimize.compact(target_size=_SMALL)
+        except CommitFailedError:  # somebody replaced rows meanwhile; the next one tidies up
+            self._newest = None
+            return False
+        except DeltaError as error:
+            raise DatasetError(self.path.name, _one_line(error)) from error
+        return table.version() == before + 1
+
+    def columns(self, version: int | None, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Large batches of the columns `names`, those the table lacks as nulls.
+
+        Raises `DatasetError` for a version of which a vacuum has removed files.
+        """
+        schema = self.subschema(names)
+        table = self.at(version)
+        dataset = table.to_pyarrow_dataset(schema=schema)
+        small: list[pa.RecordBatch] = []
+        rows = 0
+        try:
+            for batch in dataset.to_batches(columns=list(names), batch_size=_BATCH):
+                small.append(batch)
+                rows += batch.num_rows
+                if rows >= _BATCH:  # a trickle leaves thousands of files of a few rows
+                    yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
+                    small, rows = [], 0
+        except FileNotFoundError as error:
+            raise DatasetError(
+                self.path.name,
+                f"the files of version {table.version()} were cleaned up; those stay that "
+                "a registered model was trained on, and the newest",
+            ) from error
+        yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
+
+    def attempts(self) -> Iterator[None]:
+        """As many as a commit may take, further and further apart; then raises `DatasetError`."""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0.0, 0.02 * attempt))
+            yield
+        raise DatasetError(
+            self.path.name, f"gave up after {_ATTEMPTS} conflicting commits from concurrent writers"
+        )
+
+    def change(self, action: Callable[[DeltaTable], _T]) -> _T:
+        """Do `action`, one commit, on the newest version, again after each that came before it."""
+        attempts = self.attempts()
+        while True:
+            next(attempts)
+            table = self.at(None)
+            try:
+                return action(table)
+            except CommitFailedError:
+                self._newest = None
+            except DeltaError as error:
+                raise DatasetError(self.path.name, _one_line(error)) from error
+
+    def compact(self) -> int:
+        """Merge small files into large ones; returns by how many fewer they are."""
+        if self.open() is None:
+            return 0
+        done = self.change(lambda table: table.optimize.compact())
+        return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
+
+    def delete(self, predicate: str, mark: Position | None = None) -> int:
+        """Delete the rows of which `predicate`, in SQL, holds; returns how many.
+
+        `mark` becomes part of the same commit.
+        """
+        properties = (
+            None if mark is None else CommitProperties(app_transactions=[Transaction(*mark)])
+        )
+        done = self.change(lambda table: table.delete(predicate, commit_properties=properties))
+        return int(done["num_deleted_rows"])
+
+    def vacuum(self, keep: Collection[int], hours: float) -> int:
+        """Remove files that have been needed by no version but old ones for `hours`.
+
+        Those that a version in `keep` needs stay, whatever their age. Returns how many went.
+        """
+        table = self.open()
+        if table is None:
+            return 0
+        newest = table.version()
+        options: dict[str, Any] = {
+            # The library counts in whole hours: rather keep for one too many.
+            "retention_hours": math.ceil(hours),
+            "enforce_retention_duration": False,
+            "full": True,  # else what was dropped before the last checkpoint stays for good
+            "keep_versions": sorted({v for v in keep if 0 <= v < newest}) or None,
+        }
+        named = self.change(lambda table: table.vacuum(dry_run=True, **options))
+        there = [name for name in named if (self.path / name).exists()]
+        if there:  # a vacuum is two commits, and names again what went with the one before
+            self.change(lambda table: table.vacuum(dry_run=False, **options))
+        return len(there)
+
+    def least_of_newest(self, column: str, rows: int) -> float | None:
+        """The smallest of the `rows` largest values of `column`; None where there are no more."""
+        if self.open() is None:
+            return None
+        values = np.concatenate(
+            [batch.column(0).to_numpy() for batch in self.columns(None, [column])]
+        )
+        return float(np.partition(values, -rows)[-rows]) if len(values) > rows else None
+
+    def replace(self, keys: pa.Table, rows: pa.Table, matched: str) -> None:
+        """Delete what has one of `keys` and insert `rows`, in one commit.
+
+        `matched`, in SQL, says when a row of the table, `old`, has a key, `new`.
+        """
+        unkeyed = pa.nulls(len(rows), pa.string())
+        for name in keys.column_names:
+            rows = rows.append_column(name, unkeyed)
+        source = pa.concat_tables([keys, rows], promote_options="default")
+        first = keys.column_names[0]
+
+        def merge(table: DeltaTable) -> None:
+            mark = Transaction(_WRITER, table.version() + 1)
+            table.merge(
+                source,
+                matched,
+                source_alias="new",
+                target_alias="old",
+                commit_properties=CommitProperties(app_transactions=[mark]),
+            ).when_matched_delete().when_not_matched_insert(
+                {f'"{name}"': f'new."{name}"' for name in self.schema.names},
+                predicate=f"new.{first} IS NULL",
+            ).execute()
+
+        self.change(merge)
+
+    def position(self, name: str) -> int | None:
+        """The newest position committed under the application id `name`."""
+        table = self.open()
+        return None if table is None else table.transaction_version(name)
+
+    @property
+    def version(self) -> int | None:
+        """The newest version; None while nothing was ever written."""
+        table = self.open()
+        return None if table is None else table.version()
+
+    @property
+    def rows(self) -> int:
+        """How many rows the newest version holds."""
+        table = self.open()
+        return 0 if table is None else int(table.count())
+
+    def history(self) -> list[Commit]:
+        """Its versions, newest first; empty while there are none."""
+        table = self.open()
+        return [] if table is None else [_commit(entry) for entry in table.history()]
+
+    def column_names(self, version: int) -> set[str]:
+        """The columns that `version` has."""
+        return {field.name for field in self.at(version).schema().fields}
+
+    def read(self, version: int | None, names: Sequence[str]) -> pa.Table:
+        """The columns `names` of `version`, or the newest, those it lacks as nulls."""
+        return pa.Table.from_batches(self.columns(version, names), self.subschema(names))
+
+    def write_parquet(self, file: Path, version: int | None) -> int:
+        """Write every column of `version` to `file`; returns the number of rows."""
+        rows = 0
+        with pq.ParquetWriter(file, self.schema) as writer:
+            for batch in self.columns(version, self.schema.names):
+                writer.write_batch(batch)
+                rows += batch.num_rows
+        return rows
+
+    def subschema(self, names: Sequence[str]) -> pa.Schema:
+        """The schema of the columns `names`."""
+        return pa.schema([self.schema.field(name) for name in names])
+
+
+def _commit(entry: Mapping[str, object]) -> Commit:
+    metrics = entry.get("operationMetrics")
+    numbers = metrics if isinstance(metrics, Mapping) else {}
+    rows = numbers.get("num_added_rows", numbers.get("num_target_rows_inserted", 0))
+    return Commit(
+        int(str(entry["version"])),
+        int(str(entry["timestamp"])) / 1000.0,
+        str(entry["operation"]),
+        int(rows),
+        int(numbers.get("num_deleted_rows", numbers.get("num_target_rows_deleted", 0))),
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else repr(error)

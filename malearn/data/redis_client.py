@@ -1,0 +1,55 @@
+"""Client of the Redis that holds records; whatever it answers becomes an error of ours.
+
+Only for ingestion: serving has a connection of its own, whose calls keep a deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+
+from malearn.data import files
+from malearn.kernel.errors import InputError, Unreachable, without_password
+
+__all__ = ["REDIS_SETTING", "affordable", "answering", "connect", "connected"]
+
+
+#: Bytes that one answer of Redis may bring, about; bounds memory where values are huge.
+_ANSWER_BYTES = 32 * 2**20
+#: The variable that names the Redis server.
+REDIS_SETTING = "MALEARN_REDIS_URL"
+
+
+@contextmanager
+def connected(url: str) -> Iterator[redis.Redis]:
+    """A client of the Redis at `url`. Raises `Unreachable` when that is or goes away."""
+    with answering(url), connect(url) as client:
+        yield client
+
+
+@contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Turn what a client of the Redis at `url` raises into `Unreachable` or `InputError`."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise Unreachable("Redis", url, REDIS_SETTING, files.cause(error)) from error
+    except redis.ResponseError as error:
+        raise InputError(f"Redis at {without_password(url)}", f"refuses: {error}") from error
+
+
+def connect(url: str) -> redis.Redis:
+    """A client that has not connected yet. Raises `InputError` for what is no Redis URL."""
+    try:
+        return redis.Redis.from_url(
+            url, decode_responses=False, socket_connect_timeout=5.0, socket_timeout=60.0
+        )
+    except ValueError as error:
+        raise InputError(without_password(url), f"is no Redis URL ({error})") from error
+
+
+def affordable(mean: float, most: int) -> int:
+    """How many values of `mean` bytes may be asked for at once, at most `most`."""
+    return max(1, min(most, int(_ANSWER_BYTES / (mean + 1))))

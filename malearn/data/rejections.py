@@ -1,0 +1,213 @@
+"""The table of rejected records: each of them once, with its reason."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from malearn.data.delta import rejection_columns
+from malearn.data.delta.table import Position, VersionedTable
+from malearn.data.key_index import KeyIndex
+from malearn.data.recent_durations import RecentDurations
+from malearn.data.rejected_row import RejectedRow
+from malearn.kernel.home import Home
+from malearn.kernel.records import RejectReason
+
+__all__ = ["Rejections"]
+
+
+#: Reasons that a verdict gave, not the record's form; such a task is not judged again.
+_JUDGED = frozenset(
+    {RejectReason.INVALID_FEATURE, RejectReason.OUTLIER, RejectReason.BATCH_REFUSED}
+)
+
+
+class Rejections:
+    """Everything that was rejected, quarantined or fenced, with its reason; each of it once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._table = VersionedTable(path, rejection_columns.SCHEMA)
+        self._known_version: int | None = None
+        self._keys, self._outliers = KeyIndex(), RecentDurations()
+
+    @classmethod
+    def open(cls, home: Home) -> Self:
+        """The table of rejected records below `home`."""
+        return cls(home.data / "_rejected")
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self._table.rows
+
+    def append(
+        self, refusals: Sequence[RejectedRow], transaction: Position | None = None
+    ) -> list[RejectedRow]:
+        """Keep those of `refusals` that are new, in one commit, and return them.
+
+        `transaction` is committed even where there is nothing new. Raises `DatasetError`.
+        """
+        attempts = self._table.attempts()
+        while True:
+            next(attempts)
+            table = self._table.open()
+            if table is None:
+                if not refusals and transaction is None:
+                    return []
+                table = self._table.create()
+            self._refresh(table.version())
+            new = self._new(refusals)
+            if not new and (transaction is None or self._is_past(transaction)):
+                return []
+            before = table.version()
+            if not self._table.commit(table, rejection_columns.table(new), transaction):
+                continue
+            version = table.version()
+            if version == before + 1:
+                self._learn([_Trace.from_row(r) for r in new])
+                self._known_version = version
+            if self._table.tidy(table) and self._known_version == version:
+                self._known_version = table.version()
+            return new
+
+    def judged_ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
+        """When each of `task_ids` that a verdict kept out ended, in seconds since the epoch.
+
+        -inf where there was no such verdict.
+        """
+        self._refresh(self._table.version)
+        return self._keys.ends(task_ids)
+
+    def known(self, task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
+        """Which of `task_ids` were refused, for whatever reason; shape (len(task_ids),)."""
+        self._refresh(self._table.version)
+        return self._keys.ends([(task_id,) for task_id in task_ids]) > -np.inf
+
+    def recent_outliers(
+        self, functions: Iterable[str], limit: int = 200, *, but: Collection[str] = ()
+    ) -> dict[str, list[float]]:
+        """As `Dataset.recent_log_seconds`, of what was fenced off, the tasks `but` left out."""
+        self._refresh(self._table.version)
+        return self._outliers.log_seconds(functions, limit, but)
+
+    def read(self, tool_type: str | None = None) -> list[RejectedRow]:
+        """What was refused, oldest first; of one tool type, or all."""
+        found = [r for r in self.each() if tool_type is None or r.tool_type == tool_type]
+        return sorted(found, key=lambda refusal: refusal.time or 0.0)
+
+    def each(self, task_ids: tuple[str, str] | None = None) -> Iterator[RejectedRow]:
+        """What was refused, in no order; of tasks from the first to the last of `task_ids`."""
+        if self._table.open() is None:
+            return
+        for batch in self._table.columns(None, rejection_columns.SCHEMA.names):
+            yield from rejection_columns.rows(batch, task_ids)
+
+    def replace(self, old: Iterable[RejectedRow], new: Sequence[RejectedRow]) -> None:
+        """Let `new` take the place of `old`, of which each has a task id, in one commit."""
+        keys = sorted({(r.rejected.task_id, r.rejected.reason.value) for r in old})
+        if not keys and not new:
+            return
+        old_keys = {"old_task": [k[0] for k in keys], "old_reason": [k[1] for k in keys]}
+        self._table.replace(
+            rejection_columns.keys(old_keys),
+            rejection_columns.table(new),
+            "old.task_id = new.old_task AND old.reason = new.old_reason",
+        )
+
+    def delete_before(self, until: float) -> int:
+        """Delete what was refused before `until`, seconds since the epoch; returns how many."""
+        if self._table.open() is None:
+            return 0
+        return self._table.delete(f"ingested_at < {until!r}")
+
+    def time_of_newest(self, rows: int) -> float | None:
+        """When the oldest of the newest `rows` came in; None while there are no more."""
+        return self._table.least_of_newest("ingested_at", rows)
+
+    def compact(self) -> int:
+        """As `Dataset.compact`."""
+        return self._table.compact()
+
+    def vacuum(self, hours: float) -> int:
+        """Remove files that only versions before the newest have needed for `hours`."""
+        return self._table.vacuum((), hours)
+
+    def counts(self) -> dict[tuple[str | None, RejectReason], int]:
+        """How many by tool type (None: of none) and reason."""
+        counts: dict[tuple[str | None, RejectReason], int] = defaultdict(int)
+        if self._table.open() is not None:
+            for batch in self._table.columns(None, ["tool_type", "reason"]):
+                for row in batch.to_pylist():
+                    counts[row["tool_type"], RejectReason(row["reason"])] += 1
+        return dict(counts)
+
+    def position(self, name: str) -> int | None:
+        """The newest position committed under the application id `name`."""
+        return self._table.position(name)
+
+    def _is_past(self, transaction: Position) -> bool:
+        return (self._table.position(transaction[0]) or -1) >= transaction[1]
+
+    def _new(self, refusals: Sequence[RejectedRow]) -> list[RejectedRow]:
+        keys = [r.key for r in refusals]
+        known = self._keys.ends(keys).tolist()
+        new: dict[object, RejectedRow] = {}
+        for key, refusal, end in zip(keys, refusals, known, strict=True):
+            if (refusal.end or 0.0) > end:
+                new.setdefault(key, refusal)
+        return list(new.values())
+
+    def _refresh(self, version: int | None) -> None:
+        if version is None or version == self._known_version:
+            return
+        self._keys, self._outliers = KeyIndex(), RecentDurations()
+        names = ["task_id", "reason", "detail", "digest", "function", "end", "seconds"]
+        for batch in self._table.columns(version, names):
+            self._learn([_Trace(**row) for row in batch.to_pylist()])
+        self._known_version = version
+
+    def _learn(self, traces: Sequence[_Trace]) -> None:
+        self._keys.add([t.key for t in traces], [t.end or 0.0 for t in traces])
+        named = [t for t in traces if t.task_id]
+        self._keys.add([(t.task_id,) for t in named], [t.end or 0.0 for t in named])
+        judged = [(t, t.end) for t in traces if t.end is not None and t.reason in _JUDGED]
+        self._keys.add([t.task_id for t, _ in judged], [end for _, end in judged])
+        self._outliers.add(
+            (t.task_id, t.function, end, t.seconds or 0.0)
+            for t, end in judged
+            if t.reason == RejectReason.OUTLIER
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """As much of a refusal as it takes to know it again."""
+
+    task_id: str
+    reason: str
+    detail: str
+    digest: str | None
+    function: str
+    end: float | None
+    seconds: float | None
+
+    @classmethod
+    def from_row(cls, row: RejectedRow) -> _Trace:
+        r = row.rejected
+        return cls(
+            r.task_id, r.reason.value, r.detail, row.digest, r.function, row.end, row.seconds
+        )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes a refusal the same again; without a task id, all that is known of it."""
+        if self.task_id:
+            return (self.task_id, self.reason)
+        return ("", self.reason, self.detail, self.digest or "")

@@ -1,0 +1,186 @@
+"""Reader of the scheduler's run logs, `task_exec_result.jsonl`, plain or gzipped.
+
+One line is `{"dag_id", "task_id", "func_name", "status", "data": record}`.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from malearn.data import files
+from malearn.data.batch import Outcomes
+from malearn.kernel import record_reader, run_ids, text
+from malearn.kernel.errors import InputError
+from malearn.kernel.records import Rejected, RejectReason
+
+__all__ = ["examine", "read"]
+
+
+#: A line of a file that is longer than this is not looked at.
+_LINE_BYTES = 64 * 2**20
+
+
+def read(paths: Sequence[Path], size: int = 20_000) -> Iterator[Outcomes]:
+    """The records in run logs `task_exec_result.jsonl`, plain or gzipped, in batches of runs.
+
+    One line is `{"dag_id", "task_id", "func_name", "status", "data": record}`.
+    Files are read twice, line by line: first to learn where each run ends, as
+    runs overlap. Every line that is not blank becomes one outcome; one that
+    cannot be read, such as a truncated last one, is rejected by name and place.
+    Raises `InputError` for a file that is missing or no JSONL.
+    """
+    last: dict[str, int] = {}
+    at = 0
+    for path in paths:
+        lines = objects = 0
+        for line in _lines(path):
+            lines, at = lines + 1, at + 1
+            task = _task(line) if isinstance(line, _Line) else None
+            if task is not None:
+                objects += 1
+                last[run_ids.run_of(task.task_id)] = at
+        if lines and not objects:
+            raise _no_log(path, lines)
+    yield from _closing_runs(paths, last, size)
+
+
+def examine(paths: Sequence[Path]) -> None:
+    """Look whether `paths` can be run logs, reading each up to its first record.
+
+    Raises `InputError` for one that is missing or no JSONL, as `read` would
+    later, and where all of them together hold nothing.
+    """
+    found = 0
+    for path in paths:
+        first, lines = _first_record(path)
+        if lines and not first:
+            raise _no_log(path, lines)
+        found += first
+    if paths and not found:
+        raise InputError(", ".join(str(path) for path in paths), "there is no record in it")
+
+
+class _Line(msgspec.Struct):
+    """One line of a run log; `data` is decoded by the contract, later."""
+
+    task_id: Any = None
+    func_name: Any = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Task(msgspec.Struct):
+    """The same, once it names a task."""
+
+    task_id: str
+    function: str | None
+    data: object
+
+
+_line_decoder = msgspec.json.Decoder(_Line)
+
+
+def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> Iterator[Outcomes]:
+    """Batches of runs, each from the moment that its last line has been read."""
+    open_runs: dict[str, Outcomes] = defaultdict(list)
+    batch: Outcomes = []
+    at = 0
+    for path in paths:
+        for number, line in enumerate(_lines(path), start=1):
+            at += 1
+            task = _task(line) if isinstance(line, _Line) else None
+            if task is None:
+                batch.append(_bad_line(line, f"line {number} of {path.name}"))
+            else:
+                run = run_ids.run_of(task.task_id)
+                open_runs[run].append(
+                    record_reader.read(task.task_id, _raw(task.data), task.function)
+                )
+                if last.get(run, at) <= at:
+                    batch.extend(open_runs.pop(run))
+            if len(batch) >= size:
+                yield batch
+                batch = []
+    for rest in open_runs.values():  # only where the files changed between the two readings
+        batch.extend(rest)
+    if batch:
+        yield batch
+
+
+def _first_record(path: Path) -> tuple[bool, int]:
+    """Whether there is a task's record, and how many lines were read to learn it."""
+    number = 0
+    for line in _lines(path):
+        number += 1
+        if isinstance(line, _Line) and _task(line) is not None:
+            return True, number
+    return False, number
+
+
+def _no_log(path: Path, lines: int) -> InputError:
+    what = "its only line is no" if lines == 1 else f"not one of its {lines} lines is a"
+    return InputError(path, f"is no task_exec_result.jsonl: {what} task's record")
+
+
+def _raw(data: object) -> Any:
+    return bytes(data) if isinstance(data, msgspec.Raw) else data
+
+
+def _lines(path: Path) -> Iterator[_Line | tuple[bytes, str]]:
+    """Each line that is not blank, or its first bytes and what is wrong with it."""
+    with files.opened(path) as file:
+        while True:
+            try:
+                line = file.readline(_LINE_BYTES)
+                rest = line
+                while len(rest) == _LINE_BYTES and not rest.endswith(b"\n"):
+                    rest = file.readline(_LINE_BYTES)
+            except (EOFError, OSError, zlib.error) as error:
+                yield b"", f"the file cannot be read further ({files.cause(error)})"
+                return
+            if not line:
+                return
+            if rest is not line:
+                yield line[: text.MOST_KEPT], f"it is longer than {_LINE_BYTES >> 20} MiB"
+            elif line.strip():
+                yield _line(line)
+
+
+def _line(line: bytes) -> _Line | tuple[bytes, str]:
+    try:
+        return _line_decoder.decode(line)
+    except (ValueError, RecursionError):
+        pass
+    if len(line) > record_reader.LONGEST_LENIENT:
+        return line[: text.MOST_KEPT], "it is long, and no strict JSON"
+    try:  # NaN and Infinity, which Python's own writer emits, are no strict JSON
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return line[: text.MOST_KEPT], files.cause(error)
+    if not isinstance(value, dict):
+        return line[: text.MOST_KEPT], ""
+    return _Line(value.get("task_id"), value.get("func_name"), cast("Any", value.get("data")))
+
+
+def _task(line: _Line) -> _Task | None:
+    if not (isinstance(line.task_id, str) and line.task_id):
+        return None
+    function = line.func_name if isinstance(line.func_name, str) else None
+    return _Task(line.task_id, function, line.data)
+
+
+def _bad_line(line: _Line | tuple[bytes, str], place: str) -> Rejected:
+    if isinstance(line, _Line):
+        kept = json.dumps({"func_name": repr(line.func_name)[:200]})
+        return Rejected("", "", RejectReason.NOT_AN_OBJECT, f"{place}: no task_id", kept)
+    raw, problem = line
+    kept = raw.decode("utf-8", "backslashreplace")
+    if not problem:
+        return Rejected("", "", RejectReason.NOT_AN_OBJECT, f"{place}: no JSON object", kept)
+    return Rejected("", "", RejectReason.INVALID_JSON, f"{place}: {problem}", kept)

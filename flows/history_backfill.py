@@ -7,18 +7,25 @@ starts on this Redis knows it.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import redis
 from redis.client import Pipeline
 
+from malearn.kernel import features
+from malearn.kernel.believable import Clock
 from malearn.kernel.history import Observation
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import stream_format
 
 __all__ = ["backfill", "known_functions"]
+
+#: An entry of a function's list as an observation, None where it is none; and the way back.
+_Read = Callable[[bytes, str], Observation | None]
+_Write = Callable[[Observation], bytes]
 
 
 def known_functions(client: redis.Redis) -> set[str]:
@@ -28,45 +35,56 @@ def known_functions(client: redis.Redis) -> set[str]:
 
 
 def backfill(
-    client: redis.Redis, observations: Iterable[Observation], tool_types: ToolTypes
+    client: redis.Redis,
+    observations: Iterable[Observation],
+    tool_types: ToolTypes,
+    clock: Clock = time.time,
 ) -> int:
     """Add `observations` to the lists of their functions; returns how many lists were changed.
 
-    A list keeps the newest, newest first, each once. One that a scheduler adds to meanwhile
-    is read again, so that nothing of its is lost.
+    A list keeps the newest, newest first, each once; what it holds that is not believed goes.
+    One that a scheduler adds to meanwhile is read again, so that nothing of its is lost.
     """
     by_function: dict[str, list[Observation]] = defaultdict(list)
     for observation in observations:
         by_function[observation.function].append(observation)
+    schemas = features.schemas(tool_types)
+
+    def read(raw: bytes, function: str) -> Observation | None:
+        found = stream_format.observation(raw, tool_types, schemas, clock(), function)
+        return None if isinstance(found, str) else found[1]
+
+    def write(one: Observation) -> bytes:
+        return stream_format.history_entry_of(one, tool_types[one.tool_type])
+
     return sum(
-        _merged(client, function, seen, tool_types) for function, seen in by_function.items()
+        _merged(client, function, seen, read, write) for function, seen in by_function.items()
     )
 
 
 def _merged(
-    client: redis.Redis, function: str, seen: list[Observation], tool_types: ToolTypes
+    client: redis.Redis, function: str, seen: list[Observation], read: _Read, write: _Write
 ) -> bool:
     """Whether the list of `function` was changed."""
     newest = sorted(seen, key=lambda o: -o.end)[: stream_format.REMEMBERED]
     with client.pipeline() as pipe:
         while True:
             try:
-                return _merge(pipe, function, newest, tool_types)
+                return _merge(pipe, function, newest, read, write)
             except redis.WatchError:
                 continue
 
 
-def _merge(pipe: Pipeline, function: str, newest: list[Observation], tool_types: ToolTypes) -> bool:
+def _merge(
+    pipe: Pipeline, function: str, newest: list[Observation], read: _Read, write: _Write
+) -> bool:
     key = stream_format.HISTORY + function
     pipe.watch(key)  # type: ignore[no-untyped-call]
     before = cast("list[bytes]", pipe.lrange(key, 0, -1))
-    found = [(raw, stream_format.observation(raw, tool_types, function)) for raw in before]
-    memos = {(o[1].start, o[1].end): raw for raw, o in found if o is not None}
-    for o in newest:
-        memos.setdefault(
-            (o.start, o.end), stream_format.history_entry_of(o, tool_types[o.tool_type])
-        )
-    by_end = sorted(memos.items(), key=lambda memo: -memo[0][1])
+    entries = {(o.start, o.end): raw for raw in before if (o := read(raw, function)) is not None}
+    for one in newest:
+        entries.setdefault((one.start, one.end), write(one))
+    by_end = sorted(entries.items(), key=lambda entry: -entry[0][1])
     after = [raw for _, raw in by_end[: stream_format.REMEMBERED]]
     if after == before:
         return False

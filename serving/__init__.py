@@ -1,6 +1,6 @@
 """What a scheduler imports: seconds for a task before it runs, in microseconds.
 
-Only onnxruntime, numpy, redis and the kernel are ever loaded here, and even
+Only onnxruntime, numpy, msgspec, hiredis and the kernel are ever loaded here, and even
 those not before they are needed. `DAGTaskPredictor` is the door; every other
 module holds one noun it is made of.
 """

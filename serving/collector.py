@@ -9,125 +9,148 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable
-from time import perf_counter
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from malearn.serving import stream_format
-from malearn.serving.connection import Connection, ResponseError, pack
+from malearn.serving.connection import Connection
+from malearn.serving.refusals import Refusals
+from malearn.serving.resp import ResponseError, pack
+from malearn.serving.stream_format import CompletedTask
 
 __all__ = ["Collector"]
 
 _BATCH = 256
-_POLITE = 16  # entries encoded before other threads are let in
+_YIELD_AFTER = 16  # entries encoded before other threads are let in
 
-#: Function, entry for the stream, memo for the function's list.
-_Parcel = tuple[str, bytes, bytes | None]
+
+class _Encoded(NamedTuple):
+    """A finished task as it is sent: to the stream, and to its function's list unless None."""
+
+    function: str
+    stream_entry: bytes
+    history_entry: bytes | None
 
 
 class Collector:
     """A bounded queue in front of the stream.
 
-    `capacity` counts tasks waiting; `stream_length` is about how many entries
-    the stream keeps. Send timeouts are in seconds.
+    `capacity` counts tasks waiting; `stream_length` is about how many entries the stream keeps.
+    What Redis refuses to write is counted in `refusals`.
     """
 
-    def __init__(self, capacity: int = 20_000, stream_length: int = 100_000) -> None:
-        self.sent = self.dropped = self.refused = 0
-        self._capacity, self._stream_length = capacity, stream_length
-        self._reports: deque[stream_format.CompletedTask] = deque()
-        self._parcels: deque[_Parcel] = deque()
-        head = (
-            b"XADD",
-            stream_format.STREAM.encode(),
-            b"MAXLEN",
-            b"~",
-            b"%d" % stream_length,
-            b"*",
-            b"e",
-        )
+    def __init__(
+        self, refusals: Refusals, capacity: int = 20_000, stream_length: int = 100_000
+    ) -> None:
+        self.sent = self.dropped = 0
+        self._refusals = refusals
+        self._capacity = capacity
+        self._tasks: deque[CompletedTask] = deque()
+        self._encoded: deque[_Encoded] = deque()
+        key = stream_format.STREAM.encode()
+        head = (b"XADD", key, b"MAXLEN", b"~", b"%d" % stream_length, b"*", b"e")
         self._xadd = b"*8\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in head)
 
     def __len__(self) -> int:
-        return len(self._reports) + len(self._parcels)
+        return len(self._tasks) + len(self._encoded)
 
-    def put(self, report: stream_format.CompletedTask) -> None:
-        """Take one report. The newest is dropped while there is no room."""
-        if len(self._reports) >= self._capacity:
+    def put(self, task: CompletedTask) -> None:
+        """Take one finished task. The newest is dropped while there is no room."""
+        if len(self._tasks) >= self._capacity:
             self.dropped += 1
             return
-        self._reports.append(report)
+        self._tasks.append(task)
 
-    def pack(self) -> None:
+    def encode(self) -> None:
         """Encode what waits, so that it takes little room; of too many the oldest are dropped."""
-        reports, parcels = self._reports, self._parcels
-        for number in range(1, len(reports) + 1):
-            report = reports.popleft()
+        tasks, encoded = self._tasks, self._encoded
+        for number in range(1, len(tasks) + 1):
+            task = tasks.popleft()
             try:
-                parcel = (
-                    report.record.function,
-                    stream_format.stream_entry(report),
-                    stream_format.history_entry(report),
+                one = _Encoded(
+                    task.record.function,
+                    stream_format.stream_entry(task),
+                    stream_format.history_entry(task),
                 )
             except (ValueError, TypeError):  # names that are no text, or no UTF-8
                 self.dropped += 1
                 continue
-            parcels.append(parcel)
-            if number % _POLITE == 0:
+            encoded.append(one)
+            if number % _YIELD_AFTER == 0:
                 time.sleep(0)
-        while len(parcels) > self._capacity:
-            parcels.popleft()
+        while len(encoded) > self._capacity:
+            encoded.popleft()
             self.dropped += 1
 
-    def send(self, connection: Connection, timeout: float) -> bool:
+    def send(self, connection: Connection, deadline: float) -> bool:
         """Send one batch; False when nothing was left to send.
 
-        What `connection.call` raises leaves the batch in the queue. So does a refusal
-        of Redis, raised as `ResponseError`.
+        What `connection.call` raises leaves the batch in the queue. Entries that the stream
+        refuses stay there too, and raise their `ResponseError`. A refused list costs only what
+        it would have told schedulers that start later.
         """
-        self.pack()
-        parcels = self._parcels
-        batch = [parcels[i] for i in range(min(_BATCH, len(parcels)))]
+        self.encode()
+        encoded = self._encoded
+        batch = [encoded[i] for i in range(min(_BATCH, len(encoded)))]
         if not batch:
             return False
-        memos = _lists(batch)
-        answers = connection.call(
-            b"".join([*map(self._entry, batch), *memos]),
-            len(batch) + 3 * len(memos),
-            perf_counter() + timeout,
+        lists = _lists(batch)
+        replies = connection.call(
+            b"".join([*map(self._entry, batch), *(packed for _, packed in lists)]),
+            len(batch) + 3 * len(lists),
+            deadline,
         )
-        for answer in answers[: len(batch)]:
-            if isinstance(answer, ResponseError):
-                self.refused += 1
-                raise answer
-        for _ in batch:
-            parcels.popleft()
-        self.sent += len(batch)
+        entries, rest = replies[: len(batch)], iter(replies[len(batch) :])
+        refused = [reply for reply in entries if isinstance(reply, ResponseError)]
+        # In order: from a refused entry on, nothing leaves the queue.
+        kept = next((n for n, r in enumerate(entries) if isinstance(r, ResponseError)), len(batch))
+        for _ in range(kept):
+            encoded.popleft()
+        self.sent += kept
+        if refused:
+            self._refusals.refused("write", stream_format.STREAM, refused[0], len(refused))
+            raise refused[0]
+        self._note_lists([key for key, _ in lists], rest)
         return True
 
-    def give_up(self) -> None:
-        """Drop everything unsent."""
+    def close(self) -> None:
+        """Count everything unsent as dropped, and take nothing more."""
+        self._capacity = 0
         self.dropped += len(self)
-        self.forget()
+        self.clear()
 
-    def forget(self) -> None:
-        """Drop everything unsent, uncounted: after a fork it is the parent's to send."""
-        self._reports.clear()
-        self._parcels.clear()
+    def clear(self) -> None:
+        """Forget everything unsent, uncounted: after a fork it is the parent's to send."""
+        self._tasks.clear()
+        self._encoded.clear()
 
-    def _entry(self, parcel: _Parcel) -> bytes:
-        return b"%b$%d\r\n%b\r\n" % (self._xadd, len(parcel[1]), parcel[1])
+    def _entry(self, one: _Encoded) -> bytes:
+        return b"%b$%d\r\n%b\r\n" % (self._xadd, len(one.stream_entry), one.stream_entry)
+
+    def _note_lists(self, keys: Iterable[str], replies: Iterator[object]) -> None:
+        refused = False
+        for key in keys:
+            for reply in (next(replies), next(replies), next(replies)):
+                if isinstance(reply, ResponseError):
+                    refused = True
+                    self._refusals.refused("write", key, reply)
+        if not refused:
+            self._refusals.accepted("write")
 
 
-def _lists(batch: Iterable[_Parcel]) -> list[bytes]:
-    """Per function of a batch: push its memos, cut the list, renew its time to live."""
+def _lists(batch: Iterable[_Encoded]) -> list[tuple[str, bytes]]:
+    """Per function of a batch its list's key, and three commands: push, cut, renew its life."""
     by_function: dict[str, list[bytes]] = defaultdict(list)
-    for function, _, memo in batch:
-        if memo is not None:
-            by_function[function].append(memo)
+    for one in batch:
+        if one.history_entry is not None:
+            by_function[one.function].append(one.history_entry)
     return [
-        pack("LPUSH", key, *memos[-stream_format.REMEMBERED :])
-        + pack("LTRIM", key, "0", str(stream_format.REMEMBERED - 1))
-        + pack("EXPIRE", key, str(stream_format.KEEP_SECONDS))
-        for function, memos in by_function.items()
+        (
+            key,
+            pack("LPUSH", key, *entries[-stream_format.REMEMBERED :])
+            + pack("LTRIM", key, "0", str(stream_format.REMEMBERED - 1))
+            + pack("EXPIRE", key, str(stream_format.KEEP_SECONDS)),
+        )
+        for function, entries in by_function.items()
         for key in (stream_format.HISTORY + function,)
     ]

@@ -12,6 +12,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from malearn.kernel import believable
+from malearn.kernel.believable import Clock
+from malearn.kernel.features import FeatureSchema
 from malearn.kernel.history import Observation
 from malearn.kernel.records import Record, Rejected
 from malearn.serving.collector import Collector
@@ -42,9 +45,11 @@ class CompletionHandler:
         collector: Collector,
         counters: CallCounters,
         on_error: Callable[[str], object],
+        clock: Clock = time.time,
     ) -> None:
         self._predecessors, self._history, self._predicted = memory, history, predicted
         self._collector, self._counters, self._record_internal_error = collector, counters, on_error
+        self._clock = clock
         self._lock = threading.Lock()
         self._waiting: deque[Record | Rejected] = deque()
 
@@ -95,21 +100,34 @@ class CompletionHandler:
             return CompletedTask(record)
         function, predicted = record.function, self._predicted.pop(record.task_id)
         tool_type = self._predecessors.tool_types.for_function(function)
-        name = tool_type.name if tool_type is not None else ""
+        schema = self._predecessors.schemas[tool_type.name] if tool_type is not None else None
+        if (reason := self._doubt(record, schema)) is not None:
+            # Ingestion is to see it all the same, and to say why it keeps it out.
+            self._counters.reject(reason)
+            return CompletedTask(record, tool_type, predicted, believed=False)
         values: tuple[float, ...] = ()
         context: tuple[str, ...] = ()
         if predicted is not None:
             values, context = predicted.values, predicted.context
             if predicted.basis is not None:
                 self._history.learn(predicted.basis, predicted.seconds, record.seconds)
-        if tool_type is not None:
-            own = self._predecessors.schemas[name].vectorize(record.features)
+        if schema is not None:
+            own = schema.vectorize(record.features)
             context = own.context or context
             if not any(value == value for value in values):
                 # As in training: what it says of itself stands in for what nobody said before.
                 values = own.values
+        name = tool_type.name if tool_type is not None else ""
         self._history.observe(
             record.task_id,
             Observation(function, name, record.start, record.end, values, context),
         )
         return CompletedTask(record, tool_type, predicted, values, context)
+
+    def _doubt(self, record: Record, schema: FeatureSchema | None) -> str | None:
+        """The reason code for which nothing is learnt from `record`; None where all is well."""
+        if (problem := believable.problem(record.start, record.end, self._clock())) is not None:
+            return problem[0]
+        if schema is not None and schema.problem(record.features) is not None:
+            return "invalid_feature"
+        return None

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from malearn.kernel import record_reader
+from malearn.kernel import features, record_reader
 from malearn.kernel.features import FeatureSchema, FeatureVector
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolTypes
@@ -53,7 +53,7 @@ class _PartialRecord(msgspec.Struct, gc=False):
 _decode = msgspec.json.Decoder(_PartialRecord).decode
 
 
-def _ends(raw: memoryview) -> _PartialRecord | None:
+def _ends(raw: bytes) -> _PartialRecord | None:
     """A long record, read from its first and its last members alone; None where that will not do.
 
     Between them stands text that nobody needs, and reading on through it is what takes
@@ -61,7 +61,7 @@ def _ends(raw: memoryview) -> _PartialRecord | None:
     The first opens nothing but the record itself, so that what closes both is no JSON
     where the second was cut out of something nested, or either out of a text.
     """
-    head, tail = bytes(raw[:_END]), bytes(raw[-_END:])
+    head, tail = raw[:_END], raw[-_END:]
     status, start = head.find(b'"status"'), tail.rfind(b'"start_time"')
     words = tail.rfind(b'"succ_task_feat"', 0, start)
     begin, after_status = words if words >= 0 else start, head.find(b",", status)
@@ -92,7 +92,7 @@ class PredecessorCache:
     def declare(self, tool_types: ToolTypes) -> None:
         """Take in another declaration; what was said under the old one is forgotten."""
         # Schemas first: none of what is claimed may be without them.
-        self.schemas = {name: FeatureSchema(tool_type) for name, tool_type in tool_types.items()}
+        self.schemas = features.schemas(tool_types)
         self.tool_types = tool_types
         types = tool_types.values()
         self._words = frozenset(word for t in types for word in t.context)
@@ -111,8 +111,8 @@ class PredecessorCache:
         """Keep that this task says nothing, so that nobody asks Redis again."""
         self._said.put(task_id, EMPTY)
 
-    def add_raw(self, task_id: str, raw: memoryview) -> None:
-        """Keep what a raw record says; as `record_reader.read` and `add`, but quick."""
+    def add_raw(self, task_id: str, raw: bytes) -> None:
+        """Keep what a raw record says; the same as `record_reader.read` and `add`, but quick."""
         heard = None if len(raw) < _SHORT else _ends(raw)
         if heard is None:
             try:
@@ -160,8 +160,8 @@ class PredecessorCache:
             return told  # nearly always
         return schema.merge([_vector(said, function, schema) for said in sorted(spoken, key=_end)])
 
-    def _add_slowly(self, task_id: str, raw: memoryview) -> None:
-        record = record_reader.read(task_id, bytes(raw))
+    def _add_slowly(self, task_id: str, raw: bytes) -> None:
+        record = record_reader.read(task_id, raw)
         if isinstance(record, Record):
             self.add(record)
         else:
@@ -172,16 +172,16 @@ class PredecessorCache:
             return EMPTY
         words: dict[str, Any] = {}
         context = False
-        for function, features in record.successors.items():
-            context = context or not self._words.isdisjoint(features)
+        for function, spoken in record.successors.items():
+            context = context or not self._words.isdisjoint(spoken)
             if not function:
                 words[""] = {
-                    n: value if isinstance(value := features[n], Real | str) else None
+                    n: value if isinstance(value := spoken[n], Real | str) else None
                     for n in self._names
-                    if n in features
+                    if n in spoken
                 }
             elif (tool_type := self.tool_types.for_function(function)) is not None:
-                words[function] = self.schemas[tool_type.name].vectorize(features)
+                words[function] = self.schemas[tool_type.name].vectorize(spoken)
         return (record.end, words, context)
 
 

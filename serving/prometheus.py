@@ -24,9 +24,12 @@ class StatsCollector:
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
         stats = self._stats()
-        yield _by("malearn_predictions", "Answers by rung.", "source", stats.sources)
-        yield _by("malearn_fallbacks", "Why a lower rung answered.", "reason", stats.reasons)
-        yield _by("malearn_rejected", "Records that do not teach.", "reason", stats.rejected)
+        yield _by("malearn_predictions", "Answers by source.", "source", stats.sources)
+        yield _by("malearn_fallbacks", "Why no model answered.", "reason", stats.reasons)
+        yield _by("malearn_rejected", "Tasks not learnt from.", "reason", stats.rejected)
+        yield _by(
+            "malearn_ignored", "Observations from Redis not believed.", "reason", stats.ignored
+        )
         for name, help_text, value in _COUNTERS:
             yield _one(f"malearn_{name}", help_text, getattr(stats, value))
         seconds = HistogramMetricFamily("malearn_call_seconds", "Duration of a call.")
@@ -45,14 +48,19 @@ class StatsCollector:
         yield age
         yield GaugeMetricFamily("malearn_queue", "Tasks waiting to be sent.", stats.queued)
         yield GaugeMetricFamily("malearn_redis_up", "Whether Redis answers.", stats.redis_up)
+        refusing = stats.redis_refusal is not None
+        yield GaugeMetricFamily("malearn_redis_refusing", "Whether it refuses commands.", refusing)
 
 
+#: Metric, its help, and the field of `Stats` that it shows.
 _COUNTERS = (
     ("collected", "Finished tasks reported.", "collected"),
     ("sent", "Finished tasks sent to the stream.", "sent"),
     ("dropped", "Finished tasks that found no room.", "dropped"),
-    ("lost", "Records that were gone before they were read.", "lost"),
+    ("expired_before_read", "Records gone before they were read.", "expired_before_read"),
     ("redis_outages", "Times that Redis stopped answering.", "redis_outages"),
+    ("refused_reads", "Commands to read that Redis refused.", "refused_reads"),
+    ("refused_writes", "Commands to write that Redis refused.", "refused_writes"),
     ("model_swaps", "Models replaced while serving.", "swaps"),
     ("cache_failures", "Models that could not be cached.", "cache_failures"),
     ("internal_errors", "Failures of malearn itself.", "internal_errors"),

@@ -1,8 +1,8 @@
-"""The one background thread that speaks to Redis on nobody's time.
+"""The background thread that talks to Redis, so that no caller has to wait for it.
 
-It opens connections for callers, probes a server that went away, sends what was
-collected, reads the records that were only named, and brings in what other
-schedulers observed. Each step may fail by itself; all of them go on.
+It opens connections for callers, probes a server that went away, sends finished tasks, reads
+the records that were only named, and brings in what other schedulers observed. Each step may
+fail by itself; all of them go on.
 """
 
 from __future__ import annotations
@@ -13,65 +13,61 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, perf_counter
 
-from malearn.serving import stream_format
+from malearn.serving import resp, stream_format
 from malearn.serving.circuit_breaker import CircuitBreaker
 from malearn.serving.collector import Collector
-from malearn.serving.connection import (
-    Connection,
-    ConnectionPool,
-    ProtocolError,
-    ResponseError,
-    pack,
-)
+from malearn.serving.connection import Connection
+from malearn.serving.connection_pool import ConnectionPool
+from malearn.serving.observation_reader import ObservationReader
+from malearn.serving.refusals import RESOLVE_AGAIN, Refusals
+from malearn.serving.resp import ResponseError
 
 __all__ = ["RedisWorker"]
 
 _log = logging.getLogger("malearn.serving")
 
-_TICK = 0.05
-_TIMEOUT = 2.0
-_MOST_ASKED = 20_000
-_MOST_FUNCTIONS = 5_000
+_TICK = 0.05  # seconds between two rounds
+_TIMEOUT = 2.0  # seconds for one exchange
+_FOLLOW_INTERVAL = 2.0  # seconds between two looks at the stream
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds before what was refused is sent again
+_MAX_TO_READ = 20_000
 _PAGE = 256
 
 #: Takes `(task_id, function, raw)` of a record that was read for it.
-Delivery = Callable[[str, str | None, bytes], None]
+OnRecord = Callable[[str, str | None, bytes], None]
 
 
 class RedisWorker:
-    """Owns the pool, the breaker and the collector's sending.
+    """Owns the connections, the circuit breaker and the collector's sending.
 
-    `deliver` takes records that were asked for, `observe` entries of the
-    stream, `restore` all memos found at the start, by function; `drain` is called
-    every round. `pull` is the pause between looks at the stream, in seconds.
+    `on_record` takes records that were to be read; `drain` is called every round.
     """
 
     def __init__(
         self,
         connect: Callable[[], Connection],
         collector: Collector,
+        observations: ObservationReader,
+        refusals: Refusals,
         *,
-        deliver: Delivery,
-        observe: Callable[[list[bytes]], None],
-        restore: Callable[[dict[str, list[bytes]]], None],
+        on_record: OnRecord,
         drain: Callable[[], None],
-        pool: int = 4,
-        pull: float = 2.0,
+        pool_size: int = 4,
     ) -> None:
         self.breaker = CircuitBreaker()
-        self.pool = ConnectionPool(connect, pool)
+        self.pool = ConnectionPool(connect, pool_size)
         self.restored = threading.Event()
-        self.lost = 0
-        self._connect, self._collector = connect, collector
-        self._deliver, self._observe, self._restore = deliver, observe, restore
-        self._drain = drain
-        self._asked: deque[tuple[str, str | None]] = deque()
-        self._pull, self._pull_at, self._send_at = pull, 0.0, 0.0
+        self.refusals = refusals
+        self.expired = 0
+        self._connect, self._collector, self._observations = connect, collector, observations
+        self._on_record, self._drain = on_record, drain
+        self._to_read: deque[tuple[str, str | None]] = deque()
+        self._follow_at = self._send_at = 0.0
+        self._pause = _FIRST_PAUSE
         self._connection: Connection | None = None
-        self._last_id = b""
         self._away = False
         self._wake = threading.Event()
-        self._closing = False
+        self._close_by: float | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -79,29 +75,36 @@ class RedisWorker:
         return self._thread is not None
 
     def __len__(self) -> int:
-        return len(self._asked)
+        return len(self._to_read)
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="malearn-redis", daemon=True)
         self._thread.start()
 
     def read_later(self, task_id: str, function: str | None) -> None:
-        """Read `result:<task_id>` soon, and deliver it."""
-        if len(self._asked) >= _MOST_ASKED:
-            self.lost += 1
+        """Read `result:<task_id>` soon, and hand it to `on_record`."""
+        if len(self._to_read) >= _MAX_TO_READ:
+            self.expired += 1
             return
-        self._asked.append((task_id, function))
+        self._to_read.append((task_id, function))
 
-    def wake(self) -> None:
-        """There is something to do now, such as a connection to replace."""
+    def replace(self, connection: Connection) -> None:
+        """A caller's call failed on `connection`: another is opened at once."""
+        self.pool.discard(connection)
         self._wake.set()
 
     def close(self, timeout: float) -> None:
-        """Send what is left, waiting `timeout` seconds at most, and close every connection."""
-        self._closing = True
+        """Send what is left, waiting `timeout` seconds at most, and close every connection.
+
+        What could not be sent by then is counted as dropped.
+        """
+        self._close_by = perf_counter() + timeout
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout)
+        self.expired += len(self._to_read)
+        self._to_read.clear()
+        self._collector.close()
         self.pool.clear()
 
     def abandon(self) -> None:
@@ -110,8 +113,8 @@ class RedisWorker:
         if self._connection is not None:
             self._connection.abandon()
         self._connection = self._thread = None
-        self._asked.clear()
-        self._collector.forget()
+        self._to_read.clear()
+        self._collector.clear()
         self._wake = threading.Event()
         restored, self.restored = self.restored.is_set(), threading.Event()
         if restored:
@@ -119,62 +122,80 @@ class RedisWorker:
         self.breaker = CircuitBreaker()
 
     def _run(self) -> None:
-        while not self._closing:
+        while self._close_by is None:
             self._round()
             self._wake.wait(_TICK)
             self._wake.clear()
         self._drain()
-        connection = self._connection
-        if self.breaker.closed and connection is not None:
-            self._attempt(self._read_asked, connection)
-            self._attempt(self._send_all, connection)
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        self._collector.give_up()
+        if self._to_read or len(self._collector):
+            self._send_at = 0.0
+            # An outage that lasts is tried once more; what was just reported is worth it.
+            connection = self._connected(probe_now=True)
+            if connection is not None:
+                self._attempt(self._read_records, connection)
+                self._drain()
+                self._attempt(self._send_all, connection)
+        self._disconnect()
 
     def _round(self) -> None:
         self._drain()
-        self._collector.pack()
+        self._collector.encode()
         connection = self._connected()
         if connection is None:
             self.restored.set()  # nothing to be had for now: nobody need wait for it
             return
-        if not self._last_id and monotonic() >= self._pull_at:
-            self._pull_at = monotonic() + self._pull
-            self._attempt(self._restore_all, connection)
+        observations = self._observations
+        if not observations.restored and monotonic() >= self._follow_at:
+            self._follow_at = monotonic() + _FOLLOW_INTERVAL
+            self._attempt(observations.restore, connection)
             self.restored.set()
-        self._attempt(self._read_asked, connection)
-        if monotonic() >= self._send_at and not self._attempt(self._send_all, connection):
-            self._send_at = monotonic() + 1.0
-        if self._last_id and monotonic() >= self._pull_at:
-            self._pull_at = monotonic() + self._pull
-            self._attempt(self._pull_stream, connection)
+        self._attempt(self._read_records, connection)
+        self._send(connection)
+        if observations.restored and monotonic() >= self._follow_at:
+            self._follow_at = monotonic() + _FOLLOW_INTERVAL
+            self._attempt(observations.follow, connection)
 
-    def _connected(self) -> Connection | None:
+    def _send(self, connection: Connection) -> None:
+        if monotonic() < self._send_at:
+            return
+        if self._attempt(self._send_all, connection):
+            self._pause = _FIRST_PAUSE
+        else:
+            self._send_at = monotonic() + self._pause
+            self._pause = min(2.0 * self._pause, _LONGEST_PAUSE)
+
+    def _connected(self, *, probe_now: bool = False) -> Connection | None:
         """A connection of our own, after making sure that callers have theirs."""
         breaker = self.breaker
+        self.pool.prune()
         if breaker.closed and self._connection is not None and not self.pool.missing:
             return self._connection
-        if not breaker.closed and not breaker.due:
+        if not breaker.closed and not (breaker.due or probe_now):
             return None
         try:
             if not breaker.closed:
                 self.pool.clear()  # whatever made it fail, old connections are suspect
-            if self._connection is None:
-                self._connection = self._connect()
-            (answer,) = self._connection.call(
-                pack("EXISTS", stream_format.STREAM), 1, perf_counter() + _TIMEOUT
-            )
-            if isinstance(answer, ResponseError):
-                raise answer
+            self._probe()
             self.pool.fill()
         except Exception as error:  # noqa: BLE001 - a URL that is none must not end the thread
-            self._disconnect(error)
+            self._unreachable(error)
             return None
         breaker.close()
+        self.refusals.accepted("connect")
         self._away = False
         return self._connection
+
+    def _probe(self) -> None:
+        """Ask the server something over our own connection, which is opened where need be."""
+        if self._connection is not None and self._connection.closed_by_server():
+            self._disconnect()
+        if self._connection is None:
+            self._connection = self._connect()
+        (reply,) = self._connection.call(
+            resp.pack("EXISTS", stream_format.STREAM), 1, self._deadline()
+        )
+        if isinstance(reply, ResponseError):
+            raise reply
 
     def _attempt(self, step: Callable[[Connection], None], connection: Connection) -> bool:
         """Whether `step` went well. A step that fails costs its connection, if that is to blame."""
@@ -184,85 +205,58 @@ class RedisWorker:
             step(connection)
         except ResponseError as error:
             _log.debug("Redis refuses: %s", error)
+            if error.code in RESOLVE_AGAIN:
+                self._disconnect()
+                self.pool.clear()
+            return False
+        except ConnectionError:
+            # Idle connections are closed by some servers and balancers. It is an outage only
+            # if no other can be opened, which the next round finds out.
+            self._disconnect()
             return False
         except Exception as error:  # noqa: BLE001 - whatever a server answers, the thread lives on
-            self._disconnect(error)
+            self._unreachable(error)
             return False
         return True
 
-    def _disconnect(self, error: Exception) -> None:
-        # An outage is said once, not at every probe.
-        level = logging.DEBUG if self._away else logging.WARNING
-        _log.log(level, "Redis does not answer (%s: %s)", type(error).__name__, error)
+    def _unreachable(self, error: Exception) -> None:
+        """Open the breaker. An outage is logged once, not at every probe."""
+        if isinstance(error, ResponseError):
+            self.refusals.refused("connect", "", error)
+        elif not self._away:
+            _log.warning(
+                "Redis at %s does not answer (%s: %s)",
+                self.refusals.server,
+                type(error).__name__,
+                error,
+            )
         self._away = True
         self.breaker.fail()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _read_asked(self, connection: Connection) -> None:
-        asked = self._asked
-        while asked:
-            batch = [asked[i] for i in range(min(_PAGE, len(asked)))]
-            keys = [f"result:{task_id}" for task_id, _ in batch]
-            values = connection.mget(keys, perf_counter() + _TIMEOUT)
-            for (task_id, function), raw in zip(batch, values, strict=True):
-                asked.popleft()
+    def _deadline(self) -> float:
+        """When an exchange that begins now must end, on `perf_counter`'s clock."""
+        deadline = perf_counter() + _TIMEOUT
+        return deadline if self._close_by is None else min(deadline, self._close_by)
+
+    def _read_records(self, connection: Connection) -> None:
+        to_read = self._to_read
+        while to_read:
+            page = [to_read[i] for i in range(min(_PAGE, len(to_read)))]
+            keys = [f"result:{task_id}" for task_id, _ in page]
+            values = connection.get_many(keys, self._deadline())
+            for (task_id, function), raw in zip(page, values, strict=True):
+                to_read.popleft()
                 if raw is None:
-                    self.lost += 1
+                    self.expired += 1
                 else:
-                    self._deliver(task_id, function, bytes(raw))
+                    self._on_record(task_id, function, raw)
 
     def _send_all(self, connection: Connection) -> None:
-        while self._collector.send(connection, _TIMEOUT):
+        while self._collector.send(connection, self._deadline()):
             pass
-
-    def _restore_all(self, connection: Connection) -> None:
-        functions = self._functions(connection)
-        memos: dict[str, list[bytes]] = {}
-        for start in range(0, len(functions), _PAGE):
-            page = functions[start : start + _PAGE]
-            packed = b"".join(pack("LRANGE", stream_format.HISTORY + f, "0", "-1") for f in page)
-            answers = connection.call(packed, len(page), perf_counter() + _TIMEOUT)
-            for function, answer in zip(page, answers, strict=True):
-                if isinstance(answer, list):
-                    memos[function] = [raw for raw in answer if isinstance(raw, bytes)]
-        self._last_id = self._newest(connection)
-        self._restore(memos)
-
-    def _functions(self, connection: Connection) -> list[str]:
-        """Whose history Redis keeps. SCAN, so that the server is never held up."""
-        cursor, functions = b"0", []
-        while True:
-            command = pack("SCAN", cursor, "MATCH", f"{stream_format.HISTORY}*", "COUNT", "1000")
-            (answer,) = connection.call(command, 1, perf_counter() + _TIMEOUT)
-            if not isinstance(answer, list) or len(answer) != 2:
-                raise ProtocolError("not the answer to a SCAN")
-            cursor, keys = answer
-            functions += [
-                key.decode("utf-8", "replace")[len(stream_format.HISTORY) :] for key in keys
-            ]
-            if cursor == b"0" or len(functions) > _MOST_FUNCTIONS:
-                return functions
-
-    def _newest(self, connection: Connection) -> bytes:
-        command = pack("XREVRANGE", stream_format.STREAM, "+", "-", "COUNT", "1")
-        (answer,) = connection.call(command, 1, perf_counter() + _TIMEOUT)
-        if isinstance(answer, list) and answer and isinstance(answer[0], list):
-            return bytes(answer[0][0])
-        return b"0-0"
-
-    def _pull_stream(self, connection: Connection) -> None:
-        """Bring in what came since; of a flood only its first page, for more would tell little."""
-        command = pack("XREAD", "COUNT", str(_PAGE), "STREAMS", stream_format.STREAM, self._last_id)
-        (answer,) = connection.call(command, 1, perf_counter() + _TIMEOUT)
-        if isinstance(answer, ResponseError):
-            raise answer
-        if not answer:
-            return
-        entries = answer[0][1]
-        raws = [fields[1] for _, fields in entries if fields and fields[0] == b"e"]
-        self._last_id = bytes(entries[-1][0])
-        if len(entries) == _PAGE:
-            self._last_id = self._newest(connection)
-        self._observe(raws)

@@ -48,10 +48,14 @@ class Stats:
     queued: int
     sent: int
     dropped: int
-    lost: int
+    expired_before_read: int
     remembered: int
     redis_up: bool
     redis_outages: int
+    ignored: Mapping[str, int]
+    refused_reads: int
+    refused_writes: int
+    redis_refusal: str | None
     cache_failures: int
     internal_errors: int
 
@@ -64,6 +68,7 @@ class CallCounters:
         self.sources: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
         self.latency = [0] * (len(BUCKETS) + 1)
         self.latency_sum = 0.0
         self.calls = self.collected = self.errors = 0
@@ -94,6 +99,16 @@ class CallCounters:
             self.collected += 1
             if rejected:
                 self.rejected[rejected] += 1
+
+    def reject(self, reason: str) -> None:
+        """A finished task that was reported before is not believed."""
+        with self._lock:
+            self.rejected[reason] += 1
+
+    def ignore(self, reason: str) -> None:
+        """One observation from Redis was not believed."""
+        with self._lock:
+            self.ignored[reason] += 1
 
     def failed(self) -> int:
         """Count a failure of our own; returns how many there were."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from malearn.kernel import features, stream_entries, text
+from malearn.kernel import believable, stream_entries, text
 from malearn.kernel.estimator import Basis
-from malearn.kernel.features import within
+from malearn.kernel.features import FeatureSchema, within
 from malearn.kernel.history import Observation
 from malearn.kernel.model_metadata import Carried
 from malearn.kernel.records import Record, Rejected
@@ -27,6 +27,7 @@ __all__ = [
     "REMEMBERED",
     "STREAM",
     "CompletedTask",
+    "Found",
     "Predicted",
     "history_entry",
     "history_entry_of",
@@ -39,6 +40,9 @@ STREAM = stream_entries.STREAM
 HISTORY = "malearn:history:"
 REMEMBERED = 64  # observations a function's list keeps
 KEEP_SECONDS = 30 * 86_400  # a function unseen for so long is forgotten
+
+#: A task id (empty in a list's entry), and what was observed of it.
+Found = tuple[str, Observation]
 
 _LARGEST = sys.float_info.max
 _MOST_UNCLAIMED = 32
@@ -63,7 +67,7 @@ class CompletedTask(msgspec.Struct, frozen=True):
     """A finished task on its way to Redis; `tool_type` is None where nobody claims it.
 
     `observed` are the numbers a history takes in, in declared order; `context` is what the
-    task ran with.
+    task ran with. What is not `believed` goes to ingestion, not to other schedulers.
     """
 
     record: Record | Rejected
@@ -71,6 +75,7 @@ class CompletedTask(msgspec.Struct, frozen=True):
     predicted: Predicted | None = None
     observed: tuple[float, ...] = ()
     context: tuple[str, ...] = ()
+    believed: bool = True
 
 
 def stream_entry(report: CompletedTask) -> bytes:
@@ -103,9 +108,9 @@ def stream_entry(report: CompletedTask) -> bytes:
 
 
 def history_entry(report: CompletedTask) -> bytes | None:
-    """The history list's JSON for one finished task; None for a rejected one."""
+    """The history list's JSON for one finished task; None for one that teaches nothing."""
     record, tool_type = report.record, report.tool_type
-    if isinstance(record, Rejected):
+    if isinstance(record, Rejected) or not report.believed:
         return None
     return _history_entry(record.start, record.end, tool_type, report.observed, report.context)
 
@@ -117,25 +122,36 @@ def history_entry_of(observation: Observation, tool_type: ToolType) -> bytes:
 
 
 def observation(
-    raw: bytes, tool_types: ToolTypes, function: str = ""
-) -> tuple[str, Observation] | None:
-    """Task id (empty in a memo) and observation in an entry or a memo; None for anything else."""
+    raw: bytes,
+    tool_types: ToolTypes,
+    schemas: Mapping[str, FeatureSchema],
+    now: float,
+    function: str = "",
+) -> Found | str:
+    """What an entry of the stream or of a list tells, else the reason code for not believing it.
+
+    `schemas` are those of `tool_types`, `function` is that of the list, and `now` is in seconds
+    since the epoch.
+    """
     found = stream_entries.decode_plain(raw)
     if found is None:
-        return None
+        return "invalid_json"
     function = function or found.function
-    if not function or not 0.0 < found.end - found.start < math.inf:
-        return None
+    if not function:
+        return "invalid_json"
+    if (problem := believable.problem(found.start, found.end, now)) is not None:
+        return problem[0]
     tool_type = tool_types.for_function(function)
     if tool_type is None:
         return found.task_id, Observation(function, "", found.start, found.end)
-    said = found.serve or found.ran
-    numbers = features.numbers(tool_type, said)[0] if said else ()
-    context = features.context_of(tool_type, found.ran) or features.context_of(
-        tool_type, found.serve
-    )
-    name = tool_type.name
-    return found.task_id, Observation(function, name, found.start, found.end, numbers, context)
+    schema = schemas[tool_type.name]
+    if any(schema.problem(view) is not None for view in (found.serve, found.ran)):
+        return "invalid_feature"
+    serve, ran = schema.vectorize(found.serve), schema.vectorize(found.ran)
+    values = serve.values if found.serve else ran.values if found.ran else ()
+    context = ran.context or serve.context
+    seen = Observation(function, tool_type.name, found.start, found.end, values, context)
+    return found.task_id, seen
 
 
 def recent(

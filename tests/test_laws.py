@@ -64,9 +64,10 @@ HOMES = {
     "prometheus_client": {"malearn.serving.prometheus"},
     "typer": {"malearn.flows.commands"},
     "rich": {"malearn.flows.console", "malearn.flows.report"},
+    "hiredis": {"malearn.serving.resp"},
 }
 #: What every installation has, beside the standard library.
-BASE = {"msgspec", "numpy", "onnxruntime", "redis"}
+BASE = {"hiredis", "msgspec", "numpy", "onnxruntime"}
 
 
 def modules() -> dict[str, Path]:

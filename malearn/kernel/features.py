@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from malearn.kernel import text
-from malearn.kernel.tool_types import ToolType
+from malearn.kernel.tool_types import ToolType, ToolTypes
 
 __all__ = [
     "FeatureSchema",
@@ -23,6 +23,7 @@ __all__ = [
     "context_of",
     "finite",
     "numbers",
+    "schemas",
     "within",
     "words_of",
 ]
@@ -101,6 +102,19 @@ class FeatureSchema:
             return FeatureVector(given, (), given, (), self)
         return self._completed(given, words)
 
+    def problem(self, features: Mapping[str, Any]) -> str | None:
+        """The first of `features` that is no number within its bounds, in words; None if none is.
+
+        What is missing is no problem.
+        """
+        for name, (low, high, _) in zip(self._names, self._bounds, strict=True):
+            value = features.get(name)
+            if value is not None and within(value, low, high) is None:
+                return (
+                    f"{name} is {text.shortened(value)}, not a number between {low:g} and {high:g}"
+                )
+        return None
+
     def merge(self, several: Iterable[FeatureVector]) -> FeatureVector:
         """What `several` tell; of two that speak of the same thing the later one counts."""
         given, words = self.nothing.given, self.nothing.words
@@ -133,6 +147,11 @@ class FeatureSchema:
             )
         context = tuple([word or "" for word in words]) if any(words) else ()
         return FeatureVector(given, words, values, context, self)
+
+
+def schemas(tool_types: ToolTypes) -> dict[str, FeatureSchema]:
+    """The schema of each of `tool_types`, by name."""
+    return {name: FeatureSchema(tool_type) for name, tool_type in tool_types.items()}
 
 
 def numbers(

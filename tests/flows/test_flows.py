@@ -179,9 +179,9 @@ def test_a_scheduler_that_starts_after_an_import_knows_what_was_imported(
     ingest([str(some_log)], str(home.root))
     key = stream_format.HISTORY + FUNCTION
     memos: Any = redis_client.lrange(key, 0, -1)
-    seen = [stream_format.observation(memo, declared(), FUNCTION) for memo in memos]
+    seen = [json.loads(memo) for memo in memos]
     newest = sorted((e.end for e in Dataset.open(home, declared()[TOOL]).read()), reverse=True)
-    assert [found[1].end for found in seen if found] == newest[: stream_format.REMEMBERED]
+    assert [entry["end"] for entry in seen] == newest[: stream_format.REMEMBERED]
 
     ingest([str(some_log)], str(home.root))
     assert redis_client.lrange(key, 0, -1) == memos

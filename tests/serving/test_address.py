@@ -18,7 +18,8 @@ import pytest
 from malearn.kernel.errors import InputError
 from malearn.platform.redis import binary
 from malearn.serving.address import Address
-from malearn.serving.connection import ResponseError, connector, pack
+from malearn.serving.connection import connector
+from malearn.serving.resp import ResponseError, pack
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_redis_is_spoken_to_through_tls(secured: Any, redis_client: Any) -> None
     redis_client.mset(dict(zip("ab", values, strict=True)))
     connection = connector(f"rediss://localhost:{port}?ssl_ca_certs={certificate}", 5.0)()
     for _ in range(2):
-        first, second, none = connection.mget(["a", "b", "c"], time.perf_counter() + 5)
+        first, second, none = connection.get_many(["a", "b", "c"], time.perf_counter() + 5)
         assert [bytes(first or b"").decode(), bytes(second or b"").decode()] == values
         assert none is None
     connection.close()

@@ -16,6 +16,7 @@ from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import stream_format
 from malearn.serving.collector import Collector
+from malearn.serving.refusals import Refusals
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 Build = Callable[..., DAGTaskPredictor]
@@ -84,7 +85,7 @@ def test_a_task_only_named_is_read_in_the_background(
     p.collect_data_for_task(f"{RUN}-gone", "step")
     eventually(lambda: p.estimate("step", "gpu").source == "function_history")
     eventually(lambda: len(entries(redis_client)) == 1)
-    assert p.stats().lost == 1
+    assert p.stats().expired_before_read == 1
 
 
 def test_another_scheduler_learns_of_it(
@@ -130,14 +131,14 @@ def test_garbage_in_our_own_keys_is_passed_over(
 
 def test_what_finds_no_room_is_dropped_and_counted(record: Any) -> None:
     rejected = stream_format.CompletedTask(Rejected("t", "f", RejectReason.SKIPPED, ""))
-    collector = Collector(capacity=10)
+    collector = Collector(Refusals("redis://nowhere"), capacity=10)
     for _ in range(15):
         collector.put(rejected)
     assert (len(collector), collector.dropped) == (10, 5)
-    collector.pack()
+    collector.encode()
     for _ in range(7):
         collector.put(rejected)
-    collector.pack()
+    collector.encode()
     assert (len(collector), collector.dropped) == (10, 12)
 
 
@@ -181,7 +182,7 @@ def test_a_stream_key_of_another_kind_is_reported_and_hurts_nobody(
     redis_client.set(stream_format.STREAM, "not a stream")
     p = predictor(redis_url)
     p.collect_data_for_task(f"{RUN}-step", "step", record(4.0))
-    eventually(lambda: p._collector.refused > 0)
+    eventually(lambda: p.stats().refused_writes > 0)
     assert p.predict("step", "gpu", []) == pytest.approx(4.0)
     p.close()
     assert p.stats().dropped == 1

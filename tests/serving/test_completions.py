@@ -12,6 +12,7 @@ from malearn.serving.collector import Collector
 from malearn.serving.completions import CompletionHandler
 from malearn.serving.generational_cache import GenerationalCache
 from malearn.serving.predecessor_cache import PredecessorCache
+from malearn.serving.refusals import Refusals
 from malearn.serving.shared_history import SharedHistory
 from malearn.serving.stats import CallCounters
 
@@ -24,7 +25,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.memory, self.history = PredecessorCache(TYPES, 100), SharedHistory()
-        self.collector, self.counters = Collector(), CallCounters()
+        self.collector, self.counters = Collector(Refusals("redis://nowhere")), CallCounters()
         self.blamed: list[str] = []
         self.completions = CompletionHandler(
             self.memory,

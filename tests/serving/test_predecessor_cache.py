@@ -90,7 +90,7 @@ def agree(raws_in_order: list[bytes]) -> None:
     plain = joining.serve_view("toy", TOOL, [r for r in read if isinstance(r, Record)])
     heard, reported = PredecessorCache(TYPES, 100), PredecessorCache(TYPES, 100)
     for task_id, raw in raws.items():
-        heard.add_raw(task_id, memoryview(raw))
+        heard.add_raw(task_id, raw)
     for record in read:
         if isinstance(record, Record):
             reported.add(record)
@@ -130,7 +130,7 @@ def test_a_text_between_members_that_look_like_the_records_own_hides_nothing() -
 def test_what_was_told_in_another_order_is_forgotten() -> None:
     cache = PredecessorCache(TYPES, 100)
     raw = {"start_time": 1.0, "end_time": 2.0, "succ_task_feat": {"toy": {"size": 7}}}
-    cache.add_raw("a", memoryview(json.dumps(raw).encode()))
+    cache.add_raw("a", json.dumps(raw).encode())
     said = cache.get_many(["a"])
     before = cache.schemas["toy"]
     assert cache.features_for("toy", before, said).values == (7.0, 0.0)
@@ -159,5 +159,5 @@ def test_a_record_with_successors_without_end_is_not_kept() -> None:
     many = {f"f{number}": {"size": 1} for number in range(5000)}
     raw = json.dumps({"start_time": 1.0, "end_time": 2.0, "succ_task_feat": many}).encode()
     cache = PredecessorCache(TYPES, 100)
-    cache.add_raw("a", memoryview(raw))
+    cache.add_raw("a", raw)
     assert cache.get_many(["a"]) == [EMPTY]

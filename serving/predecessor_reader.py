@@ -1,0 +1,95 @@
+"""Predecessors' features for a request: from memory, else from Redis within the call's budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from time import perf_counter
+
+from malearn.serving.connection import DeadlineExceeded
+from malearn.serving.predecessor_cache import PredecessorCache, SuccessorFeatures
+from malearn.serving.redis_worker import RedisWorker
+from malearn.serving.resp import ProtocolError, ResponseError
+
+__all__ = ["PredecessorReader"]
+
+#: What is left of the budget after reading pays for the answer itself.
+_SHARE = 0.9
+#: Every connection of the pool may have been closed while it was idle; a new one then tells.
+_MAX_ATTEMPTS = 6
+
+
+class PredecessorReader:
+    """Reads what is not in `cache` over `worker`'s connections; `budget` bounds it, in seconds."""
+
+    def __init__(self, cache: PredecessorCache, worker: RedisWorker, budget: float) -> None:
+        self._cache, self._worker, self._budget = cache, worker, budget
+
+    def read(
+        self, task_ids: Sequence[str], started: float
+    ) -> tuple[Sequence[SuccessorFeatures | None], str]:
+        """What each of those tasks left for its successors, and what kept some from being read.
+
+        One round trip at most; `started` is when the call began, on `perf_counter`'s clock.
+        """
+        found = self._cache.get_many(task_ids)
+        if None not in found:
+            return found, ""
+        missing = [task_id for task_id, one in zip(task_ids, found, strict=True) if one is None]
+        fetch_error = self._fetch(list(dict.fromkeys(missing)), started + self._budget * _SHARE)
+        return self._cache.get_many(task_ids), fetch_error
+
+    def _fetch(self, task_ids: list[str], deadline: float) -> str:
+        """Bring records into the cache; what was the trouble, if that did not go well."""
+        worker, breaker = self._worker, self._worker.breaker
+        if not breaker.closed:
+            return "redis_down"
+        keys = [f"result:{task_id}" for task_id in task_ids]
+        failure = "redis_busy"
+        for _ in range(_MAX_ATTEMPTS):
+            connection = worker.pool.acquire(deadline)
+            if connection is None:
+                break
+            try:
+                values = connection.get_many(keys, deadline)
+            except DeadlineExceeded as error:
+                worker.replace(connection)
+                values = error.replies
+                if not values:
+                    breaker.fail()
+                # A slow network that delivers something is no outage: the rest comes next time.
+                self._add(task_ids, values)
+                return "redis_slow"
+            except ConnectionError:
+                # Most likely the server closes what is idle: another connection, as long as
+                # there is time. Where the server is gone, the worker finds that out meanwhile.
+                worker.replace(connection)
+                failure = "redis_failed"
+                continue
+            except (OSError, ProtocolError, ResponseError) as error:
+                worker.replace(connection)
+                breaker.fail()
+                if isinstance(error, ResponseError):
+                    worker.refusals.refused("read", keys[0], error)
+                return "redis_failed"
+            except BaseException:
+                worker.replace(connection)
+                raise
+            worker.pool.release(connection)
+            breaker.succeed()
+            worker.refusals.accepted("read")
+            return self._add(task_ids, values, deadline)
+        if breaker.closed:
+            breaker.fail()
+        return failure
+
+    def _add(
+        self, task_ids: Sequence[str], values: Sequence[object], deadline: float = math.inf
+    ) -> str:
+        """Take in what was read, as far as there is time; returns the trouble, if any."""
+        for task_id, raw in zip(task_ids, values, strict=False):
+            if isinstance(raw, bytes):
+                self._cache.add_raw(task_id, raw)
+                if perf_counter() > deadline:
+                    return "out_of_time"
+        return ""

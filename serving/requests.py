@@ -1,0 +1,66 @@
+"""A request: one task to be estimated, with all that is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from malearn.kernel import run_ids
+from malearn.kernel.features import FeatureVector
+from malearn.kernel.tool_types import ToolType
+from malearn.serving.predecessor_cache import PredecessorCache, SuccessorFeatures
+
+__all__ = ["Request", "build", "predecessor_ids"]
+
+_NO_FEATURES = FeatureVector((), (), (), ())
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """One task to be estimated.
+
+    `tool_type` is None where nobody claims the function. `missing_inputs`: none of its features
+    is known, and not every predecessor could be read. `task_id` is empty where it has none.
+    """
+
+    function: str
+    resource: str | None
+    tool_type: ToolType | None
+    features: FeatureVector
+    task_id: str
+    missing_inputs: bool
+
+
+def build(
+    cache: PredecessorCache,
+    function: str,
+    resource: str | None,
+    tool_type: ToolType | None,
+    predecessors: Sequence[str],
+    found: Sequence[SuccessorFeatures | None],
+    features: Mapping[str, object] | None = None,
+    task_id: str | None = None,
+) -> Request:
+    """The request for a task after `predecessors`, of which `cache` gave `found`.
+
+    `features` are what the caller knows beyond it, and count for more.
+    """
+    if not task_id:
+        task_id = f"{run_ids.run_of(predecessors[0])}-{function}" if predecessors else ""
+    if tool_type is None:
+        return Request(function, resource, None, _NO_FEATURES, task_id, False)
+    schema = cache.schemas[tool_type.name]
+    vector = cache.features_for(function, schema, found)
+    if features:
+        vector = schema.merge((vector, schema.vectorize(features)))
+    nothing = vector.values is schema.nothing.values and not vector.context
+    return Request(function, resource, tool_type, vector, task_id, nothing and None in found)
+
+
+def predecessor_ids(predecessors: Sequence[str] | None) -> Sequence[str]:
+    """Predecessors as a sequence, however they were given."""
+    if isinstance(predecessors, list | tuple):
+        return predecessors
+    if isinstance(predecessors, str):
+        return (predecessors,)
+    return list(predecessors or ())

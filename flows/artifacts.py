@@ -1,4 +1,4 @@
-"""What a run leaves in Prefect for whoever watches it: what came of it, why, and where to look."""
+"""The artifacts that a run leaves in Prefect: its result, the reasons, and links to MLflow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from malearn.lifecycle.training import Trained
 
 __all__ = ["VALIDATION", "candidates", "key", "promotion", "reasons", "training", "validation_page"]
 
-#: The key of what every ingestion leaves.
+#: The artifact key of the validation report that every ingestion leaves.
 VALIDATION = "validation-report"
 
 
@@ -26,7 +26,7 @@ def key(kind: str, tool_type: str) -> str:
 
 
 def training(trained: Trained, tool_type: ToolType, trigger: str) -> None:
-    """The outcome of one retraining in words, with links to where it can be compared."""
+    """Leave the result of a retraining in words, with links to MLflow."""
     if trained.version is None or trained.run_id is None or trained.decision is None:
         title, links = "nothing trained", []
         details = [trained.why]
@@ -55,7 +55,7 @@ def training(trained: Trained, tool_type: ToolType, trigger: str) -> None:
 
 
 def candidates(trained: Trained) -> None:
-    """Everyone's scores on the newest slice, as a table."""
+    """Leave the scores of all predictors as a table."""
     if trained.scores is None:
         return
     everyone = {**trained.candidates, **trained.scores}
@@ -66,7 +66,7 @@ def candidates(trained: Trained) -> None:
                 "is": _role(name, trained),
                 "MAE, s": round(s.mae, 3),
                 "median error": f"{s.median_ape:.0%}",
-                "order": f"{s.pairwise_accuracy:.0%}",
+                "pairwise accuracy": f"{s.pairwise_accuracy:.0%}",
                 "R²": round(s.r2, 3),
                 "rows": s.n,
             }
@@ -78,8 +78,8 @@ def candidates(trained: Trained) -> None:
 
 
 def promotion(promoted: Promoted, tool_type: ToolType) -> None:
-    """Whether a version serves now, with every reason that was looked at."""
-    verdict = "serves now" if promoted.promoted else "does not serve"
+    """Leave whether a version was promoted, with every check."""
+    verdict = "is in Production" if promoted.promoted else "was not promoted"
     title = f"{promoted.tool_type}: version {promoted.version} {verdict}"
     link = tracking.version_page(tool_type, promoted.version)
     lines = [
@@ -93,13 +93,13 @@ def promotion(promoted: Promoted, tool_type: ToolType) -> None:
 
 
 def reasons(given: Iterable[GateCheck]) -> list[str]:
-    """One Markdown item a reason, those that failed first."""
+    """One Markdown item per gate check, failed ones first."""
     ranked = sorted(given, key=lambda reason: reason.passed)
     return [f"- {'✓' if reason.passed else '✗'} {reason.detail}" for reason in ranked]
 
 
 def validation_page() -> str:
-    """Where Prefect shows what the last ingestions let in."""
+    """The address of the validation reports in Prefect."""
     return f"{PREFECT_UI_URL.value()}/artifacts/key/{VALIDATION}"
 
 
@@ -108,7 +108,7 @@ def _role(name: str, trained: Trained) -> str:
         return "candidate, chosen"
     if name in trained.candidates:
         return "candidate"
-    return "serving" if name.startswith("incumbent") else "baseline"
+    return "incumbent" if name.startswith("incumbent") else "baseline"
 
 
 def _error(item: tuple[str, Scores]) -> float:

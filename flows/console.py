@@ -1,4 +1,4 @@
-"""What a person sees while a command works: lines on stderr, never on stdout."""
+"""Progress of a command, on stderr: a line per finished step and a spinner for the current one."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Progress:
         self._stopped = False
 
     def stop(self, number: int, frame: FrameType | None) -> NoReturn:
-        """Ctrl-C. Where a library swallows it, as scikit-learn's MLP does, the next step ends."""
+        """Handle Ctrl-C. If a library swallows it (scikit-learn's MLP does), the next step ends."""
         self._stopped = True
         raise KeyboardInterrupt
 
     def step(self, text: str) -> None:
-        """What is being done now."""
+        """Show what is being done now."""
         if self._stopped:
             raise KeyboardInterrupt
         if text == self._shown:
@@ -53,7 +53,7 @@ class Progress:
             self._print(Text(f"  {text}", "dim"))
 
     def done(self, text: str, seconds: float | None = None) -> None:
-        """What has been done."""
+        """Print what has been done."""
         took = "" if seconds is None else f" ({seconds:.0f} s)"
         self._print(Text.assemble(("✓", "green"), f" {text}", (took, "dim")))
 
@@ -69,8 +69,8 @@ class Progress:
 
 
 class Board:
-    """A table that follows what happens. Off a terminal it stands once, as it was first shown,
-    and what is said comes below it, line by line.
+    """A table on stderr that is updated in place. Where stderr is not a terminal it is printed
+    once, and messages follow below it, line by line.
     """
 
     def __init__(self, titles: Sequence[str], foot: str) -> None:
@@ -82,11 +82,11 @@ class Board:
         self._rows: tuple[Sequence[str], ...] = ()
 
     def say(self, sentence: str, style: str = "") -> None:
-        """A line that stays, above the table where that moves."""
+        """Print a line that stays; on a terminal, above the table."""
         self._console.print(Text(sentence, style), soft_wrap=True)
 
     def show(self, rows: Iterable[Sequence[str]]) -> None:
-        """The table as it is now."""
+        """Update the table."""
         before, self._rows = self._rows, tuple(rows)
         if self._live is not None and self._rows != before:
             self._live.update(self._page(), refresh=True)
@@ -136,12 +136,12 @@ def _stopping(shown: Progress) -> Iterator[Progress]:
 
 @contextmanager
 def following(shown: Progress) -> Iterator[None]:
-    """Show what our flows log; what Prefect says of itself goes to its server alone.
+    """Show what our flows log; Prefect's own messages go to its server alone.
 
     Enter it once the server's address is in the environment, which Prefect
     reads when it is imported, and leave it while the server is still up: the
     last logs and events are sent on the way out. Raises `Unreachable` when
-    that server goes away meanwhile, or is none of Prefect's.
+    that server goes away meanwhile, or is not Prefect's.
     """
     import httpx
 
@@ -158,7 +158,7 @@ def following(shown: Progress) -> Iterator[None]:
         yield
     except (httpx.HTTPError, PrefectException, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "API" not in str(error):
-            raise  # Prefect says with the same class that there is no API, or an older one
+            raise  # Prefect raises the same class when the API is missing or older
         url = os.environ.get("PREFECT_API_URL", "")
         raise Unreachable("Prefect", url, "PREFECT_API_URL", type(error).__name__) from error
     finally:
@@ -169,7 +169,7 @@ def following(shown: Progress) -> Iterator[None]:
 
 
 class _FlowLogs(logging.Handler):
-    """Passes on what our own flows log."""
+    """Shows what our own flows log, and nothing of Prefect's."""
 
     def __init__(self, shown: Progress) -> None:
         super().__init__(logging.INFO)

@@ -1,4 +1,4 @@
-"""A chronological replay of run logs: how well everyone would have predicted them."""
+"""A chronological replay of run logs: every predictor scored on the same tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run that failed leaves for whoever finds it: the cause, in one sentence."""
+"""The artifact that a failed run leaves: its cause, in one sentence."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["told"]
 
 
 def told(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """For `on_failure`: the cause as an artifact of `flow_run`; its log keeps the traceback."""
+    """For `on_failure`: leave the cause as an artifact of `flow_run`; its log has the traceback."""
     cause: Any = state.result(raise_on_failure=False)
     sentence = " ".join(str(cause).split()) or type(cause).__name__
     if not isinstance(cause, MalearnError):
-        sentence = f"{sentence} ({type(cause).__name__}: its traceback is in the log)"
+        sentence = f"{sentence} ({type(cause).__name__}: see the log for its traceback)"
     create_markdown_artifact(
         f"**{flow_run.name}** failed: {sentence}", key="failure", description=sentence
     )

@@ -45,7 +45,7 @@ def ingest(
     home: str | None = None,
     tables: Mapping[str, str] | None = None,
 ) -> IngestReport:
-    """Bring logs into the datasets below `home` and say what became of every record.
+    """Bring logs into the datasets below `home`; returns what became of every record.
 
     `files` are `task_exec_result.jsonl` logs, plain or gzipped; `tables` the
     original's CSV files, each with its tool type. Without any of them Redis at
@@ -67,7 +67,7 @@ def ingest(
         found = scan_results(ingestion, url)
     report = streamed + found
     publish(judge, report, place)
-    news.tell(ingestion.datasets, report)
+    news.emit(ingestion.datasets, report)
     if url:
         # What came by the stream its schedulers have remembered themselves.
         remember(ingestion, {n for n, counts in found.tool_types.items() if counts.accepted}, url)
@@ -80,7 +80,7 @@ def ingest(
 
 @task(cache_policy=NO_CACHE)
 def take_files(ingestion: Ingest, files: Sequence[Path]) -> IngestReport:
-    """Import run logs; one that is no run log fails the flow and says which."""
+    """Import run logs; a file that is not one fails the flow with its name."""
     report = IngestReport()
     for batch in run_logs.read(files):
         report += ingestion.take(batch, ", ".join(file.name for file in files))
@@ -100,7 +100,7 @@ def take_table(ingestion: Ingest, file: Path, tool_type: str) -> IngestReport:
 
 @task(retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
 def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
-    """Take what schedulers put into the stream, each entry exactly once."""
+    """Ingest what schedulers added to the stream, each entry exactly once."""
     report = IngestReport()
     with Stream(url, ingestion.tool_types) as stream:
         for part in ingestion.drain(stream):
@@ -111,7 +111,7 @@ def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
 
 @task(retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
 def scan_results(ingestion: Ingest, url: str) -> IngestReport:
-    """Take what lies in Redis as `result:*`, for schedulers that put nothing into the stream."""
+    """Ingest the `result:*` keys, for schedulers that do not add to the stream."""
     report = IngestReport()
     for batch in redis_scan.scan(url, ingestion.tool_types, known=ingestion.known):
         report += ingestion.take(batch, "redis")
@@ -167,7 +167,7 @@ def remember(ingestion: Ingest, fresh: Collection[str], url: str) -> None:
 
 
 class _Judge:
-    """The validator, and the tally of what it found, for the report."""
+    """Validates batches and keeps a tally of each for the report."""
 
     def __init__(self) -> None:
         self.batches: list[expectations.Tally] = []

@@ -1,4 +1,4 @@
-"""The flow of flows: ingest, then renew each tool type."""
+"""The flow of flows: ingest, then retrain each tool type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Lifecycle", "lifecycle"]
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """What a whole turn of the lifecycle came to."""
+    """The result of one run of the lifecycle."""
 
     ingested: IngestReport
     outcomes: Mapping[str, Outcome]
@@ -35,7 +35,7 @@ class Lifecycle:
 def lifecycle(
     files: Sequence[str] = (), home: str | None = None, trigger: str = "manual"
 ) -> Lifecycle:
-    """Bring in what is new, retrain every tool type, promote what earns it.
+    """Ingest new logs, retrain every tool type, promote what passes the gate.
 
     `files` are run logs; without any, Redis is read.
     """
@@ -46,12 +46,12 @@ def lifecycle(
     ingested = ingest(files, home)
     outcomes = {}
     for name in types:
-        bar.next(f"Renewing {name}")
+        bar.next(f"Retraining {name}")
         outcomes[name] = renew(name, home, trigger)
     bar.end()
     done = Lifecycle(ingested, outcomes)
     create_markdown_artifact(
-        _summary(done), key="lifecycle", description="What serves now, and why"
+        _summary(done), key="lifecycle", description="What is in Production now, and why"
     )
     return done
 

@@ -35,12 +35,12 @@ def maintain(
     keep_rows: str | None = None,
     unused_hours: float = maintenance.WEEK,
 ) -> list[MaintenanceReport]:
-    """Let go of rows beyond the limits, merge small files, remove those that nobody needs.
+    """Delete rows beyond the retention limits, compact small files, vacuum unused ones.
 
     `keep_days` and `keep_rows` are limits such as `"365 llm_process=90"`, else
     `$MALEARN_KEEP_DAYS` and `$MALEARN_KEEP_ROWS`; without any, every row stays. MLflow at
-    `$MLFLOW_TRACKING_URI` says which versions models were trained on: without its answer
-    nothing is touched.
+    `$MLFLOW_TRACKING_URI` lists the versions that models were trained on, which are pinned;
+    nothing is touched if it does not answer.
     """
     place, types = Home.find(home), tool_types.declared()
     days = _limits(keep_days, "MALEARN_KEEP_DAYS", types)
@@ -48,7 +48,7 @@ def maintain(
     uri = os.environ.get(_TRACKING, "")
     if not uri:
         raise InputError(
-            _TRACKING, "is not set, and only MLflow knows which versions models were trained on"
+            _TRACKING, "is not set; MLflow is needed to know which versions models were trained on"
         )
     keep = trained_on(types, uri)
     done = []
@@ -66,7 +66,7 @@ def maintain(
             )
         )
     rejected = maintenance.REJECTED
-    bar.next("Maintaining what was rejected")
+    bar.next("Maintaining the rejected records")
     done.append(
         maintenance.tidy(
             place,
@@ -116,9 +116,9 @@ def _summary(done: Sequence[MaintenanceReport], unused_hours: float) -> str:
         )
     lines += [
         "",
-        "*Rows deleted*: beyond the limits of days or rows; earlier versions may still hold them. "
-        f"*Files vacuumed*: needed by no version but old ones for {unused_hours:g} hours. The "
-        "files of versions that a registered model was trained on stay whatever their age, so "
-        "that it can be fitted again exactly. Of `_reports`, rows are pages.",
+        "*Rows deleted*: beyond the retention limits; earlier versions may still hold them. "
+        f"*Files vacuumed*: needed only by versions older than {unused_hours:g} hours. *Pinned "
+        "versions* are those that a registered model was trained on: their files are kept, so "
+        "that it can be refitted exactly. For `_reports`, rows are pages.",
     ]
     return "\n".join(lines)

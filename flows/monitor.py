@@ -34,7 +34,7 @@ __all__ = ["MonitorOutcome", "monitor"]
 _DONE = {
     Action.NOTHING: "nothing to do",
     Action.WARN: "warning",
-    Action.RETRAIN: "another model is wanted",
+    Action.RETRAIN: "retraining",
     Action.ROLL_BACK: "rolled back",
     Action.DISABLE_MODEL: "the model is disabled",
 }
@@ -54,10 +54,11 @@ _LIVE_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class MonitorOutcome:
-    """What one pass saw and did: to an alias that a person moved, and to what serves.
+    """What one run of the monitor found for a tool type, and what it did.
 
-    `production` serves afterwards; `retrained` says what came of a retraining, where one was
-    made here rather than asked for. `page` shows the tool type's curves in MLflow.
+    `manual` is set if a person had moved the alias. `production` is the version in Production
+    afterwards; `retrained` the result of a retraining, if one was run here rather than requested.
+    `page` is the address of the tool type's curves in MLflow.
     """
 
     report: MonitorReport
@@ -76,8 +77,8 @@ class MonitorOutcome:
 def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, MonitorOutcome]:
     """Compare predictions with outcomes, tool type by tool type, and act on what that shows.
 
-    `tools` are tool types; without any, all are checked. A retraining is asked for by the
-    event `news.DRIFT`; outside a deployment, where nobody may listen, it is also made here.
+    `tools` are tool types; without any, all are checked. A retraining is requested by the
+    event `news.DRIFT`; outside a deployment, where no automation may listen, it also runs here.
     MLflow is at `$MLFLOW_TRACKING_URI`.
     """
     types = tool_types.declared()
@@ -86,7 +87,7 @@ def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, 
     create_markdown_artifact(
         "\n\n".join(_described(name, one) for name, one in watched.items()),
         key="monitor",
-        description="How what serves does, and what was done about it",
+        description="How the models in Production perform, and what was done about it",
     )
     for name, one in watched.items():
         progress.finished(f"{name}: {_line(one)}")
@@ -117,20 +118,20 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
 
 @task(cache_policy=NO_CACHE)
 def check(rows: Matrix, types: ToolTypes) -> MonitorReport:
-    """Everyone's predictions beside what happened."""
+    """Compare the predictions of every model and baseline with the outcomes."""
     return monitoring.check(rows, types)
 
 
 @task(cache_policy=NO_CACHE)
 def chart(report: MonitorReport, tool_type: ToolType) -> str:
-    """A point on each of the tool type's curves in MLflow, and its plots; returns their page."""
+    """Log a point per curve of the tool type, and its plots, to MLflow; returns their page."""
     ours = report.predicted["production"]
     others = {name: p for name, p in report.predicted.items() if name != "production"}
     figures = {
         "error_over_time": plots.error_over_time(
             report.actual,
             {"production": ours, **others},
-            f"{tool_type.name}: how far off, over the newest {report.rows} executions",
+            f"{tool_type.name}: error over time, the newest {report.rows} executions",
         ),
         "predicted_against_actual": plots.predicted_against_actual(
             report.actual,
@@ -142,12 +143,12 @@ def chart(report: MonitorReport, tool_type: ToolType) -> str:
 
 
 def _retrained(outcome: Outcome) -> str:
-    """What came of a retraining, in words."""
+    """The result of a retraining, in words."""
     version = outcome.trained.version
     if version is None:
         return outcome.why
     if version == outcome.production:
-        return f"version {version} serves now: {outcome.why}"
+        return f"version {version} was promoted: {outcome.why}"
     return f"version {version} is not promoted: {outcome.why}"
 
 
@@ -161,18 +162,27 @@ def _line(watched: MonitorOutcome) -> str:
 
 
 def _refused(name: str, manual: ManualPromotion) -> str:
-    instead = f"version {manual.production} serves" if manual.production else "no model serves"
+    instead = (
+        f"version {manual.production} is in Production"
+        if manual.production
+        else "no version is in Production"
+    )
     return (
-        f"{name}: version {manual.moved_to} was given the alias Production in MLflow and must "
-        f"not serve ({manual.promoted.why}); {instead}"
+        f"{name}: version {manual.moved_to} was given the alias Production in MLflow but failed "
+        f"verification ({manual.promoted.why}); {instead}"
     )
 
 
 def _described(name: str, watched: MonitorOutcome) -> str:
     """One tool type in Markdown: what was done and why, then the numbers behind it."""
     report = watched.report
-    serving = f"version {watched.production}" if watched.production else "no version"
-    lines = [f"## {name}: {_DONE[report.decision.action]}", "", f"Now {serving} serves.", ""]
+    production = f"version {watched.production}" if watched.production else "no version"
+    lines = [
+        f"## {name}: {_DONE[report.decision.action]}",
+        "",
+        f"In Production now: {production}.",
+        "",
+    ]
     if (manual := watched.manual) is not None:
         lines.append(f"- {_manual_promotion(name, manual)}")
     lines += [f"- {reason}" for reason in report.decision.reasons]
@@ -181,14 +191,18 @@ def _described(name: str, watched: MonitorOutcome) -> str:
     if report.scores:
         lines += ["", f"Replayed on {report.rows} executions that no earlier check had scored.", ""]
         lines += _table(
-            ("who", "MAE, s", "median error", "pairwise accuracy"),
+            ("predictor", "MAE, s", "median error", "pairwise accuracy"),
             [
                 (who, f"{s.mae:.3g}", f"{s.median_ape:.0%}", f"{s.pairwise_accuracy:.0%}")
                 for who, s in sorted(report.scores.items(), key=lambda item: item[1].mae)
             ],
         )
     if report.live:
-        lines += ["", "What schedulers answered, and the baselines on the same executions.", ""]
+        lines += [
+            "",
+            "Predictions that schedulers used, and the baselines on the same tasks.",
+            "",
+        ]
         lines += _table(
             (
                 "version",
@@ -200,12 +214,16 @@ def _described(name: str, watched: MonitorOutcome) -> str:
                 "median",
                 "EMA",
             ),
-            [_told(one) for one in report.live],
+            [_live_row(one) for one in report.live],
         )
     if report.drifts:
-        lines += ["", "How far from those it was trained on (two-sample Kolmogorov–Smirnov).", ""]
+        lines += [
+            "",
+            "Distance from the training executions (two-sample Kolmogorov–Smirnov).",
+            "",
+        ]
         lines += _table(
-            ("what", "distance", "p", "median then", "now"),
+            ("what", "distance", "p", "median in training", "median now"),
             [
                 (
                     f"**{d.name}**" if d.found else d.name,
@@ -227,11 +245,11 @@ def _manual_promotion(name: str, manual: ManualPromotion) -> str:
         return _refused(name, manual)
     return (
         f"a person gave version {manual.moved_to} the alias Production in MLflow; "
-        f"version {manual.promoted.version} is proven"
+        f"version {manual.promoted.version} is verified"
     )
 
 
-def _told(one: Live) -> tuple[str, ...]:
+def _live_row(one: Live) -> tuple[str, ...]:
     s, baselines = one.scores, one.baselines
     return (
         str(one.version or "no model"),

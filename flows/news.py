@@ -1,4 +1,4 @@
-"""What Prefect's automations are told: executions that came in, enough of them, or a drift."""
+"""The events that Prefect's automations react to: new executions, enough of them, or drift."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from malearn.data.ingest import IngestReport
 from malearn.kernel.errors import Unreachable
 from malearn.lifecycle import tracking, untrained
 
-__all__ = ["DRIFT", "ENOUGH", "INGESTED", "resource", "tell"]
+__all__ = ["DRIFT", "ENOUGH", "INGESTED", "emit", "resource"]
 
 #: Executions of a tool type were accepted.
 INGESTED = "malearn.executions.ingested"
-#: So many are new since the newest version was trained that the tool type is due.
+#: Enough are new since the newest version was trained that the tool type is due for retraining.
 ENOUGH = "malearn.executions.enough"
-#: A look calls for another model: something drifted, or a rival errs less than what serves.
+#: A check calls for another model: drift, or a competitor with a clearly lower error.
 DRIFT = "malearn.lifecycle.drift.found"
 
 
 def resource(tool_type: str) -> dict[str, str]:
-    """What events of `tool_type` are about."""
+    """The Prefect resource of events about `tool_type`."""
     return {
         "prefect.resource.id": f"malearn.tool-type.{tool_type}",
         "prefect.resource.name": tool_type,
     }
 
 
-def tell(datasets: Mapping[str, Dataset], report: IngestReport) -> None:
+def emit(datasets: Mapping[str, Dataset], report: IngestReport) -> None:
     """Emit `INGESTED` for each tool type of which executions were accepted in `report`, and
-    `ENOUGH` for each that is due, whenever its executions came in.
+    `ENOUGH` for each that is due for retraining, whenever its executions came in.
 
-    Part of a lifecycle, which retrains anyway, and without `$MLFLOW_TRACKING_URI`, nobody is
-    due.
+    `ENOUGH` is not emitted within a lifecycle, which retrains anyway, nor without
+    `$MLFLOW_TRACKING_URI`, where the number of untrained executions is unknown.
     """
     for name, counts in report.tool_types.items():
         if counts.accepted:
@@ -45,16 +45,18 @@ def tell(datasets: Mapping[str, Dataset], report: IngestReport) -> None:
     address = os.environ.get("MLFLOW_TRACKING_URI", "")
     if address and not flow_run.parent_flow_run_id:
         try:
-            _tell_due(datasets, address)
+            _emit_due(datasets, address)
         except Unreachable as error:  # the rows are in; the next ingestion counts again
-            get_run_logger().warning("Nobody counted what is new: %s", error)
+            get_run_logger().warning("Could not count untrained executions: %s", error)
 
 
-def _tell_due(datasets: Mapping[str, Dataset], address: str) -> None:
+def _emit_due(datasets: Mapping[str, Dataset], address: str) -> None:
     with tracking.connected(address):
         for name, dataset in datasets.items():
             fresh, wanted = untrained.count(dataset), dataset.tool_type.retrain_after
             if fresh >= wanted:
                 payload = {"new": fresh, "retrain_after": wanted}
                 emit_event(ENOUGH, resource(name), payload=payload)
-                get_run_logger().info("%s is due: %d executions are new", name, fresh)
+                get_run_logger().info(
+                    "%s is due for retraining: %d executions are new", name, fresh
+                )

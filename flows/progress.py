@@ -1,4 +1,4 @@
-"""What a flow says of itself to whoever watches: steps, what is finished, and how it is found."""
+"""How a flow shows its progress: log lines, a progress bar, and tags on its run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MARK = "malearn_finished"
 
 
 def finished(text: str) -> None:
-    """Log, in the run in progress, that something is done and what came of it."""
+    """Log the result of a finished step in the current run."""
     get_run_logger().info("%s", text, extra={_MARK: True})
 
 
@@ -27,7 +27,7 @@ def is_finished(record: logging.LogRecord) -> bool:
 
 
 def tag(*names: str) -> None:
-    """Add tags to the run in progress, by which the list of runs can be narrowed."""
+    """Add tags to the current run, to filter the list of runs by."""
     if flow_run.id is None:
         return
     with get_client(sync_client=True) as client:
@@ -35,7 +35,7 @@ def tag(*names: str) -> None:
 
 
 class Steps:
-    """A bar among the artifacts of the run in progress, which moves on with every step."""
+    """A progress bar among the artifacts of the current run, one part per step."""
 
     def __init__(self, key: str, count: int, what: str) -> None:
         self._count, self._done, self._what = count, 0, what
@@ -43,12 +43,12 @@ class Steps:
         self._artifact: UUID = made
 
     def next(self, text: str) -> None:
-        """A step begins: those before it are done."""
+        """Begin a step; those before it are done."""
         get_run_logger().info("%s", text)
         share = 100.0 * min(self._done / self._count, 1.0)
         update_progress_artifact(self._artifact, share, description=f"{self._what}: {text}")
         self._done += 1
 
     def end(self) -> None:
-        """All of them are done."""
+        """Mark all steps as done."""
         update_progress_artifact(self._artifact, 100.0, description=f"{self._what}: done")

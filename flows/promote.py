@@ -1,4 +1,4 @@
-"""The flow that lets a version serve, once it is proven."""
+"""The flow that promotes a version, once its ONNX export is verified."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["promote"]
 def promote(
     tool_type: str, version: int, home: str | None = None, by_hand: bool = False
 ) -> Promoted:
-    """Prove the ONNX file of `version` on the dataset's rows and move the alias if it may serve.
+    """Verify the ONNX export of `version` on the dataset's rows and move the alias if it passes.
 
-    `by_hand` overrules the gate, not the proof.
+    `by_hand` bypasses the gate, not the verification.
     """
     types = tool_types.declared()
     progress.tag(tool_type, "by hand" if by_hand else "by the gate")
@@ -36,6 +36,6 @@ def promote(
         rows, _ = load(Dataset.open(Home.find(home), types[tool_type]))
         promoted = promotion.promote(rows, version, by_hand=by_hand)
         artifacts.promotion(promoted, types[tool_type])
-    verdict = "serves now" if promoted.promoted else "stays a candidate"
+    verdict = "is in Production" if promoted.promoted else "was not promoted"
     progress.finished(f"{tool_type}: version {version} {verdict}")
     return promoted

@@ -1,4 +1,4 @@
-"""The flow that renews one tool type: train, and promote what earns it."""
+"""The flow that retrains one tool type: train, and promote what passes the gate."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Outcome", "renew", "retrain"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one tool type: its retraining, what serves now, and why, reason by reason."""
+    """The result for one tool type: its retraining, what is in Production now, and every check."""
 
     trained: Trained
     production: int | None
@@ -41,7 +41,7 @@ class Outcome:
     on_failure=[failure.told],
 )
 def retrain(tool_type: str, home: str | None = None, trigger: str = "manual") -> Outcome:
-    """Retrain one tool type, unless nothing is new, and promote what earns it."""
+    """Retrain one tool type if executions are new, and promote what passes the gate."""
     progress.tag(tool_type, trigger)
     return renew(tool_type, home, trigger)
 
@@ -49,8 +49,8 @@ def retrain(tool_type: str, home: str | None = None, trigger: str = "manual") ->
 def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
     """`retrain` as part of the flow that calls it.
 
-    Of two at once the second waits, and then finds nothing new. Needs an MLflow at
-    `$MLFLOW_TRACKING_URI`.
+    Retrainings of a tool type run one at a time; a second one waits, and then finds nothing
+    new. Needs MLflow at `$MLFLOW_TRACKING_URI`.
     """
     declared = tool_types.declared()[tool_type]
     log = get_run_logger()
@@ -77,7 +77,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
 
 
 def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | None:
-    """That nothing was trained, where training would only repeat the last one."""
+    """A result without a model if training would only repeat the last one, else None."""
     dataset = Dataset.open(Home.find(home), tool_type)
     if not dataset.rows:
         return None  # training says it better

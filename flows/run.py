@@ -26,7 +26,7 @@ _CALLS = 300
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How the predictor answered for one tool type: the rung, and the median call in seconds."""
+    """Where the predictor's answer for a tool type came from, and its median latency in seconds."""
 
     source: str
     version: int | None
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the main job came to."""
+    """The result of the main job."""
 
     lifecycle: Lifecycle
     answers: Mapping[str, Answer]
@@ -63,8 +63,8 @@ class Report:
 
 
 def run(home: Home, files: Sequence[Path], shown: console.Progress) -> Report:
-    """Take `files`, or else what a small real workload on this machine leaves in Redis,
-    through the whole lifecycle below `home`, and ask a predictor for answers.
+    """Run `files`, or the records of a small real workload executed on this machine,
+    through the whole lifecycle below `home`, and ask a predictor for predictions.
     """
     with Platform(home, redis=True, mlflow=True, prefect=True, on_event=shown.server) as platform:
         if not files:
@@ -82,16 +82,16 @@ def run(home: Home, files: Sequence[Path], shown: console.Progress) -> Report:
 def _work(redis_url: str, shown: console.Progress) -> None:
     from malearn import workload
 
-    def tell(finished: int, total: int) -> None:
+    def show(finished: int, total: int) -> None:
         if finished % 20 == 0 or finished == total:
             shown.step(f"Executing a small real workload: {finished} of {total} tasks")
 
-    records = workload.execute(redis_url, progress=tell)
+    records = workload.execute(redis_url, progress=show)
     shown.done(f"Executed a small real workload: {records} records in Redis")
 
 
 def _ask(home: Home, platform: Platform) -> dict[str, Answer]:
-    """Ask for the newest execution of every tool type, as a scheduler would for a start node."""
+    """Predict the newest execution of every tool type, as a scheduler would a start node."""
     from malearn import DAGTaskPredictor
     from malearn.learning import matrix
 

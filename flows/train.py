@@ -35,7 +35,7 @@ def train(
     families: Sequence[str] = tuple(FAMILIES),
     trigger: str = "manual",
 ) -> Trained:
-    """Fit, choose and judge candidates on the dataset below `home`; register the best.
+    """Fit, choose and test candidates on the dataset below `home`; register the best.
 
     MLflow is at `$MLFLOW_TRACKING_URI`.
     """
@@ -85,6 +85,6 @@ def load(dataset: Dataset) -> tuple[Matrix, DatasetVersion]:
 
 
 def publish(trained: Trained, tool_type: ToolType, trigger: str) -> None:
-    """What came of it and everyone's scores, as artifacts of this run."""
+    """Leave the result and all scores as artifacts of this run."""
     artifacts.training(trained, tool_type, trigger)
     artifacts.candidates(trained)

@@ -1,8 +1,8 @@
-"""The flows as deployments run them: tried again when they fail, ended when they hang.
+"""The flows as deployments run them: with retries, and with a time limit.
 
-A person who calls a flow wants its answer at once and may wait as long as it takes; a
-scheduled run meets a server that is being restarted, or a disk that is being cleaned, and
-nobody watches. Names, parameters and code are the same.
+A person who calls a flow sees it fail, and decides. A scheduled run may meet a server that is
+being restarted or a full disk that is being cleaned while nobody watches, so it is retried.
+Names, parameters and code are the same.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["ingest", "lifecycle", "maintain", "monitor", "promote", "retrain", "
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: A server of ours that was killed answers again within half a minute.
+#: Seconds between two attempts: a server of ours that was killed answers again by then.
 _AGAIN = 30
 _MINUTE, _HOUR = 60, 3600
 
 
 def _unattended(flow: Flow[P, R], retries: int, seconds: int) -> Flow[P, R]:
-    """`flow`, tried again `retries` times, each attempt ended after so many seconds."""
+    """`flow` with `retries` retries, each attempt limited to so many seconds."""
     return flow.with_options(
         retries=retries,
         retry_delay_seconds=_AGAIN,

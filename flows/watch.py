@@ -1,4 +1,4 @@
-"""Ingest results as they are set, until somebody says stop."""
+"""Ingest results as they are set in Redis, until asked to stop."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["watch"]
 
 
 def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestReport:
-    """Take what is set in the Redis at `url` into the datasets below `home` until Ctrl-C.
+    """Ingest what is set in the Redis at `url` into the datasets below `home` until Ctrl-C.
 
-    What was caught by then is taken too. With `enable` Redis is told to notify.
+    What was read by then is ingested too. `enable` turns keyspace notifications on.
     """
     types = tool_types.declared()
     ingestion = Ingest(home, types, expectations.validate, outliers.fence)
@@ -40,7 +40,7 @@ def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestRepor
 
 @contextmanager
 def _asked_to_stop() -> Iterator[threading.Event]:
-    """Set by the first Ctrl-C or SIGTERM; a second one does what it always does."""
+    """An event set by the first Ctrl-C or SIGTERM; a second one ends the process as usual."""
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -73,7 +73,7 @@ def test_a_tool_type_has_a_production_version_or_a_reason_why_not(result: dict[s
 def test_progress_was_shown_calmly(done: subprocess.CompletedProcess[str]) -> None:
     lines = done.stderr.splitlines()
     assert "✓ Ingested 5,266 records: 2,107 accepted, 3,159 kept out" in lines
-    assert "✓ vlm_process: version 1 serves now" in lines
+    assert "✓ vlm_process: version 1 is in Production" in lines
     assert all(line.startswith(("✓ ", "  ")) for line in lines), done.stderr
 
 

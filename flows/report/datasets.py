@@ -16,7 +16,7 @@ __all__ = ["show_history", "show_maintained"]
 
 
 def show_history(commits: Sequence[Commit]) -> None:
-    """The versions of a dataset, as they are recorded."""
+    """Print the versions of a dataset."""
     table = tables.table("version", "time", "rows added", "removed", "operation")
     for commit in commits:
         when = f"{datetime.fromtimestamp(commit.time, UTC):%Y-%m-%d %H:%M:%S}"
@@ -26,7 +26,7 @@ def show_history(commits: Sequence[Commit]) -> None:
 
 
 def show_maintained(done: Sequence[MaintenanceReport]) -> None:
-    """Rows deleted, files compacted and vacuumed, and the versions pinned by models."""
+    """Print rows deleted, files compacted and vacuumed, and the versions pinned by models."""
     table = tables.table(
         "table", "rows", "rows deleted", "files compacted", "files vacuumed", "pinned versions"
     )

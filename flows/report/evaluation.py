@@ -13,7 +13,7 @@ __all__ = ["show_evaluation"]
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Everyone's errors per tool type, and the order of all pairs."""
+    """Print errors per tool type and predictor, and the pairwise ranking accuracy."""
     console = tables.console()
     for tool_type in evaluation.tool_types:
         tables.line(console, f"{tool_type}, {len(evaluation.rows(tool_type)):,} tasks", "bold")
@@ -31,7 +31,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
             )
         console.print(table)
         console.print()
-    tables.line(console, "Pairs within a run, in the right order", "bold")
+    tables.line(console, "Pairwise ranking accuracy, within a run", "bold")
     table = tables.table("predictor", "share")
     for name, share in sorted(evaluation.order().items(), key=lambda item: -item[1]):
         table.add_row(f"{name} ←" if name == evaluation.own else name, f"{share:.1%}")

@@ -1,4 +1,4 @@
-"""What an ingestion did with every record."""
+"""What became of every record of an ingestion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ingested(report: IngestReport) -> dict[str, Any]:
 
 
 def show_ingested(report: IngestReport, console: Console | None = None) -> None:
-    """What became of the records."""
+    """Print what became of the records."""
     console = console or tables.console()
     tables.line(console, f"{report.records:,} records", "bold")
     table = tables.table("tool type", "accepted", "quarantined", "outliers", "dataset")
@@ -44,7 +44,7 @@ def show_ingested(report: IngestReport, console: Console | None = None) -> None:
         console.print(table)
         console.print()
     if report.rejected:
-        table = tables.table("rejected, because", "records")
+        table = tables.table("reason for rejection", "records")
         for reason, n in sorted(report.rejected.items(), key=lambda item: -item[1]):
             table.add_row(reason, f"{n:,}")
         console.print(table)

@@ -1,4 +1,4 @@
-"""What serves, how well it predicts, and what was done about it."""
+"""The models in Production: how well they predict, and what was done about it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["monitored", "show_monitored", "show_status", "status"]
 
 
 def monitored(watched: Mapping[str, MonitorOutcome]) -> dict[str, Any]:
-    """Per tool type what a check found, what was decided and why, and what serves now."""
+    """Per tool type: what a check found, what was decided and why, and what is in Production."""
     return {
         name: {
             "production": one.production,
@@ -38,7 +38,7 @@ def monitored(watched: Mapping[str, MonitorOutcome]) -> dict[str, Any]:
 
 
 def status(home: Home) -> dict[str, Any]:
-    """Per tool type: what serves and how it does, what else there is. Needs MLflow.
+    """Per tool type: the version in Production, how it performs, other versions. Needs MLflow.
 
     `age` of a version is in seconds since it was registered, errors are in seconds.
     """
@@ -66,10 +66,10 @@ def status(home: Home) -> dict[str, Any]:
 
 
 def show_monitored(watched: Mapping[str, MonitorOutcome]) -> None:
-    """The decision per tool type, why, and everyone's scores on what was judged."""
+    """Print the decision per tool type, its reasons, and all scores."""
     console = tables.console()
     for name, one in watched.items():
-        serving = f"version {one.production} serves" if one.production else "no version serves"
+        serving = f"Production: {f'version {one.production}' if one.production else 'none'}"
         tables.line(console, f"{name}: {one.report.decision.action.value}, {serving}", "bold")
         for reason in (*one.report.decision.reasons, *([one.retrained] if one.retrained else [])):
             tables.line(console, f"  {reason}")
@@ -85,7 +85,7 @@ def show_monitored(watched: Mapping[str, MonitorOutcome]) -> None:
 
 
 def show_status(rows: Mapping[str, Any]) -> None:
-    """One line a tool type."""
+    """Print one line per tool type."""
     console = tables.console()
     table = tables.table(
         "tool type", "Production", "age", "rows", "since", "live MAE, s", "baseline, s", "no model",
@@ -113,14 +113,14 @@ def show_status(rows: Mapping[str, Any]) -> None:
     if every:
         tables.line(
             console,
-            "\nlive: the newest answers that the version in Production gave; baseline: the best "
-            "one on the same tasks; no model: the share of the newest answers that no model gave.",
+            "\nlive: the newest predictions of the version in Production; baseline: the best one "
+            "on the same tasks; no model: the share of newest predictions made without a model.",
             "dim",
         )
 
 
 def _live(seen: Live) -> dict[str, Any]:
-    """A version's recorded predictions beside the best baseline's on the same executions."""
+    """A version's recorded predictions and the best baseline's, on the same executions."""
     best = min(seen.baselines, key=lambda name: seen.baselines[name].mae)
     return {
         "version": seen.version,
@@ -135,7 +135,7 @@ def _live(seen: Live) -> dict[str, Any]:
 
 
 def _rows_of(version: Version) -> int:
-    """How many it was trained on; 0 for one that somebody else registered."""
+    """The number of rows it was trained on; 0 for a version registered by other means."""
     return int(version.tags.get("malearn.data.rows", 0))
 
 

@@ -1,4 +1,4 @@
-"""The rows kept out of the datasets, and what came of validating them again."""
+"""The rows kept out of the datasets, and the result of validating them again."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def quarantined(found: Overview) -> dict[str, Any]:
 
 
 def show_quarantined(found: Overview) -> None:
-    """How many were kept out for which reason and expectation, and the newest of them."""
+    """Print counts by reason and cause, and the newest rows."""
     console = tables.console()
     tables.line(console, f"{found.count:,} kept out", "bold")
     if not found.count:
         return
-    table = tables.table("because", "records")
+    table = tables.table("reason", "records")
     for group in found.groups:
         table.add_row(Text(group.reason.value, "bold"), f"{group.count:,}")
         for cause, n in list(group.by.items())[:_CAUSES]:
@@ -66,7 +66,7 @@ def show_quarantined(found: Overview) -> None:
 
 
 def show_revalidated(done: RetryReport) -> None:
-    """What came of revalidating quarantined records."""
+    """Print the result of revalidating quarantined records."""
     console = tables.console()
     table = tables.table("revalidated", "records")
     for name, n in done.accepted.items():

@@ -20,7 +20,7 @@ _SOURCES = {"function_history": "history", "tool_history": "tool history"}
 
 
 def show_run(report: Report) -> None:
-    """The main job's report."""
+    """Print the report of the main job."""
     console = tables.console()
     ingestion.show_ingested(report.lifecycle.ingested, console)
     _show_serving(report, console)
@@ -31,8 +31,8 @@ def show_run(report: Report) -> None:
 
 
 def _show_serving(report: Report, console: Console) -> None:
-    """What answers now for each tool type, and how good it was on the newest rows."""
-    tables.line(console, "What serves now, and its mean error on the newest tasks", "bold")
+    """Print what predicts each tool type now, and its error on the test window."""
+    tables.line(console, "In Production now, with mean absolute errors on the test window", "bold")
     table = tables.table(
         "tool type", "Production", "MAE, s", "median, s", "15/3/1, s", "from", "call"
     )
@@ -50,7 +50,8 @@ def _show_serving(report: Report, console: Console) -> None:
     console.print(table)
     tables.line(
         console,
-        "MAE is the best model's; median the function's own so far; 15/3/1 s for gpu, cpu, io.\n",
+        "MAE: the best candidate; median: the function's running median; default: the static "
+        "default (15/3/1 s for gpu/cpu/io unless declared).\n",
         "dim",
     )
 
@@ -68,11 +69,11 @@ def _errors(outcome: Outcome) -> tuple[float | None, float | None, float | None]
 def _verdict(name: str, outcome: Outcome, answer: Answer) -> str:
     new, serving = outcome.trained.version, outcome.production
     if serving is not None and serving == new:
-        return f"{name}: version {serving}, {outcome.family}, serves"
+        return f"{name}: version {serving}, {outcome.family}, was promoted"
     if serving is not None:
-        return f"{name}: version {serving}, {outcome.family}, goes on serving"
+        return f"{name}: version {serving}, {outcome.family}, stays in Production"
     instead = {
-        "function_history": "what the function took lately",
-        "tool_history": "what the tool type took lately",
-    }.get(answer.source, "the 15/3/1 s heuristic")
-    return f"{name}: no model serves yet, answers come from {instead}"
+        "function_history": "the function's recent durations",
+        "tool_history": "the tool type's recent durations",
+    }.get(answer.source, "the static default")
+    return f"{name}: no version is in Production yet, predictions are {instead}"

@@ -1,4 +1,4 @@
-"""What was trained and promoted, and every check of the promotion gate."""
+"""The candidates that were trained, and every check of the promotion gate."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def trained(results: Sequence[Trained]) -> dict[str, Any]:
 
 
 def promoted(result: Promoted) -> dict[str, Any]:
-    """Whether the version serves now, and why."""
+    """Whether the version was promoted, and every check."""
     return {**asdict(result), "reasons": [asdict(reason) for reason in result.reasons]}
 
 
 def show_trained(results: Sequence[Trained]) -> None:
-    """Everyone's scores per tool type, and the gate's word."""
+    """Print all scores per tool type, and the gate's decision."""
     console = tables.console()
     for result in results:
         if result.scores:
@@ -57,7 +57,7 @@ def show_trained(results: Sequence[Trained]) -> None:
                 )
             console.print(table)
         decision = result.decision
-        verdict = "is fit to serve" if decision and decision.promote else "is not fit to serve"
+        verdict = "passes the gate" if decision and decision.promote else "does not pass the gate"
         reasons = decision.reasons if decision else (GateCheck("rows", False, result.why),)
         tables.reasons(console, f"{result.tool_type} {verdict}", reasons)
         for sentence in result.evolved:
@@ -65,7 +65,7 @@ def show_trained(results: Sequence[Trained]) -> None:
 
 
 def show_promoted(result: Promoted) -> None:
-    """The verdict, and all that was looked at."""
-    verdict = "serves now" if result.promoted else "does not serve"
+    """Print the decision and every check."""
+    verdict = "is in Production" if result.promoted else "was not promoted"
     title = f"{result.tool_type} version {result.version} {verdict}"
     tables.reasons(tables.console(), title, result.reasons)

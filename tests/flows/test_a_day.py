@@ -205,7 +205,7 @@ def test_another_backend_is_noticed_at_once_and_acted_on_when_seen_again(day: Da
     assert found == {"seconds", "error"}  # tasks are the same as before, times are not
     assert second.report.decision.retrain
     assert second.production is not None
-    assert f"version {second.production} serves now" in second.retrained
+    assert f"version {second.production} was promoted" in second.retrained
     assert day.answers["run 17"] == second.production > 1
 
 

@@ -87,7 +87,7 @@ def test_a_whole_turn_of_the_lifecycle(
     assert done.ingested.tool_types[TOOL].accepted == ours.trained.rows == 80
     assert (ours.production, ours.family) == (1, ours.trained.family)
     assert all(reason.passed for reason in ours.reasons)
-    assert {reason.check for reason in ours.reasons} >= {"rows", "order", "onnx"}
+    assert {reason.check for reason in ours.reasons} >= {"rows", "pairwise accuracy", "onnx"}
 
     nothing = done.outcomes["speech_process"]
     assert (nothing.production, nothing.trained.version) == (None, None)

@@ -60,7 +60,12 @@ HOMES = {
     "skl2onnx": {"malearn.learning.export"},
     "onnxmltools": {"malearn.learning.export"},
     "onnxruntime": {"malearn.kernel.onnx_model"},
-    "matplotlib": {"malearn.learning.plots", "malearn.lifecycle.tracking"},
+    "matplotlib": {
+        "malearn.learning.plots",
+        "malearn.learning.scheduling_plots",
+        "malearn.lifecycle.tracking",
+    },
+    "simpy": {"malearn.learning.simulation"},
     "prometheus_client": {"malearn.serving.prometheus"},
     "typer": {"malearn.flows.commands"},
     "rich": {"malearn.flows.console", "malearn.flows.report"},

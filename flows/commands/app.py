@@ -10,7 +10,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from malearn.flows.commands import data, evaluate, ingest, models, monitor, output, predict, run, up
+from malearn.flows.commands import (
+    data,
+    evaluate,
+    ingest,
+    models,
+    monitor,
+    output,
+    predict,
+    run,
+    simulate,
+    up,
+)
 from malearn.flows.commands.command import Command
 from malearn.kernel.errors import InputError, MalearnError
 
@@ -77,6 +88,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": monitor.status,
     "predict": predict.predict,
     "evaluate": evaluate.evaluate,
+    "simulate": simulate.simulate,
     "up": up.up,
 }
 for _name, _function in _COMMANDS.items():

@@ -6,6 +6,7 @@ from malearn.flows.report.ingestion import ingested, show_ingested
 from malearn.flows.report.monitoring import monitored, show_monitored, show_status, status
 from malearn.flows.report.quarantine import quarantined, show_quarantined, show_revalidated
 from malearn.flows.report.run import show_run
+from malearn.flows.report.scheduling import show_comparison
 from malearn.flows.report.training import promoted, show_promoted, show_trained, trained
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "monitored",
     "promoted",
     "quarantined",
+    "show_comparison",
     "show_evaluation",
     "show_history",
     "show_ingested",

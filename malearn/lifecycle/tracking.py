@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from malearn.learning.evaluation import Evaluation
+    from malearn.learning.policy_comparison import Comparison
 
 __all__ = [
     "candidate",
@@ -43,6 +44,7 @@ __all__ = [
     "connected",
     "judged_errors",
     "load_native",
+    "log_comparison",
     "log_errors",
     "log_evaluation",
     "log_figures",
@@ -303,6 +305,39 @@ def log_evaluation(evaluation: Evaluation, name: str) -> str:
         )
         mlflow.log_metrics({k: v for k, v in metrics.items() if np.isfinite(v)})
         log_figures(figures)
+        return str(run.info.run_id)
+
+
+def log_comparison(comparison: Comparison, name: str) -> str:
+    """A simulation as one run of its own experiment, with its plots; returns the run's id."""
+    import mlflow
+
+    from malearn.learning import scheduling_plots
+
+    mlflow.set_experiment("malearn-simulation")
+    with mlflow.start_run(run_name=name) as run:
+        settings = comparison.settings
+        mlflow.log_params(
+            {
+                "slots": ", ".join(f"{name}={n}" for name, n in settings.slots.items()),
+                "loads": ", ".join(
+                    "as recorded" if load is None else f"{load:g}" for load in settings.loads
+                ),
+                "seeds": settings.seeds,
+                "deadlines": ", ".join(f"{factor:g}" for factor in settings.deadlines),
+                "workflows": comparison.workflows,
+            }
+        )
+        metrics: dict[str, float] = {}
+        for policy, predictors in comparison.as_json()["policies"].items():
+            for predictor, found in predictors.items():
+                metrics |= {
+                    f"{policy}/{predictor}_mean": found["mean"],
+                    f"{policy}/{predictor}_late": found["late"],
+                    f"{policy}/{predictor}_gain": found["gain"]["mean"],
+                }
+        mlflow.log_metrics(metrics)
+        log_figures(scheduling_plots.of_comparison(comparison))
         return str(run.info.run_id)
 
 

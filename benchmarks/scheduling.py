@@ -1,0 +1,171 @@
+"""What predictions buy a scheduler, on real workflows replayed on 8 GPU slots.
+
+Runs 3 to 21 below `$MALEARN_TRACES` (default: `../shared/traces`), Poisson arrivals at loads 0.7
+to 1.3, three seeds, paired. Each predictor learns only from what has ended in the simulation. The
+bar is `noise_limited`: true seconds times the noise that is measured on the same task, inputs and
+backend. Whole workflows are scored as executed alone, at arrival and half way along their true
+critical path. Changes of backend: run 16, and the first run on another backend in five orders of
+the same runs, drawn at random.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.figure import Figure, at_least, at_most
+from malearn.kernel import tool_types
+from malearn.learning import policy_comparison, traces
+from malearn.learning.knowledge import Probed
+from malearn.learning.policy_comparison import Comparison, Settings
+from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
+
+__all__ = ["figures"]
+
+_LOADS = (0.7, 0.9, 1.1, 1.3)
+_DEADLINES = (2.0, 1.5, 3.0)
+_STEADY = ("fcfs", "arrival", "fewest_tasks", "edf", "srw", "aged", "triage")
+_WITHOUT = ("fcfs", "arrival", "fewest_tasks", "edf")
+_FIRST_OF_NEW_BACKEND = "run16.jsonl"
+_ORDERS = range(1, 6)
+_HOUR = 3600.0
+_MOST_SECONDS = 600.0
+
+
+def figures() -> Iterator[Figure]:
+    """The figures on the logs; none where there are no logs."""
+    runs = _runs()
+    if not runs:
+        return
+    began = time.perf_counter()
+    steady = compare(runs)
+    yield from _bought(steady)
+    yield from _deadlines(steady)
+    yield from _whole_workflows(steady.probed)
+    changes = compare_changes(runs)
+    for policy in ("srw", "aged"):
+        share = _joint_share(changes, policy)
+        name = f"{policy}: share of noise_limited's gain in mean, where backends change"
+        yield at_least(name, share, "ratio", 0.70)
+    yield at_most("the whole simulation", time.perf_counter() - began, "s", _MOST_SECONDS)
+
+
+def compare(runs: Sequence[RunTrace]) -> Comparison:
+    """All runs under all policies that the figures need."""
+    settings = Settings(loads=_LOADS, seeds=3, deadlines=_DEADLINES, policies=_STEADY)
+    return policy_comparison.compare(runs, tool_types.declared(), settings)
+
+
+def compare_changes(runs: Sequence[RunTrace]) -> list[Comparison]:
+    """The runs that are the first on another backend, in the order recorded and in others."""
+    types = tool_types.declared()
+    found = []
+    for order in (0, *_ORDERS):
+        shuffled = reordered(runs, order) if order else list(runs)
+        sigmas = policy_comparison.noise(shuffled, types)
+        names = [run.name for run in shuffled]
+        changed = frozenset(
+            after for before, after in itertools.pairwise(names) if sigmas[before] != sigmas[after]
+        )
+        settings = Settings(
+            loads=(0.9, 1.1),
+            seeds=2,
+            policies=("srw", "aged"),
+            predictors=("default", "malearn", "noise_limited"),
+            runs=changed,
+        )
+        found.append(policy_comparison.compare(shuffled, types, settings))
+    return found
+
+
+def reordered(runs: Sequence[RunTrace], seed: int) -> list[RunTrace]:
+    """The same runs in another order, their times shifted so that they follow each other."""
+    shuffled = list(runs)
+    random.Random(seed).shuffle(shuffled)
+    clock, found = runs[0].workflows[0].arrived, []
+    for run in shuffled:
+        records = [t.record for w in run.workflows for t in w.tasks.values() if t.record]
+        shift = clock - min(record.start for record in records)
+        moved = tuple(_moved(workflow, shift) for workflow in run.workflows)
+        found.append(RunTrace(run.name, moved))
+        clock = max(record.end for record in records) + shift + _HOUR
+    return found
+
+
+def _moved(workflow: WorkflowTrace, shift: float) -> WorkflowTrace:
+    tasks = {}
+    for task_id, task in workflow.tasks.items():
+        record = task.record
+        if record is not None:
+            start, end = record.start + shift, record.end + shift
+            record = msgspec.structs.replace(record, start=start, end=end)
+        tasks[task_id] = TaskTrace(task_id, task.function, task.seconds, record)
+    arrived = workflow.arrived + shift
+    return WorkflowTrace(workflow.run_id, workflow.kind, workflow.shape, tasks, arrived)
+
+
+def _bought(done: Comparison) -> Iterator[Figure]:
+    for policy, least in (("aged", 0.97), ("srw", 0.95)):
+        share = done.share_of_gain(policy).mean
+        yield at_least(f"{policy}: share of noise_limited's gain in mean", share, "ratio", least)
+    share = done.share_of_gain("triage", late=True).mean
+    name = "triage: share of noise_limited's gain in missed deadlines"
+    yield at_least(name, share, "ratio", 0.95)
+    for policy in ("aged", "srw"):
+        gain = done.gain(policy, "malearn", "function_ema").low
+        name = f"{policy}: gain in mean over function_ema, lower end of the 95 % interval"
+        yield at_least(name, gain, "ratio", 0.0)
+    fewer = done.fewer_late("triage", "malearn", ("triage", "function_ema")).low
+    name = "triage: fewer missed than with function_ema, lower end of the 95 % interval"
+    yield at_least(name, fewer, "ratio", 0.0)
+
+
+def _deadlines(done: Comparison) -> Iterator[Figure]:
+    missed = done.late("triage", "malearn") / done.late("fewest_tasks", "default")
+    yield at_most("triage misses, against fewest tasks left", missed, "ratio", 0.62)
+    for factor in sorted(_DEADLINES):
+        best = min(done.late(policy, "default", factor) for policy in _WITHOUT)
+        missed = done.late("triage", "malearn", factor) / best
+        name = f"triage misses at {factor:g} × the critical path, against the best without seconds"
+        yield at_most(name, missed, "ratio", 1.0)
+
+
+def _whole_workflows(probed: Sequence[Probed]) -> Iterator[Figure]:
+    for passed, where in ((0.0, "at arrival"), (0.5, "half way")):
+        rows = [row for row in probed if row.passed == passed]
+        inside = statistics.fmean(row.low <= row.actual <= row.high for row in rows)
+        name = f"workflows {where}: coverage of the 80 % interval, distance from 80 %"
+        yield at_most(name, abs(inside - 0.8), "share", 0.03)
+        error = statistics.median(abs(row.seconds / row.actual - 1.0) for row in rows)
+        yield at_most(f"workflows {where}: median error of the path", error, "ratio", 0.14)
+        ordered = sorted(rows, key=lambda row: row.late)
+        size = len(ordered) / 5
+        fifths = [ordered[round(i * size) : round((i + 1) * size)] for i in range(5)]
+        off = max(
+            abs(statistics.fmean(r.late for r in rows) - statistics.fmean(r.missed for r in rows))
+            for rows in fifths
+        )
+        name = f"workflows {where}: lateness against what came, in the worst fifth"
+        yield at_most(name, off, "share", 0.05)
+
+
+def _joint_share(done: Sequence[Comparison], policy: str) -> float:
+    """Malearn's gain as a share of the bar's, over all runs that change."""
+    default, ours, bar = (
+        sum(float(one.seconds(policy, name).sum()) for one in done)
+        for name in ("default", "malearn", "noise_limited")
+    )
+    return (default - ours) / (default - bar)
+
+
+def _runs() -> list[RunTrace]:
+    folder = Path(os.environ.get("MALEARN_TRACES", "../shared/traces")) / "maze"
+    files = sorted(folder.glob("run*.jsonl"))[2:]
+    return list(traces.read(files, folder / "workflows.json").runs) if files else []

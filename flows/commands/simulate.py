@@ -1,0 +1,126 @@
+"""`malearn simulate`: what predictions would have gained a scheduler, on its own logs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from malearn.flows.commands import options, output, servers
+from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.kernel.home import Home
+
+if TYPE_CHECKING:
+    from malearn.learning.policy_comparison import Settings
+
+__all__ = ["simulate"]
+
+_RECORDED = "recorded"
+
+
+def simulate(
+    source: Annotated[
+        list[Path], typer.Option("--from", metavar="FILE…", help="Run logs, one file per run.")
+    ],
+    workflows: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Workflow definitions (JSON): the resource of each function, and the edges.",
+        ),
+    ],
+    more: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")] = None,
+    slots: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=N,…", help="Tasks of a resource that may run at once; others: no limit."
+        ),
+    ] = "gpu=8",
+    load: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LOAD",
+            help="Share of the slots that is asked for, or 'recorded' for the recorded arrivals. "
+            "Repeat for several.",
+            show_default="0.9",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Simulations of each run and load.", callback=options.at_least(1)
+        ),
+    ] = 3,
+    deadline: Annotated[
+        float,
+        typer.Option(
+            metavar="FACTOR",
+            help="Deadline after arrival, as a multiple of the critical path.",
+            callback=options.at_least(0.1),
+        ),
+    ] = 2.0,
+    no_mlflow: Annotated[
+        bool, typer.Option("--no-mlflow", help="Do not log the results and plots to MLflow.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate scheduling policies with different predictors.
+
+    Replays the workflows of the logs with their real durations. Predictors learn
+    only from what has ended in the simulation. Results and plots are then logged
+    as a run in MLflow.
+    """
+    settings = _settings(slots, load or ["0.9"], seeds, deadline)
+    from datetime import UTC, datetime
+
+    from malearn.flows import console, report
+    from malearn.flows import simulate as flow
+    from malearn.lifecycle import tracking
+
+    found = flow.read(options.run_logs([*source, *(more or [])]), workflows)
+    with console.progress() as shown:
+        done = flow.simulate(
+            found, settings, lambda at, total: shown.step(f"Simulating: {at} of {total} runs")
+        )
+        shown.done(f"Simulated {done.workflows} workflows")
+    for why, count in found.skipped.items():
+        output.note(f"{count} logged workflows were left out: {why}")
+    # First the result, which took minutes; an MLflow that does not answer must not cost it.
+    output.result(done.as_json(), as_json, lambda: report.show_comparison(done))
+    if no_mlflow:
+        return
+    with (
+        servers.running(Home.find(home), prefect=False) as platform,
+        tracking.connected(platform.tracking_uri),
+    ):
+        tracking.log_comparison(done, f"simulation {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+
+
+def _settings(slots: str, loads: list[str], seeds: int, deadline: float) -> Settings:
+    limits = dict(_slots(part) for part in slots.split(","))
+    chosen = tuple(None if load == _RECORDED else _load(load) for load in loads)
+    from malearn.learning.policy_comparison import Settings
+
+    resource = "gpu" if "gpu" in limits else next(iter(limits))
+    deadlines = (deadline, 0.75 * deadline, 1.5 * deadline)
+    return Settings(limits, resource, chosen, seeds, deadlines)
+
+
+def _slots(part: str) -> tuple[str, int]:
+    resource, _, count = part.strip().partition("=")
+    if not resource or not count.isdecimal() or int(count) < 1:
+        raise typer.BadParameter(f"--slots must be like gpu=8,cpu=16, not {part.strip()!r}")
+    return resource.lower(), int(count)
+
+
+def _load(text: str) -> float:
+    try:
+        load = float(text)
+    except ValueError:
+        load = math.nan
+    if not 0.0 < load < math.inf:
+        raise typer.BadParameter(f"--load must be a number above 0 or '{_RECORDED}', not {text!r}")
+    return load

@@ -1,0 +1,140 @@
+"""What every predictor knows when a run begins, after all the runs before it.
+
+The runs are replayed one after another, each workflow executed alone: no task waits for anything
+but its predecessors. Between two runs models are fitted anew on the log so far, by the code that
+trains. What was learnt up to the beginning of a run holds under any policy, for all that it was
+learnt from has ended by then.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from malearn.kernel import joining
+from malearn.kernel.estimator import Estimator
+from malearn.kernel.records import Record
+from malearn.kernel.tool_types import ToolTypes
+from malearn.kernel.workflow_calibration import WorkflowCalibration
+from malearn.learning import matrix, regressor, simulation
+from malearn.learning.families import DEFAULT, FAMILIES
+from malearn.learning.regressor import Regressor
+from malearn.learning.simulated_predictors import Live, Malearn, MovingAverage
+from malearn.learning.traces import RunTrace, WorkflowTrace
+
+__all__ = ["Knowledge", "Probed", "at_each_run", "poisson"]
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known when `run` begins; each call of a method gives a copy of its own."""
+
+    run: RunTrace
+    models: Mapping[str, Regressor]
+    state: bytes
+    average: bytes
+
+    def malearn(self, tool_types: ToolTypes) -> Malearn:
+        known, calibration = pickle.loads(self.state)
+        return Malearn(tool_types, known, calibration, self.models)
+
+    def moving_average(self) -> MovingAverage:
+        average: MovingAverage = pickle.loads(self.average)
+        return average
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What was predicted of one workflow executed alone, when `passed` (0 or ½) of its true
+    critical path had passed, and what was left of that path, in seconds; how likely it was said
+    to miss a deadline drawn at random, and whether it did."""
+
+    run: str
+    kind: str
+    passed: float
+    seconds: float
+    low: float
+    high: float
+    actual: float
+    late: float
+    missed: bool
+
+
+def at_each_run(
+    runs: Sequence[RunTrace],
+    tool_types: ToolTypes,
+    slots: int,
+    resource: str = "gpu",
+    *,
+    wanted: Collection[str] = (),
+    probed: list[Probed] | None = None,
+) -> Iterator[Knowledge]:
+    """The knowledge at the beginning of each run, in the order given.
+
+    Workflows arrive as if they were to use `slots` of `resource` in full. Models are fitted for
+    the runs `wanted` by name, for all where none is named. Predictions of workflows at arrival
+    and half way are added to `probed`.
+    """
+    known, calibration = Estimator(), WorkflowCalibration()
+    average = MovingAverage(tool_types)
+    log: list[Record] = []
+    models: dict[str, Regressor] = {}
+    for run in runs:
+        if not wanted or run.name in wanted:
+            models = _fitted(log, tool_types)
+        yield Knowledge(run, models, pickle.dumps((known, calibration)), pickle.dumps(average))
+        arrivals = poisson(run, 1.0, slots, resource, 0)
+        ours = Malearn(tool_types, known, calibration, models)
+        probe = None if probed is None else _probe(run, probed)
+        simulation.simulate(arrivals, "fcfs", ours, {}, _any_deadline, probe=probe)
+        simulation.simulate(arrivals, "fcfs", average, {})
+        log += [t.record for w in run.workflows for t in w.tasks.values() if t.record is not None]
+
+
+def _any_deadline(trace: WorkflowTrace) -> float:
+    """A multiple of the critical path, which half of the time leaves too little."""
+    return random.Random(trace.run_id).uniform(0.5, 1.5)
+
+
+def _probe(run: RunTrace, probed: list[Probed]) -> Callable[[Live, float], None]:
+    def probe(live: Live, passed: float) -> None:
+        left, path, workflow = live.left, live.trace.critical_path, live.workflow
+        if left is None or not left.seconds > 0.0 or left.late is None:
+            return
+        assert workflow.arrived is not None
+        assert workflow.deadline is not None
+        missed = workflow.arrived + path > workflow.deadline
+        actual = path * (1.0 - passed)
+        interval = left.seconds, left.low, left.high
+        probed.append(
+            Probed(run.name, live.trace.kind, passed, *interval, actual, left.late, missed)
+        )
+
+    return probe
+
+
+def poisson(
+    run: RunTrace, load: float, slots: int, resource: str, seed: int
+) -> list[tuple[float, WorkflowTrace]]:
+    """The run's workflows in random order, arriving at random: `slots` are used to `load`."""
+    draw = random.Random(f"{seed} {run.name}")
+    workflows = list(run.workflows)
+    draw.shuffle(workflows)
+    work = sum(workflow.seconds_on(resource) for workflow in workflows) / len(workflows)
+    gap = work / (load * slots)
+    at, arrivals = 0.0, []
+    for workflow in workflows:
+        at += draw.expovariate(1.0) * gap
+        arrivals.append((at, workflow))
+    return arrivals
+
+
+def _fitted(log: Sequence[Record], tool_types: ToolTypes) -> dict[str, Regressor]:
+    executions, _ = joining.join(log, tool_types)
+    models = {}
+    for name, tool_type in tool_types.items():
+        if sum(e.tool_type == name for e in executions) >= FAMILIES[DEFAULT].fewest_rows:
+            models[name] = regressor.fit(DEFAULT, matrix.build(tool_type, executions))
+    return models

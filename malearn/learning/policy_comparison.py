@@ -1,0 +1,330 @@
+"""Scheduling policies × predictors on the same workflows: what predictions would have bought.
+
+Every pair replays every run with the same arrivals (paired), at each load and with each seed.
+Gains are those in mean completion, and in missed deadlines, against constants under the same
+policy; their 95 % intervals come from drawing whole runs with replacement, since what happens
+within a run is not independent. The same settings give the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel.tool_types import ToolTypes
+from malearn.learning import knowledge, simulation
+from malearn.learning.knowledge import Knowledge, Probed
+from malearn.learning.simulated_predictors import Constants, Noisy, Predictor
+from malearn.learning.traces import RunTrace, WorkflowTrace
+
+__all__ = ["PREDICTORS", "Comparison", "Gain", "Settings", "TaskRun", "compare", "noise"]
+
+#: Who predicts, by the name under which results are reported.
+PREDICTORS = ("default", "function_ema", "malearn", "noise_limited", "oracle")
+
+#: σ of the logarithm of what the same task takes on the same inputs and backend, as measured on
+#: HuggingFace and on vLLM, which is three to four times as fast: nobody can know that part.
+_NOISE_SLOW, _NOISE_FAST = 0.09, 0.21
+_NOISE_TYPE = "vlm_process"  # whose median tells a run's backend …
+_FAST = 0.5  # … where it is below this share of the whole log's
+
+_DRAWS = 2_000  # of whole runs, for an interval
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is simulated.
+
+    `loads` are arrivals × mean true seconds on `resource` of a workflow ÷ slots; None stands for
+    arrivals as recorded. `deadlines` are multiples of the critical path of true seconds. `runs`
+    are simulated by name; the others only teach. Empty: all of them.
+    """
+
+    slots: Mapping[str, int] = field(default_factory=lambda: {"gpu": 8})
+    resource: str = "gpu"
+    loads: tuple[float | None, ...] = (0.9,)
+    seeds: int = 3
+    deadlines: tuple[float, ...] = (2.0,)
+    policies: tuple[str, ...] = tuple(simulation.POLICIES)
+    predictors: tuple[str, ...] = PREDICTORS
+    runs: frozenset[str] = frozenset()
+    workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A ratio of what constants take, and its 95 % interval over runs."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    """One simulation: completions in seconds, and the share of missed deadlines, by factor."""
+
+    run: str
+    policy: str
+    predictor: str
+    seconds: tuple[float, ...]
+    late: Mapping[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """When one task of a workflow held a slot, in seconds since the run began."""
+
+    workflow: str
+    function: str
+    start: float
+    end: float
+
+
+#: What the simulations of one run give.
+_Simulated = tuple[list[_Cell], tuple[TaskRun, ...]]
+
+
+class Comparison:
+    """The outcome: completions by policy, predictor and run.
+
+    `probed` are predictions of whole workflows, `example` is what the slots did in the last run,
+    under the last policy, with malearn's predictions, where there are those.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        workflows: int,
+        cells: Iterable[_Cell],
+        probed: Sequence[Probed] = (),
+        example: tuple[TaskRun, ...] = (),
+    ) -> None:
+        self.settings, self.workflows = settings, workflows
+        self.probed, self.example = tuple(probed), example
+        self._cells: dict[tuple[str, str, str], list[_Cell]] = {}
+        for cell in cells:
+            self._cells.setdefault((cell.policy, cell.predictor, cell.run), []).append(cell)
+        self.runs = tuple(dict.fromkeys(run for _, _, run in self._cells))
+
+    def seconds(self, policy: str, predictor: str) -> NDArray[np.float64]:
+        """From arrival to end, of every simulated workflow."""
+        return np.concatenate([self._seconds(policy, predictor, run) for run in self.runs])
+
+    def late(self, policy: str, predictor: str, factor: float | None = None) -> float:
+        """The share of deadlines missed, at the first factor unless another is named."""
+        return float(self._late(policy, predictor, factor).mean())
+
+    def gain(self, policy: str, predictor: str, against: str = "default") -> Gain:
+        """By how much mean completion is shorter than with another predictor."""
+        ours, theirs = self._sums(policy, predictor), self._sums(policy, against)
+        return self._interval(lambda rows: 1.0 - ours[rows].sum() / theirs[rows].sum())
+
+    def fewer_late(
+        self, policy: str, predictor: str, against: tuple[str, str], factor: float | None = None
+    ) -> Gain:
+        """By how much fewer deadlines are missed than by another policy and predictor."""
+        ours, theirs = self._late(policy, predictor, factor), self._late(*against, factor)
+        return self._interval(lambda rows: 1.0 - ours[rows].sum() / max(theirs[rows].sum(), 1e-9))
+
+    def share_of_gain(self, policy: str, *, late: bool = False) -> Gain:
+        """Malearn's gain over constants as a share of what `noise_limited` gains."""
+        if late:
+            default, ours, bar = (
+                self._late(policy, name, None) for name in ("default", "malearn", "noise_limited")
+            )
+        else:
+            default, ours, bar = (
+                self._sums(policy, name) for name in ("default", "malearn", "noise_limited")
+            )
+        return self._interval(
+            lambda rows: (default - ours)[rows].sum() / ((default - bar)[rows].sum() or math.nan)
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The form that `malearn simulate --json` prints."""
+        policies: dict[str, Any] = {}
+        for policy in self.settings.policies:
+            policies[policy] = {}
+            for predictor in self.settings.predictors:
+                seconds, gain = self.seconds(policy, predictor), self.gain(policy, predictor)
+                policies[policy][predictor] = {
+                    "mean": float(seconds.mean()),
+                    "p95": float(np.quantile(seconds, 0.95)),
+                    "late": self.late(policy, predictor),
+                    "gain": {"mean": gain.mean, "low": gain.low, "high": gain.high},
+                }
+        return {"workflows": self.workflows, "policies": policies}
+
+    def _seconds(self, policy: str, predictor: str, run: str) -> NDArray[np.float64]:
+        return np.concatenate([cell.seconds for cell in self._cells[policy, predictor, run]])
+
+    def _sums(self, policy: str, predictor: str) -> NDArray[np.float64]:
+        return np.array([self._seconds(policy, predictor, run).sum() for run in self.runs])
+
+    def _late(self, policy: str, predictor: str, factor: float | None) -> NDArray[np.float64]:
+        at = self.settings.deadlines[0] if factor is None else factor
+        return np.array(
+            [
+                statistics.fmean(c.late[at] for c in self._cells[policy, predictor, run])
+                for run in self.runs
+            ]
+        )
+
+    def _interval(self, statistic: Callable[[NDArray[np.intp]], float]) -> Gain:
+        n = len(self.runs)
+        draws = np.random.default_rng(0).integers(0, n, (_DRAWS, n))
+        values = [float(statistic(rows)) for rows in draws]
+        low, high = np.nanquantile(values, (0.025, 0.975))
+        return Gain(float(statistic(np.arange(n))), float(low), float(high))
+
+
+def compare(
+    runs: Sequence[RunTrace],
+    tool_types: ToolTypes,
+    settings: Settings,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
+    """Simulate every policy with every predictor on `runs`, which follow each other in time."""
+    chosen = [run for run in runs if not settings.runs or run.name in settings.runs]
+    names = {run.name for run in chosen}
+    probed: list[Probed] = []
+    known = knowledge.at_each_run(
+        runs,
+        tool_types,
+        settings.slots.get(settings.resource, 1),
+        settings.resource,
+        wanted=names,
+        probed=probed,
+    )
+    sigmas = noise(runs, tool_types)
+    jobs = ((k, sigmas[k.run.name], tool_types, settings) for k in known if k.run.name in names)
+    cells: list[_Cell] = []
+    examples: list[tuple[TaskRun, ...]] = []
+    for done, (found, example) in enumerate(_map(jobs, settings.workers), 1):
+        cells += found
+        examples.append(example)
+        progress(done, len(chosen))
+    workflows = sum(len(run.workflows) for run in chosen)
+    return Comparison(settings, workflows, cells, probed, examples[-1])
+
+
+def _map(jobs: Iterable[tuple[Any, ...]], workers: int) -> Iterator[_Simulated]:
+    """`_simulate` of every job, in order."""
+    if workers <= 1:
+        for job in jobs:
+            yield _simulate(*job)
+        return
+    # Spawned, not forked: threads of numerical libraries do not survive a fork.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(_simulate, *job) for job in jobs]
+        for future in futures:
+            yield future.result()
+
+
+def _simulate(
+    known: Knowledge, sigma: float, tool_types: ToolTypes, settings: Settings
+) -> _Simulated:
+    """All simulations of one run, and one of them as an example."""
+    cells: list[_Cell] = []
+    for load in settings.loads:
+        for seed in range(settings.seeds):
+            arrivals = _arrivals(known.run, load, seed, settings)
+            for policy in settings.policies:
+                cells += _one_policy(known, sigma, tool_types, settings, arrivals, policy, seed)
+    return cells, _example(known, tool_types, settings)
+
+
+def _example(known: Knowledge, tool_types: ToolTypes, settings: Settings) -> tuple[TaskRun, ...]:
+    arrivals = _arrivals(known.run, settings.loads[0], 0, settings)
+    ours, policy = known.malearn(tool_types), settings.policies[-1]
+    done = simulation.simulate(arrivals, policy, ours, settings.slots, settings.deadlines[0])
+    return tuple(
+        TaskRun(one.trace.run_id, one.trace.shape[task_id][0], start, end)
+        for one in done
+        for task_id, (start, end) in one.tasks.items()
+        if one.trace.shape[task_id][1] == settings.resource
+    )
+
+
+def _one_policy(
+    known: Knowledge,
+    sigma: float,
+    tool_types: ToolTypes,
+    settings: Settings,
+    arrivals: Sequence[tuple[float, WorkflowTrace]],
+    policy: str,
+    seed: int,
+) -> list[_Cell]:
+    predictors: dict[str, Callable[[], Predictor]] = {
+        "default": Constants,
+        "function_ema": known.moving_average,
+        "malearn": lambda: known.malearn(tool_types),
+        "noise_limited": lambda: Noisy(sigma, seed),
+        "oracle": lambda: Noisy(0.0),
+    }
+    # Policies that look at deadlines are simulated once for each factor, the others once.
+    factors = settings.deadlines if policy in simulation.WITH_DEADLINES else settings.deadlines[:1]
+    cells: list[_Cell] = []
+    for name in settings.predictors:
+        if policy in simulation.WITHOUT_SECONDS and cells:
+            first = cells[0]
+            cells.append(_Cell(first.run, policy, name, first.seconds, first.late))
+            continue
+        late: dict[float, float] = {}
+        seconds: tuple[float, ...] = ()
+        for factor in factors:
+            done = simulation.simulate(arrivals, policy, predictors[name](), settings.slots, factor)
+            judged = [factor] if len(factors) > 1 else settings.deadlines
+            for at in judged:
+                missed = sum(d.seconds > at * d.trace.critical_path for d in done)
+                late[at] = missed / len(done)
+            seconds = seconds or tuple(d.seconds for d in done)
+        cells.append(_Cell(known.run.name, policy, name, seconds, late))
+    return cells
+
+
+def _arrivals(
+    run: RunTrace, load: float | None, seed: int, settings: Settings
+) -> list[tuple[float, WorkflowTrace]]:
+    if load is not None:
+        slots = settings.slots.get(settings.resource, 1)
+        return knowledge.poisson(run, load, slots, settings.resource, seed)
+    first = run.workflows[0].arrived
+    return [(workflow.arrived - first, workflow) for workflow in run.workflows]
+
+
+def noise(runs: Sequence[RunTrace], tool_types: ToolTypes) -> dict[str, float]:
+    """σ of the noise of each run, by name, from the backend that it seems to have had."""
+    tasks = {run.name: _seconds_by_type(run, tool_types) for run in runs}
+    log: dict[str, list[float]] = {}
+    for found in tasks.values():
+        for function, seconds in found.items():
+            log.setdefault(function, []).extend(seconds)
+    usual = {function: statistics.median(seconds) for function, seconds in log.items()}
+    sigmas = {}
+    for name, found in tasks.items():
+        only = [_NOISE_TYPE] if _NOISE_TYPE in found else list(found)
+        ratios = [statistics.median(found[f]) / usual[f] for f in only] or [1.0]
+        sigmas[name] = _NOISE_FAST if statistics.median(ratios) < _FAST else _NOISE_SLOW
+    return sigmas
+
+
+def _seconds_by_type(run: RunTrace, tool_types: ToolTypes) -> dict[str, list[float]]:
+    """Seconds of the run's tasks by tool type, those that nobody claims left out."""
+    found: dict[str, list[float]] = {}
+    for workflow in run.workflows:
+        for task in workflow.tasks.values():
+            tool_type = tool_types.for_function(task.function)
+            if tool_type is not None and task.record is not None:
+                found.setdefault(tool_type.name, []).append(task.seconds)
+    return found

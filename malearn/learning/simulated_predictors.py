@@ -1,0 +1,298 @@
+"""Who tells a simulated scheduler how long tasks take: malearn, what needs no model, and oracles.
+
+All but malearn count a running task as its expectation less what has passed, at least nothing,
+and take the tasks' errors for independent: P(in time) = Φ((deadline − now − path) ÷ σ), where σ²
+sums over the critical path. So nobody's residuals or spread are better than their own.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from malearn.kernel import estimator, workflow_estimate
+from malearn.kernel.estimator import Basis, Estimator
+from malearn.kernel.features import FeatureSchema, FeatureVector
+from malearn.kernel.history import Observation
+from malearn.kernel.intervals import Intervals, Width
+from malearn.kernel.prediction import Prediction
+from malearn.kernel.records import Record
+from malearn.kernel.remaining import Z80
+from malearn.kernel.tool_types import ToolTypes, default_seconds
+from malearn.kernel.workflow import Workflow, WorkflowPrediction
+from malearn.kernel.workflow_calibration import WorkflowCalibration
+from malearn.kernel.workflow_checkpoints import Checkpoints
+from malearn.learning.regressor import Regressor
+from malearn.learning.traces import TaskTrace, WorkflowTrace
+
+__all__ = ["Constants", "Live", "Malearn", "MovingAverage", "Noisy", "Predictor"]
+
+_ALPHA = 0.3
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """One workflow in a simulation: what has become of its tasks so far.
+
+    `running` says when tasks started, `ended` holds the records of finished ones, with simulated
+    times; `expected` the latest prediction of each open task, `left` that of the whole.
+    """
+
+    trace: WorkflowTrace
+    workflow: Workflow
+    running: dict[str, float] = field(default_factory=dict)
+    done: dict[str, Record | None] = field(default_factory=dict)
+    expected: dict[str, Prediction] = field(default_factory=dict)
+    left: WorkflowPrediction | None = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+
+    def waiting(self) -> list[str]:
+        """The tasks that have not started."""
+        done, running = self.done, self.running
+        return [i for i in self.workflow.tasks if i not in done and i not in running]
+
+
+class Predictor(Protocol):
+    """What the simulated scheduler asks and tells."""
+
+    def expect(self, workflows: Sequence[Live], now: float) -> None:
+        """Bring `expected` and `left` of `workflows` up to date."""
+
+    def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
+        """Learn from a task that has just ended."""
+
+    def finished(self, live: Live) -> None:
+        """Learn from a workflow whose last task has ended."""
+
+
+class _Plain:
+    """Adds up what is expected of tasks as if they were independent and shrank as they run."""
+
+    def expect(self, workflows: Sequence[Live], now: float) -> None:
+        for live in workflows:
+            for task_id in live.waiting():
+                live.expected[task_id] = self.prediction(live, task_id)
+            live.left = _plain(live, now)
+
+    def prediction(self, live: Live, task_id: str) -> Prediction:
+        """Of a task that has not started."""
+        raise NotImplementedError
+
+    def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
+        """Nothing is learnt."""
+
+    def finished(self, live: Live) -> None:
+        """Nothing is learnt."""
+
+
+class Constants(_Plain):
+    """15 s for a GPU task, 3 s for CPU, 1 s for I/O, for certain."""
+
+    def prediction(self, live: Live, task_id: str) -> Prediction:
+        seconds = default_seconds(live.workflow.tasks[task_id].resource)
+        return Prediction(seconds, seconds, seconds, "heuristic")
+
+
+class Noisy(_Plain):
+    """True seconds times lognormal noise of `sigma`, with that spread; the oracle at `sigma` 0.
+
+    The noise of a task is the same under every policy.
+    """
+
+    def __init__(self, sigma: float, seed: object = 0) -> None:
+        self._sigma, self._seed = sigma, seed
+
+    def prediction(self, live: Live, task_id: str) -> Prediction:
+        known = live.expected.get(task_id)
+        if known is not None:
+            return known
+        seconds = live.trace.tasks[task_id].seconds
+        if not self._sigma:
+            return Prediction(seconds, seconds, seconds, "model")
+        draw = random.Random(f"{self._seed} {task_id}")
+        seconds *= math.exp(draw.gauss(0.0, self._sigma))
+        reach = math.exp(Z80 * self._sigma)
+        return Prediction(seconds, seconds / reach, seconds * reach, "model")
+
+
+class MovingAverage(_Plain):
+    """Each function's moving average of log-seconds, α 0.3, with intervals learnt around it."""
+
+    def __init__(self, tool_types: ToolTypes) -> None:
+        self._tool_types = tool_types
+        self._levels: dict[str, float] = {}
+        self._intervals = Intervals()
+        self._widths: dict[str, Width] = {}
+
+    def prediction(self, live: Live, task_id: str) -> Prediction:
+        task = live.workflow.tasks[task_id]
+        tool = self._tool(task.function)
+        level = self._levels.get(task.function, self._levels.get(f" {tool}"))
+        if level is None:
+            seconds = default_seconds(task.resource)
+            return Prediction(seconds, seconds, seconds, "heuristic")
+        width = self._intervals.width(task.function, tool)
+        self._widths[task_id] = width
+        seconds = math.exp(level)
+        reach = math.exp(width.half)
+        return Prediction(seconds, seconds / reach, seconds * reach, "function_history")
+
+    def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
+        if task.record is None:
+            return
+        function, tool = task.function, self._tool(task.function)
+        width = self._widths.pop(task.task_id, None)
+        if width is not None:
+            said = live.expected[task.task_id].seconds
+            self._intervals.learn(function, tool, task.seconds, said, width)
+        for name in (function, f" {tool}") if tool else (function,):
+            level = self._levels.get(name)
+            value = math.log(task.seconds)
+            self._levels[name] = value if level is None else level + _ALPHA * (value - level)
+
+    def _tool(self, function: str) -> str:
+        tool_type = self._tool_types.for_function(function)
+        return "" if tool_type is None else tool_type.name
+
+
+class Malearn:
+    """As the predictor in a scheduler: the same estimator, calibration and combination.
+
+    `models` answer by tool type; they are not changed while a simulation runs.
+    """
+
+    def __init__(
+        self,
+        tool_types: ToolTypes,
+        known: Estimator,
+        calibration: WorkflowCalibration,
+        models: Mapping[str, Regressor],
+    ) -> None:
+        self._tool_types, self._models = tool_types, models
+        self._known, self._calibration = known, calibration
+        self._schemas = {name: FeatureSchema(t) for name, t in tool_types.items()}
+        self._bases: dict[str, Basis] = {}
+        self._vectors: dict[str, FeatureVector] = {}
+
+    def expect(self, workflows: Sequence[Live], now: float) -> None:
+        rows: dict[str, list[tuple[Live, str, Basis, tuple[float, ...]]]] = {}
+        for live in workflows:
+            for task_id in live.waiting():
+                self._look_up(live, task_id, rows)
+        for tool, asked in rows.items():
+            inputs = np.array([(*values, *b.snapshot) for _, _, b, values in asked], np.float32)
+            answers = self._models[tool].seconds(inputs)
+            for (live, task_id, basis, _), seconds in zip(asked, answers, strict=True):
+                self._answer(live, task_id, basis, float(seconds))
+        for live in workflows:
+            live.left, state = workflow_estimate.combine(
+                live.workflow, live.expected, live.running, now, self._calibration
+            )
+            if state is not None:
+                live.checkpoints.add(state, live.expected, live.running, now)
+
+    def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
+        basis = self._bases.pop(task.task_id, None)
+        vector = self._vectors.pop(task.task_id, None)
+        record = live.done[task.task_id]
+        if record is None:
+            return
+        if basis is not None:
+            said = live.expected[task.task_id].seconds
+            self._known.learn(basis, said, record.seconds)
+        tool_type = self._tool_types.for_function(task.function)
+        values: tuple[float, ...] = ()
+        context: tuple[str, ...] = ()
+        if tool_type is not None:
+            own = self._schemas[tool_type.name].vectorize(record.features)
+            said_before = vector is not None and any(v == v for v in vector.values)
+            values = vector.values if vector is not None and said_before else own.values
+            context = own.context or (vector.context if vector is not None else ())
+        name = "" if tool_type is None else tool_type.name
+        self._known.observe(Observation(task.function, name, start, end, values, context))
+
+    def finished(self, live: Live) -> None:
+        seconds = {i: task.seconds for i, task in live.trace.tasks.items()}
+        self._calibration.learn_many(live.checkpoints.scores(live.workflow, seconds))
+
+    def _look_up(
+        self,
+        live: Live,
+        task_id: str,
+        rows: dict[str, list[tuple[Live, str, Basis, tuple[float, ...]]]],
+    ) -> None:
+        task = live.workflow.tasks[task_id]
+        tool_type = self._tool_types.for_function(task.function)
+        if tool_type is None:
+            self._answer(live, task_id, self._known.look_up(task.function, ""), None)
+            return
+        vector = self._vector(live, task_id, tool_type.name)
+        schema = self._schemas[tool_type.name]
+        unknown = vector.values is schema.nothing.values
+        basis = self._known.look_up(
+            task.function, tool_type.name, () if unknown else vector.values, vector.context
+        )
+        if unknown or tool_type.name not in self._models:
+            self._answer(live, task_id, basis, None)
+        else:
+            rows.setdefault(tool_type.name, []).append((live, task_id, basis, vector.values))
+
+    def _answer(self, live: Live, task_id: str, basis: Basis, seconds: float | None) -> None:
+        default = default_seconds(live.workflow.tasks[task_id].resource)
+        live.expected[task_id] = estimator.answer(basis, default, seconds)
+        self._bases[task_id] = basis
+
+    def _vector(self, live: Live, task_id: str, tool: str) -> FeatureVector:
+        """What the predecessors that have ended said of a task."""
+        task = live.workflow.tasks[task_id]
+        known = self._vectors.get(task_id)
+        if known is not None:
+            return known
+        schema = self._schemas[tool]
+        ended = [live.done.get(before) for before in task.predecessors]
+        spoken = sorted((r for r in ended if r is not None), key=lambda record: record.end)
+        said = [r.successors.get(task.function, r.successors.get("")) for r in spoken]
+        vector = schema.merge([schema.vectorize(one) for one in said if one is not None])
+        if all(before in live.done for before in task.predecessors):
+            self._vectors[task_id] = vector
+        return vector
+
+
+def _plain(live: Live, now: float) -> WorkflowPrediction:
+    tasks = dict(live.expected)
+    for task_id, started in live.running.items():
+        one = tasks[task_id]
+        left = max(one.seconds - (now - started), 0.0)
+        tasks[task_id] = Prediction(left, left, left + one.high - one.seconds, one.source)
+    seconds, critical = _path(live.workflow, tasks)
+    variance = sum(((tasks[i].high - tasks[i].seconds) / Z80) ** 2 for i in critical)
+    work, left_tasks = workflow_estimate.totals(live.workflow, tasks)
+    late = None
+    if live.workflow.deadline is not None:
+        room, sigma = live.workflow.deadline - now - seconds, math.sqrt(variance)
+        late = float(room < 0.0) if not sigma else 0.5 * math.erfc(room / sigma / math.sqrt(2.0))
+    return WorkflowPrediction(seconds, seconds, seconds, work, late, left_tasks, critical, tasks)
+
+
+def _path(workflow: Workflow, tasks: Mapping[str, Prediction]) -> tuple[float, tuple[str, ...]]:
+    """The longest path of expectations, and its tasks."""
+    ends: dict[str, float] = {}
+    through: dict[str, str | None] = {}
+    for task_id, task in workflow.tasks.items():
+        if task_id in tasks:
+            before = [b for b in task.predecessors if b in ends]
+            last = max(before, key=ends.__getitem__, default=None)
+            through[task_id] = last
+            ends[task_id] = tasks[task_id].seconds + (0.0 if last is None else ends[last])
+    at: str | None = max(ends, key=ends.__getitem__, default=None)
+    seconds = 0.0 if at is None else ends[at]
+    critical: list[str] = []
+    while at is not None:
+        critical.append(at)
+        at = through[at]
+    return seconds, tuple(reversed(critical))

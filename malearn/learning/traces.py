@@ -1,0 +1,214 @@
+"""The workflows that a scheduler ran, from its run logs: what a simulation replays.
+
+Which tasks a workflow has, what they run on and what they wait for stands in a file of
+definitions, JSON: `{workflow: {"tasks": {function: {"resource": "gpu"}}, "edges": [[from, to]]}}`.
+A task without a resource runs on a GPU. A logged run is of the definition whose functions are
+exactly those of its tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from malearn.data import run_logs
+from malearn.kernel import run_ids
+from malearn.kernel.errors import InputError, WorkflowError
+from malearn.kernel.records import Record, Rejected
+from malearn.kernel.workflow import Workflow
+
+__all__ = ["Definition", "RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "read"]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One kind of workflow: the resource of each function, and the functions it waits for."""
+
+    name: str
+    resources: Mapping[str, str]
+    predecessors: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskTrace:
+    """One task as it ran: its true seconds, and its record where that teaches, else None."""
+
+    task_id: str
+    function: str
+    seconds: float
+    record: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowTrace:
+    """One workflow as it ran: its tasks by id, and when its first task began."""
+
+    run_id: str
+    kind: str
+    shape: Mapping[str, tuple[str, str, list[str]]]
+    tasks: Mapping[str, TaskTrace]
+    arrived: float
+
+    def workflow(self, arrived: float, deadline: float | None = None) -> Workflow:
+        """The same as a scheduler knows it when it arrives, in seconds since the epoch."""
+        return Workflow(self.run_id, self.shape, arrived, deadline)
+
+    def seconds_on(self, resource: str) -> float:
+        """The true seconds of all tasks that run on `resource`."""
+        return sum(
+            self.tasks[task_id].seconds
+            for task_id, (_, where, _) in self.shape.items()
+            if where == resource
+        )
+
+    @property
+    def critical_path(self) -> float:
+        """Its true seconds if no task had to wait for anything but its predecessors."""
+        ends: dict[str, float] = {}
+        for task_id, task in self.workflow(0.0).tasks.items():
+            start = max((ends[before] for before in task.predecessors), default=0.0)
+            ends[task_id] = start + self.tasks[task_id].seconds
+        return max(ends.values())
+
+
+@dataclass(frozen=True, slots=True)
+class RunTrace:
+    """The workflows of one log file, in order of arrival."""
+
+    name: str
+    workflows: tuple[WorkflowTrace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """All runs, in the order given, and how many logged workflows were left out and why."""
+
+    runs: tuple[RunTrace, ...]
+    skipped: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return sum(len(run.workflows) for run in self.runs)
+
+
+def read(files: Sequence[Path], definitions: Path) -> Traces:
+    """The workflows logged in `files`, each a run of its own.
+
+    Raises `InputError` for a file that cannot be read, for definitions that do not hold together,
+    and where no logged workflow can be replayed.
+    """
+    known = _definitions(definitions)
+    skipped: Counter[str] = Counter()
+    runs = []
+    for file in files:
+        found = _workflows(_tasks(file), known, skipped)
+        runs.append(RunTrace(file.name, tuple(sorted(found, key=lambda w: (w.arrived, w.run_id)))))
+    traces = Traces(tuple(run for run in runs if run.workflows), dict(skipped))
+    if not traces.runs:
+        raise InputError(
+            ", ".join(file.name for file in files),
+            f"no workflow in it matches a definition in {definitions.name}",
+        )
+    return traces
+
+
+def _workflows(
+    tasks: Iterable[tuple[TaskTrace, float]], known: Sequence[Definition], skipped: Counter[str]
+) -> list[WorkflowTrace]:
+    """Those of one file; each task comes with when it started, NaN where that is not known."""
+    by_run: dict[str, dict[str, TaskTrace]] = defaultdict(dict)
+    starts: dict[str, list[float]] = defaultdict(list)
+    for task, start in tasks:
+        run = run_ids.run_of(task.task_id)
+        by_run[run][task.function] = task
+        starts[run].append(start)
+    found = []
+    for run, traced in by_run.items():
+        definition = next((d for d in known if d.resources.keys() == traced.keys()), None)
+        if definition is None:
+            skipped["its functions match no definition"] += 1
+        elif any(math.isnan(start) for start in starts[run]):
+            skipped["a task has no times"] += 1
+        else:
+            found.append(_workflow(run, definition, traced, min(starts[run])))
+    return found
+
+
+def _workflow(
+    run: str, definition: Definition, traced: Mapping[str, TaskTrace], arrived: float
+) -> WorkflowTrace:
+    ids = {function: task.task_id for function, task in traced.items()}
+    shape = {
+        ids[function]: (
+            function,
+            definition.resources[function],
+            [ids[before] for before in definition.predecessors[function]],
+        )
+        for function in definition.resources
+    }
+    tasks = {task.task_id: task for task in traced.values()}
+    return WorkflowTrace(run, definition.name, shape, tasks, arrived)
+
+
+def _tasks(file: Path) -> Iterator[tuple[TaskTrace, float]]:
+    """Every task in `file`; of one that was written twice the later record comes last."""
+    for batch in run_logs.read([file]):
+        for outcome in batch:
+            if isinstance(outcome, Record):
+                yield (
+                    TaskTrace(outcome.task_id, outcome.function, outcome.seconds, outcome),
+                    outcome.start,
+                )
+            elif isinstance(outcome, Rejected):
+                start, end = _times(outcome)
+                seconds = end - start if end > start else math.nan
+                yield (
+                    TaskTrace(outcome.task_id, outcome.function, seconds, None),
+                    start if seconds > 0.0 else math.nan,
+                )
+
+
+def _times(rejected: Rejected) -> tuple[float, float]:
+    """When a task ran whose record does not teach: a failed one took its time, too."""
+    try:
+        kept = json.loads(rejected.record)
+        return float(kept["start_time"]), float(kept["end_time"])
+    except (ValueError, TypeError, KeyError):
+        return math.nan, math.nan
+
+
+def _definitions(file: Path) -> list[Definition]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(file, f"cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict) or not found:
+        raise InputError(file, "must be an object of workflow definitions by name")
+    return [_definition(file, str(name), given) for name, given in found.items()]
+
+
+def _definition(file: Path, name: str, given: Any) -> Definition:
+    try:
+        resources = {
+            str(function): str((options or {}).get("resource", "gpu"))
+            for function, options in given["tasks"].items()
+        }
+        edges = [(str(before), str(after)) for before, after in given.get("edges", [])]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        form = '{"tasks": {function: {"resource": "gpu"}}, "edges": [[from, to]]}'
+        raise InputError(file, f"workflow {name} must be given as {form}") from None
+    for end in {end for edge in edges for end in edge} - set(resources):
+        raise InputError(file, f"workflow {name} has an edge to {end}, which is none of its tasks")
+    predecessors = {
+        function: tuple(before for before, after in edges if after == function)
+        for function in resources
+    }
+    try:
+        Workflow(name, {f: (f, resources[f], predecessors[f]) for f in resources})
+    except WorkflowError as error:
+        raise InputError(file, str(error).rstrip(".")) from error
+    return Definition(name, resources, predecessors)

@@ -1,0 +1,66 @@
+"""`malearn simulate` prints what predictions would have gained; JSON is all that stdout carries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from malearn.flows.commands import app
+from tests.malearn.learning.test_simulation import DEFINITIONS, write_log
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("logs")
+    write_log(folder, 1, workflows=8)
+    (folder / "workflows.json").write_text(json.dumps(DEFINITIONS))
+    return folder
+
+
+def run(place: Path, *options: str) -> tuple[int, str, str]:
+    given = ["--from", str(place / "run1.jsonl"), "--workflows", str(place / "workflows.json")]
+    done = CliRunner().invoke(app, ["simulate", *given, "--no-mlflow", *options])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_result_has_every_policy_and_predictor(place: Path) -> None:
+    code, out, _ = run(place, "--slots", "gpu=2,cpu=4", "--load", "recorded", "--seeds", "1",
+                       "--json")  # fmt: skip
+    assert code == 0
+    found = json.loads(out)
+    assert found["workflows"] == 8
+    assert set(found["policies"]) == {
+        "fcfs", "arrival", "fewest_tasks", "daps", "hacs", "edf", "srw", "aged", "triage",
+    }  # fmt: skip
+    for predictors in found["policies"].values():
+        assert set(predictors) == {
+            "default", "function_ema", "malearn", "noise_limited", "oracle",
+        }  # fmt: skip
+        for row in predictors.values():
+            assert set(row) == {"mean", "p95", "late", "gain"}
+            assert set(row["gain"]) == {"mean", "low", "high"}
+            assert 0.0 <= row["late"] <= 1.0
+
+
+def test_people_read_a_table(place: Path) -> None:
+    code, out, _ = run(place, "--seeds", "1", "--slots", "gpu=2")
+    assert code == 0
+    assert "8 workflows, deadline 2 × path" in out
+    assert "malearn ←" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--slots", "gpu"], "--slots must be like gpu=8,cpu=16, not 'gpu'"),
+        (["--load", "much"], "--load must be a number above 0 or 'recorded', not 'much'"),
+        (["--seeds", "0"], "must be 1 or more"),
+    ],
+)
+def test_wrong_usage_is_said_in_a_sentence(place: Path, options: list[str], problem: str) -> None:
+    code, _, error = run(place, *options)
+    assert code == 2
+    assert problem in " ".join(error.replace("│", " ").split())

@@ -1,0 +1,200 @@
+"""A simulation replays logged workflows under a policy; its predictors know only what has ended."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from malearn.kernel.errors import InputError
+from malearn.kernel.tool_types import declared
+from malearn.learning import knowledge, policy_comparison, scheduling_plots, simulation, traces
+from malearn.learning.policy_comparison import Settings
+from malearn.learning.simulated_predictors import Constants, Live, Noisy
+from malearn.learning.traces import Traces
+
+DEFINITIONS = {
+    "short": {
+        "tasks": {"task1_read": {"resource": "io"}, "task2_llm_process_short": {}},
+        "edges": [["task1_read", "task2_llm_process_short"]],
+    },
+    "long": {
+        "tasks": {
+            "task1_read": {"resource": "io"},
+            "task2a_llm_process_long": {},
+            "task2b_vlm_process_long": {},
+            "task3_llm_fuse_answer": {},
+        },
+        "edges": [
+            ["task1_read", "task2a_llm_process_long"],
+            ["task1_read", "task2b_vlm_process_long"],
+            ["task2a_llm_process_long", "task3_llm_fuse_answer"],
+            ["task2b_vlm_process_long", "task3_llm_fuse_answer"],
+        ],
+    },
+}
+USUAL = {
+    "task1_read": 0.1,
+    "task2_llm_process_short": 8.0,
+    "task2a_llm_process_long": 90.0,
+    "task2b_vlm_process_long": 60.0,
+    "task3_llm_fuse_answer": 40.0,
+}
+
+
+def write_log(folder: Path, number: int, workflows: int = 14) -> Path:
+    """A run log in which tasks take about what is usual for their function."""
+    draw = random.Random(number)
+    lines = []
+    for _ in range(workflows):
+        run = str(UUID(int=draw.getrandbits(128), version=4))
+        clock = 1.7e9 + 10_000.0 * number + draw.uniform(0.0, 300.0)
+        kind = DEFINITIONS[draw.choice(["short", "long"])]
+        for function in kind["tasks"]:
+            length = draw.randrange(100, 1_000)
+            seconds = USUAL[function] * draw.lognormvariate(0.0, 0.1)
+            after = {b: {"text_length": length, "token_count": 9} for a, b in kind["edges"]
+                     if a == function}  # fmt: skip
+            data = {"start_time": clock, "end_time": clock + seconds, "succ_task_feat": after}
+            lines.append({"task_id": f"{run}-{function}", "func_name": function, "data": data})
+            clock += seconds
+    file = folder / f"run{number}.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return file
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Traces:
+    """Three runs."""
+    folder = tmp_path_factory.mktemp("logs")
+    definitions = folder / "workflows.json"
+    definitions.write_text(json.dumps(DEFINITIONS))
+    return traces.read([write_log(folder, number) for number in (1, 2, 3)], definitions)
+
+
+def settings(**given: object) -> Settings:
+    return Settings(**{"slots": {"gpu": 2}, "seeds": 2, "workers": 1, **given})
+
+
+def test_every_task_runs_once_after_its_predecessors_and_within_the_slots(logged: Traces) -> None:
+    run = logged.runs[0]
+    arrivals = knowledge.poisson(run, 1.2, 2, "gpu", seed=0)
+    for policy in simulation.POLICIES:
+        done = simulation.simulate(arrivals, policy, Noisy(0.0), {"gpu": 2}, deadline=2.0)
+        assert sorted(one.trace.run_id for one in done) == sorted(w.run_id for w in run.workflows)
+        held = []
+        for one in done:
+            for task_id, (start, end) in one.tasks.items():
+                _, resource, before = one.trace.shape[task_id]
+                assert end - start == pytest.approx(one.trace.tasks[task_id].seconds)
+                assert all(one.tasks[other][1] <= start for other in before)
+                if resource == "gpu":
+                    held += [(start, 1), (end, -1)]
+        at_once = 0
+        for _, change in sorted(held):
+            at_once += change
+            assert at_once <= 2
+
+
+def test_shortest_remaining_work_with_true_seconds_beats_arrival_order(logged: Traces) -> None:
+    arrivals = knowledge.poisson(logged.runs[0], 1.2, 2, "gpu", seed=1)
+
+    def mean(policy: str) -> float:
+        done = simulation.simulate(arrivals, policy, Noisy(0.0), {"gpu": 2})
+        return sum(one.seconds for one in done) / len(done)
+
+    assert mean("srw") < mean("arrival")
+
+
+class _Spy(Constants):
+    """Notes what a predictor is shown of tasks that have not ended."""
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()
+        self.leaked: set[str] = set()
+
+    def expect(self, workflows: list[Live], now: float) -> None:
+        for live in workflows:
+            self.leaked |= {task_id for task_id in live.done if task_id not in self.known}
+        super().expect(workflows, now)
+
+    def ended(self, live: Live, task: traces.TaskTrace, start: float, end: float) -> None:
+        self.known.add(task.task_id)
+
+
+def test_a_predictor_is_shown_only_what_has_ended(logged: Traces) -> None:
+    spy = _Spy()
+    simulation.simulate(knowledge.poisson(logged.runs[0], 1.0, 2, "gpu", 0), "srw", spy, {"gpu": 2})
+    assert spy.leaked == set()
+    assert len(spy.known) == sum(len(w.tasks) for w in logged.runs[0].workflows)
+
+
+def test_a_comparison_is_the_same_again_and_in_more_processes(logged: Traces) -> None:
+    chosen = settings(policies=("fewest_tasks", "srw"), predictors=("default", "malearn"))
+    once, again, spread = (
+        policy_comparison.compare(logged.runs, declared(), one).as_json()
+        for one in (chosen, chosen, settings(
+            policies=("fewest_tasks", "srw"), predictors=("default", "malearn"), workers=2
+        ))
+    )  # fmt: skip
+    assert once == again == spread
+    assert once["workflows"] == len(logged)
+
+
+def test_what_malearn_learns_brings_it_near_the_oracle(logged: Traces) -> None:
+    done = policy_comparison.compare(
+        logged.runs, declared(), settings(loads=(1.2,), policies=("fewest_tasks", "srw", "triage"))
+    )
+    means = {name: done.seconds("srw", name).mean() for name in policy_comparison.PREDICTORS}
+    assert means["oracle"] <= means["malearn"] * 1.02
+    assert means["malearn"] < means["default"]
+    assert done.gain("fewest_tasks", "malearn").mean == 0.0  # it uses no seconds
+    assert done.gain("srw", "malearn").low <= done.gain("srw", "malearn").mean
+    late = [done.late("triage", "malearn", factor) for factor in done.settings.deadlines]
+    assert all(0.0 <= share <= 1.0 for share in late)
+    for figure in scheduling_plots.of_comparison(done).values():
+        figure.canvas.draw()
+
+
+def test_workflows_that_cannot_be_replayed_are_counted_with_the_reason(tmp_path: Path) -> None:
+    definitions = tmp_path / "workflows.json"
+    definitions.write_text(json.dumps(DEFINITIONS))
+    log = write_log(tmp_path, 1, workflows=4)
+    other, untimed = (str(UUID(int=number, version=4)) for number in (1, 2))
+    times = {"start_time": 1.0, "end_time": 2.0}
+    with log.open("a") as file:
+        for task_id, data in (
+            (f"{other}-task9_unknown", times),
+            (f"{untimed}-task1_read", {}),
+            (f"{untimed}-task2_llm_process_short", times),
+        ):
+            file.write(json.dumps({"task_id": task_id, "data": data}) + "\n")
+    found = traces.read([log], definitions)
+    assert len(found) == 4
+    assert found.skipped == {"its functions match no definition": 1, "a task has no times": 1}
+
+
+@pytest.mark.parametrize(
+    ("definitions", "problem"),
+    [
+        ("[]", "must be an object of workflow definitions by name"),
+        ("{", "cannot be read as JSON"),
+        ('{"w": {}}', "workflow w must be given as"),
+        ('{"w": {"tasks": {"a": {}}, "edges": [["a", "b"]]}}', "an edge to b"),
+        (
+            '{"w": {"tasks": {"a": {}, "b": {}}, "edges": [["a", "b"], ["b", "a"]]}}',
+            "tasks wait for each other",
+        ),
+        ('{"w": {"tasks": {"a": {}}}}', "no workflow in it matches a definition"),
+    ],
+)
+def test_definitions_that_do_not_hold_together_are_refused(
+    tmp_path: Path, definitions: str, problem: str
+) -> None:
+    file = tmp_path / "workflows.json"
+    file.write_text(definitions)
+    with pytest.raises(InputError, match=problem):
+        traces.read([write_log(tmp_path, 1, workflows=2)], file)

@@ -232,7 +232,7 @@ def _ingest(validate: Validate | None, root: Path) -> Ingest:
 
 
 def _scanned(ingestion: Ingest, url: str) -> IngestReport:
-    batches = redis_scan.scan(url, ingestion.tool_types, known=ingestion.known)
+    batches = redis_scan.scan(url, ingestion.tool_types, ends=ingestion.ends)
     return sum((ingestion.take(batch, "redis") for batch in batches), IngestReport())
 
 

@@ -113,7 +113,7 @@ def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
 def scan_results(ingestion: Ingest, url: str) -> IngestReport:
     """Ingest the `result:*` keys, for schedulers that do not add to the stream."""
     report = IngestReport()
-    for batch in redis_scan.scan(url, ingestion.tool_types, known=ingestion.known):
+    for batch in redis_scan.scan(url, ingestion.tool_types, ends=ingestion.ends):
         report += ingestion.take(batch, "redis")
         get_run_logger().info("%d results read, %d accepted", report.records, report.accepted)
     return report

@@ -8,6 +8,7 @@ whole run with it where it teaches, so that both ways lead to the same rows and 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -16,6 +17,7 @@ import msgspec
 
 from malearn.data.rows import Builder, Rows
 from malearn.kernel import (
+    believable,
     causality,
     features,
     joining,
@@ -39,7 +41,6 @@ MOST_BYTES = 64 * 2**20
 _Features = dict[str, float | str | None]
 
 _NAN = float("nan")
-_RUN = run_ids.RUN_ID_LENGTH
 _end = itemgetter(0)
 
 
@@ -117,11 +118,13 @@ class Batch:
     """What became of `records` records: rows by tool type, and what was rejected.
 
     The records of a run are added one after another; `close` says that there are no more.
-    `weight` is about how many bytes are kept of what was rejected.
+    `weight` is about how many bytes are kept of what was rejected. What ended far ahead of
+    `now`, in seconds since the epoch (by default this machine's clock), is not believed.
     """
 
-    def __init__(self, tool_types: ToolTypes) -> None:
+    def __init__(self, tool_types: ToolTypes, now: float | None = None) -> None:
         self.records = self.weight = 0
+        self._now = time.time() if now is None else now
         self.rejected: list[Rejected] = []
         self._tool_types = tool_types
         self._columns = {name: _Columns(tool_type) for name, tool_type in tool_types.items()}
@@ -155,21 +158,21 @@ class Batch:
     def add(self, task_id: str, raw: bytes) -> None:
         """Take in the value of `result:<task_id>`."""
         self.records += 1
-        run = task_id[:_RUN]
+        run = run_ids.run_of(task_id)
         if run != self._run:
             self.close()
             self._run = run
         if len(raw) > record_reader.LONG:
             self._add_slowly(task_id, raw)
             return
-        claimed = self._tool_types.for_function(task_id[_RUN + 1 :]) is not None
+        claimed = self._tool_types.for_function(run_ids.function_of(task_id)) is not None
         try:
             task = _decode_task(raw) if claimed else _decode_unclaimed(raw)
         except _NOT_PLAIN:
             self._add_slowly(task_id, raw)
             return
         if (
-            0.0 < task.end_time - task.start_time < record_reader.LONGEST
+            believable.are_believable(task.start_time, task.end_time, self._now)
             and record_reader.is_usable(task.status)
             and not self._odd
             and task_id not in self._tasks
@@ -183,13 +186,13 @@ class Batch:
         self.records += 1
         entry = stream_entries.decode_plain(raw)
         if entry is None or not (entry.task_id and entry.function):
-            self._keep(stream_entries.read(raw, self._tool_types, place))
+            self._keep(stream_entries.read(raw, self._tool_types, place, self._now))
             return
         columns = self._columns.get(entry.tool_type or "")
         version = entry.model_version
         if (
             columns is not None
-            and 0.0 < entry.end - entry.start < record_reader.LONGEST
+            and believable.are_believable(entry.start, entry.end, self._now)
             and record_reader.is_usable(entry.status)
             and (version is None or 0 <= version < 2**63)
         ):
@@ -213,7 +216,7 @@ class Batch:
                     features.context_of(columns.tool_type, entry.ran),
                 )
                 return
-        self._keep(stream_entries.read(raw, self._tool_types, place))
+        self._keep(stream_entries.read(raw, self._tool_types, place, self._now))
 
     def close(self) -> None:
         """Join the run at hand."""
@@ -225,7 +228,7 @@ class Batch:
             self._join_plain(tasks)
 
     def _add_slowly(self, task_id: str, raw: bytes) -> None:
-        outcome = record_reader.read(task_id, raw)
+        outcome = record_reader.read(task_id, raw, now=self._now)
         if isinstance(outcome, Rejected):
             self._keep(outcome)
             return
@@ -257,7 +260,7 @@ class Batch:
                     suppliers.setdefault(function, []).append((task.end_time, task_id, given))
         first_end = min(task.end_time for task in tasks.values())
         for task_id, task in tasks.items():
-            function = task_id[_RUN + 1 :]
+            function = run_ids.function_of(task_id)
             tool_type = self._tool_types.for_function(function)
             if tool_type is None:
                 self._reject_unclaimed(task_id, function, task)
@@ -291,7 +294,7 @@ class Batch:
     def _reject_unclaimed(self, task_id: str, function: str, task: _Task | _Unclaimed) -> None:
         reason, detail = joining.unclaimed(task.curr_task_feat)
         kept = _encode(task).decode()[: text.MOST_KEPT]
-        self._keep(Rejected(task_id, function, reason, detail, kept))
+        self._keep(Rejected(task_id, function, reason, detail, kept, task.end_time))
 
 
 def _serve_view(
@@ -329,7 +332,7 @@ def _successors(said: Mapping[str, _Features | float | str | None]) -> dict[str,
 def _record(task_id: str, task: _Task | _Unclaimed) -> Record:
     return Record(
         task_id,
-        task_id[_RUN + 1 :],
+        run_ids.function_of(task_id),
         task.start_time,
         task.end_time,
         task.curr_task_feat or {},

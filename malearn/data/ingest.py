@@ -134,7 +134,7 @@ class Ingest:
     Example::
 
         ingest = Ingest(home, tool_types, expectations.validate, outliers.fence)
-        batches = redis_scan.scan(url, tool_types, known=ingest.known)
+        batches = redis_scan.scan(url, tool_types, ends=ingest.ends)
         report = sum((ingest.take(batch, "redis") for batch in batches), IngestReport())
     """
 
@@ -190,9 +190,13 @@ class Ingest:
                 stream.trim(position)
             yield report
 
-    def known(self, task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which of `task_ids` are in their dataset, or were rejected; shape (len(task_ids),)."""
-        known = self.rejections.known(task_ids)
+    def ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
+        """When each of `task_ids` ended that is in its dataset or was rejected.
+
+        In seconds since the epoch, shape (len(task_ids),): the latest of each, 0 where only
+        that it was rejected is known, -inf for one that is new.
+        """
+        latest = self.rejections.ends(task_ids)
         places: dict[str, list[int]] = defaultdict(list)
         for place, task_id in enumerate(task_ids):
             tool_type = self.tool_types.for_function(run_ids.function_of(task_id))
@@ -200,12 +204,12 @@ class Ingest:
                 places[tool_type.name].append(place)
         for name, at in places.items():
             ends = self.datasets[name].ends([task_ids[place] for place in at])
-            known[at] |= ends > -np.inf
-        return known
+            latest[at] = np.maximum(latest[at], ends)
+        return latest
 
     def _take(self, batch: Batch, source: str, transaction: Position | None) -> IngestReport:
         by_tool_type, duplicates, expired = self._new(batch.rows)
-        early = [RejectedRow(r, source, self._tool_type_of(r)) for r in batch.rejected]
+        early = [RejectedRow(r, source, self._tool_type_of(r), r.end) for r in batch.rejected]
         late: list[RejectedRow] = []
         reports = {}
         for name, rows in by_tool_type.items():

@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from malearn.data import redis_client, redis_scan
 from malearn.data.batch import Outcomes
-from malearn.kernel import joining, record_reader, run_ids
+from malearn.kernel import joining, record_reader
 from malearn.kernel.errors import InputError, MalearnError, Unreachable, without_password
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolTypes
@@ -113,9 +113,7 @@ class Watch:
             with redis_client.connected(self.url) as client:
                 found: Iterable[bytes] = client.scan_iter(match=b"result:*", count=5_000)
                 keys = list[bytes]()
-                for _, run in groupby(
-                    sorted(set(found)), key=lambda key: run_ids.run_of(redis_scan.task_id(key))
-                ):
+                for _, run in groupby(redis_scan.in_runs(found), key=redis_scan.run_of):
                     keys += run
                     if len(keys) >= self._size:
                         yield self._outcomes(_values(client, keys))
@@ -131,13 +129,13 @@ class Watch:
     def _outcomes(self, fresh: Iterable[Record | Rejected]) -> Outcomes:
         """Each of `fresh` with what all that is remembered of its run said of it beforehand."""
         batch: Outcomes = []
-        wanted: set[str] = set()
+        wanted: dict[str, str] = {}  # task id: run
         for one in fresh:
             if isinstance(one, Rejected):
                 batch.append(one)
             elif self._is_news(one):
-                wanted.add(one.task_id)
-        runs = dict.fromkeys(map(run_ids.run_of, wanted))
+                wanted[one.task_id] = one.run
+        runs = dict.fromkeys(wanted.values())
         known = [record for run in runs for record in self._runs.get(run, {}).values()]
         joined, refused = joining.join(known, self._tool_types)
         batch += [e for e in joined if e.task_id in wanted]

@@ -139,7 +139,7 @@ def retry(ingest: Ingest, which: QuarantineFilter, size: int = _SIZE) -> Iterato
     settled, tasks = _candidates(ingest.rejections, which)
     if settled:
         yield RetryReport(not_retryable=settled)
-    for runs in _whole_runs(sorted(tasks), size):
+    for runs in _whole_runs(sorted(tasks, key=_by_run), size):
         with locks.dataset_lock(ingest.home):
             yield _retry(ingest, which, runs)
 
@@ -164,6 +164,10 @@ def _whole_runs(tasks: Sequence[str], size: int) -> Iterator[Sequence[str]]:
             end += 1
         yield tasks[at:end]
         at = end
+
+
+def _by_run(task_id: str) -> tuple[str, str]:
+    return run_ids.run_of(task_id), task_id
 
 
 def _may_change(refusal: RejectedRow) -> bool:

@@ -13,7 +13,7 @@ import redis
 from malearn.data import files
 from malearn.kernel.errors import InputError, Unreachable, without_password
 
-__all__ = ["REDIS_SETTING", "affordable", "answering", "connect", "connected"]
+__all__ = ["REDIS_SETTING", "affordable", "answering", "connect", "connected", "key_count"]
 
 
 #: Bytes that one answer of Redis may bring, about; bounds memory where values are huge.
@@ -53,3 +53,11 @@ def connect(url: str) -> redis.Redis:
 def affordable(mean: float, most: int) -> int:
     """How many values of `mean` bytes may be asked for at once, at most `most`."""
     return max(1, min(most, int(_ANSWER_BYTES / (mean + 1))))
+
+
+def key_count(client: redis.Redis) -> int:
+    """How many keys there are; 0 where the user may not ask."""
+    try:
+        return int(client.dbsize())
+    except redis.exceptions.NoPermissionError:
+        return 0

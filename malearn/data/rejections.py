@@ -85,10 +85,13 @@ class Rejections:
         self._refresh(self._table.version)
         return self._keys.ends(task_ids)
 
-    def known(self, task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-        """Which of `task_ids` were refused, for whatever reason; shape (len(task_ids),)."""
+    def ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
+        """When each of `task_ids` that was rejected, for whatever reason, ended at the latest.
+
+        In seconds since the epoch; 0 where that is not known, -inf where none was rejected.
+        """
         self._refresh(self._table.version)
-        return self._keys.ends([(task_id,) for task_id in task_ids]) > -np.inf
+        return self._keys.ends([(task_id,) for task_id in task_ids])
 
     def recent_outliers(
         self, functions: Iterable[str], limit: int = 200, *, but: Collection[str] = ()

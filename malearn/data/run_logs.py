@@ -45,7 +45,7 @@ def read(paths: Sequence[Path], size: int = 20_000) -> Iterator[Outcomes]:
             task = _task(line) if isinstance(line, _Line) else None
             if task is not None:
                 objects += 1
-                last[run_ids.run_of(task.task_id)] = at
+                last[run_ids.run_of(task.task_id, task.function)] = at
         if lines and not objects:
             raise _no_log(path, lines)
     yield from _closing_runs(paths, last, size)
@@ -71,6 +71,7 @@ class _Line(msgspec.Struct):
     """One line of a run log; `data` is decoded by the contract, later."""
 
     task_id: Any = None
+    dag_id: Any = None
     func_name: Any = None
     data: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -98,7 +99,7 @@ def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> 
             if task is None:
                 batch.append(_bad_line(line, f"line {number} of {path.name}"))
             else:
-                run = run_ids.run_of(task.task_id)
+                run = run_ids.run_of(task.task_id, task.function)
                 open_runs[run].append(
                     record_reader.read(task.task_id, _raw(task.data), task.function)
                 )
@@ -165,13 +166,17 @@ def _line(line: bytes) -> _Line | tuple[bytes, str]:
         return line[: text.MOST_KEPT], files.cause(error)
     if not isinstance(value, dict):
         return line[: text.MOST_KEPT], ""
-    return _Line(value.get("task_id"), value.get("func_name"), cast("Any", value.get("data")))
+    known = ("task_id", "dag_id", "func_name", "data")
+    return _Line(*(cast("Any", value.get(name)) for name in known))
 
 
 def _task(line: _Line) -> _Task | None:
     if not (isinstance(line.task_id, str) and line.task_id):
         return None
     function = line.func_name if isinstance(line.func_name, str) else None
+    run = line.dag_id
+    if not function and isinstance(run, str) and run and line.task_id.startswith(f"{run}-"):
+        function = line.task_id[len(run) + 1 :]
     return _Task(line.task_id, function, line.data)
 
 

@@ -158,4 +158,4 @@ def _reject(
     }
     if view:
         kept["serve"] = view
-    return Rejected(record.task_id, record.function, reason, detail, text.as_json(kept))
+    return Rejected(record.task_id, record.function, reason, detail, text.as_json(kept), record.end)

@@ -7,24 +7,23 @@ never decoded: only the named fields are.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from malearn.kernel import features, run_ids, text
+from malearn.kernel import believable, features, run_ids, text
 from malearn.kernel.records import Record, Rejected, RejectReason
 
-__all__ = ["LONG", "LONGEST", "LONGEST_LENIENT", "is_usable", "kept", "read"]
+__all__ = ["LONG", "LONGEST_LENIENT", "is_usable", "kept", "read"]
 
 
 #: Features longer than this, in characters of JSON, are not decoded; ordinary ones take hundreds.
 LONG = 2**20
 #: What is longer than this must be strict JSON: Python's lenient reader makes objects of it all.
 LONGEST_LENIENT = 16 * 2**20
-#: A task that claims to have run longer than this, in seconds, has a broken clock.
-LONGEST = 30 * 86_400.0
 #: Characters of a status that are looked at.
 _LONGEST_STATUS = 100
 
@@ -54,19 +53,23 @@ _features_decoder = msgspec.json.Decoder(_Features)
 
 
 def read(
-    task_id: str, raw: bytes | str | Mapping[str, object], function: str | None = None
+    task_id: str,
+    raw: bytes | str | Mapping[str, object],
+    function: str | None = None,
+    now: float | None = None,
 ) -> Record | Rejected:
     """The record in `raw`, or why it is rejected. Never raises for what it holds.
 
     `raw` is the value of `result:<task_id>`, or the same already decoded;
     whatever else it is, is not an object.
-    `function` is read off the task id when not given.
+    `function` is read off the task id when not given. What ended far ahead of `now`, in
+    seconds since the epoch (by default this machine's clock), is not believed.
     """
     task_id = text.encodable(task_id)
     function = text.encodable(function) if function is not None else run_ids.function_of(task_id)
 
-    def refuse(reason: RejectReason, detail: str) -> Rejected:
-        return Rejected(task_id, function, reason, detail, kept(raw))
+    def refuse(reason: RejectReason, detail: str, end: float | None = None) -> Rejected:
+        return Rejected(task_id, function, reason, detail, kept(raw), end)
 
     try:
         fields = _fields(raw)
@@ -79,10 +82,10 @@ def read(
     start, end = features.finite(fields.start_time), features.finite(fields.end_time)
     if start is None or end is None or isinstance(fields.start_time, bool):
         return refuse(RejectReason.BAD_TIMES, "start_time or end_time is not a finite number")
-    if not 0.0 < end - start < LONGEST:
-        return refuse(RejectReason.BAD_TIMES, f"it would have taken {end - start:g} s")
+    if (odd := believable.problem(start, end, time.time() if now is None else now)) is not None:
+        return refuse(RejectReason(odd[0]), odd[1])
     if isinstance(fields.status, str) and (why := _bad_status(fields.status)) is not None:
-        return refuse(*why)
+        return refuse(*why, end)
     return Record(
         task_id,
         function,

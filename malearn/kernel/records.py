@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -59,7 +59,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def run(self) -> str:
-        return run_ids.run_of(self.task_id)
+        return run_ids.run_of(self.task_id, self.function)
 
     @property
     def seconds(self) -> float:
@@ -97,7 +97,7 @@ class Execution:
 
     @property
     def run(self) -> str:
-        return run_ids.run_of(self.task_id)
+        return run_ids.run_of(self.task_id, self.function)
 
     @property
     def seconds(self) -> float:
@@ -121,3 +121,5 @@ class Rejected:
     reason: RejectReason
     detail: str
     record: str = ""
+    #: When the task ended, in seconds since the epoch; None where that is not known or believed.
+    end: float | None = field(default=None, compare=False)

@@ -1,23 +1,61 @@
-"""Task ids: a run's id, a hyphen and the name of the function that the task runs."""
+"""Run ids: what a task id says of its run, `<run id>-<function>`.
+
+Maze's run ids are UUIDs. Others are 32 hexadecimal digits, a name, a date: a function is a
+Python name, which holds no hyphen, so that the last hyphen is where it begins. Where the
+function is told, because a log or a scheduler names it, nothing has to be guessed.
+"""
 
 from __future__ import annotations
 
-__all__ = ["RUN_ID_LENGTH", "function_of", "run_of"]
+import string
 
+__all__ = ["UUID_LENGTH", "function_of", "run_of"]
 
-#: A task id is a run's UUID, a hyphen and the function's name.
-RUN_ID_LENGTH = 36
+#: Characters of a UUID with its hyphens.
+UUID_LENGTH = 36
+#: Characters of one without.
+_BARE_LENGTH = 32
+
+_HEXADECIMAL = frozenset(string.hexdigits)
 
 
 def function_of(task_id: str) -> str:
-    """The function's name within a task id.
+    """The function's name within a task id; empty where there is none.
 
     >>> function_of("19725120-6620-445b-9f40-7ceccb20bae2-task1_speech_process")
     'task1_speech_process'
+    >>> function_of("run7-task1_speech_process")
+    'task1_speech_process'
     """
-    return task_id[RUN_ID_LENGTH + 1 :]
+    return task_id[_length(task_id) + 1 :]
 
 
-def run_of(task_id: str) -> str:
-    """The run's UUID within a task id."""
-    return task_id[:RUN_ID_LENGTH]
+def run_of(task_id: str, function: str | None = None) -> str:
+    """The run's id within a task id, whose `function` may be told.
+
+    >>> run_of("19725120-6620-445b-9f40-7ceccb20bae2-task1_speech_process")
+    '19725120-6620-445b-9f40-7ceccb20bae2'
+    >>> run_of("nightly-2025-08-01-fuse-answers", "fuse-answers")
+    'nightly-2025-08-01'
+    """
+    if function and task_id.endswith(function):
+        end = len(task_id) - len(function) - 1
+        if end > 0 and task_id[end] == "-":
+            return task_id[:end]
+    return task_id[: _length(task_id)]
+
+
+def _length(task_id: str) -> int:
+    """Characters of the run's id."""
+    # Nearly always a UUID.
+    if (
+        task_id[36:37] in ("-", "")
+        and task_id[8:9] == task_id[13:14] == task_id[18:19] == task_id[23:24] == "-"
+    ):
+        return UUID_LENGTH
+    if task_id[_BARE_LENGTH : _BARE_LENGTH + 1] == "-" and _HEXADECIMAL.issuperset(
+        task_id[:_BARE_LENGTH]
+    ):
+        return _BARE_LENGTH
+    end = task_id.rfind("-")
+    return end if end > 0 else len(task_id)

@@ -77,10 +77,13 @@ def decode_plain(raw: bytes) -> PlainEntry | None:
         return None
 
 
-def read(raw: object, tool_types: ToolTypes, place: str = "") -> Execution | Rejected:
+def read(
+    raw: object, tool_types: ToolTypes, place: str = "", now: float | None = None
+) -> Execution | Rejected:
     """An execution from one entry of the stream `malearn:executions`. Never raises.
 
-    `raw` is the JSON of `encode`; `place` says in a rejection where it stood.
+    `raw` is the JSON of `encode`; `place` says in a rejection where it stood; `now` is as
+    in `record_reader.read`.
     """
     try:
         entry = _decode(raw)
@@ -116,7 +119,7 @@ def read(raw: object, tool_types: ToolTypes, place: str = "") -> Execution | Rej
         "dag_id": entry.query,
         "curr_task_feat": ran,
     }
-    record = record_reader.read(task_id, task, function)
+    record = record_reader.read(task_id, task, function, now)
     if isinstance(record, Rejected):
         return record
     claimed = tool_types.get(entry.tool_type) if isinstance(entry.tool_type, str) else None

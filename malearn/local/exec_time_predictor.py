@@ -28,7 +28,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from malearn.kernel import estimator, features, joining, record_reader, stream_entries
+from malearn.kernel import believable, estimator, features, joining, stream_entries
 from malearn.kernel.errors import ArtifactRefused, InputError, MalearnError, TrainingError
 from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.home import Home
@@ -405,9 +405,9 @@ def _seconds(value: object) -> float:
     value = _plain(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError("actual_time", f"must be seconds, not {value!r}")
-    if not 0.0 < value < record_reader.LONGEST:
+    if not 0.0 < value < believable.LONGEST:
         raise InputError(
-            "actual_time", f"must be between 0 and {record_reader.LONGEST:g} s, both excluded"
+            "actual_time", f"must be between 0 and {believable.LONGEST:g} s, both excluded"
         )
     return max(float(value), _SHORTEST)
 

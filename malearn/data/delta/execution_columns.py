@@ -37,7 +37,7 @@ def table(rows: Rows) -> pa.Table:
     """`rows` in those columns."""
     columns: dict[str, object] = {
         "task_id": rows.task_ids,
-        "run": [run_ids.run_of(task_id) for task_id in rows.task_ids],
+        "run": list(map(run_ids.run_of, rows.task_ids, rows.functions)),
         "function": rows.functions,
         "query": rows.queries,
         "start": rows.start,

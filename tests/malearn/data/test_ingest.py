@@ -226,11 +226,56 @@ def test_redis_is_scanned_incrementally(
     put(1)
     ingestion = ingest(home)
     for expected in (1, 0):
-        batches = redis_scan.scan(redis_url, TYPES, known=ingestion.known)
+        batches = redis_scan.scan(redis_url, TYPES, ends=ingestion.ends)
         assert sum(ingestion.take(batch, "redis").accepted for batch in batches) == expected
     put(2)
-    (batch,) = redis_scan.scan(redis_url, TYPES, known=ingestion.known)
+    (batch,) = redis_scan.scan(redis_url, TYPES, ends=ingestion.ends)
     assert [e.run for e in batch.rows["llm_process"]] == [str(UUID(int=2))]
+
+
+def put(client: redis.Redis, task: str, start: float, end: float, **changes: object) -> None:
+    given = {"start_time": start, "end_time": end, "curr_task_feat": {"text_length": 9}}
+    client.set(f"result:{task}", json.dumps(given | changes))
+
+
+@pytest.mark.parametrize("run", [str(UUID(int=7)), "run7"])
+def test_a_task_that_is_written_again_with_a_later_end_replaces_what_was_known(
+    home: Home, redis_url: str, redis_client: redis.Redis, run: str
+) -> None:
+    """A retry may follow a failure, or a success; a scan finds it among a run that is known."""
+    failed, slower, steady = (f"{run}-task{n}_llm_process" for n in (1, 2, 3))
+    put(redis_client, failed, 1.0, 3.0, status="failed")
+    put(redis_client, slower, 1.0, 6.0)
+    put(redis_client, steady, 1.0, 4.0)
+
+    def scan() -> IngestReport:
+        ingestion = ingest(home)
+        batches = redis_scan.scan(redis_url, TYPES, ends=ingestion.ends)
+        return sum((ingestion.take(batch, "redis") for batch in batches), IngestReport())
+
+    assert (scan().accepted, scan().records) == (2, 0)
+    put(redis_client, failed, 3.0, 9.0)
+    put(redis_client, slower, 6.0, 20.0)
+    report = scan()
+    assert (report.accepted, report.rejected) == (2, {"duplicate": 1})
+    assert report.tool_types["llm_process"].replaced == 1
+    stored = {e.task_id: e.end for e in ingest(home).datasets["llm_process"].read()}
+    assert stored == {failed: 9.0, slower: 20.0, steady: 4.0}
+    put(redis_client, slower, 2.0, 5.0)  # an older attempt, written late
+    assert scan().accepted == 0
+
+
+def test_what_ended_in_the_future_is_rejected_by_a_reason_of_its_own(
+    home: Home, redis_url: str, redis_client: redis.Redis
+) -> None:
+    task, tomorrow = f"{UUID(int=1)}-llm_process", time.time() + 86_400.0
+    put(redis_client, task, tomorrow, tomorrow + 5.0)
+    ingestion = ingest(home)
+    (batch,) = redis_scan.scan(redis_url, TYPES, ends=ingestion.ends)
+    assert ingestion.take(batch, "redis").rejected == {"future_times": 1}
+    put(redis_client, task, 1.0, 6.0)  # once the worker's clock was set right
+    (batch,) = redis_scan.scan(redis_url, TYPES, ends=ingestion.ends)
+    assert ingestion.take(batch, "redis").accepted == 1
 
 
 # The stream, exactly once.

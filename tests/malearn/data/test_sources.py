@@ -296,10 +296,10 @@ class TestScan:
         self.fill(redis_client, runs=3, tasks=2)
         gone = {f"{run(0)}-f0_llm_process", f"{run(0)}-f1_llm_process", f"{run(1)}-f0_llm_process"}
 
-        def known(task_ids: Sequence[str]) -> npt.NDArray[np.bool_]:
-            return np.array([task_id in gone for task_id in task_ids])
+        def ends(task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
+            return np.array([1e9 if task_id in gone else -np.inf for task_id in task_ids])
 
-        (batch,) = redis_scan.scan(redis_url, TYPES, known=known)
+        (batch,) = redis_scan.scan(redis_url, TYPES, ends=ends)
         assert {e.run for e in batch.rows["llm_process"]} == {run(1), run(2)}
         assert batch.records == 4
 

@@ -31,15 +31,15 @@ NAME = f"malearn-{TOOL}"
 # %% [markdown]
 # ## The retrainings
 #
-# One experiment a tool type. `newest/…` was measured on rows that no candidate was fitted on.
+# One experiment a tool type. `test/…` was measured on rows that no candidate was fitted on.
 
 # %%
 columns = {
     "tags.mlflow.runName": "run",
     "tags.malearn.trigger": "trigger",
-    "metrics.newest/mae": "MAE, s",
-    "metrics.newest/median_ape": "median error",
-    "metrics.newest/order": "order",
+    "metrics.test/mae": "MAE, s",
+    "metrics.test/median_ape": "median error",
+    "metrics.test/pairwise_accuracy": "pairs right",
     "tags.malearn.version": "version",
     "tags.malearn.promote": "passes",
 }
@@ -51,7 +51,7 @@ print(runs[list(columns)].rename(columns=columns).round(3).to_string(index=False
 
 # %%
 candidates = runs[runs["tags.mlflow.parentRunId"].notna()]
-best = candidates.sort_values("metrics.newest/mae").iloc[0]
+best = candidates.sort_values("metrics.test/mae").iloc[0]
 client = mlflow.MlflowClient()
 print(
     best["tags.mlflow.runName"], [file.path for file in client.list_artifacts(best.run_id, "plots")]

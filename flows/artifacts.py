@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_UI_URL
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.gate import GateCheck
 from malearn.learning.metrics import Scores
-from malearn.lifecycle import tracking
+from malearn.lifecycle import mlflow_pages
 from malearn.lifecycle.promotion import Promoted
 from malearn.lifecycle.training import Trained
 
@@ -35,16 +35,16 @@ def training(trained: Trained, tool_type: ToolType, trigger: str) -> None:
         title = f"version {trained.version}, {trained.family}, {verdict}"
         details = reasons(trained.decision.reasons)
         links = [
-            f"[Candidates, compared in MLflow]({tracking.comparison_page(trained.run_id)})",
-            f"[The retraining]({tracking.run_page(trained.run_id)})",
-            f"[Version {trained.version}]({tracking.version_page(tool_type, trained.version)})",
+            f"[Candidates, compared in MLflow]({mlflow_pages.comparison_page(trained.run_id)})",
+            f"[The retraining]({mlflow_pages.run_page(trained.run_id)})",
+            f"[Version {trained.version}]({mlflow_pages.version_page(tool_type, trained.version)})",
         ]
     links.append(f"[Validation report of the data]({validation_page()})")
     lines = [
         f"# {trained.tool_type}: {title}",
         f"{trained.rows:,} executions in the dataset. Trigger: {trigger}.",
         "\n".join(details),
-        "\n".join(f"- {sentence}" for sentence in trained.evolved),
+        "\n".join(f"- {sentence}" for sentence in trained.schema_changes),
         " · ".join(links),
     ]
     create_markdown_artifact(
@@ -81,7 +81,7 @@ def promotion(promoted: Promoted, tool_type: ToolType) -> None:
     """Leave whether a version was promoted, with every check."""
     verdict = "is in Production" if promoted.promoted else "was not promoted"
     title = f"{promoted.tool_type}: version {promoted.version} {verdict}"
-    link = tracking.version_page(tool_type, promoted.version)
+    link = mlflow_pages.version_page(tool_type, promoted.version)
     lines = [
         f"# {title}",
         "\n".join(reasons(promoted.reasons)),

@@ -13,7 +13,7 @@ from malearn.flows import artifacts, failure, progress
 from malearn.flows.ingest import ingest
 from malearn.flows.retrain import Outcome, renew
 from malearn.kernel import tool_types
-from malearn.lifecycle import tracking
+from malearn.lifecycle import mlflow_pages
 
 __all__ = ["Lifecycle", "lifecycle"]
 
@@ -74,14 +74,14 @@ def _summary(done: Lifecycle) -> str:
         numbers = (counts.accepted, counts.quarantined, counts.outliers) if counts else (0, 0, 0)
         serving = "–"
         if outcome.production:
-            page = tracking.version_page(tool_types.declared()[name], outcome.production)
+            page = mlflow_pages.version_page(tool_types.declared()[name], outcome.production)
             serving = f"[v{outcome.production} {outcome.family}]({page})"
         cells = " | ".join(str(n) for n in numbers)
         lines.append(f"| {name} | {cells} | {serving} |")
     for name, outcome in done.outcomes.items():
         lines += ["", f"**{name}**", "", *artifacts.reasons(outcome.reasons)]
-    evolved = [(n, text) for n, o in done.outcomes.items() for text in o.trained.evolved]
-    if evolved:
+    changes = [(n, text) for n, o in done.outcomes.items() for text in o.trained.schema_changes]
+    if changes:
         lines += ["", "The declaration has changed:", ""]
-        lines += [f"- {name}: {sentence}" for name, sentence in evolved]
+        lines += [f"- {name}: {sentence}" for name, sentence in changes]
     return "\n".join(lines)

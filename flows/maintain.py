@@ -16,7 +16,7 @@ from malearn.kernel import tool_types
 from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolTypes
-from malearn.lifecycle import registry, tracking
+from malearn.lifecycle import mlflow_connection, registry
 
 __all__ = ["maintain"]
 
@@ -94,7 +94,7 @@ def maintain(
 @task(cache_policy=NO_CACHE)
 def trained_on(types: ToolTypes, uri: str) -> dict[str, set[int]]:
     """The versions of each dataset that models registered at `uri` were trained on."""
-    with tracking.connected(uri):
+    with mlflow_connection.connected(uri):
         return {name: registry.dataset_versions(t) for name, t in types.items()}
 
 

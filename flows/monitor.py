@@ -23,7 +23,7 @@ from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import plots
 from malearn.learning.matrix import Matrix
-from malearn.lifecycle import monitoring, promotion, tracking
+from malearn.lifecycle import mlflow_connection, mlflow_pages, monitoring, promotion, runs
 from malearn.lifecycle.live import Live
 from malearn.lifecycle.monitor_decision import Action
 from malearn.lifecycle.monitoring import MonitorReport
@@ -97,7 +97,7 @@ def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, 
 def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOutcome:
     name, log = tool_type.name, get_run_logger()
     log.info("Checking %s", name)
-    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+    with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         rows, _ = load(Dataset.open(Home.find(home), tool_type))
         manual = promotion.verify_manual_promotion(rows)
         if manual is not None and not manual.promoted.promoted:
@@ -139,7 +139,7 @@ def chart(report: MonitorReport, tool_type: ToolType) -> str:
             f"{tool_type.name} v{report.production}: the newest {report.rows}",
         ),
     }
-    return tracking.run_page(tracking.log_monitoring(tool_type, report.metrics(), figures))
+    return mlflow_pages.run_page(runs.log_monitoring(tool_type, report.metrics(), figures))
 
 
 def _retrained(outcome: Outcome) -> str:

@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from malearn.data.dataset import Dataset
 from malearn.data.ingest import IngestReport
 from malearn.kernel.errors import Unreachable
-from malearn.lifecycle import tracking, untrained
+from malearn.lifecycle import mlflow_connection, untrained
 
 __all__ = ["DRIFT", "ENOUGH", "INGESTED", "emit", "resource"]
 
@@ -51,7 +51,7 @@ def emit(datasets: Mapping[str, Dataset], report: IngestReport) -> None:
 
 
 def _emit_due(datasets: Mapping[str, Dataset], address: str) -> None:
-    with tracking.connected(address):
+    with mlflow_connection.connected(address):
         for name, dataset in datasets.items():
             fresh, wanted = untrained.count(dataset), dataset.tool_type.retrain_after
             if fresh >= wanted:

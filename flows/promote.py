@@ -11,7 +11,7 @@ from malearn.flows import artifacts, failure, progress
 from malearn.flows.train import load
 from malearn.kernel import tool_types
 from malearn.kernel.home import Home
-from malearn.lifecycle import promotion, tracking
+from malearn.lifecycle import mlflow_connection, promotion
 from malearn.lifecycle.promotion import Promoted
 
 __all__ = ["promote"]
@@ -32,7 +32,7 @@ def promote(
     """
     types = tool_types.declared()
     progress.tag(tool_type, "by hand" if by_hand else "by the gate")
-    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+    with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         rows, _ = load(Dataset.open(Home.find(home), types[tool_type]))
         promoted = promotion.promote(rows, version, by_hand=by_hand)
         artifacts.promotion(promoted, types[tool_type])

@@ -17,7 +17,7 @@ from malearn.kernel import tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.gate import GateCheck
-from malearn.lifecycle import registry, tracking, untrained
+from malearn.lifecycle import mlflow_connection, registry, untrained
 from malearn.lifecycle.training import Trained
 
 __all__ = ["Outcome", "renew", "retrain"]
@@ -65,7 +65,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
         if trained.version is not None:
             promoted = promote(tool_type, trained.version, home)
             why, reasons = promoted.why, promoted.reasons
-        with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
             serving = registry.by_alias(declared, registry.PRODUCTION)
     return Outcome(
         trained,
@@ -81,7 +81,7 @@ def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | 
     dataset = Dataset.open(Home.find(home), tool_type)
     if not dataset.rows:
         return None  # training says it better
-    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+    with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         if untrained.count(dataset):
             return None
         newest = registry.versions(tool_type)[0].number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 
 from prefect import flow, task
@@ -11,13 +12,13 @@ from prefect.logging import get_run_logger
 
 from malearn.data.dataset import Dataset
 from malearn.flows import artifacts, failure, progress
-from malearn.kernel import tool_types
+from malearn.kernel import believable, tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import matrix
 from malearn.learning.families import FAMILIES
 from malearn.learning.matrix import Matrix
-from malearn.lifecycle import tracking, training
+from malearn.lifecycle import mlflow_connection, training
 from malearn.lifecycle.training import DatasetVersion, Trained
 
 __all__ = ["load", "train"]
@@ -42,7 +43,7 @@ def train(
     types = tool_types.declared()
     chosen = types[tool_type]
     progress.tag(tool_type, trigger)
-    with tracking.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+    with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         rows, source = load(Dataset.open(Home.find(home), chosen))
         bar = progress.Steps(
             artifacts.key("progress", tool_type), len(families) + 1, f"Training {tool_type}"
@@ -57,7 +58,7 @@ def train(
         )
         bar.end()
         publish(trained, chosen, trigger)
-    for sentence in trained.evolved:
+    for sentence in trained.schema_changes:
         get_run_logger().warning("%s: %s", tool_type, sentence)
     progress.finished(_line(trained))
     return trained
@@ -79,7 +80,13 @@ def _line(trained: Trained) -> str:
 def load(dataset: Dataset) -> tuple[Matrix, DatasetVersion]:
     """The dataset as it is now, replayed in time, and which version that is."""
     version = dataset.version
-    executions = [] if version is None else dataset.read(version)
+    # A dataset of an older version may hold executions dated into the future.
+    now = time.time()
+    executions = [
+        e
+        for e in (() if version is None else dataset.read(version))
+        if believable.are_believable(e.start, e.end, now)
+    ]
     rows = matrix.build(dataset.tool_type, executions)
     return rows, DatasetVersion(str(dataset.path), version or 0, dataset.first_versions())
 

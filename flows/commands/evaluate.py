@@ -50,7 +50,7 @@ def evaluate(
     from malearn.flows import console, report
     from malearn.flows.evaluate import evaluate as replay
     from malearn.learning import evaluation
-    from malearn.lifecycle import tracking
+    from malearn.lifecycle import evaluation_runs, mlflow_connection
 
     files = options.run_logs([*source, *(more or [])])
     with console.progress() as shown:
@@ -67,6 +67,6 @@ def evaluate(
         return
     with (
         servers.running(Home.find(home), prefect=False) as platform,
-        tracking.connected(platform.tracking_uri),
+        mlflow_connection.connected(platform.tracking_uri),
     ):
-        tracking.log_evaluation(done, f"replay {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+        evaluation_runs.log_evaluation(done, f"replay {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")

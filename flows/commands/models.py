@@ -81,12 +81,12 @@ def promote(
 
 def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Restore the previous Production version."""
-    from malearn.lifecycle import registry, tracking
+    from malearn.lifecycle import mlflow_connection, registry
 
     tool_type = options.tool_type(tool)
     with (
         servers.running(Home.find(home), prefect=False) as platform,
-        tracking.connected(platform.tracking_uri),
+        mlflow_connection.connected(platform.tracking_uri),
     ):
         before, now = registry.rollback(tool_type)
     value = {"tool_type": tool_type.name, "before": before, "production": now}

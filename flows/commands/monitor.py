@@ -34,13 +34,13 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """
     from malearn.flows import report
     from malearn.kernel import tool_types
-    from malearn.lifecycle import tracking
+    from malearn.lifecycle import mlflow_connection
 
     place = Home.find(home)
     tool_types.declared()
     with (
         servers.running(place, prefect=False) as platform,
-        tracking.connected(platform.tracking_uri),
+        mlflow_connection.connected(platform.tracking_uri),
     ):
         rows = report.status(place)
     output.result(rows, as_json, lambda: report.show_status(rows))

@@ -78,7 +78,7 @@ def simulate(
 
     from malearn.flows import console, report
     from malearn.flows import simulate as flow
-    from malearn.lifecycle import tracking
+    from malearn.lifecycle import evaluation_runs, mlflow_connection
 
     found = flow.read(options.run_logs([*source, *(more or [])]), workflows)
     with console.progress() as shown:
@@ -94,9 +94,9 @@ def simulate(
         return
     with (
         servers.running(Home.find(home), prefect=False) as platform,
-        tracking.connected(platform.tracking_uri),
+        mlflow_connection.connected(platform.tracking_uri),
     ):
-        tracking.log_comparison(done, f"simulation {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+        evaluation_runs.log_comparison(done, f"simulation {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
 
 
 def _settings(slots: str, loads: list[str], seeds: int, deadline: float) -> Settings:

@@ -25,7 +25,7 @@ def trained(results: Sequence[Trained]) -> dict[str, Any]:
             "family": r.family,
             "promote": r.decision.promote if r.decision else False,
             "why": r.why,
-            "evolved": list(r.evolved),
+            "schema_changes": list(r.schema_changes),
             "scores": {name: s.as_dict() for name, s in (r.scores or {}).items()},
         }
         for r in results
@@ -60,7 +60,7 @@ def show_trained(results: Sequence[Trained]) -> None:
         verdict = "passes the gate" if decision and decision.promote else "does not pass the gate"
         reasons = decision.reasons if decision else (GateCheck("rows", False, result.why),)
         tables.reasons(console, f"{result.tool_type} {verdict}", reasons)
-        for sentence in result.evolved:
+        for sentence in result.schema_changes:
             tables.line(console, f"{result.tool_type}: {sentence}.", "yellow")
 
 

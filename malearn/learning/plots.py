@@ -28,6 +28,7 @@ from malearn.learning.metrics import Scores
 
 __all__ = [
     "calibration",
+    "competitors",
     "coverage_over_time",
     "error_by_function",
     "error_over_time",
@@ -37,7 +38,6 @@ __all__ = [
     "of_retraining",
     "predicted_against_actual",
     "residuals_over_time",
-    "rivals",
 ]
 
 _INK, _SOFT, _BLUE, _ORANGE = "#222222", "#8a8a8a", "#0072b2", "#d55e00"
@@ -55,43 +55,43 @@ Vector = NDArray[np.float64]
 
 def of_candidate(
     family: str,
-    newest: Matrix,
+    test: Matrix,
     predicted: Vector,
     importances: Mapping[str, float],
     scores: Mapping[str, Scores],
 ) -> dict[str, Figure]:
     """Every figure of one candidate, by the name it has in MLflow.
 
-    `predicted` are its seconds for the rows `newest`; `scores` those of all who were measured
+    `predicted` are its seconds for the rows of `test`; `scores` those of all who were measured
     there, by name, the candidate as `family`.
     """
-    title = f"{newest.tool_type.name}, {family}"
-    start = np.array([e.start for e in newest.executions])
-    functions = [e.function for e in newest.executions]
+    title = f"{test.tool_type.name}, {family}"
+    start = np.array([e.start for e in test.executions])
+    functions = [e.function for e in test.executions]
     own = scores[family]
     return {
         "predicted_against_actual": predicted_against_actual(
-            newest.seconds,
+            test.seconds,
             predicted,
             f"{title}: MAE {own.mae:.3g} s, median error {own.median_ape:.0%}, n={own.n}",
         ),
         "residuals_over_time": residuals_over_time(
-            start, newest.seconds, predicted, f"{title}: how far off, over time"
+            start, test.seconds, predicted, f"{title}: how far off, over time"
         ),
-        "calibration": calibration(newest.seconds, predicted, f"{title}: is it right on average?"),
+        "calibration": calibration(test.seconds, predicted, f"{title}: is it right on average?"),
         "error_by_function": error_by_function(
-            functions, newest.seconds, predicted, f"{title}: error by function"
+            functions, test.seconds, predicted, f"{title}: error by function"
         ),
         "importance": importance(importances, f"{title}: what the model looks at"),
-        "rivals": rivals(
-            {name: s.mae for name, s in scores.items()}, family, f"{title}: beside its rivals"
+        "competitors": competitors(
+            {name: s.mae for name, s in scores.items()}, family, f"{title}: against competitors"
         ),
     }
 
 
 def of_retraining(
     family: str,
-    newest: Matrix,
+    test: Matrix,
     predicted: Vector,
     scores: Mapping[str, Scores],
     curve: Mapping[int, float],
@@ -99,15 +99,15 @@ def of_retraining(
 ) -> dict[str, Figure]:
     """Every figure of a retraining as a whole, by the name it has in MLflow.
 
-    `predicted` are the seconds of the chosen `family` for the rows `newest`, `scores` those of
-    all candidates and rivals there; `curve` and `baseline` are those of `learning_curve`.
+    `predicted` are the seconds of the chosen `family` for the rows of `test`, `scores` those of
+    all candidates and competitors there; `curve` and `baseline` are those of `learning_curve`.
     """
-    name = newest.tool_type.name
+    name = test.tool_type.name
     errors = {who: s.mae for who, s in scores.items()}
     return {
-        "everyone": rivals(errors, family, f"{name}: all candidates and rivals"),
+        "all_candidates": competitors(errors, family, f"{name}: candidates and competitors"),
         "predicted_against_actual": predicted_against_actual(
-            newest.seconds, predicted, f"{name}, {family}: the newest {len(newest)} executions"
+            test.seconds, predicted, f"{name}, {family}: the newest {len(test)} executions"
         ),
         "learning_curve": learning_curve(
             curve, baseline, f"{name}, {family}: what more rows bring"
@@ -204,21 +204,21 @@ def importance(weights: Mapping[str, float], title: str) -> Figure:
     return figure
 
 
-def rivals(errors: Mapping[str, float], candidate: str, title: str) -> Figure:
-    """Mean absolute error of everyone the gate compared, in seconds, the best on top."""
+def competitors(errors: Mapping[str, float], candidate: str, title: str) -> Figure:
+    """Mean absolute error of everybody whom the gate compared, in seconds, the best on top."""
     ranked = sorted(errors, key=lambda name: -errors[name])
     values = [errors[name] for name in ranked]
     colours = [_BLUE if name == candidate else _SOFT for name in ranked]
     labels = [f"{value:.3g} s" for value in values]
     return _bars(
-        ranked, values, labels, colours, "mean absolute error on the newest rows, s", title
+        ranked, values, labels, colours, "mean absolute error in the test window, s", title
     )
 
 
 def learning_curve(curve: Mapping[int, float], baseline: float, title: str) -> Figure:
     """Mean absolute error, in seconds, by the number of rows that were fitted on.
 
-    `baseline` is the error of the best rival that needs no training, on the same rows.
+    `baseline` is the error of the best baseline, on the same rows.
     """
     figure, axes = _figure(title, (6.4, 4.6))
     axes.axhline(baseline, color=_SOFT, lw=1.4, ls="--", label="best baseline")

@@ -11,6 +11,7 @@ of them. Its findings are kept on the version, in a tag; `monitor_decision` says
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +23,11 @@ from numpy.typing import NDArray
 from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, RegistryError
 from malearn.kernel.onnx_model import OnnxModel
-from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
-from malearn.learning import baselines
+from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.learning import baselines, evaluation
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, score
-from malearn.lifecycle import drift, live, monitor_decision, registry, tracking
+from malearn.lifecycle import drift, live, monitor_decision, registry, runs, trained_on
 from malearn.lifecycle.drift import Drift
 from malearn.lifecycle.live import Live
 from malearn.lifecycle.monitor_decision import (
@@ -90,12 +91,13 @@ class MonitorReport:
         return metrics
 
 
-def check(rows: Matrix, tool_types: ToolTypes) -> MonitorReport:
+def check(rows: Matrix, tool_types: ToolTypes, *, now: float | None = None) -> MonitorReport:
     """Check the tool type of `rows`, which are all its executions. Changes nothing.
 
-    Needs `tracking.connect` first.
+    `now` is in seconds since the epoch, by default this machine's clock. Needs
+    `mlflow_connection.connect` first.
     """
-    tool_type = rows.tool_type
+    tool_type, now = rows.tool_type, time.time() if now is None else now
     production = registry.by_alias(tool_type, registry.PRODUCTION)
     previous = registry.by_alias(tool_type, registry.PREVIOUS)
     models = _models(tool_type, production, previous)
@@ -113,9 +115,16 @@ def check(rows: Matrix, tool_types: ToolTypes) -> MonitorReport:
     if PRODUCTION not in models:
         why = f"version {production.number} has no ONNX file that can be loaded"
         return report(_nothing(why, state))
-    until = {name: model.metadata.trained_until for name, model in models.items()}
-    since = max(until.values())
-    new = [i for i, e in enumerate(rows.executions) if e.start >= since and e.end > state.until]
+    # Neither a model nor a check has seen what ended after it was made, whatever the clocks of
+    # those who wrote executions said: one that ran ahead must not end all monitoring.
+    versions = {PRODUCTION: production, PREVIOUS: previous}
+    until = {
+        name: trained_on.until(version, models[name].metadata)
+        for name, version in versions.items()
+        if version is not None and name in models
+    }
+    since, scored_until = max(until.values()), min(state.until, now)
+    new = [i for i, e in enumerate(rows.executions) if e.start >= since and e.end > scored_until]
     new = new[-WINDOW:]
     if len(new) < FEWEST_ROWS:
         why = f"{len(new)} new executions; a check needs {FEWEST_ROWS}"
@@ -125,7 +134,8 @@ def check(rows: Matrix, tool_types: ToolTypes) -> MonitorReport:
     scores = {name: score(scored.seconds, p) for name, p in predicted.items()}
     trained = rows.rows(np.flatnonzero([e.end <= until[PRODUCTION] for e in rows.executions]))
     drifts = _drifts(trained, scored, predicted[PRODUCTION], production)
-    decision = monitor_decision.decide(scores, drifts, state, max(e.end for e in scored.executions))
+    latest = min(now, max(e.end for e in scored.executions))
+    decision = monitor_decision.decide(scores, drifts, state, latest)
     return report(decision, len(scored), scores, tuple(drifts), predicted, scored.seconds)
 
 
@@ -187,9 +197,8 @@ def _predictions(
     }
     for name in ("function_median", "function_ema"):
         predicted[name] = baselines.BASELINES[name](rows.executions, tool_types)[list(new)]
-    level = scored.inputs[:, scored.columns.index("level")].astype(np.float64)
-    blind = default_seconds(None, tool_types[rows.tool_type.name])
-    predicted[WITHOUT_MODEL] = np.where(np.isnan(level), blind, np.exp(level))
+    without = evaluation.replay(rows.executions, tool_types, family="")
+    predicted[WITHOUT_MODEL] = without.seconds[list(new)]
     return predicted
 
 
@@ -204,7 +213,7 @@ def _drifts(trained: Matrix, scored: Matrix, predicted: Vector, production: Vers
     usual = _usual(trained)
     before["seconds"], now["seconds"] = _relative(lately, usual), _relative(scored, usual)
     found = drift.compare(before, now)
-    errors = tracking.judged_errors(production.run_id) if production.run_id else None
+    errors = runs.test_errors(production.run_id) if production.run_id else None
     if errors is not None and len(errors):
         missed = np.abs(np.log(predicted / scored.seconds))
         found.append(drift.grown("error", np.abs(errors), missed))

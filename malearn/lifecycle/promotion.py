@@ -18,7 +18,7 @@ from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
 from malearn.learning.gate import Decision, GateCheck
 from malearn.learning.matrix import Matrix
-from malearn.lifecycle import registry, tracking
+from malearn.lifecycle import logged_models, registry, runs
 from malearn.lifecycle.registry import Version
 
 __all__ = ["ManualPromotion", "Promoted", "promote", "verify_manual_promotion"]
@@ -132,7 +132,7 @@ def _proven(rows: Matrix, version: Version) -> tuple[Version, Decision]:
         return version, decision.with_check("onnx", False, refusal)
     try:
         version, model, native_uri = _both(rows, version)
-        error = export.parity_error(model, tracking.load_native(native_uri), rows)
+        error = export.parity_error(model, logged_models.load_native(native_uri), rows)
     except (ArtifactRefused, ExportError, RegistryError) as refusal:
         detail = f"its ONNX file cannot be proven: {refusal}"
         return version, decision.with_check("onnx", False, detail)
@@ -160,7 +160,7 @@ def _both(rows: Matrix, version: Version) -> tuple[Version, bytes, str]:
         version = _converted(rows, version)
         model = registry.model_file(rows.tool_type, version.number)
         native = version.tags["malearn.native"]
-    native = native or tracking.native_beside(version.run_id)
+    native = native or logged_models.native_beside(version.run_id)
     if native is None:
         raise RegistryError(
             rows.tool_type.registered_model,
@@ -179,8 +179,8 @@ def _converted(rows: Matrix, version: Version) -> Version:
     if done := version.tags.get(_CONVERTED_TO):
         return registry.version(tool_type, int(done))
     uri = f"models:/{tool_type.registered_model}/{version.number}"
-    facts = tracking.native_facts(uri)
-    fitted = tracking.load_native(uri)
+    facts = logged_models.native_facts(uri)
+    fitted = logged_models.load_native(uri)
     if fitted.columns != rows.columns:
         raise ExportError(tool_type.name, fitted.family, "it reads columns nobody declares now")
     until = float(facts.get("trained_until", math.inf))
@@ -188,8 +188,8 @@ def _converted(rows: Matrix, version: Version) -> Version:
     known = rows.rows(learnt) if len(learnt) else rows
     made_of = int(facts.get("dataset_version", 0))
     model = export.to_onnx(fitted, export.metadata_for(fitted, known, version.run_id, made_of))
-    with tracking.resume(version.run_id) if version.run_id else contextlib.nullcontext():
-        onnx_uri = tracking.log_onnx(model, known)
+    with runs.resume(version.run_id) if version.run_id else contextlib.nullcontext():
+        onnx_uri = logged_models.log_onnx(model, known)
     notes = {
         "malearn.family": fitted.family,
         "malearn.native": uri,

@@ -12,7 +12,7 @@ import pytest
 
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, declared
-from malearn.lifecycle import tracking
+from malearn.lifecycle import mlflow_pages
 from malearn.lifecycle.promotion import Promoted
 from malearn.lifecycle.training import Trained
 from tests.browser.conftest import Page
@@ -74,35 +74,39 @@ def _lines(count: int, seed: int, length):
 
 
 def test_mlflow_compares_the_candidates_of_a_tool_type(seen: Seen, page: Page) -> None:
-    page.open(tracking.comparison_page(seen.trained.run_id), "retraining on data v1", "baseline")
+    page.open(
+        mlflow_pages.comparison_page(seen.trained.run_id), "retraining on data v1", "baseline"
+    )
     client = mlflow.MlflowClient()
     experiment = client.get_run(seen.trained.run_id).info.experiment_id
     children = client.search_runs(
         [experiment], f"tags.mlflow.parentRunId = '{seen.trained.run_id}'"
     )
     runs = json.dumps([run.info.run_id for run in children], separators=(",", ":"))
-    base = tracking.run_page(seen.trained.run_id).partition("/#/")[0]
+    base = mlflow_pages.run_page(seen.trained.run_id).partition("/#/")[0]
     page.open(
         f'{base}/#/compare-runs?runs={runs}&experiments=["{experiment}"]',
         "Comparing 2 Runs",
         "xgboost on data v1",
         "linear on data v1",
-        "newest/mae",
+        "test/mae",
     )
 
 
 def test_mlflow_shows_a_retraining_with_its_plots(seen: Seen, page: Page) -> None:
     text = page.open(
-        tracking.run_page(seen.trained.run_id), "retraining on data v1", "malearn.trigger"
+        mlflow_pages.run_page(seen.trained.run_id), "retraining on data v1", "malearn.trigger"
     )
     assert "2 candidates on 100" in text
-    plots = tracking.run_page(seen.trained.run_id).replace("?", "/artifacts/plots?")
-    page.open(plots, "everyone.png", "learning_curve.png", "predicted_against_actual.png")
+    plots = mlflow_pages.run_page(seen.trained.run_id).replace("?", "/artifacts/plots?")
+    page.open(plots, "all_candidates.png", "learning_curve.png", "predicted_against_actual.png")
 
 
 def test_mlflow_shows_a_version_with_its_decision(seen: Seen, page: Page) -> None:
     text = page.open(
-        tracking.version_page(seen.tool_type, seen.trained.version), "It may serve:", "Production"
+        mlflow_pages.version_page(seen.tool_type, seen.trained.version),
+        "It may serve:",
+        "Production",
     )
     assert "fitted on 100 browsed_process executions of 1 function" in text
     assert all(f"✓ {reason.detail}" in text for reason in seen.promoted.reasons)
@@ -118,7 +122,7 @@ def test_prefect_shows_a_run_with_its_artifacts(seen: Seen, page: Page, prefect_
     page.run("document.querySelector('a[href*=\"/artifacts/artifact/\"]').click()")
     page.shows("passes the gate", "Trigger: a test.", "Candidates, compared in MLflow")
     links = page.run("[...document.querySelectorAll('a')].map(it => it.href).join(' ')")
-    assert tracking.version_page(seen.tool_type, 1) in links
+    assert mlflow_pages.version_page(seen.tool_type, 1) in links
 
 
 def test_the_validation_report_names_the_failed_expectation_and_asks_nobody(

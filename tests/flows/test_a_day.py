@@ -28,7 +28,7 @@ from malearn.learning import export, matrix, regressor
 from malearn.learning.gate import Decision
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import score
-from malearn.lifecycle import registry, tracking
+from malearn.lifecycle import logged_models, registry
 from malearn.lifecycle.monitoring import Action
 from malearn.lifecycle.registry import PREVIOUS, PRODUCTION
 from tests.flows.conftest import Artifacts
@@ -175,9 +175,9 @@ def _forced(rows: Matrix) -> int:
     bad = regressor.fit("linear", replace(rows, seconds=np.exp(2 * usual - rows.log_seconds)))
     mlflow.set_experiment(rows.tool_type.registered_model)
     with mlflow.start_run(run_name="upside down") as run:
-        native = tracking.log_native(bad, rows)
+        native = logged_models.log_native(bad, rows)
         model = export.to_onnx(bad, export.metadata_for(bad, rows, run.info.run_id, 0))
-        uri = tracking.log_onnx(model, rows)
+        uri = logged_models.log_onnx(model, rows)
     tags = {"malearn.family": "linear", "malearn.native": native}
     number = registry.register(rows.tool_type, uri, run.info.run_id, tags)
     registry.decide(rows.tool_type, number, Decision(False, "linear", 0, ()), "upside down")

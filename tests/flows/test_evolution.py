@@ -55,7 +55,7 @@ def test_a_feature_comes_and_another_goes(
     declare(BEFORE)
     ingest([str(log(80, TOOL, "before.jsonl", 0, sheet))], place)
     first = train(TOOL, place, ["linear"])
-    assert (first.version, first.evolved) == (1, ())
+    assert (first.version, first.schema_changes) == (1, ())
     assert promote(TOOL, 1, place, by_hand=True).promoted
 
     declare(AFTER)
@@ -73,7 +73,7 @@ def test_a_feature_comes_and_another_goes(
 
     second = train(TOOL, place, ["linear"])
     model = "the serving model (v1)"
-    assert second.evolved == (
+    assert second.schema_changes == (
         f"pages was added in dataset version {dataset.version}; {model} was trained without it",
         f"width was removed; {model} treats it as missing for every task",
     )
@@ -82,4 +82,4 @@ def test_a_feature_comes_and_another_goes(
     assert run.data.tags["malearn.features_added"] == f"pages (dataset v{dataset.version})"
     assert run.data.tags["malearn.features_removed"] == "width"
     assert "Pages was added in" in run.data.tags["mlflow.note.content"]
-    assert second.evolved[0] in artifacts("training-evolving-process")[0].data
+    assert second.schema_changes[0] in artifacts("training-evolving-process")[0].data

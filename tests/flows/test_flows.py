@@ -16,7 +16,7 @@ from malearn.data.dataset import Dataset
 from malearn.kernel.errors import RegistryError, UnknownToolType, Unreachable
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
-from malearn.lifecycle import registry
+from malearn.lifecycle import mlflow_connection, registry
 from malearn.serving import stream_format
 from tests.flows.conftest import Artifacts, Log
 
@@ -235,8 +235,7 @@ def _length(dice: Random) -> dict[str, Any]:
 
 
 def _production(tracking_uri: str) -> int | None:
-    from malearn.lifecycle import tracking
 
-    tracking.connect(tracking_uri)
+    mlflow_connection.connect(tracking_uri)
     found = registry.by_alias(declared()[BY_HAND], registry.PRODUCTION)
     return found.number if found else None

@@ -13,7 +13,7 @@ import pytest
 from malearn.kernel.errors import UnknownToolType
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, declared
-from malearn.lifecycle import registry, tracking
+from malearn.lifecycle import mlflow_connection, registry
 from malearn.lifecycle.monitoring import Action
 from malearn.lifecycle.registry import PRODUCTION
 from tests.flows.conftest import Cli, Log
@@ -56,7 +56,7 @@ def serving(log: Log, home: Home, tool_type: ToolType, tracking_uri: str) -> int
     from malearn.flows.train import train
 
     ingest([str(log(80, FUNCTION, features=anything))], str(home.root))
-    with tracking.connected(tracking_uri):
+    with mlflow_connection.connected(tracking_uri):
         if registry.by_alias(tool_type, PRODUCTION):  # of another test, on other rows
             registry.unpublish(tool_type)
     trained = train(TOOL, str(home.root), ["linear"])

@@ -15,7 +15,7 @@ from malearn.data import locks
 from malearn.data.dataset import Dataset
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
-from malearn.lifecycle import registry, tracking
+from malearn.lifecycle import mlflow_connection, registry
 from tests.flows.conftest import MALEARN, Log, clean
 
 TOOL = "twin_process"
@@ -80,7 +80,7 @@ def test_two_lifecycles_at_once_double_and_corrupt_nothing(
     assert rows == Counter(line["task_id"] for line in wanted if line["func_name"].endswith(TOOL))
     assert sum(result["tool_types"][TOOL]["accepted"] for result in results) == len(rows) == 120
     assert [r["tool_types"][TOOL]["production"]["version"] for r in results] == [1, 1]
-    tracking.connect(tracking_uri)
+    mlflow_connection.connect(tracking_uri)
     (version,) = registry.versions(ours)
     serving = registry.by_alias(ours, registry.PRODUCTION)
     assert serving is not None and serving.number == version.number

@@ -18,7 +18,7 @@ from malearn.learning import export, matrix, regressor
 from malearn.learning.families import FAMILIES
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
-from malearn.lifecycle import tracking
+from malearn.lifecycle import mlflow_connection
 
 Synthetic = Callable[..., list[Execution]]
 
@@ -119,7 +119,7 @@ def connected(tracking_uri: str) -> Iterator[str]:
     import mlflow
 
     before = mlflow.get_tracking_uri()
-    tracking.connect(tracking_uri)
+    mlflow_connection.connect(tracking_uri)
     yield tracking_uri
     mlflow.set_tracking_uri(before)
     mlflow.set_registry_uri(None)

@@ -21,7 +21,7 @@ from malearn.kernel.home import Home
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import matrix, regressor
-from malearn.lifecycle import registry, tracking, training
+from malearn.lifecycle import logged_models, registry, training
 
 Synthetic = Callable[..., list[Execution]]
 DAY = 86_400.0
@@ -122,7 +122,7 @@ def test_a_registered_model_is_fitted_again_exactly_after_everything(
     old = Dataset.open(home, own_tool_type).read(int(registered.tags["malearn.dataset_version"]))
     assert repr(old) == repr(list(rows.executions))
     again = regressor.fit("xgboost", matrix.build(own_tool_type, old))
-    native = tracking.load_native(registered.tags["malearn.native"])
+    native = logged_models.load_native(registered.tags["malearn.native"])
     assert np.array_equal(again.seconds(rows.inputs), native.seconds(rows.inputs))
 
 

@@ -27,7 +27,7 @@ FIGURES = {
     "residuals": plots.residuals_over_time(np.arange(4) + 1.7e9, ACTUAL, PREDICTED, "a title"),
     "functions": plots.error_by_function(["f", "f", "g", "h"], ACTUAL, PREDICTED, "a title"),
     "importance": plots.importance({"level": 0.7, "words": 0.3}, "a title"),
-    "rivals": plots.rivals({"xgboost": 1.0, "heuristic": 9.0}, "xgboost", "a title"),
+    "competitors": plots.competitors({"xgboost": 1.0, "heuristic": 9.0}, "xgboost", "a title"),
     "calibration": plots.calibration(ACTUAL, PREDICTED, "a title"),
     "learning curve": plots.learning_curve({40: 3.0, 80: 2.0}, 4.0, "a title"),
     "one group": plots.calibration(ACTUAL[:1], PREDICTED[:1], "a title"),
@@ -36,7 +36,9 @@ FIGURES = {
     "one moment": plots.residuals_over_time(np.array([1.7e9]), ACTUAL[:1], ACTUAL[:1], "a title"),
     "no error": plots.error_by_function(["f"], ACTUAL[:1], ACTUAL[:1], "a title"),
     "no attention": plots.importance({"level": 0.0}, "a title"),
-    "no rival errs": plots.rivals({"xgboost": 0.0, "heuristic": 0.0}, "xgboost", "a title"),
+    "no competitor errs": plots.competitors(
+        {"xgboost": 0.0, "heuristic": 0.0}, "xgboost", "a title"
+    ),
     "decades": plots.predicted_against_actual(
         np.array([1e-3, 1e6]), np.array([1e6, 1e-3]), "a title"
     ),
@@ -51,7 +53,7 @@ def test_every_figure_is_an_image_with_its_title(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["predicted", "residuals", "functions", "rivals", "calibration", "learning curve"]
+    "name", ["predicted", "residuals", "functions", "competitors", "calibration", "learning curve"]
 )
 def test_axes_say_what_they_measure_and_in_which_unit(name: str) -> None:
     axes = FIGURES[name].axes[0]
@@ -66,9 +68,9 @@ def test_the_function_with_the_largest_error_stands_on_top() -> None:
     assert names(FIGURES["functions"]) == ["f", "g", "h"]
 
 
-def test_the_best_of_the_rivals_stands_on_top_and_the_candidate_is_marked() -> None:
-    assert names(FIGURES["rivals"]) == ["heuristic", "xgboost"]
-    other, candidate = FIGURES["rivals"].axes[0].patches
+def test_the_best_of_the_competitors_stands_on_top_and_the_candidate_is_marked() -> None:
+    assert names(FIGURES["competitors"]) == ["heuristic", "xgboost"]
+    other, candidate = FIGURES["competitors"].axes[0].patches
     assert other.get_facecolor() != candidate.get_facecolor()
 
 

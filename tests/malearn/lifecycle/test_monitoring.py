@@ -15,7 +15,7 @@ from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.learning import export, matrix, regressor
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores
-from malearn.lifecycle import live, monitor_decision, monitoring, registry, tracking
+from malearn.lifecycle import live, logged_models, monitor_decision, monitoring, registry, runs
 from malearn.lifecycle.drift import Drift
 from malearn.lifecycle.monitor_decision import Action, MonitorDecision, MonitorState
 from malearn.lifecycle.monitoring import FEWEST_ROWS, WINDOW
@@ -178,8 +178,8 @@ def serve(connected: str, tool_type: ToolType) -> Callable[..., int]:
         model = export.to_onnx(fitted, export.metadata_for(fitted, rows, "", 1))
         mlflow.set_experiment("monitoring tests")
         with mlflow.start_run() as run:
-            uri = tracking.log_onnx(model, rows)
-            tracking.log_errors(np.log(fitted.seconds(rows.inputs) / rows.seconds))
+            uri = logged_models.log_onnx(model, rows)
+            runs.log_errors(np.log(fitted.seconds(rows.inputs) / rows.seconds))
         number = registry.register(tool_type, uri, run.info.run_id, {"malearn.family": "linear"})
         registry.move(tool_type, PRODUCTION, number)
         return number
@@ -260,7 +260,7 @@ def test_checks_are_points_on_the_curves_of_one_run(serve, tool_type, log) -> No
     serve(rows_of(tool_type, log[:150]))
     for until in (220, 300):
         report, _ = checked(tool_type, log[:until])
-        run_id = tracking.log_monitoring(tool_type, report.metrics(), {})
+        run_id = runs.log_monitoring(tool_type, report.metrics(), {})
     history = mlflow.MlflowClient().get_metric_history(run_id, "mae/production")
     assert [point.step for point in history] == [1, 2]
     assert {"mae/function_ema", "drift/words", "serving/version"} <= set(

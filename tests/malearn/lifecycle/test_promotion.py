@@ -15,7 +15,7 @@ from malearn.kernel.errors import RegistryError
 from malearn.learning import export
 from malearn.learning.gate import Decision, GateCheck
 from malearn.learning.matrix import Matrix
-from malearn.lifecycle import promotion, registry, tracking
+from malearn.lifecycle import logged_models, promotion, registry
 from malearn.lifecycle.registry import CANDIDATE, PREVIOUS, PRODUCTION
 
 YES = Decision(True, "linear", 40, (GateCheck("rows", True, "40 test rows"),))
@@ -37,7 +37,7 @@ def native(connected: str, fit) -> str:
     one = fit("linear", "llm_process")
     mlflow.set_experiment("promotion tests")
     with mlflow.start_run():
-        return tracking.log_native(one.regressor, one.rows)
+        return logged_models.log_native(one.regressor, one.rows)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def register(rows: Matrix, native: str, fit) -> Register:
         model = export.to_onnx(one.regressor, replace(one.metadata, tool_type=rows.tool_type.name))
         mlflow.set_experiment("promotion tests")
         with mlflow.start_run() as run:
-            uri = tracking.log_onnx(model, rows)
+            uri = logged_models.log_onnx(model, rows)
         tags = {"malearn.family": "linear", "malearn.native": native, **tags}
         number = registry.register(rows.tool_type, uri, run.info.run_id, tags)
         if decision is not None:
@@ -246,7 +246,7 @@ def test_a_version_without_an_onnx_file_is_converted_and_proven(
     metadata = onnx_model.load(file, rows.tool_type, "it").metadata
     assert (metadata.tool_type, metadata.rows) == (rows.tool_type.name, len(rows))
     loaded = mlflow.pyfunc.load_model(f"models:/{rows.tool_type.registered_model}@Production")
-    expected = tracking.load_native(made.tags["malearn.native"]).seconds(rows.inputs)
+    expected = logged_models.load_native(made.tags["malearn.native"]).seconds(rows.inputs)
     assert loaded.predict(rows.inputs)["seconds"].reshape(-1) == pytest.approx(expected, rel=1e-4)
 
 
@@ -261,8 +261,8 @@ def test_a_file_somebody_registered_anew_is_proven_by_the_model_beside_it(rows, 
     model = export.to_onnx(one.regressor, replace(one.metadata, tool_type=rows.tool_type.name))
     mlflow.set_experiment("promotion tests")
     with mlflow.start_run() as run:
-        tracking.log_native(one.regressor, rows)
-        uri = tracking.log_onnx(model, rows)
+        logged_models.log_native(one.regressor, rows)
+        uri = logged_models.log_onnx(model, rows)
     give_production(rows, registry.register(rows.tool_type, uri, run.info.run_id, {}))
     assert promotion.verify_manual_promotion(rows).production == 1
     assert "equals the trainer's model" in registry.version(rows.tool_type, 1).decision.why

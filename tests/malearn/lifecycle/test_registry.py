@@ -14,7 +14,7 @@ from malearn.kernel.errors import RegistryError
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
 from malearn.learning.gate import Decision, GateCheck
-from malearn.lifecycle import registry, tracking
+from malearn.lifecycle import logged_models, registry
 from malearn.lifecycle.registry import CANDIDATE, PREVIOUS, PRODUCTION
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -28,7 +28,7 @@ def logged(connected: str, fit) -> tuple[str, str]:
     small = fit("linear", "speech_process")
     mlflow.set_experiment("registry tests")
     with mlflow.start_run() as run:
-        return run.info.run_id, tracking.log_onnx(small.model, small.rows)
+        return run.info.run_id, logged_models.log_onnx(small.model, small.rows)
 
 
 @pytest.fixture

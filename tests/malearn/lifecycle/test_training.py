@@ -17,7 +17,7 @@ from malearn.learning import baselines, export, gate, matrix, regressor
 from malearn.learning.families import FAMILIES
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, score
-from malearn.lifecycle import promotion, registry, tracking, training
+from malearn.lifecycle import logged_models, promotion, registry, runs, training
 from malearn.lifecycle.training import DatasetVersion, Trained
 
 SOURCE = DatasetVersion("/data/a table", 3)
@@ -89,14 +89,14 @@ def test_every_family_is_a_child_run_with_its_parameters(children: dict[str, Run
         assert run.info.status == "FINISHED"
 
 
-def test_every_child_has_its_scores_and_those_of_its_rivals(children: dict[str, Run]) -> None:
+def test_every_child_has_its_scores_and_those_of_its_competitors(children: dict[str, Run]) -> None:
     for run in children.values():
         names = set(run.data.metrics)
-        assert {f"newest/{name}" for name in SCORES} <= names
-        assert {f"choosing/{name}" for name in SCORES} <= names
+        assert {f"test/{name}" for name in SCORES} <= names
+        assert {f"validation/{name}" for name in SCORES} <= names
         assert {f"baseline/{name}_mae" for name in baselines.BASELINES} <= names
-        assert {f"baseline/{name}_order" for name in baselines.BASELINES} <= names
-        assert run.data.metrics["newest/n"] == 38
+        assert {f"baseline/{name}_pairwise_accuracy" for name in baselines.BASELINES} <= names
+        assert run.data.metrics["test/n"] == 38
 
 
 def test_what_a_run_says_of_its_model_can_be_computed_again(
@@ -104,10 +104,10 @@ def test_what_a_run_says_of_its_model_can_be_computed_again(
 ) -> None:
     older, newest = rows.split(0.2)
     again = score(newest.seconds, regressor.fit("linear", older).seconds(newest.inputs))
-    assert children["linear"].data.metrics["newest/mae"] == pytest.approx(again.mae)
+    assert children["linear"].data.metrics["test/mae"] == pytest.approx(again.mae)
 
 
-def test_everybody_is_judged_on_the_same_newest_rows(first: Trained, rows: Matrix) -> None:
+def test_everybody_is_tested_on_the_same_rows(first: Trained, rows: Matrix) -> None:
     types = ToolTypes([rows.tool_type])
     median = baselines.function_median(rows.executions, types)[-38:]
     assert first.scores["function_median"] == score(rows.seconds[-38:], median)
@@ -133,7 +133,7 @@ def test_every_child_has_its_plots(children: dict[str, Run]) -> None:
             "plots/calibration.png",
             "plots/error_by_function.png",
             "plots/importance.png",
-            "plots/rivals.png",
+            "plots/competitors.png",
         } <= names
         assert client.list_artifacts(run.info.run_id, "images")
 
@@ -156,7 +156,7 @@ def test_a_search_finds_the_winner_and_what_became_of_it(
 def test_the_retraining_shows_everyone_and_what_more_rows_bring(first: Trained) -> None:
     client = mlflow.MlflowClient()
     names = {file.path for file in client.list_artifacts(first.run_id, "plots")}
-    assert {"plots/everyone.png", "plots/learning_curve.png"} <= names
+    assert {"plots/all_candidates.png", "plots/learning_curve.png"} <= names
     curve = client.get_metric_history(first.run_id, "learning/mae")
     assert len(curve) > 1
     last = max(curve, key=lambda metric: metric.step)
@@ -182,14 +182,14 @@ def test_the_retraining_says_what_it_came_to(first: Trained) -> None:
     assert run.data.tags["malearn.version"] == "1"
     assert run.data.tags["malearn.promote"] == "true"
     assert run.data.tags["malearn.why"] == first.why
-    assert run.data.metrics["newest/mae"] == first.scores[first.family].mae
+    assert run.data.metrics["test/mae"] == first.scores[first.family].mae
 
 
 def test_the_chosen_family_erred_little_where_nobody_was_fitted(
     first: Trained, children: dict[str, Run]
 ) -> None:
     """Not always least: the default is kept unless another is clearly better."""
-    errors = {name: run.data.metrics["choosing/mae"] for name, run in children.items()}
+    errors = {name: run.data.metrics["validation/mae"] for name, run in children.items()}
     assert errors[first.family] <= 1.1 * min(errors.values())
 
 
@@ -238,8 +238,8 @@ def test_a_training_that_nothing_new_could_judge_registers_nothing(
     trained = train(rows)
     assert trained.version is None
     assert trained.why == (
-        "0 executions have started since incumbent v1 was trained, "
-        f"{gate.FEWEST_ROWS} are needed to judge another beside it"
+        "0 executions have started since incumbent v1 was trained; at least "
+        f"{gate.FEWEST_ROWS} are required to compare another model with it"
     )
 
 
@@ -284,28 +284,28 @@ def test_what_serves_is_updated_beside_a_full_fit(warm: Trained) -> None:
     runs = {run.info.run_name.partition(" on data")[0]: run for run in found}
     assert set(runs) == {"xgboost", "xgboost updated"}
     assert runs["xgboost updated"].data.params["updated_from"] == "incumbent v1"
-    errors = {name: run.data.metrics["choosing/mae"] for name, run in runs.items()}
+    errors = {name: run.data.metrics["validation/mae"] for name, run in runs.items()}
     assert errors[warm.decision.candidate] == min(errors.values())
     assert warm.family == "xgboost"
 
 
-def test_an_update_is_chosen_and_judged_on_what_it_has_not_seen(warm: Trained) -> None:
-    """130 executions are new to it: half of them judge at most, half of the others choose."""
+def test_an_update_is_chosen_and_tested_on_what_it_has_not_seen(warm: Trained) -> None:
+    """130 executions are new to it: half of them test at most, half of the others validate."""
     run = mlflow.get_run(warm.run_id)
-    assert run.data.metrics["newest/n"] <= 65
+    assert run.data.metrics["test/n"] <= 65
     child = mlflow.search_runs(
         [run.info.experiment_id], f"tags.mlflow.parentRunId = '{warm.run_id}'", output_format="list"
     )[0]
-    assert child.data.metrics["choosing/n"] <= 33
+    assert child.data.metrics["validation/n"] <= 33
 
 
 def test_how_far_off_each_candidate_was_is_kept(first: Trained, children: dict[str, Run]) -> None:
     for run in children.values():
-        errors = tracking.judged_errors(run.info.run_id)
+        errors = runs.test_errors(run.info.run_id)
         assert len(errors) == 38
         share = float(np.median(np.abs(np.expm1(errors))))
-        assert share == pytest.approx(run.data.metrics["newest/median_ape"], rel=0.01)
-    assert tracking.judged_errors(first.run_id) is None
+        assert share == pytest.approx(run.data.metrics["test/median_ape"], rel=0.01)
+    assert runs.test_errors(first.run_id) is None
 
 
 @pytest.fixture
@@ -325,20 +325,20 @@ def test_too_few_rows_register_nothing_and_say_how_many_are_needed(
     trained = train(unheard.rows(np.arange(count)))
     assert (trained.version, trained.decision, trained.run_id) == (None, None, None)
     need = min(family.fewest_rows for family in FAMILIES.values())
-    assert trained.why.startswith(f"{count} rows, of which ")
-    assert trained.why.endswith(f": {need} are needed before a model can be chosen and judged")
+    assert trained.why.startswith(f"{count} rows, ")
+    assert trained.why.endswith(f" in the train window; at least {need} are required there")
     assert registry.versions(unheard.tool_type) == []
     assert mlflow.get_experiment_by_name(unheard.tool_type.registered_model) is None
 
 
-def test_what_serves_but_cannot_be_loaded_is_no_rival_and_training_is_quiet(
+def test_what_serves_but_cannot_be_loaded_is_no_competitor_and_training_is_quiet(
     connected: str, unheard: Matrix, fit, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Schedulers refuse the same file: it must not stand in the way of one that loads."""
     strange = fit("linear", "speech_process")
     mlflow.set_experiment("training tests")
     with mlflow.start_run() as run:
-        uri = tracking.log_onnx(strange.model, strange.rows)
+        uri = logged_models.log_onnx(strange.model, strange.rows)
     registry.register(unheard.tool_type, uri, run.info.run_id, {})
     registry.move(unheard.tool_type, registry.PRODUCTION, 1)
     told: list[str] = []

@@ -1,4 +1,4 @@
-"""Reaching MLflow, and a model of every family back from it as it went in."""
+"""Reaching MLflow, and what is said where it cannot be reached."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import mlflow
 import pytest
 
-from malearn.kernel.errors import RegistryError, Unreachable
-from malearn.learning.families import FAMILIES
-from malearn.lifecycle import tracking
+from malearn.kernel.errors import Unreachable
+from malearn.lifecycle import mlflow_connection
 
 
 def refusal(uri: str) -> str:
     begin = time.monotonic()
     with pytest.raises(Unreachable) as refused:
-        tracking.connect(uri)
+        mlflow_connection.connect(uri)
     assert time.monotonic() - begin < 3.0
     return str(refused.value)
 
@@ -52,7 +51,7 @@ def test_a_server_that_speaks_no_http_is_not_mlflow() -> None:
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_PATIENCE", 0.2)
+    monkeypatch.setattr(mlflow_connection, "_PATIENCE", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert "timed out" in refusal(f"http://127.0.0.1:{server.getsockname()[1]}")
 
@@ -80,31 +79,14 @@ def guarded() -> Iterator[str]:
 @pytest.fixture
 def _pointed_back(connected: str) -> Iterator[None]:
     yield
-    tracking.connect(connected)
+    mlflow_connection.connect(connected)
 
 
 @pytest.mark.usefixtures("_pointed_back")
 def test_user_and_password_in_the_address_are_used(guarded: str) -> None:
-    tracking.connect(f"http://user:s3cret%2F@{guarded}")
+    mlflow_connection.connect(f"http://user:s3cret%2F@{guarded}")
     assert mlflow.get_tracking_uri().endswith(guarded)
 
 
 def test_a_wrong_password_is_told_from_no_answer(guarded: str) -> None:
     assert "(Unauthorized)" in refusal(f"http://user:wrong@{guarded}")
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_comes_back_as_it_was_logged(family: str, connected: str, fit) -> None:
-    one = fit(family, "speech_process")
-    mlflow.set_experiment("tracking tests")
-    with mlflow.start_run():
-        uri = tracking.log_native(one.regressor, one.rows)
-    again = tracking.load_native(uri)
-    inputs = one.rows.inputs
-    assert again.seconds(inputs) == pytest.approx(one.regressor.seconds(inputs), rel=1e-6)
-    assert (again.family, again.columns) == (family, one.rows.columns)
-
-
-def test_a_model_that_is_gone_says_so(connected: str) -> None:
-    with pytest.raises(RegistryError, match="the trainer's model cannot be loaded"):
-        tracking.load_native("models:/m-00000000000000000000000000000000")

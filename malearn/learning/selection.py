@@ -1,0 +1,212 @@
+"""Model selection: candidates fitted, one chosen, everybody tested, the chosen one fitted again.
+
+Pure: rows in, a `Selection` out. Nothing is recorded, registered or promoted here; what MLflow
+is told of it is in `malearn.lifecycle.training`.
+
+Candidates are a full fit of every family and, where enough is new to it, the incumbent updated.
+Which rows fit, choose and test is in `windows`; the one that is chosen is at last fitted on all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel.tool_types import ToolTypes
+from malearn.learning import baselines, gate, recipes, regressor, windows
+from malearn.learning.families import DEFAULT, FAMILIES
+from malearn.learning.gate import Decision
+from malearn.learning.incumbent import Incumbent
+from malearn.learning.matrix import Matrix
+from malearn.learning.metrics import Scores, score
+from malearn.learning.recipes import Recipe
+from malearn.learning.regressor import Regressor
+from malearn.learning.windows import Windows
+
+__all__ = ["ENOUGH_TO_UPDATE", "Candidate", "NothingSelected", "Selection", "select"]
+
+#: So many executions that the incumbent has not seen are needed to test an update of it.
+ENOUGH_TO_UPDATE = 4 * gate.FEWEST_ROWS
+#: How much lower another family's error must be, as a share, to be preferred to the default's.
+_CLEARLY = 0.05
+#: Most rows that a point of the learning curve is fitted on, beside the last one.
+_CURVE_ROWS = 20_000
+#: Ends of the interval that goes with the model: it encloses 80 % of the test window.
+_INTERVAL = (0.1, 0.9)
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A recipe, how it did on the validation window, and on the test window once refitted.
+
+    `fitted` was fitted on all rows before the test window; `seconds` are what it predicts there.
+    """
+
+    recipe: Recipe
+    fitted: Regressor
+    validation: Scores
+    test: Scores
+    seconds: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What came of one selection.
+
+    `scores` are everybody's on the test window: the `chosen` candidate, baselines, incumbent.
+    `fitted` is the chosen recipe fitted on all rows. `calibration` holds the factors, `low` and
+    `high`, by which the middle 80 % of actual seconds in the test window differ from predicted
+    ones. `learning_curve` is the error there, in seconds, by the number of rows fitted on.
+    """
+
+    rows: Matrix
+    windows: Windows
+    candidates: tuple[Candidate, ...]
+    chosen: Candidate
+    scores: Mapping[str, Scores]
+    decision: Decision
+    fitted: Regressor
+    calibration: Mapping[str, float]
+    learning_curve: Mapping[int, float]
+
+    @property
+    def competitors(self) -> dict[str, Scores]:
+        """The scores of everybody who is no candidate."""
+        own = self.chosen.recipe.name
+        return {name: scores for name, scores in self.scores.items() if name != own}
+
+
+@dataclass(frozen=True, slots=True)
+class NothingSelected:
+    """That there are too few rows to fit or to test, and `why`, as a sentence."""
+
+    why: str
+
+
+def select(
+    rows: Matrix,
+    tool_types: ToolTypes,
+    *,
+    families: Sequence[str] = tuple(FAMILIES),
+    incumbent: Incumbent | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Selection | NothingSelected:
+    """Select a model of one tool type from `families`, fitted on `rows`, and test it.
+
+    `progress` is told what is being fitted.
+    """
+    if incumbent is not None:
+        unseen = windows.unseen(rows, incumbent.trained_until)
+        if unseen < gate.FEWEST_ROWS:
+            return NothingSelected(
+                f"{unseen} executions have started since {incumbent.name} was trained; at least "
+                f"{gate.FEWEST_ROWS} are required to compare another model with it"
+            )
+    warm = _warm_start(rows, incumbent, families)
+    seen_until = -math.inf if incumbent is None else incumbent.trained_until
+    cut = windows.cut(rows, seen_until, warm_start=warm is not None)
+    tried = [recipes.full_fit(family, rows) for family in families] + ([warm] if warm else [])
+    tried = [recipe for recipe in tried if len(cut.train) >= recipe.fewest_rows]
+    if not tried:
+        need = min(FAMILIES[name].fewest_rows for name in families)
+        return NothingSelected(
+            f"{len(rows)} rows, {len(cut.train)} of them in the train window; at least {need} "
+            "are required there"
+        )
+    candidates = []
+    for recipe in tried:
+        progress(recipe.name)
+        candidates.append(_try(recipe, cut))
+    chosen = _choose(candidates)
+    scores = _competitors(rows, cut.test, tool_types, incumbent)
+    scores[chosen.recipe.name] = chosen.test
+    progress(f"{chosen.recipe.name} on all {len(rows)} rows")
+    return Selection(
+        rows,
+        cut,
+        tuple(candidates),
+        chosen,
+        scores,
+        gate.decide(chosen.recipe.name, scores),
+        chosen.recipe.fit(rows),
+        _calibration(cut.test.seconds, chosen.seconds),
+        _learning_curve(chosen, candidates, cut),
+    )
+
+
+def _warm_start(
+    rows: Matrix, incumbent: Incumbent | None, families: Sequence[str]
+) -> Recipe | None:
+    if incumbent is None or windows.unseen(rows, incumbent.trained_until) < ENOUGH_TO_UPDATE:
+        return None
+    recipe = recipes.warm_start(incumbent, rows)
+    return recipe if recipe is not None and recipe.family in families else None
+
+
+def _try(recipe: Recipe, cut: Windows) -> Candidate:
+    # Two fits: one that has not seen the validation window chooses, one that has is tested.
+    validated = recipe.fit(cut.train).seconds(cut.validation.inputs)
+    fitted = recipe.fit(cut.before_test)
+    predicted = fitted.seconds(cut.test.inputs)
+    return Candidate(
+        recipe,
+        fitted,
+        score(cut.validation.seconds, validated),
+        score(cut.test.seconds, predicted),
+        predicted,
+    )
+
+
+def _choose(candidates: Sequence[Candidate]) -> Candidate:
+    """The candidate with the lowest error on the validation window.
+
+    Of the default family it is the better of full fit and update; another family is preferred
+    only where it is clearly better, so that chance does not change the family every night.
+    """
+    best = min(candidates, key=lambda c: c.validation.mae)
+    defaults = [c for c in candidates if c.recipe.family == DEFAULT] or [best]
+    default = min(defaults, key=lambda c: c.validation.mae)
+    return best if best.validation.mae < (1.0 - _CLEARLY) * default.validation.mae else default
+
+
+def _competitors(
+    rows: Matrix, test: Matrix, tool_types: ToolTypes, incumbent: Incumbent | None
+) -> dict[str, Scores]:
+    """The scores on the test window of everybody who is no candidate."""
+    scores = {
+        name: score(test.seconds, predict(rows.executions, tool_types)[-len(test) :])
+        for name, predict in baselines.BASELINES.items()
+    }
+    if incumbent is not None:
+        scores[incumbent.name] = score(test.seconds, incumbent.seconds(test))
+    return scores
+
+
+def _calibration(actual: Vector, predicted: Vector) -> dict[str, float]:
+    low, high = np.quantile(actual / predicted, _INTERVAL)
+    return {"low": float(low), "high": float(high)}
+
+
+def _learning_curve(
+    chosen: Candidate, candidates: Sequence[Candidate], cut: Windows
+) -> dict[int, float]:
+    """The error of the chosen family on the test window, by the number of rows fitted on.
+
+    Always the latest rows, so that the curve also says what the oldest are still worth.
+    """
+    family, before, test = chosen.recipe.family, cut.before_test, cut.test
+    curve = {}
+    for share in (0.125, 0.25, 0.5):
+        size = min(round(share * len(before)), _CURVE_ROWS)
+        if size >= FAMILIES[family].fewest_rows:
+            latest = before.rows(np.arange(len(before) - size, len(before)))
+            predicted = regressor.fit(family, latest).seconds(test.inputs)
+            curve[size] = score(test.seconds, predicted).mae
+    full = next((c for c in candidates if c.recipe.name == family), chosen)
+    return {**curve, len(before): full.test.mae}

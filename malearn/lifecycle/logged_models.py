@@ -1,0 +1,146 @@
+"""Models as MLflow keeps them: the trainer's own form, and the ONNX file that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from malearn.kernel.errors import RegistryError
+from malearn.kernel.model_metadata import INPUT, OUTPUT
+from malearn.learning.matrix import Matrix
+from malearn.learning.regressor import SHRINKAGE, Regressor
+
+__all__ = ["load_native", "log_native", "log_onnx", "native_beside", "native_facts"]
+
+_PACKAGES = ("mlflow", "numpy", "onnxruntime", "scikit-learn", "xgboost", "skops")
+
+
+def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> str:
+    """The estimator in its library's own form, with what surrounds it; returns its model URI.
+
+    `rows` are those it was fitted on, of that version of the dataset.
+    """
+    import mlflow
+
+    common: dict[str, Any] = {
+        "name": "native",
+        "signature": _signature(len(rows.columns)),
+        "pip_requirements": _requirements(),
+        "metadata": {
+            "malearn": {
+                "family": regressor.family,
+                "columns": list(rows.columns),
+                "level_column": regressor.level_column,
+                "level_default": regressor.level_default,
+                "ratio_range": list(regressor.ratio_range),
+                "log_range": list(regressor.log_range),
+                "shrinkage": regressor.shrinkage,
+                "trained_until": max(e.end for e in rows.executions),
+                "dataset_version": dataset_version,
+            }
+        },
+    }
+    if regressor.family == "xgboost":
+        info = mlflow.xgboost.log_model(regressor.estimator, model_format="ubj", **common)
+    else:
+        info = mlflow.sklearn.log_model(
+            regressor.estimator,
+            serialization_format="skops",  # no pickle, which runs what it is given
+            skops_trusted_types=["numpy.dtype"],
+            **common,
+        )
+    return str(info.model_uri)
+
+
+def log_onnx(model: bytes, rows: Matrix) -> str:
+    """The exported model, loadable with `mlflow.pyfunc`; returns its model URI.
+
+    Its metadata names the columns of the input, which an ONNX signature does not.
+    """
+    import mlflow
+    import onnx
+
+    info = mlflow.onnx.log_model(
+        onnx.load_model_from_string(model),
+        name="model",
+        signature=_signature(len(rows.columns)),
+        input_example=rows.inputs[-3:],
+        metadata={"malearn": {"tool_type": rows.tool_type.name, "columns": list(rows.columns)}},
+        pip_requirements=_requirements(),
+        onnx_execution_providers=["CPUExecutionProvider"],  # else it warns where there is no GPU
+        save_as_external_data=False,
+    )
+    return str(info.model_uri)
+
+
+def load_native(model_uri: str) -> Regressor:
+    """What `log_native` kept, as a `Regressor` again. Raises `RegistryError` when it is gone."""
+    import mlflow
+
+    kept = native_facts(model_uri)
+    try:
+        if kept["family"] == "xgboost":
+            estimator = mlflow.xgboost.load_model(model_uri)
+        else:
+            estimator = mlflow.sklearn.load_model(model_uri)
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
+    return Regressor(
+        kept["family"],
+        tuple(kept["columns"]),
+        estimator,
+        int(kept["level_column"]),
+        float(kept["level_default"]),
+        (float(kept["ratio_range"][0]), float(kept["ratio_range"][1])),
+        (float(kept["log_range"][0]), float(kept["log_range"][1])),
+        float(kept.get("shrinkage", kept.get("trust", SHRINKAGE))),
+    )
+
+
+def native_beside(run_id: str) -> str | None:
+    """The address of the trainer's model that a candidate's run holds, if it does."""
+    import mlflow
+
+    if not run_id:
+        return None
+    client = mlflow.MlflowClient()
+    found = client.search_logged_models(
+        [client.get_run(run_id).info.experiment_id],
+        filter_string=f"source_run_id = '{run_id}' AND name = 'native'",
+    )
+    return str(found[0].model_uri) if found else None
+
+
+def native_facts(model_uri: str) -> Mapping[str, Any]:
+    """What `log_native` noted beside the estimator. Raises `RegistryError` for any other model."""
+    import mlflow
+
+    try:
+        metadata = mlflow.models.get_model_info(model_uri).metadata or {}
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
+    kept: Mapping[str, Any] | None = metadata.get("malearn")
+    if kept is None or "family" not in kept:  # an ONNX file of ours notes its columns there
+        raise RegistryError(
+            model_uri, "malearn did not train it, and nothing says which numbers it reads"
+        )
+    return kept
+
+
+def _signature(width: int) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    return ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, width), INPUT)]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, 1), OUTPUT)]),
+    )
+
+
+def _requirements() -> list[str]:
+    """The versions in use, named here because MLflow would take xgboost for two packages."""
+    from importlib.metadata import version
+
+    return [f"{package}=={version(package)}" for package in _PACKAGES]

@@ -1,0 +1,39 @@
+"""Addresses of MLflow's pages, for whoever opens them in a browser."""
+
+from __future__ import annotations
+
+from malearn.kernel.tool_types import ToolType
+
+__all__ = ["comparison_page", "run_page", "version_page"]
+
+#: MLflow's pages have two layouts, one for prompts and one for models; it remembers the last.
+_LAYOUT = "?workflowType=machine_learning"
+
+
+def run_page(run_id: str) -> str:
+    """Where a browser finds a run."""
+    return f"{_experiment_page(run_id)}/runs/{run_id}{_LAYOUT}"
+
+
+def comparison_page(run_id: str) -> str:
+    """Where a browser finds a retraining beside all others of its tool type, as charts."""
+    return f"{_experiment_page(run_id)}/runs{_LAYOUT}&compareRunsMode=CHART"
+
+
+def version_page(tool_type: ToolType, number: int) -> str:
+    """Where a browser finds a registered version."""
+    return f"{_browsed()}/#/models/{tool_type.registered_model}/versions/{number}{_LAYOUT}"
+
+
+def _experiment_page(run_id: str) -> str:
+    import mlflow
+
+    return f"{_browsed()}/#/experiments/{mlflow.get_run(run_id).info.experiment_id}"
+
+
+def _browsed() -> str:
+    """The address of MLflow's pages, without the credentials that may be in it."""
+    import mlflow
+
+    scheme, _, rest = mlflow.get_tracking_uri().rstrip("/").partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

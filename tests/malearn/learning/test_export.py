@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from malearn.kernel import onnx_model
+from malearn.kernel import history, onnx_model
 from malearn.kernel.errors import ArtifactRefused, ExportError
 from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature
@@ -149,8 +149,10 @@ def test_a_model_of_an_older_declaration_still_answers(linear) -> None:
     assert export.parity_error(linear.model, linear.regressor, wider) <= export.PARITY
 
 
-def test_a_model_of_another_history_is_refused(linear) -> None:
-    other = with_metadata(linear.model, edited(linear.metadata, history=["level", "moon_phase"]))
+@pytest.mark.parametrize("columns", [["level", "moon_phase"], [*history.FEATURES][::-1]])
+def test_a_model_of_another_history_is_refused(linear, columns: list[str]) -> None:
+    """Of the same columns in another order, too: it would read one number for another."""
+    other = with_metadata(linear.model, edited(linear.metadata, history=columns))
     assert refusal(other, linear.rows) == (
         "The llm_process model is refused: "
         "its history features are not the ones this version computes."

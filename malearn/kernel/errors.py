@@ -20,6 +20,7 @@ The command line prints the sentence and exits with 1; a library user catches
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -151,15 +152,22 @@ class WorkflowError(MalearnError):
         super().__init__(f"Workflow {run_id}: {problem}.")
 
 
+#: An option of a URL's query that holds a secret, up to its value.
+_SECRET_OPTION = re.compile(r"(?i)([?&;][^=&;]*(?:passw|secret|token|credential)[^=&;]*=)[^&;]*")
+
+
 def without_password(url: str) -> str:
     """`url` with any password replaced, fit for logs and messages.
 
     >>> without_password("redis://user:secret@host:6379/0")
     'redis://user:***@host:6379/0'
+    >>> without_password("redis://host/0?db=1&password=secret")
+    'redis://host/0?db=1&password=***'
     """
     scheme, separator, rest = url.partition("://")
+    rest = _SECRET_OPTION.sub(r"\1***", rest)
     credentials, at, address = rest.rpartition("@")
     if not at:
-        return url
+        return f"{scheme}{separator}{rest}"
     user = credentials.partition(":")[0]
     return f"{scheme}{separator}{user}:***@{address}"

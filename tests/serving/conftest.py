@@ -143,17 +143,18 @@ def predictor(tool_types: ToolTypes, tmp_path: Path) -> Iterator[Callable[..., D
 class OwnRedis:
     """A server process to be killed, paused and started again on one port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
+        self._options = options or ("--appendonly", "yes", "--save", "")
         self.start()
 
     def start(self) -> None:
-        words = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
-        command = [binary(), *words, "--appendonly", "yes", "--save", ""]
+        place = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
+        command = [binary(), *self._options, *place]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         with self.client() as client:
             until = time.monotonic() + 20
@@ -184,6 +185,20 @@ def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
     server = OwnRedis(tmp_path)
     yield server
     server.kill()
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., OwnRedis]]:
+    """Starts servers with options of their own, which end with the test."""
+    servers: list[OwnRedis] = []
+
+    def start(*options: str) -> OwnRedis:
+        servers.append(OwnRedis(tmp_path, *options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from malearn.kernel.errors import InputError
 from malearn.platform.redis import binary
-from malearn.serving.address import Address
+from malearn.serving.address import Address, Tls
 from malearn.serving.connection import connector
 from malearn.serving.resp import ResponseError, pack
 
@@ -30,20 +31,54 @@ from malearn.serving.resp import ResponseError, pack
         ("redis://cache:7000/3", Address("cache", 7000, database=3)),
         ("redis://[::1]:7000?db=4", Address("::1", 7000, database=4)),
         ("redis://ann:p%40ss@cache", Address("cache", user="ann", password="p@ss")),
+        ("redis://ann:p%23s@cache", Address("cache", user="ann", password="p#s")),
+        ("redis://ann@cache", Address("cache", user="ann")),
+        ("redis://cache?username=ann&password=%2523", Address("cache", user="ann", password="%23")),
+        ("redis://ann@cache?password=p", Address("cache", user="ann", password="p")),
         ("unix:///tmp/redis.sock?db=1", Address(path="/tmp/redis.sock", database=1)),
-        ("rediss://cache", Address("cache", tls={})),
+        ("rediss://cache", Address("cache", tls=Tls())),
+        ("rediss://c?ssl_cert_reqs=none", Address("c", tls=Tls("none", False))),
+        ("rediss://c?ssl_check_hostname=False", Address("c", tls=Tls(check_hostname=False))),
+        ("rediss://c?ssl_cert_reqs=OPTIONAL", Address("c", tls=Tls("optional"))),
     ],
 )
 def test_addresses_are_read_as_redis_py_reads_them(url: str, address: Address) -> None:
     assert Address.parse(url) == address
+    theirs = redis.connection.parse_url(url)
+    assert theirs.get("username", "") == address.user
+    assert theirs.get("password", "") == address.password
 
 
 @pytest.mark.parametrize(
-    "url", ["", "cache:6379", "http://c", "redis://u:secret@c:x", "redis://c/x"]
+    ("url", "problem"),
+    [
+        ("", "must begin with redis://, rediss:// or unix://"),
+        ("cache:6379", "must begin with"),
+        ("http://c", "must begin with"),
+        ("redis+sentinel://c/mymaster", "Sentinel is not supported"),
+        ("redis://u:secret@c:x", "its host or port cannot be read"),
+        ("redis://u:secret#1@c", "it has a #.*%23"),
+        ("redis://u:12#secret@c", "it has a #.*%23"),
+        ("redis://u:secret/1@c", "its host or port cannot be read; .*%2F"),
+        ("redis://u:12?secret@c", "an @ after its .*%3F"),
+        ("redis://c/x", "its database is not a number"),
+        ("redis://c?db=-1", "its database is not a number"),
+        ("redis://c?db=", "'db' has no value"),
+        ("redis://c?db=1&db=2", "'db' is given twice"),
+        ("redis://c?socket_timeout=5", "'socket_timeout' is not one of its options"),
+        ("redis://c?ssl_cert_reqs=required", "'ssl_cert_reqs' needs rediss://"),
+        ("rediss://c?ssl_cert_req=required", "'ssl_cert_req' is not one of its options"),
+        ("rediss://c?ssl_cert_reqs=CERT_REQUIRED", "'ssl_cert_reqs' must be one of"),
+        ("rediss://c?ssl_check_hostname=on", "'ssl_check_hostname' must be true or false"),
+        ("rediss://c?ssl_cert_reqs=none&ssl_check_hostname=1", "needs a certificate"),
+        ("rediss://c?ssl_keyfile=k", "'ssl_keyfile' needs 'ssl_certfile'"),
+        ("rediss://c?password=secret&ssl=no", "'ssl' is not one of its options"),
+    ],
 )
-def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(InputError, match="is no Redis URL") as error:
+def test_what_is_not_understood_is_refused_by_name(url: str, problem: str) -> None:
+    with pytest.raises(InputError, match=problem) as error:
         Address.parse(url)
+    assert "is not a usable Redis URL" in str(error.value)
     assert "secret" not in str(error.value)
 
 

@@ -98,6 +98,42 @@ def test_another_scheduler_learns_of_it(
     assert there.predict("step", "gpu", []) == pytest.approx(4.0)
 
 
+def test_times_that_nobody_believes_teach_nobody_and_still_reach_ingestion(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, eventually: Any
+) -> None:
+    now = 1e9
+    tomorrow, milliseconds = now + 86_400, 1000 * now
+    # As 0.1.0 wrote them into the list that schedulers share.
+    for end in (tomorrow, milliseconds, now):
+        entry = json.dumps({"start": end - (4 if end == now else 400), "end": end, "serve": {}})
+        redis_client.lpush(f"{stream_format.HISTORY}step", entry)
+    p = predictor(redis_url, clock=lambda: now)
+    assert p.wait_until_ready()
+    for number, end in enumerate((tomorrow, milliseconds, now)):
+        seconds = 4.0 if end == now else 400.0
+        p.collect_data_for_task(f"{RUN}-{number}", "step", record(seconds, end=end))
+    assert p.predict("step", "gpu", []) == pytest.approx(4.0)
+    assert p.stats().rejected == p.stats().ignored == {"future_times": 2}
+    p.close()
+    assert len(entries(redis_client)) == 3
+    again = predictor(redis_url, clock=lambda: now)
+    assert again.wait_until_ready()
+    assert again.predict("step", "gpu", []) == pytest.approx(4.0)
+    assert again.stats().ignored == {"future_times": 2}
+
+
+def test_a_task_with_a_feature_out_of_bounds_teaches_nobody(
+    predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis
+) -> None:
+    with predictor(redis_url) as p:
+        ran = record(400.0, features={"size": -1})
+        p.collect_data_for_task(f"{RUN}-toy_process", "toy_process", ran)
+        assert p.estimate("toy_process", "cpu").source == "heuristic"
+        assert p.stats().rejected == {"invalid_feature": 1}
+    assert len(entries(redis_client)) == 1
+    assert not redis_client.exists(f"{stream_format.HISTORY}toy_process")
+
+
 def test_a_restart_remembers_the_last_observations_of_each_function(
     predictor: Build, record: Any, redis_url: str, redis_client: redis.Redis, eventually: Any
 ) -> None:

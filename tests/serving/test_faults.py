@@ -56,10 +56,12 @@ def server(behave: Callable[[socket.socket], object]) -> Iterator[str]:
 
         acceptor = threading.Thread(target=accept)
         acceptor.start()
-        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
-        stop.set()
-        for thread in (acceptor, *threads):
-            thread.join()
+        try:
+            yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        finally:
+            stop.set()
+            for thread in (acceptor, *threads):
+                thread.join()
 
 
 def swallow(connection: socket.socket) -> None:
@@ -71,8 +73,8 @@ def drip(connection: socket.socket) -> None:
     """Answers the handshake, then a byte at a time for ever."""
     with contextlib.suppress(TimeoutError):
         asked = connection.recv(65536)
-        if b"MGET" in asked:
-            connection.sendall(b"*")
+        if b"GET" in asked:
+            connection.sendall(b"$")
             for _ in range(100):
                 connection.sendall(b"1")
                 time.sleep(0.02)
@@ -85,10 +87,53 @@ def drip(connection: socket.socket) -> None:
 def babble(connection: socket.socket) -> None:
     with contextlib.suppress(TimeoutError):
         asked = connection.recv(65536)
-        if b"EXISTS" in asked or b"MGET" not in asked:
+        if b"GET" not in asked:
             connection.sendall(b"+OK\r\n" * max(asked.count(b"*"), 1))
         else:
             connection.sendall(os.urandom(300))
+
+
+def answer_after(delay: float, *values: str) -> Callable[[socket.socket], object]:
+    """Treats a connection as a Redis does that gives `values` one after the other, each late."""
+
+    def behave(connection: socket.socket) -> None:
+        with contextlib.suppress(TimeoutError):
+            asked = connection.recv(65536)
+            if b"GET" not in asked:
+                nothing = b"*2\r\n$1\r\n0\r\n*0\r\n" if b"SCAN" in asked else b"*0\r\n"
+                connection.sendall(b":0\r\n" if b"EXISTS" in asked else nothing)
+                return
+            for value in values[: asked.count(b"GET")]:
+                time.sleep(delay)
+                connection.sendall(f"${len(value)}\r\n{value}\r\n".encode())
+            time.sleep(delay)
+
+    return behave
+
+
+def test_an_answer_within_the_budget_is_waited_for_and_a_later_one_is_not(
+    predictor: Build, record: Any
+) -> None:
+    """Ten times the second budget would be enough."""
+    late = record(successors={"toy_process": {"size": 7}})
+    for budget, delay, remembered in ((60.0, 0.3, 1), (0.3, 1.5, 0)):
+        with server(answer_after(delay, late)) as url:
+            p = predictor(url, budget=budget)
+            assert p.wait_until_ready(10)
+            p.estimate("toy_process", "cpu", [f"{RUN}-a"])
+            assert p.stats().remembered == remembered
+            p.close()
+
+
+def test_what_a_slow_network_delivers_in_time_is_used(predictor: Build, record: Any) -> None:
+    one = record(successors={"toy_process": {"size": 7}})
+    with server(answer_after(0.4, one, one, one, one)) as url:
+        p = predictor(url, budget=1.0)
+        assert p.wait_until_ready(10)
+        p.estimate("toy_process", "cpu", [f"{RUN}-{number}" for number in range(4)])
+        assert 0 < p.stats().remembered < 4
+        assert p.stats().redis_up
+        p.close()
 
 
 @pytest.mark.parametrize("behave", [swallow, drip, babble, socket.socket.close])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from malearn.kernel import intervals, onnx_model
@@ -28,13 +29,18 @@ class Model(OnnxModel):
     loaded_at: float
 
 
-def load(artifact: bytes, tool_type: ToolType, version: int) -> Model:
-    """A model from the bytes of an ONNX file.
+def load(
+    artifact: bytes,
+    tool_type: ToolType,
+    version: int,
+    trial: Callable[[bytes], None] | None = None,
+) -> Model:
+    """A model from the bytes of an ONNX file, tried by `trial` before it is loaded here.
 
     Raises `ArtifactRefused`, naming registered model, version and every reason found.
     """
     name = f"{tool_type.registered_model} version {version}"
-    checked = onnx_model.load(artifact, tool_type, name)
+    checked = onnx_model.load(artifact, tool_type, name, trial)
     declared = tool_type.feature_names
     if removed := [f for f in checked.metadata.features if f not in declared]:
         _log.warning(

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit, urlunsplit
 
 from malearn.kernel.errors import ArtifactRefused, Unreachable, without_password
-from malearn.kernel.onnx_model import LARGEST
+from malearn.kernel.onnx_file import LARGEST
 
 __all__ = ["Registry"]
 

@@ -67,7 +67,7 @@ HOMES = {
     "scipy": {"malearn.lifecycle.drift"},
     "skl2onnx": {"malearn.learning.export"},
     "onnxmltools": {"malearn.learning.export"},
-    "onnxruntime": {"malearn.kernel.onnx_model"},
+    "onnxruntime": {"malearn.kernel.onnx_model", "malearn.kernel.onnx_trial"},
     "matplotlib": {
         "malearn.learning.plots",
         "malearn.learning.scheduling_plots",

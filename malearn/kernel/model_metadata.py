@@ -10,16 +10,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
+
+import msgspec
 
 from malearn.kernel import history
 from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["FORMAT", "INPUT", "KEY", "OUTPUT", "Carried", "ModelMetadata"]
+__all__ = ["FORMAT", "INPUT", "KEY", "MOST_RECENT", "OUTPUT", "Carried", "ModelMetadata"]
 
 #: An observation that a model carries with it.
 Carried = tuple[str, float, float, tuple[float | None, ...], tuple[str, ...]]
+
+#: So many executions may one file carry.
+MOST_RECENT = 20_000
+#: Characters of JSON, and columns, that are read; ours stay far below.
+_LARGEST, _MOST_COLUMNS = 8 * 1024 * 1024, 1024
 
 #: Raised by one whenever a reader of the old form would misread the new.
 FORMAT = 1
@@ -74,30 +82,32 @@ class ModelMetadata:
         text = properties.get(KEY)
         if text is None:
             raise ArtifactRefused(artifact, ["it has no malearn metadata"])
-        try:
-            values = json.loads(text)
-            known = {f.name for f in fields(cls)}
-            if not isinstance(values, dict) or values.get("format") != FORMAT:
-                raise ArtifactRefused(artifact, [f"its metadata is not of format {FORMAT}"])
-            if unknown := set(values) - known:
-                raise ArtifactRefused(
-                    artifact, [f"its metadata has unknown keys {sorted(unknown)}"]
-                )
-            values["features"] = tuple(values["features"])
-            values["history"] = tuple(values["history"])
-            low, high = values["seconds_range"]
-            values["seconds_range"] = (float(low), float(high))
-            values["clips"] = {
-                name: (float(least), float(most))
-                for name, (least, most) in values.get("clips", {}).items()
-            }
-            values["recent"] = tuple(
-                (function, float(start), float(end), tuple(numbers), tuple(*context))
-                for function, start, end, numbers, *context in values.get("recent", ())
+        if len(text) > _LARGEST:
+            raise ArtifactRefused(
+                artifact, [f"its metadata is longer than {_LARGEST:,} characters"]
             )
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        try:
+            if msgspec.json.decode(text, type=_Versioned).format != FORMAT:
+                raise ArtifactRefused(artifact, [f"its metadata is not of format {FORMAT}"])
+            stored = msgspec.json.decode(text, type=_Stored)
+            recent = tuple(map(_carried, stored.recent))
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise ArtifactRefused(artifact, [f"its metadata cannot be read ({error})"]) from error
+        metadata = cls(**{**{f: getattr(stored, f) for f in stored.__struct_fields__},
+                          "recent": recent})  # fmt: skip
+        if problem := metadata._problem():
+            raise ArtifactRefused(artifact, [f"its metadata cannot be read ({problem})"])
+        return metadata
+
+    def _problem(self) -> str | None:
+        """What is wrong with values that are of the right types."""
+        if len(set(self.columns)) < self.width:
+            return "a column is named twice"
+        if self.width > _MOST_COLUMNS or len(self.recent) > MOST_RECENT:
+            return "it has more columns, or more executions, than any model of ours"
+        if any(len(numbers) > _MOST_COLUMNS for _, _, _, numbers, _ in self.recent):
+            return "an execution has more features than any of ours"
+        return None
 
     def positions(self, names: Sequence[str]) -> tuple[int, ...]:
         """Where each of its features stands among `names`; len(names) for one that does not."""
@@ -119,3 +129,36 @@ class ModelMetadata:
             reasons.append(f"it wants features nobody declares: {unknown}")
         if reasons:
             raise ArtifactRefused(artifact, reasons)
+
+
+class _Versioned(msgspec.Struct):
+    """What tells which form the rest has."""
+
+    format: object = None
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class _Stored(msgspec.Struct, forbid_unknown_fields=True):
+    """The form of metadata in a file: of each value the type, and nothing beside them."""
+
+    tool_type: str
+    family: str
+    features: tuple[str, ...]
+    history: tuple[str, ...]
+    run_id: str
+    dataset_version: _Count
+    trained_until: float
+    rows: _Count
+    seconds_range: tuple[float, float]
+    clips: dict[str, tuple[float, float]] = {}
+    calibration: dict[str, float] = {}
+    recent: tuple[tuple[Any, ...], ...] = ()
+    format: int = FORMAT
+
+
+def _carried(entry: tuple[Any, ...]) -> Carried:
+    """One execution; the first models had no context in it."""
+    carried: Carried = msgspec.convert(entry if len(entry) > 4 else (*entry, ()), Carried)
+    return carried

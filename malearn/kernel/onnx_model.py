@@ -8,24 +8,24 @@ fits the tool type, and nothing is returned before a probe was answered sensibly
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from malearn.kernel import onnx_file
 from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["LARGEST", "OnnxModel", "load"]
+__all__ = ["OnnxModel", "digest", "load", "session"]
 
-#: Bytes; no honest model of ours comes near it.
-LARGEST = 64 * 1024 * 1024
 _OUTPUTS = [OUTPUT]
 
 
@@ -113,39 +113,74 @@ class _BoundSession:
         return answer
 
 
-def load(artifact: bytes, tool_type: ToolType, name: object) -> OnnxModel:
+def digest(artifact: bytes) -> str:
+    """What tells the bytes of one file from those of any other: SHA-256, in hexadecimal."""
+    return hashlib.sha256(artifact).hexdigest()
+
+
+def load(
+    artifact: bytes,
+    tool_type: ToolType,
+    name: object,
+    trial: Callable[[bytes], None] | None = None,
+) -> OnnxModel:
     """A model of `tool_type` from the bytes of an ONNX file.
 
-    Raises `ArtifactRefused`, naming it `name` and every reason found.
+    `trial` runs a file that was never loaded before elsewhere first, and raises `ValueError`
+    with the reason where it must not be loaded here: `onnx_trial.Trial.check`.
+
+    Raises `ArtifactRefused`, naming it `name` and every reason found, whatever goes wrong:
+    a file that nobody foresaw must not take other models with it.
     """
-    if len(artifact) > LARGEST:
-        raise ArtifactRefused(name, [f"it is larger than {LARGEST // 2**20} MiB"])
-    session = _session(artifact, name)
-    metadata = ModelMetadata.parse(session.get_modelmeta().custom_metadata_map, name)
-    metadata.check(tool_type, name)
-    if reasons := _signature_problems(session, metadata) or _probe_problems(session, metadata):
-        raise ArtifactRefused(name, reasons)
-    declared = tool_type.feature_names
-    columns = metadata.positions(declared)
-    as_declared = columns == tuple(range(len(declared)))
-    return OnnxModel(tool_type.name, metadata, session, None if as_declared else columns)
+    try:
+        return _load(artifact, tool_type, name, trial)
+    except ArtifactRefused:
+        raise
+    except Exception as error:
+        problem = f"it cannot be loaded ({type(error).__name__}: {error})"
+        raise ArtifactRefused(name, [problem[:300]]) from error
 
 
-def _session(artifact: bytes, name: object) -> Any:
+def session(artifact: bytes) -> Any:
+    """onnxruntime's session of an ONNX file. Raises what onnxruntime does."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # Of one row, one thread is the quickest; and a scheduler's cores are its tasks'.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Else a file may be read in another format than the one that was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.log_severity_level = 4
+    return onnxruntime.InferenceSession(
+        artifact, sess_options=options, providers=["CPUExecutionProvider"]
+    )
+
+
+def _load(
+    artifact: bytes,
+    tool_type: ToolType,
+    name: object,
+    trial: Callable[[bytes], None] | None,
+) -> OnnxModel:
     try:
-        return onnxruntime.InferenceSession(
-            artifact, sess_options=options, providers=["CPUExecutionProvider"]
-        )
+        onnx_file.check(artifact)
+        if trial is not None:
+            trial(artifact)
+    except ValueError as error:
+        raise ArtifactRefused(name, [str(error)]) from error
+    try:
+        opened = session(artifact)
     except Exception as error:  # onnxruntime's errors have no common base
         problem = f"onnxruntime cannot load it ({type(error).__name__})"
         raise ArtifactRefused(name, [problem]) from error
+    metadata = ModelMetadata.parse(opened.get_modelmeta().custom_metadata_map, name)
+    metadata.check(tool_type, name)
+    if reasons := _signature_problems(opened, metadata) or _probe_problems(opened, metadata):
+        raise ArtifactRefused(name, reasons)
+    columns = metadata.positions(tool_type.feature_names)
+    as_declared = columns == tuple(range(len(tool_type.features)))
+    return OnnxModel(tool_type.name, metadata, opened, None if as_declared else columns)
 
 
 def _signature_problems(session: Any, metadata: ModelMetadata) -> list[str]:

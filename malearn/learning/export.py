@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from malearn.kernel import history, onnx_model
 from malearn.kernel.errors import ExportError
-from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, Carried, ModelMetadata
+from malearn.kernel.model_metadata import INPUT, KEY, MOST_RECENT, OUTPUT, Carried, ModelMetadata
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
 
@@ -85,6 +85,8 @@ def _recent(rows: Matrix) -> tuple[Carried, ...]:
     counts: dict[str, int] = {}
     features = len(rows.tool_type.features)
     for i in sorted(range(len(rows)), key=lambda i: -rows.executions[i].end):
+        if len(kept) == MOST_RECENT:
+            break
         e = rows.executions[i]
         counts[e.function] = counts.get(e.function, 0) + 1
         if counts[e.function] <= _CARRIED:

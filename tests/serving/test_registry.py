@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from malearn.kernel import onnx_model
+from malearn.kernel import onnx_file
 from malearn.kernel.errors import ArtifactRefused, Unreachable
 from malearn.serving import registry
 
@@ -117,7 +117,7 @@ def test_an_answer_that_is_not_mlflows_is_told_apart(address: str, body: bytes) 
 
 
 def test_an_oversized_file_is_not_read_to_its_end(address: str) -> None:
-    Answers.reply = {"model.onnx": (200, bytes(onnx_model.LARGEST + 1))}
+    Answers.reply = {"model.onnx": (200, bytes(onnx_file.LARGEST + 1))}
     asked = registry.Registry(f"http://{address}", environment={})
     with pytest.raises(ArtifactRefused, match=r"malearn-a version 2 is refused: .* larger than"):
         asked.download("malearn-a", 2)

@@ -163,12 +163,15 @@ def test_a_model_of_another_history_is_refused(linear, columns: list[str]) -> No
     ("changes", "reason"),
     [
         ({"format": 2}, "its metadata is not of format 1"),
-        ({"mood": "good"}, "its metadata has unknown keys ['mood']"),
-        ({"seconds_range": 5}, "its metadata cannot be read (cannot unpack"),
-        ({"seconds_range": [1, "x"]}, "its metadata cannot be read (could not convert"),
-        ({"family": ...}, "its metadata cannot be read (ModelMetadata.__init__() missing"),
-        ({"features": ...}, "its metadata cannot be read ('features')"),
-        ({"clips": [1]}, "its metadata cannot be read ('list' object"),
+        ({"mood": "good"}, "its metadata cannot be read (Object contains unknown field `mood`"),
+        ({"seconds_range": 5}, "its metadata cannot be read (Expected `array`"),
+        ({"seconds_range": [1, "x"]}, "its metadata cannot be read (Expected `float`"),
+        ({"family": ...}, "its metadata cannot be read (Object missing required field `family`"),
+        (
+            {"features": ...},
+            "its metadata cannot be read (Object missing required field `features`",
+        ),
+        ({"clips": [1]}, "its metadata cannot be read (Expected `object`"),
     ],
 )
 def test_metadata_that_was_tampered_with_is_refused(linear, changes, reason: str) -> None:
@@ -190,7 +193,7 @@ def test_a_file_without_metadata_is_refused(linear) -> None:
 @pytest.mark.parametrize("damaged", [b"", b"no model", slice(200)], ids=["empty", "text", "cut"])
 def test_a_file_that_is_no_model_is_refused(linear, damaged: bytes | slice) -> None:
     file = linear.model[damaged] if isinstance(damaged, slice) else damaged
-    assert "The llm_process model is refused: onnxruntime cannot" in refusal(file, linear.rows)
+    assert "The llm_process model is refused: " in refusal(file, linear.rows)
 
 
 def test_metadata_that_names_fewer_columns_than_the_graph_takes_is_refused(linear) -> None:

@@ -1,37 +1,70 @@
 """The last good models, on disk: a scheduler starts without MLflow.
 
-One file a model, named after what it holds, so that there is no index to fall
-out of step. A cache never hurts: what cannot be written is not cached, what
-cannot be read, or is not what its name says, is not there.
+One file a model, named after what it holds and its digest, so that there is no index to
+fall out of step. Only a model that was tried and loaded is written, so what has its whole
+digest in its name need not be tried again. A cache never hurts: what cannot be written is
+not cached, what cannot be read, or is not what its name says, is not there, and a
+directory in which others can write is not used.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import re
-import tempfile
+import stat
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import without_password
 
-__all__ = ["ModelCache", "default_directory"]
+__all__ = ["Cached", "ModelCache", "default_directory", "open_cache"]
 
 _log = logging.getLogger("malearn.serving")
-_FILE = re.compile(r"(?P<model>.+)-v(?P<version>\d+)-(?P<digest>[0-9a-f]{16})\.onnx")
+#: 0.1.0 wrote a quarter of the digest, of models that it had not tried.
+_FILE = re.compile(
+    r"(?P<model>.+)-v(?P<version>\d{1,18})-(?P<digest>[0-9a-f]{64}|[0-9a-f]{16})\.onnx"
+)
+_WHOLE = 64
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def default_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """`$MALEARN_CACHE`, else `malearn` in the user's cache directory."""
+def default_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """`$MALEARN_CACHE`, else `malearn` in the user's cache directory; None without a home.
+
+    Never a directory that everybody shares: what lies there may be anybody's.
+    """
     if chosen := environment.get("MALEARN_CACHE"):
         return Path(chosen)
-    base = environment.get("XDG_CACHE_HOME")
-    if not base:
-        base = str(Path(environment.get("HOME") or tempfile.gettempdir()) / ".cache")
-    return Path(base) / "malearn"
+    if base := environment.get("XDG_CACHE_HOME"):
+        return Path(base) / "malearn"
+    home = environment.get("HOME")
+    return Path(home) / ".cache" / "malearn" if home else None
+
+
+def open_cache(
+    directory: str | os.PathLike[str] | None, tracking_uri: str | None, alias: str
+) -> ModelCache | None:
+    """The cache of one registry's models, in `directory` or the default one; None without any."""
+    if not tracking_uri:
+        return None
+    place = default_directory() if directory is None else Path(directory)
+    if place is None:
+        _log.warning("Models are not cached: set MALEARN_CACHE, as there is no HOME")
+        return None
+    return ModelCache(place, tracking_uri, alias)
+
+
+class Cached(NamedTuple):
+    """One model from the cache; `tried` when it was loaded here before."""
+
+    version: int
+    artifact: bytes
+    tried: bool
 
 
 class ModelCache:
@@ -39,28 +72,48 @@ class ModelCache:
 
     def __init__(self, directory: Path, tracking_uri: str, alias: str) -> None:
         origin = f"{without_password(tracking_uri)}\n{alias}"
-        self.directory = directory / hashlib.sha256(origin.encode()).hexdigest()[:16]
+        self.directory = directory / sha256(origin.encode()).hexdigest()[:16]
         self.failures = 0
+        self._warned = False
 
-    def read(self, model: str) -> tuple[int, bytes] | None:
-        """Version and bytes of the model last written under that name, if they are whole."""
+    def read(self, model: str) -> Cached | None:
+        """The model last written under that name, if its file is whole."""
         for path in self._files(model):
             try:
                 artifact = path.read_bytes()
             except OSError:
                 continue
             found = _FILE.fullmatch(path.name)
-            if found and found["digest"] == _digest(artifact):
-                return int(found["version"]), artifact
-            _log.warning("%s is not what it was when written and is ignored", path)
+            if found and onnx_model.digest(artifact).startswith(found["digest"]):
+                return Cached(int(found["version"]), artifact, len(found["digest"]) == _WHOLE)
+            _log.warning("Ignoring corrupted cache file %s (checksum mismatch)", path)
         return None
 
+    def digest(self, model: str, version: int) -> str | None:
+        """The SHA-256 that the file of that version had when it was downloaded, if it is known."""
+        for path in self._files(model):
+            found = _FILE.fullmatch(path.name)
+            if found and int(found["version"]) == version and len(found["digest"]) == _WHOLE:
+                return found["digest"]
+        return None
+
+    def holds(self, model: str) -> bool:
+        """Whether there is a file of `model`."""
+        return bool(self._files(model))
+
     def write(self, model: str, version: int, artifact: bytes) -> None:
-        """Keep one model; never raises. Earlier versions are removed after it is safe."""
-        target = self.directory / f"{model}-v{version}-{_digest(artifact)}.onnx"
+        """Keep a model that was tried and loaded; never raises.
+
+        Earlier versions are removed after it is safe.
+        """
+        target = self.directory / f"{model}-v{version}-{onnx_model.digest(artifact)}.onnx"
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.directory.mkdir(exist_ok=True, mode=0o700)
+            if not self._is_ours():
+                self.failures += 1
+                return
             with temporary.open("wb") as file:
                 file.write(artifact)
                 file.flush()
@@ -80,6 +133,8 @@ class ModelCache:
 
     def _files(self, model: str) -> list[Path]:
         """Of one model, newest first."""
+        if not self._is_ours():
+            return []
         try:
             found = [
                 (path.stat().st_mtime_ns, path)
@@ -95,6 +150,25 @@ class ModelCache:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
+    def _is_ours(self) -> bool:
+        """Whether nobody else can put files there; says once, and why, that it is not used."""
+        for place in (self.directory.parent, self.directory):
+            if problem := _problem(place):
+                if not self._warned:
+                    self._warned = True
+                    _log.warning("Models are not cached: %s %s", place, problem)
+                return False
+        return True
 
-def _digest(artifact: bytes) -> str:
-    return hashlib.sha256(artifact).hexdigest()[:16]
+
+def _problem(place: Path) -> str | None:
+    """Why files in `place` may be anybody's; None also where there is no such directory."""
+    try:
+        found = place.stat()
+    except OSError:
+        return None  # whoever wants to read or write there finds out
+    if found.st_uid != os.geteuid():
+        return "belongs to another user; point MALEARN_CACHE at a directory of your own"
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & _OTHERS_MAY_WRITE:
+        return "can be written by other users; run chmod go-w on it and remove what is in it"
+    return None

@@ -20,11 +20,12 @@ _log = logging.getLogger("malearn.serving")
 class Model(OnnxModel):
     """What answers for one tool type, with the registry's `version` of it.
 
-    `interval` holds until outcomes have calibrated a better one; `loaded_at` is seconds
-    since the epoch.
+    `digest` is the SHA-256 of its file. `interval` holds until outcomes have calibrated a
+    better one; `loaded_at` is seconds since the epoch.
     """
 
     version: int
+    digest: str
     interval: intervals.Factors
     loaded_at: float
 
@@ -54,6 +55,7 @@ def load(
         checked.session,
         checked.columns,
         version,
+        onnx_model.digest(artifact),
         intervals.calibrated(checked.metadata.calibration),
         time.time(),
     )

@@ -1,8 +1,9 @@
 """The models in use, and how they follow the registry.
 
-New before old is dropped: a version is downloaded, checked and probed first,
-and takes over in one assignment. Whatever goes wrong on the way, the one in
-use stays.
+New before old is dropped: a version is downloaded, compared with the digest that it was
+registered with, tried in a process of its own and loaded first, and takes over in one
+assignment. Whatever goes wrong on the way, the one in use stays, the other tool types go
+on, and the version is asked for again after a pause.
 """
 
 from __future__ import annotations
@@ -11,20 +12,43 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, MalearnError, Unreachable
-from malearn.kernel.tool_types import ToolTypes
+from malearn.kernel.onnx_trial import Trial
+from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.serving import model as models
 from malearn.serving.cache import ModelCache
-from malearn.serving.model import Model, load
+from malearn.serving.model import Model
 from malearn.serving.registry import Registry
 
 __all__ = ["Models"]
 
 _log = logging.getLogger("malearn.serving")
 
+#: Seconds until a refused version is asked for again; twice as long each time, up to an hour.
+_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 3600.0
+
+#: A registered model and a version of it.
+_Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a version is not served, and when, by the monotonic clock, it is tried again."""
+
+    reason: str
+    pause: float
+    until: float
+
 
 class Models:
-    """One model per tool type that earned one. `current` is read without a lock."""
+    """One model per tool type that earned one. `current` is read without a lock.
+
+    `refused` tells by tool type why the version that the alias names now is not served.
+    `loaded` is called with each model before it is used. `first_pause`: see `_FIRST_PAUSE`.
+    """
 
     def __init__(
         self,
@@ -32,28 +56,35 @@ class Models:
         registry: Registry | None,
         cache: ModelCache | None,
         loaded: Callable[[Model], None] = lambda model: None,
+        first_pause: float = _FIRST_PAUSE,
     ) -> None:
         self.current: dict[str, Model] = {}
         self.refused: dict[str, str] = {}
         self.refreshed_at: float | None = None
         self.swaps = self.failures = 0
         self._tool_types, self._registry, self._cache = tool_types, registry, cache
-        self._loaded = loaded
-        self._refusals: dict[tuple[str, int], None] = {}
+        self._loaded, self._first_pause = loaded, first_pause
+        self._refusals: dict[_Key, _Refusal] = {}
+        #: Models in use whose bytes are known to be those that were registered.
+        self._verified: set[_Key] = set()
         self._lock = threading.Lock()
 
     def load_cached(self) -> None:
         """Take what the disk holds, for tool types that have no model yet. Never raises."""
         if self._cache is None:
             return
-        for tool_type in self._tool_types().values():
-            kept = self._cache.read(tool_type.registered_model)
-            if kept is None or tool_type.name in self.current:
-                continue
-            try:
-                self._use(load(kept[1], tool_type, kept[0]))
-            except ArtifactRefused as refusal:
-                _log.warning("%s (from the cache)", refusal)
+        with Trial() as trial:
+            for tool_type in self._tool_types().values():
+                kept = self._cache.read(tool_type.registered_model)
+                if kept is None or tool_type.name in self.current:
+                    continue
+                check = None if kept.tried else trial.check
+                try:
+                    self._use(models.load(kept.artifact, tool_type, kept.version, check))
+                except ArtifactRefused as refusal:
+                    _log.warning("%s (from the cache)", refusal)
+                except Exception as error:  # noqa: BLE001 - a start must not fail for a file
+                    _log.warning("%s from the cache cannot be used: %s", tool_type.name, error)
 
     def refresh(self) -> bool:
         """Follow the alias once; False when the registry gave no answer. Never raises.
@@ -82,46 +113,104 @@ class Models:
         tool_types = self._tool_types()
         named = registry.versions([t.registered_model for t in tool_types.values()])
         unreachable: Unreachable | None = None
-        for tool_type in tool_types.values():
-            version = named.get(tool_type.registered_model)
-            in_use = self.current.get(tool_type.name)
-            if version is None:
-                self._drop(tool_type.name, tool_type.registered_model, registry.alias)
-                continue
-            key = (tool_type.registered_model, version)
-            if (in_use is not None and in_use.version == version) or key in self._refusals:
-                continue
-            try:
-                artifact = registry.download(*key)
-                self._use(load(artifact, tool_type, version))
-            except ArtifactRefused as refusal:
-                self._refusals[key] = None
-                self.refused = {**self.refused, tool_type.name: str(refusal)}
-                _log.warning("%s", refusal)
-            except Unreachable as error:
-                unreachable = error  # the others may still be had
-            else:
-                if self._cache is not None:
-                    self._cache.write(*key, artifact)
+        with Trial() as trial:
+            for tool_type in tool_types.values():
+                registered = tool_type.registered_model
+                try:
+                    # Nothing is dropped but on MLflow's own word about this very model.
+                    asked = registered not in named and self._is_kept(tool_type)
+                    if asked and (version := registry.version(registered)) is not None:
+                        named[registered] = version
+                    if registered in named:
+                        self._follow_one(registry, tool_type, named[registered], trial)
+                    else:
+                        self._drop(tool_type.name, registered, registry.alias)
+                except Unreachable as error:
+                    unreachable = error  # the others may still be had
+        self._forget_healed(tool_types, named)
         if unreachable is not None:
             raise unreachable
 
+    def _follow_one(
+        self, registry: Registry, tool_type: ToolType, version: int, trial: Trial
+    ) -> None:
+        """Serve `version`, or note why not. Raises `Unreachable` where that cannot be known."""
+        key = (tool_type.registered_model, version)
+        in_use = self.current.get(tool_type.name)
+        if in_use is not None and in_use.version == version and key in self._verified:
+            self._refusals.pop(key, None)
+            return
+        if (refusal := self._refusals.get(key)) and time.monotonic() < refusal.until:
+            return
+        try:
+            self._take(registry, tool_type, version, trial)
+        except Unreachable:
+            raise
+        except ArtifactRefused as error:
+            self._refuse(key, str(error))
+        except Exception as error:  # noqa: BLE001 - one version must not stop the others
+            name = f"{key[0]} version {version}"
+            self._refuse(key, str(ArtifactRefused(name, [f"it cannot be used ({error!r})"])))
+        else:
+            self._refusals.pop(key, None)
+            self._verified.add(key)
+
+    def _take(self, registry: Registry, tool_type: ToolType, version: int, trial: Trial) -> None:
+        """Load `version` unless it is in use with the bytes that were registered."""
+        registered, in_use = tool_type.registered_model, self.current.get(tool_type.name)
+        digest = registry.digest(registered, version)
+        if in_use is not None and in_use.version == version:
+            if digest in (None, in_use.digest):
+                return
+            why = f"version {version} was changed in the cache"
+            self._drop(tool_type.name, registered, registry.alias, why)
+        artifact = registry.download(registered, version)
+        known = digest or (self._cache.digest(registered, version) if self._cache else None)
+        if known is not None and onnx_model.digest(artifact) != known:
+            reason = "its bytes are not those that were registered (SHA-256 differs)"
+            raise ArtifactRefused(f"{registered} version {version}", [reason])
+        self._use(models.load(artifact, tool_type, version, trial.check))
+        if self._cache is not None:
+            self._cache.write(registered, version, artifact)
+
     def _use(self, model: Model) -> None:
+        self._loaded(model)
         replaced = self.current.get(model.tool_type)
         self.current = {**self.current, model.tool_type: model}
-        self.refused = {name: why for name, why in self.refused.items() if name != model.tool_type}
         self.swaps += replaced is not None
         _log.info(
             "%s is served by version %d (%s)", model.tool_type, model.version, model.metadata.family
         )
-        self._loaded(model)
 
-    def _drop(self, name: str, registered: str, alias: str) -> None:
-        """The alias names nothing any more, and it is the only truth."""
+    def _refuse(self, key: _Key, reason: str) -> None:
+        """Note a refusal, and say it where it is news."""
+        before = self._refusals.get(key)
+        pause = self._first_pause if before is None else min(2 * before.pause, _LONGEST_PAUSE)
+        self._refusals[key] = _Refusal(reason, pause, time.monotonic() + pause)
+        if before is None or before.reason != reason:
+            _log.warning("%s", reason)
+
+    def _forget_healed(self, tool_types: ToolTypes, named: dict[str, int]) -> None:
+        """Keep of all refusals those of versions that the alias names still."""
+        keys = set(named.items())
+        self._refusals = {key: why for key, why in self._refusals.items() if key in keys}
+        self._verified &= keys
+        self.refused = {
+            tool_type.name: self._refusals[key].reason
+            for tool_type in tool_types.values()
+            if (key := (tool_type.registered_model, named.get(tool_type.registered_model, 0)))
+            in self._refusals
+        }
+
+    def _is_kept(self, tool_type: ToolType) -> bool:
+        cached = self._cache and self._cache.holds(tool_type.registered_model)
+        return tool_type.name in self.current or bool(cached)
+
+    def _drop(self, name: str, registered: str, alias: str, why: str = "") -> None:
+        """The alias names nothing any more, and it is the only truth; or the file was changed."""
         if name in self.current:
             self.current = {key: model for key, model in self.current.items() if key != name}
-            _log.warning(
-                "%s has no alias %s any more and is served without a model", registered, alias
-            )
+            why = why or f"has no alias {alias} any more"
+            _log.warning("%s %s and is served without a model", registered, why)
         if self._cache is not None:
             self._cache.forget(registered)

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -27,7 +26,7 @@ from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolTypes, declared, default_seconds
 from malearn.serving import process_hooks, requests, stream_format
 from malearn.serving.answering import Answer, Answerer
-from malearn.serving.cache import ModelCache, default_directory
+from malearn.serving.cache import open_cache
 from malearn.serving.collector import Collector
 from malearn.serving.completions import CompletionHandler
 from malearn.serving.connection import connector
@@ -118,8 +117,7 @@ class DAGTaskPredictor:
         )
         self._reader = PredecessorReader(self._predecessors, self._worker, budget)
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        directory = Path(cache_dir) if cache_dir is not None else default_directory()
-        self._cache = ModelCache(directory, uri, alias) if uri else None
+        self._cache = open_cache(cache_dir, uri, alias)
         self._models = Models(
             lambda: self._tool_types, Registry(uri, alias) if uri else None, self._cache, self._warm
         )

@@ -61,10 +61,10 @@ def check(artifact: bytes) -> None:
 
 
 def _check_properties(properties: list[Any], budget: Budget) -> None:
-    if len(properties) > _MOST_PROPERTIES or sum(map(len, properties)) > _MOST_TEXT:
-        raise UnacceptableModel("it has more metadata than any model of ours")
     for one in properties:
         _parts(one, _PAIR, "the metadata", budget)
+    if len(properties) > _MOST_PROPERTIES or sum(map(len, properties)) > _MOST_TEXT:
+        raise UnacceptableModel("it has more metadata than any model of ours")
 
 
 def _check_graph(graph: dict[str, list[Any]], budget: Budget) -> None:
@@ -118,7 +118,7 @@ def _attribute(message: memoryview, budget: Budget) -> tuple[str, Any]:
     if "floats" in parts:
         return name, protobuf.reals(parts["floats"])
     if "strings" in parts:
-        return name, [bytes(one) for one in parts["strings"]]
+        return name, [protobuf.octets(one) for one in parts["strings"]]
     if "s" in parts:
         return name, _name(parts, "s")
     return name, _number(parts, "i")

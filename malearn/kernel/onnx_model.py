@@ -24,7 +24,10 @@ from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["OnnxModel", "digest", "load", "session"]
+__all__ = ["DIGEST_TAG", "OnnxModel", "digest", "load", "session"]
+
+#: The tag of a registered version that holds the digest of its ONNX file.
+DIGEST_TAG = "malearn.onnx_sha256"
 
 _OUTPUTS = [OUTPUT]
 

@@ -131,22 +131,29 @@ def _trees(node: Node) -> Shape:
     branches = np.fromiter((mode != b"LEAF" for mode in modes), bool, len(modes))
     if np.any(branches & ((true <= ids) | (false <= ids))):
         raise UnacceptableModel("its trees have a branch that leads back")
-    _check_depth(*(column.tolist() for column in (ids, trees, true, false, branches)))
+    _check_depth(ids, trees, true, false, branches)
     return _rows(node), _targets(node, "n_targets")
 
 
 def _check_depth(
-    ids: list[int], trees: list[int], true: list[int], false: list[int], branches: list[bool]
+    ids: npt.NDArray[np.int64],
+    trees: npt.NDArray[np.int64],
+    true: npt.NDArray[np.int64],
+    false: npt.NDArray[np.int64],
+    branches: npt.NDArray[np.bool_],
 ) -> None:
     """onnxruntime builds trees by recursion, which ends with the stack."""
+    _, in_tree = np.unique(trees[branches], return_counts=True)
+    if in_tree.max(initial=0) < _DEEPEST:
+        return  # no tree has as many branches as would be needed
     depth: dict[tuple[int, int], int] = {}
-    for tree, node, left, right, branch in sorted(zip(trees, ids, true, false, branches)):
+    columns = (column[branches].tolist() for column in (trees, ids, true, false))
+    for tree, node, *children in sorted(zip(*columns, strict=True)):
         level = depth.get((tree, node), 0) + 1
         if level > _DEEPEST:
             raise UnacceptableModel(f"its trees are more than {_DEEPEST} levels deep")
-        if branch:
-            depth[tree, left] = max(level, depth.get((tree, left), 0))
-            depth[tree, right] = max(level, depth.get((tree, right), 0))
+        for child in children:
+            depth[tree, child] = max(level, depth.get((tree, child), 0))
 
 
 def _rows(node: Node) -> int:

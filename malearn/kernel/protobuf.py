@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Budget", "MalformedMessage", "integers", "parse", "reals", "text"]
+__all__ = ["Budget", "MalformedMessage", "integers", "octets", "parse", "reals", "text"]
 
 Numbers = npt.NDArray[Any]
 #: Wire types.
@@ -94,10 +94,17 @@ def reals(parts: list[Any]) -> npt.NDArray[np.float32]:
     return _joined([_reals(part) for part in parts], np.float32)
 
 
-def text(data: memoryview) -> str:
+def octets(part: Any) -> bytes:
+    """The bytes of a field that holds some; of a number there are none."""
+    if not isinstance(part, memoryview):
+        raise MalformedMessage("it has a number in the place of a text")
+    return bytes(part)
+
+
+def text(part: Any) -> str:
     """The text of a string field."""
     try:
-        return bytes(data).decode()
+        return octets(part).decode()
     except UnicodeDecodeError as error:
         raise MalformedMessage("it has a name that is not UTF-8") from error
 

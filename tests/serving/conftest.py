@@ -108,16 +108,21 @@ def publish(tracking_uri: str, tool_type: ToolType, tmp_path: Path) -> Callable[
 
     client = MlflowClient(tracking_uri)
 
-    def register(artifact: bytes, alias: str | None = "Production") -> int:
+    def register(
+        artifact: bytes,
+        alias: str | None = "Production",
+        tags: Mapping[str, str] | None = None,
+        named: str = tool_type.registered_model,
+    ) -> int:
         run = client.create_run("0")
         file = tmp_path / "model.onnx"
         file.write_bytes(artifact)
         client.log_artifact(run.info.run_id, str(file), "onnx")
-        name = tool_type.registered_model
+        name = named
         with contextlib.suppress(MlflowException):  # it is there from the version before
             client.create_registered_model(name)
         source = f"{run.info.artifact_uri}/onnx"
-        version = int(client.create_model_version(name, source, run.info.run_id).version)
+        version = int(client.create_model_version(name, source, run.info.run_id, tags).version)
         if alias:
             client.set_registered_model_alias(name, alias, str(version))
         return version

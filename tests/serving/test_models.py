@@ -11,7 +11,10 @@ import pytest
 from mlflow import MlflowClient
 
 from malearn import DAGTaskPredictor
-from malearn.kernel.tool_types import ToolType
+from malearn.kernel import onnx_model
+from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.serving.cache import ModelCache
+from malearn.serving.models import Models
 from malearn.serving.registry import Registry
 
 Build = Callable[..., DAGTaskPredictor]
@@ -190,3 +193,111 @@ def test_a_registry_that_cannot_be_asked_is_no_error(predictor: Build, uri: str)
 
 def _away(*_: object) -> bytes:
     raise Registry("http://127.0.0.1:1")._unreachable("gone")
+
+
+# What heals, what was changed, what must not stop others.
+
+
+@pytest.fixture
+def models(tool_types: ToolTypes, tracking_uri: str, tmp_path: Any) -> Callable[..., Models]:
+    """Models that follow the registry, without a pause before a refused version is tried again."""
+
+    def build(types: ToolTypes = tool_types, first_pause: float = 0.0) -> Models:
+        cache = ModelCache(tmp_path / "cache", tracking_uri, "Production")
+        return Models(lambda: types, Registry(tracking_uri), cache, first_pause=first_pause)
+
+    return build
+
+
+def test_a_refused_version_that_heals_is_served_and_the_refusal_forgotten(
+    models: Any, publish: Publish, toy: Any, tracking_uri: str, tool_type: ToolType, tmp_path: Any
+) -> None:
+    version = publish(b"<html>out of order</html>")
+    following = models()
+    following.refresh()
+    assert following.refused[tool_type.name].startswith(f"{tool_type.registered_model} version")
+    client = MlflowClient(tracking_uri)
+    found = client.get_model_version(tool_type.registered_model, str(version))
+    (tmp_path / "model.onnx").write_bytes(toy(10.0))
+    client.log_artifact(found.run_id, str(tmp_path / "model.onnx"), "onnx")
+    following.refresh()
+    assert following.current[tool_type.name].version == version
+    assert not following.refused
+
+
+def test_the_refusal_of_a_version_that_the_alias_leaves_is_forgotten(
+    models: Any, publish: Publish, toy: Any, tracking_uri: str, tool_type: ToolType
+) -> None:
+    """Also where it goes back to the version that was in use all the time."""
+    good = publish(toy(10.0))
+    following = models(first_pause=3600.0)
+    following.refresh()
+    publish(toy(metadata=None))
+    following.refresh()
+    assert following.refused
+    client = MlflowClient(tracking_uri)
+    client.set_registered_model_alias(tool_type.registered_model, "Production", str(good))
+    following.refresh()
+    assert not following.refused
+    assert following.swaps == 0
+
+
+def test_bytes_other_than_the_registered_ones_are_refused(
+    models: Any, publish: Publish, toy: Any, tool_type: ToolType
+) -> None:
+    publish(toy(10.0), tags={onnx_model.DIGEST_TAG: onnx_model.digest(toy(20.0))})
+    following = models()
+    following.refresh()
+    assert "its bytes are not those that were registered" in following.refused[tool_type.name]
+    assert not following.current
+
+
+def test_a_cached_file_that_was_changed_gives_way_to_the_registered_one(
+    models: Any, publish: Publish, toy: Any, tool_type: ToolType
+) -> None:
+    """Even one whose name says that it is whole."""
+    version = publish(toy(10.0), tags={onnx_model.DIGEST_TAG: onnx_model.digest(toy(10.0))})
+    following = models()
+    following._cache.write(tool_type.registered_model, version, toy(99.0))
+    following.load_cached()
+    assert following.refresh()
+    expected = onnx_model.digest(toy(10.0))
+    assert following.current[tool_type.name].digest == expected
+    assert following._cache.digest(tool_type.registered_model, version) == expected
+
+
+def test_one_damaged_file_stops_no_other_tool_type(
+    models: Any, publish: Publish, toy: Any, tool_type: ToolType
+) -> None:
+    other = ToolType(f"z_{tool_type.name}", ("z",), "cpu", tool_type.features)
+    publish(toy().replace(b'"family"', b'"fa\xffily"'))
+    version = publish(toy(tool_type=other), named=other.registered_model)
+    following = models(ToolTypes([tool_type, other]))
+    assert following.refresh()
+    assert "UnicodeDecodeError" in following.refused[tool_type.name]
+    assert following.current[other.name].version == version
+
+
+def test_what_learning_from_a_model_raises_refuses_that_model(
+    publish: Publish, toy: Any, tool_types: ToolTypes, tool_type: ToolType, tracking_uri: str
+) -> None:
+    publish(toy())
+
+    def choke(model: Any) -> None:
+        raise OverflowError("of its executions")
+
+    following = Models(lambda: tool_types, Registry(tracking_uri), None, choke)
+    assert following.refresh()
+    assert "OverflowError" in following.refused[tool_type.name]
+    assert not following.current
+
+
+def test_nothing_is_dropped_on_a_search_that_leaves_a_model_out(
+    models: Any, publish: Publish, toy: Any, tool_type: ToolType, monkeypatch: Any
+) -> None:
+    publish(toy())
+    following = models()
+    following.refresh()
+    monkeypatch.setattr(Registry, "versions", lambda *_: {})
+    following.refresh()
+    assert tool_type.name in following.current

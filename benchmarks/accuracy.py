@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from xgboost import XGBRegressor
 
 from benchmarks.figure import Figure, at_least, at_most
 from malearn.flows.evaluate import evaluate
-from malearn.kernel import history, tool_types
+from malearn.kernel import input_effects, level_state, level_tracker, regimes, tool_types
 from malearn.learning import evaluation
 from malearn.learning.evaluation import OURS, Evaluation
 from malearn.learning.metrics import pairwise_accuracy
@@ -38,20 +39,28 @@ _MOST_SECONDS = 300.0
 _SWAP = "run16.jsonl"  # the first on another backend
 _PHASES = ((5, 10), (15, 10_000))  # tasks of the function ended since
 
-#: What is switched off, and how: constants of `malearn.kernel.history` set to another value.
-_WITHOUT: dict[str, dict[str, float]] = {
-    "without changes of regime": {"_TOOL_JUMP": 0.0, "_CLUSTER_JUMP": 0.0},
-    "without what the tool type shares": {
-        "_TOOL_JUMP": 0.0,
-        "_CLUSTER_JUMP": 0.0,
-        "_TOOL_RATE": 0.0,
+#: What is switched off, and how: constants of modules set to another value.
+_WITHOUT: dict[str, dict[tuple[ModuleType, str], float]] = {
+    "without remembered regimes": {(regimes, "_LEVELS"): 1},
+    "without the levels of others": {(regimes, "_EVIDENCE"): 0.0},
+    "without changes of regime": {
+        (level_tracker, "_TOOL_JUMP"): 0.0,
+        (level_tracker, "_CLUSTER_JUMP"): 0.0,
     },
-    "believing every jump": {"_LASTING_PRIOR": 1e12},
-    "following every move of others": {"_FOLLOWS_PRIOR": 1e12, "_FOLLOWS_OWN": 1e12},
-    "without the quick level": {"_QUICK_RATE": 0.0},
-    "without similar inputs": {"_PRIOR": 1e12},
-    "without rare equal values": {"_EXACT": 0.0},
-    "without near values": {"_NEAR": 0.0},
+    "without what the tool type shares": {
+        (level_tracker, "_TOOL_JUMP"): 0.0,
+        (level_tracker, "_CLUSTER_JUMP"): 0.0,
+        (level_tracker, "_TOOL_RATE"): 0.0,
+    },
+    "believing every jump": {(level_state, "_LASTING_PRIOR"): 1e12},
+    "following every move of others": {
+        (level_state, "_FOLLOWS_PRIOR"): 1e12,
+        (level_state, "_FOLLOWS_OWN"): 1e12,
+    },
+    "without the quick level": {(level_tracker, "_QUICK_RATE"): 0.0},
+    "without similar inputs": {(input_effects, "_PRIOR"): 1e12},
+    "without rare equal values": {(input_effects, "_EXACT"): 0.0},
+    "without near values": {(input_effects, "_NEAR"): 0.0},
 }
 
 
@@ -162,15 +171,15 @@ def _variant(done: Evaluation, name: str, family: str) -> tuple[str, dict[str, f
 
 
 @contextmanager
-def _set(constants: dict[str, float]) -> Iterator[None]:
-    before = {name: getattr(history, name) for name in constants}
-    for name, value in constants.items():
-        setattr(history, name, value)
+def _set(constants: dict[tuple[ModuleType, str], float]) -> Iterator[None]:
+    before = {place: getattr(*place) for place in constants}
+    for place, value in constants.items():
+        setattr(*place, value)
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(history, name, value)
+        for place, value in before.items():
+            setattr(*place, value)
 
 
 def _width(done: Evaluation, tool_type: str) -> float:

@@ -17,7 +17,7 @@ from redis.client import Pipeline
 
 from malearn.kernel import features
 from malearn.kernel.believable import Clock
-from malearn.kernel.history import Observation
+from malearn.kernel.observation import Observation
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import stream_format
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from malearn.kernel import believable
 from malearn.kernel.believable import Clock
 from malearn.kernel.features import FeatureSchema
-from malearn.kernel.history import Observation
+from malearn.kernel.observation import Observation
 from malearn.kernel.records import Record, Rejected
 from malearn.serving.collector import Collector
 from malearn.serving.generational_cache import GenerationalCache

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel.estimator import Basis, Estimator
-from malearn.kernel.history import History, Observation
+from malearn.kernel.history import History
+from malearn.kernel.observation import Observation
 from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["SharedHistory"]

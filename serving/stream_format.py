@@ -16,8 +16,8 @@ import msgspec
 from malearn.kernel import believable, stream_entries, text
 from malearn.kernel.estimator import Basis
 from malearn.kernel.features import FeatureSchema, within
-from malearn.kernel.history import Observation
 from malearn.kernel.model_metadata import Carried
+from malearn.kernel.observation import Observation
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
 

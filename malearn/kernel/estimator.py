@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel import intervals
-from malearn.kernel.history import History, Observation
+from malearn.kernel.history import History
 from malearn.kernel.intervals import Factors, Intervals, Width
+from malearn.kernel.observation import Observation
 from malearn.kernel.prediction import Prediction, Source
 
 __all__ = ["Basis", "Estimator", "answer"]

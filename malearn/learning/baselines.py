@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel.history import timeline
 from malearn.kernel.records import Execution
+from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolTypes, default_seconds
 
 __all__ = ["BASELINES", "function_ema", "function_median", "heuristic"]

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from malearn.kernel import estimator
 from malearn.kernel.estimator import Basis, Estimator
-from malearn.kernel.history import Observation, timeline
 from malearn.kernel.intervals import Intervals, Width
+from malearn.kernel.observation import Observation
 from malearn.kernel.records import Execution
+from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.learning import baselines, regressor
 from malearn.learning.families import DEFAULT, FAMILIES

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import history
+from malearn.kernel import history, replay
+from malearn.kernel.observation import Observation
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
 
@@ -93,9 +94,9 @@ def context_before(execution: Execution) -> tuple[str, ...]:
     return execution.serve_context if _was_announced(execution) else execution.ran_context
 
 
-def observation(execution: Execution) -> history.Observation:
+def observation(execution: Execution) -> Observation:
     """What a history takes in of `execution`."""
-    return history.Observation(
+    return Observation(
         execution.function,
         execution.tool_type,
         execution.start,
@@ -107,7 +108,7 @@ def observation(execution: Execution) -> history.Observation:
 
 def build(tool_type: ToolType, executions: Sequence[Execution]) -> Matrix:
     """The matrix of `tool_type` from `executions` of any tool types, replayed in time."""
-    snapshots = history.replay(
+    snapshots = replay.replay(
         [observation(e) for e in executions], [context_before(e) for e in executions]
     )
     rows = sorted(

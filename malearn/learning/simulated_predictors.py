@@ -18,8 +18,8 @@ import numpy as np
 from malearn.kernel import estimator, workflow_estimate
 from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.features import FeatureSchema, FeatureVector
-from malearn.kernel.history import Observation
 from malearn.kernel.intervals import Intervals, Width
+from malearn.kernel.observation import Observation
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record
 from malearn.kernel.remaining import Z80

@@ -8,7 +8,7 @@ import pytest
 
 from malearn.kernel import estimator
 from malearn.kernel.estimator import Estimator
-from malearn.kernel.history import Observation
+from malearn.kernel.observation import Observation
 
 
 def seen(function: str, seconds: float, count: int = 6) -> Estimator:

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from malearn.kernel.history import FEATURES, History, Observation, replay
+from malearn.kernel.history import FEATURES, History
+from malearn.kernel.observation import Observation
+from malearn.kernel.replay import replay
 
 LEVEL = FEATURES.index("level")
 HOUR = 3600.0

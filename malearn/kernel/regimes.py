@@ -1,0 +1,190 @@
+"""Regimes: levels that a function returns to, and which of them holds now.
+
+A backend comes and goes, a node is crowded in the evenings: a function then takes what it took
+before under the same conditions. Each function in its context remembers up to `_LEVELS` levels of
+log-seconds. Which one holds is inferred, as in a hidden Markov model with one chain per function,
+from where it was last and how rarely it moves (learnt per function), and from the levels that the
+functions which ran lately are at: how often each of those went with each of this one's levels is
+counted. Functions that have known one level only say nothing, and cost nothing.
+
+Memory is bounded: few levels a function, and a bounded number of companions a level.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice
+
+__all__ = ["LEAST_SCALE", "FunctionRegimes", "Regimes"]
+
+LEAST_SCALE = 0.15  # log-seconds; what differs by less is one level
+
+_LEVELS = 3  # remembered per function and context
+_FAR = 4.0  # scales from every level on which a new one begins
+_RATE, _SCALE_RATE = 0.1, 0.1
+_MOST = 50.0  # executions that a level counts at most
+_SCALE = 0.2  # of a level seen once
+_WIDER = 0.5  # share of the scale of the nearest level that a new one starts with
+
+# How likely a function stays where it is, by so many executions, until seen otherwise.
+_STAY, _STAY_PRIOR, _STAY_MOST = 0.9, 4.0, 30.0
+
+# What others are at: so many of those that ran last, each counting less than the one after it.
+_COMPANIONS, _FADES, _EVIDENCE = 12, 0.8, 1.0
+_UNSEEN, _FORGETS = 0.2, 0.8
+_AGES = 0.95  # what is known of a function counts so much less with each execution of any other
+_REMEMBERED = 64  # functions that ran last; companions of a level
+
+
+class _Level:
+    """One level: log-seconds, scale, executions, and what went with it by other levels' number."""
+
+    __slots__ = ("companions", "count", "last", "number", "scale", "value")
+
+    def __init__(self, number: int, value: float, scale: float) -> None:
+        self.number, self.value, self.scale = number, value, scale
+        self.count = 1.0
+        self.companions: dict[int, float] = {}
+
+
+class FunctionRegimes:
+    """The levels of one function in one context, and the one that it was at last."""
+
+    __slots__ = ("at", "current", "levels", "number", "stay", "total")
+
+    def __init__(self) -> None:
+        self.number = 0  # by which the others know it, from its first execution on
+        self.at = 0  # the execution, of any function, that was its last
+        self.levels: list[_Level] = []
+        self.current: _Level | None = None
+        self.stay, self.total = _STAY * _STAY_PRIOR, _STAY_PRIOR
+
+
+class Regimes:
+    """Which level each function is at, and what goes with it. Not thread-safe."""
+
+    __slots__ = ("_count", "_number", "_recent")
+
+    def __init__(self) -> None:
+        self._count = 0  # executions of any function
+        self._number = 0
+        self._recent: dict[int, FunctionRegimes] = {}  # by number, the one that ran last is last
+
+    def believed(self, function: FunctionRegimes) -> list[float]:
+        """How likely each level of `function` holds now; sums to 1."""
+        levels, current = function.levels, function.current
+        if len(levels) == 1:
+            return [1.0]
+        stays = function.stay / function.total
+        others = sum(math.sqrt(level.count) for level in levels if level is not current) or 1.0
+        logs = [
+            math.log(
+                stays
+                if level is current
+                else max((1.0 - stays) * math.sqrt(level.count) / others, 1e-3)
+            )
+            for level in levels
+        ]
+        age = _AGES ** (self._count - function.at)  # the older, the less its own last level says
+        logs = [age * log for log in logs]
+        weight = _EVIDENCE
+        for other in islice(reversed(self._recent.values()), _COMPANIONS):
+            if other is function:
+                continue
+            if len(other.levels) > 1 and other.current is not None:
+                says = weight * _AGES ** (self._count - other.at)
+                at = other.current.number
+                numbers = [level.number for level in other.levels]
+                share = _UNSEEN / len(numbers)
+                for i, level in enumerate(levels):
+                    went = level.companions
+                    total = sum([went.get(number, 0.0) for number in numbers])
+                    logs[i] += says * math.log((went.get(at, 0.0) + share) / (total + _UNSEEN))
+            weight *= _FADES
+        most = max(logs)
+        shares = [math.exp(log - most) for log in logs]
+        total = sum(shares)
+        return [share / total for share in shares]
+
+    def expected(self, function: FunctionRegimes) -> float:
+        """The log-seconds to expect: the median of what may hold."""
+        so_far = 0.0
+        for value, share in sorted(
+            zip([level.value for level in function.levels], self.believed(function), strict=True)
+        ):
+            so_far += share
+            if so_far >= 0.5:
+                return value
+        return function.levels[-1].value
+
+    def observe(self, function: FunctionRegimes, value: float) -> float:
+        """Take in an execution of `function`; returns the level that it was at."""
+        if not function.levels:
+            function.number = self._number = self._number + 1
+            found = self._begin(function, value, _SCALE)
+        else:
+            found = self._found(function, value)
+            scale = max(found.scale, LEAST_SCALE)
+            error = value - found.value
+            if abs(error) > _FAR * scale:
+                found = self._begin(function, value, max(_SCALE, _WIDER * found.scale))
+            else:
+                found.count = min(found.count + 1.0, _MOST)
+                rate = max(_SCALE_RATE, 1.0 / (found.count + 2.0))
+                found.scale += rate * (min(abs(error), 3.0 * scale) - found.scale)
+                rate = max(_RATE, 1.0 / found.count)
+                found.value += rate * max(-2.0 * scale, min(2.0 * scale, error))
+        self._move(function, found)
+        self._accompany(function, found)
+        return found.value
+
+    def _found(self, function: FunctionRegimes, value: float) -> _Level:
+        """The level that explains `value` best."""
+        best, found = -math.inf, function.levels[0]
+        for level, share in zip(function.levels, self.believed(function), strict=True):
+            scale = max(level.scale, LEAST_SCALE)
+            likely = math.log(share + 1e-3) - abs(value - level.value) / scale - math.log(scale)
+            if likely > best:
+                best, found = likely, level
+        return found
+
+    def _begin(self, function: FunctionRegimes, value: float, scale: float) -> _Level:
+        """A new level; the one seen least often makes room for it."""
+        levels = function.levels
+        if len(levels) >= _LEVELS:
+            others = [level for level in levels if level is not function.current] or levels
+            levels.remove(min(others, key=lambda level: level.count))
+        self._number += 1
+        new = _Level(self._number, value, scale)
+        levels.append(new)
+        return new
+
+    def _move(self, function: FunctionRegimes, found: _Level) -> None:
+        if function.current is not None:
+            function.stay += found is function.current
+            function.total += 1.0
+            if function.total > _STAY_MOST:
+                function.stay *= _STAY_MOST / function.total
+                function.total = _STAY_MOST
+        function.current = found
+
+    def _accompany(self, function: FunctionRegimes, found: _Level) -> None:
+        """Count what others are at while `function` is at `found`."""
+        weight, went = 1.0, found.companions
+        for other in islice(reversed(self._recent.values()), _COMPANIONS):
+            if other is function or other.current is None:
+                continue
+            for level in other.levels:
+                if level.number in went:
+                    went[level.number] *= _FORGETS
+            at = other.current.number
+            went[at] = went.pop(at, 0.0) + weight
+            weight *= _FADES
+        while len(went) > _REMEMBERED:
+            del went[next(iter(went))]
+        self._count += 1
+        function.at = self._count
+        self._recent.pop(function.number, None)
+        self._recent[function.number] = function
+        if len(self._recent) > _REMEMBERED:
+            del self._recent[next(iter(self._recent))]

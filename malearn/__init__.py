@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from malearn.kernel.errors import MalearnError as MalearnError
     from malearn.kernel.home import Home as Home
     from malearn.kernel.prediction import Prediction as Prediction
+    from malearn.kernel.workflow import Workflow as Workflow
+    from malearn.kernel.workflow import WorkflowPrediction as WorkflowPrediction
     from malearn.learning import matrix as matrix
     from malearn.learning import metrics as metrics
     from malearn.learning import regressor as regressor
@@ -29,6 +31,8 @@ __all__ = [
     "Home",
     "MalearnError",
     "Prediction",
+    "Workflow",
+    "WorkflowPrediction",
     "extract",
     "matrix",
     "metrics",
@@ -44,6 +48,8 @@ _HOMES = {
     "Home": "malearn.kernel.home",
     "MalearnError": "malearn.kernel.errors",
     "Prediction": "malearn.kernel.prediction",
+    "Workflow": "malearn.kernel.workflow",
+    "WorkflowPrediction": "malearn.kernel.workflow",
     "extract": "malearn.data",
     "matrix": "malearn.learning",
     "metrics": "malearn.learning",

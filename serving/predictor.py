@@ -23,8 +23,10 @@ from malearn.kernel import intervals, record_reader
 from malearn.kernel.believable import Clock
 from malearn.kernel.errors import without_password
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolTypes, declared, default_seconds
-from malearn.serving import process_hooks, requests, stream_format
+from malearn.kernel.workflow import Workflow, WorkflowPrediction
+from malearn.serving import process_hooks, requests, stream_format, workflow_estimator
 from malearn.serving.answering import Answer, Answerer
 from malearn.serving.cache import open_cache
 from malearn.serving.collector import Collector
@@ -43,6 +45,8 @@ from malearn.serving.registry import Registry
 from malearn.serving.shared_history import SharedHistory
 from malearn.serving.stats import BUCKETS, CallCounters, ModelStats, Stats
 from malearn.serving.stream_format import Predicted
+from malearn.serving.workflow_estimator import WorkflowEstimator
+from malearn.serving.workflow_tracker import WorkflowTracker
 
 __all__ = ["DAGTaskPredictor"]
 
@@ -127,6 +131,10 @@ class DAGTaskPredictor:
             self._predicted,
             self._record_internal_error,
         )
+        self._tracker = WorkflowTracker()
+        self._workflows = WorkflowEstimator(
+            self._predecessors, self._reader, self._answerer, self._tracker
+        )
         self.func_name_to_tool_type = FunctionNames(lambda: self._tool_types, self._declare)
         self._refreshed = threading.Event()
         self._stop = threading.Event()
@@ -209,6 +217,47 @@ class DAGTaskPredictor:
         )
         return predictions
 
+    def estimate_workflow(
+        self,
+        workflow: Workflow,
+        running: Mapping[str, float] | None = None,
+        done: Iterable[str] = (),
+        now: float | None = None,
+    ) -> WorkflowPrediction:
+        """How much of `workflow` is left, by when it ends, and how likely that is too late.
+
+        `running` says when tasks started that run now, `done` names those of the finished tasks
+        that were not reported to this predictor. `now` is the caller's clock, the time of day
+        unless given. Times are seconds since the epoch.
+        """
+        return self.estimate_workflows([(workflow, running or {}, done)], now)[0]
+
+    def estimate_workflows(
+        self,
+        queue: Iterable[tuple[Workflow, Mapping[str, float], Iterable[str]]],
+        now: float | None = None,
+    ) -> list[WorkflowPrediction]:
+        """As `estimate_workflow`, one for each `(workflow, running, done)`, in order.
+
+        All together cost one round trip, and one model call per tool type.
+        """
+        started = perf_counter()
+        clock = time.time() if now is None else now
+        waiting = list(queue)
+        try:
+            self._ensure_running()
+            self._completions.drain()
+            found, sources, reasons = self._workflows.estimate(waiting, clock, started)
+        except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
+            if len(waiting) > 1:  # what is wrong with one must not cost the others
+                return [self.estimate_workflows([queued], clock)[0] for queued in waiting]
+            self._record_internal_error("estimate_workflows")
+            found = [workflow_estimator.guess(queued, clock) for queued in waiting]
+            tasks = sum(len(one.tasks) for one in found)
+            sources, reasons = Counter(heuristic=tasks), Counter(internal_error=tasks)
+        self._counters.answered_many(sources, reasons, perf_counter() - started)
+        return found
+
     def collect_data_for_task(
         self,
         task_id: str,
@@ -225,7 +274,7 @@ class DAGTaskPredictor:
             if record_json is None:
                 self._worker.read_later(task_id, func_name)
             else:
-                self._completions.submit(record_reader.read(task_id, record_json, func_name))
+                self._complete(record_reader.read(task_id, record_json, func_name))
         except Exception:  # noqa: BLE001 - a scheduler must never fail for reporting a task
             self._record_internal_error("collect_data_for_task")
 
@@ -329,8 +378,12 @@ class DAGTaskPredictor:
     # What becomes of a finished task.
 
     def _on_record(self, task_id: str, function: str | None, raw: bytes) -> None:
-        self._completions.submit(record_reader.read(task_id, raw, function))
+        self._complete(record_reader.read(task_id, raw, function))
         self._completions.drain_yielding()
+
+    def _complete(self, record: Record | Rejected) -> None:
+        self._completions.submit(record)
+        self._tracker.ended(record)
 
     def _warm(self, model: Model) -> None:
         """Start from the model's own recent observations where nothing else is known."""
@@ -382,6 +435,7 @@ class DAGTaskPredictor:
         self._refreshed = threading.Event()
         self._counters.renew_locks()
         self._history.renew_locks()
+        self._tracker.renew_locks()
         self._models.renew_locks()
         self._completions.renew_locks()
         self._completions.drain()  # what the parent reported is known here, but not ours to send

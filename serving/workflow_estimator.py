@@ -1,0 +1,177 @@
+"""Whole workflows: each open task is estimated once, all of a queue together, and added up.
+
+A task whose predecessors have all ended is asked of the model; one whose inputs are not known
+stands on what its function took lately, which is looked up once for all tasks of the function.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+import msgspec
+
+from malearn.kernel import intervals
+from malearn.kernel.prediction import Prediction
+from malearn.kernel.tool_types import ToolType, default_seconds
+from malearn.kernel.workflow import Workflow, WorkflowPrediction
+from malearn.serving import requests
+from malearn.serving.answering import Answer, Answerer
+from malearn.serving.predecessor_cache import PredecessorCache
+from malearn.serving.predecessor_reader import PredecessorReader
+from malearn.serving.requests import Request
+from malearn.serving.workflow_tracker import WorkflowTracker
+
+__all__ = ["Queued", "WorkflowEstimator", "guess"]
+
+#: A workflow, when its running tasks started, and which of its tasks are done.
+Queued = tuple[Workflow, Mapping[str, float], Iterable[str]]
+
+_UNKNOWN = "inputs_unknown"  # why no model answered
+_GUESS = intervals.ASSUMED["heuristic"]
+
+#: What tasks of unknown inputs have in common: function, resource, words of context.
+_Alike = tuple[str, str, tuple[tuple[str, object], ...]]
+
+
+class _Plan(msgspec.Struct, gc=False):
+    """What is to be estimated of one workflow: `known` by position of the request."""
+
+    workflow: Workflow
+    running: dict[str, float]
+    open_tasks: dict[str, Prediction]
+    typed: list[tuple[str, ToolType, Sequence[str]]]
+    unknown: list[tuple[str, _Alike]]
+    known: list[tuple[str, int]]
+
+
+class WorkflowEstimator:
+    """Estimates queues of workflows with a predictor's own parts; threads may share it."""
+
+    def __init__(
+        self,
+        predecessors: PredecessorCache,
+        reader: PredecessorReader,
+        answerer: Answerer,
+        tracker: WorkflowTracker,
+    ) -> None:
+        self._predecessors, self._reader = predecessors, reader
+        self._answerer, self._tracker = answerer, tracker
+
+    def estimate(
+        self, queue: Sequence[Queued], now: float, started: float
+    ) -> tuple[list[WorkflowPrediction], Counter[str], Counter[str]]:
+        """One prediction each, and how many tasks were answered by what source, and why no model.
+
+        `now` is the caller's clock, in seconds since the epoch; `started` is when the call began,
+        on `perf_counter`'s clock.
+        """
+        alike: dict[_Alike, int] = {}
+        unknown: list[Request] = []
+        plans = [self._plan(*queued) for queued in queue]
+        known, fetch_error = self._requests(plans, started)
+        for plan in plans:
+            for _, key in plan.unknown:
+                if key not in alike:
+                    alike[key] = len(unknown)
+                    unknown.append(self._unknown(key))
+        answers = self._answerer.answer_many(known, fetch_error)
+        shared = self._answerer.answer_many(unknown, _UNKNOWN)
+        counted: list[Answer] = []
+        for plan in plans:
+            for task_id, position in plan.known:
+                self._take(plan, task_id, answers[position], counted)
+            for task_id, key in plan.unknown:
+                self._take(plan, task_id, shared[alike[key]], counted)
+        found = [
+            self._tracker.combine(plan.workflow, plan.open_tasks, plan.running, now)
+            for plan in plans
+        ]
+        sources: Counter[str] = Counter([prediction.source for prediction, _ in counted])
+        return found, sources, Counter([reason for _, reason in counted if reason])
+
+    def _take(self, plan: _Plan, task_id: str, answer: Answer, counted: list[Answer]) -> None:
+        plan.open_tasks[task_id] = answer[0]
+        counted.append(answer)
+        if task_id not in plan.running:
+            self._tracker.expect(task_id, answer[0])
+
+    def _plan(self, workflow: Workflow, running: Mapping[str, float], done: Iterable[str]) -> _Plan:
+        tracker, tool_types = self._tracker, self._predecessors.tool_types
+        ended = tracker.done(workflow, done)
+        plan = _Plan(workflow, {}, {}, [], [], [])
+        words = tuple(sorted(workflow.context.items())) if workflow.context else ()
+        for task_id, task in workflow.tasks.items():
+            if task_id in ended:
+                continue
+            if task_id in running:
+                plan.running[task_id] = float(running[task_id])
+                expected = tracker.expected(task_id)
+                if expected is not None:
+                    plan.open_tasks[task_id] = expected
+                    continue
+            tool_type = tool_types.for_function(task.function)
+            before = [b for b in task.predecessors if b in ended] if tool_type is not None else ()
+            if tool_type is not None and before:
+                plan.typed.append((task_id, tool_type, before))
+            else:
+                plan.unknown.append((task_id, (task.function, task.resource, words)))
+        return plan
+
+    def _requests(self, plans: Sequence[_Plan], started: float) -> tuple[list[Request], str]:
+        """Requests for the tasks of which something is known, after one round trip at most."""
+        wanted = [b for plan in plans for _, _, before in plan.typed for b in before]
+        if not wanted:
+            return [], ""
+        said, fetch_error = self._reader.read(wanted, started)
+        at = iter(said)
+        known: list[Request] = []
+        for plan in plans:
+            workflow = plan.workflow
+            for task_id, tool_type, before in plan.typed:
+                task = workflow.tasks[task_id]
+                request = requests.build(
+                    self._predecessors,
+                    task.function,
+                    task.resource,
+                    tool_type,
+                    before,
+                    list(islice(at, len(before))),
+                    workflow.context or None,
+                    task_id,
+                )
+                if any(value == value for value in request.features.values):
+                    plan.known.append((task_id, len(known)))
+                    known.append(request)
+                else:
+                    words = tuple(sorted(workflow.context.items()))
+                    plan.unknown.append((task_id, (task.function, task.resource, words)))
+        return known, fetch_error
+
+    def _unknown(self, key: _Alike) -> Request:
+        """The request for tasks of which nothing but the context is known."""
+        function, resource, words = key
+        tool_type = self._predecessors.tool_types.for_function(function)
+        context = dict(words) or None
+        request = requests.build(self._predecessors, function, resource, tool_type, (), (), context)
+        return msgspec.structs.replace(request, missing_inputs=True)
+
+
+def guess(queued: Sequence[object], now: float) -> WorkflowPrediction:
+    """What is said where estimating failed: default seconds for every task not named as done."""
+    workflow = queued[0] if queued else None
+    low, high, confidence = _GUESS
+    tasks: dict[str, Prediction] = {}
+    if isinstance(workflow, Workflow):
+        done = queued[2] if len(queued) > 2 else ()
+        ended = set(done) if isinstance(done, list | tuple | set | frozenset) else set()
+        for task_id, task in workflow.tasks.items():
+            if task_id not in ended:
+                seconds = default_seconds(task.resource)
+                tasks[task_id] = Prediction(
+                    seconds, seconds * low, seconds * high, "heuristic", None, confidence
+                )
+        return WorkflowTracker().combine(workflow, tasks, {}, now)
+    seconds = default_seconds(None)
+    return WorkflowPrediction(seconds, seconds * low, seconds * high, {}, None, {}, (), {})

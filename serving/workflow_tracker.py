@@ -1,0 +1,154 @@
+"""What a predictor remembers of the workflows that it was asked about.
+
+Which tasks have ended and how long they took, what was expected of tasks before they started, and
+the predictions of whole workflows that will be scored when the last task has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from malearn.kernel import workflow_estimate
+from malearn.kernel.prediction import Prediction
+from malearn.kernel.records import Record, Rejected
+from malearn.kernel.workflow import Workflow, WorkflowPrediction
+from malearn.kernel.workflow_calibration import WorkflowCalibration
+from malearn.kernel.workflow_checkpoints import Checkpoints
+from malearn.serving.generational_cache import GenerationalCache
+
+__all__ = ["WorkflowTracker"]
+
+_TASKS = 32_768  # ended ones that are remembered
+_WORKFLOWS = 2_048  # that are waited for; the one asked about longest ago is forgotten first
+_OUTCOMES = 512  # scores that wait to be shared
+
+#: When a task ran, in seconds since the epoch; both 0 where its record does not tell.
+_Times = tuple[float, float]
+#: Whether the path of a prediction had begun, and its score.
+Outcome = tuple[bool, float]
+
+
+class _Tracked:
+    """One workflow that was asked about and has tasks left."""
+
+    __slots__ = ("checkpoints", "left", "workflow")
+
+    def __init__(self, workflow: Workflow) -> None:
+        self.workflow = workflow
+        self.checkpoints = Checkpoints()
+        self.left: set[str] = set()
+
+
+class WorkflowTracker:
+    """Threads may share it; its lock is held for microseconds, never for I/O."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended: GenerationalCache[str, _Times] = GenerationalCache(_TASKS)
+        self._expected: GenerationalCache[str, Prediction] = GenerationalCache(_TASKS)
+        self._tracked: dict[str, _Tracked] = {}
+        self._run_of: dict[str, str] = {}  # tasks that are left of tracked workflows
+        self._calibration = WorkflowCalibration()
+        self._unshared: deque[Outcome] = deque(maxlen=_OUTCOMES)
+
+    def __len__(self) -> int:
+        return len(self._tracked)
+
+    def ended(self, record: Record | Rejected) -> None:
+        """Take in a task that was reported; a rejected record tells that it ended, not when."""
+        times = (record.start, record.end) if isinstance(record, Record) else (0.0, 0.0)
+        self._ended.put(record.task_id, times)
+        if record.task_id in self._run_of:  # nobody waits for most
+            with self._lock:
+                self._check_off(record.task_id)
+
+    def done(self, workflow: Workflow, named: Iterable[str]) -> set[str]:
+        """Those of the workflow's tasks that have ended: `named` by the caller, or reported."""
+        found = set(named)
+        for task_id, times in zip(workflow.order, self._ended.get_all(workflow.order), strict=True):
+            if times is not None:
+                found.add(task_id)
+        return found
+
+    def expect(self, task_id: str, prediction: Prediction) -> None:
+        """Keep what is expected of a task that has not started."""
+        self._expected.put(task_id, prediction)
+
+    def expected(self, task_id: str) -> Prediction | None:
+        """What was expected of a task before it started, where that is remembered."""
+        return self._expected.get(task_id)
+
+    def combine(
+        self,
+        workflow: Workflow,
+        open_tasks: Mapping[str, Prediction],
+        running: Mapping[str, float],
+        now: float,
+    ) -> WorkflowPrediction:
+        """The prediction of the whole, which is scored once all open tasks have ended."""
+        with self._lock:
+            found, state = workflow_estimate.combine(
+                workflow, open_tasks, running, now, self._calibration
+            )
+            if state is not None and not workflow.growing:
+                tracked = self._track(workflow, open_tasks)
+                tracked.checkpoints.add(state, open_tasks, running, now)
+        return found
+
+    def restore(self, outcomes: Sequence[Outcome]) -> None:
+        """Begin with scores that others shared, oldest first; then those learnt here."""
+        calibration = WorkflowCalibration()
+        calibration.learn_many(outcomes)
+        with self._lock:
+            calibration.learn_many(self._unshared)
+            self._calibration = calibration
+
+    def take_unshared(self) -> list[Outcome]:
+        """The scores learnt since the last call, oldest first."""
+        with self._lock:
+            taken = list(self._unshared)
+            self._unshared.clear()
+        return taken
+
+    def renew_locks(self) -> None:
+        """After a fork nobody holds what another thread held."""
+        self._lock = threading.Lock()
+
+    def _track(self, workflow: Workflow, open_tasks: Mapping[str, Prediction]) -> _Tracked:
+        tracked = self._tracked.pop(workflow.run_id, None)
+        if tracked is None or tracked.workflow is not workflow:
+            # A scheduler may build its workflows anew; what counts is their id.
+            known = tracked.checkpoints if tracked is not None else Checkpoints()
+            tracked = _Tracked(workflow)
+            tracked.checkpoints = known
+        if tracked.left.symmetric_difference(open_tasks):
+            for task_id in tracked.left.difference(open_tasks):
+                self._run_of.pop(task_id, None)
+            tracked.left = set(open_tasks)
+            self._run_of.update(dict.fromkeys(open_tasks, workflow.run_id))
+        self._tracked[workflow.run_id] = tracked  # the one asked about last stands last
+        if len(self._tracked) > _WORKFLOWS:
+            self._forget(next(iter(self._tracked)))
+        return tracked
+
+    def _check_off(self, task_id: str) -> None:
+        run = self._run_of.pop(task_id, None)
+        tracked = self._tracked.get(run) if run is not None else None
+        if run is None or tracked is None:
+            return
+        tracked.left.discard(task_id)
+        if tracked.left:
+            return
+        self._forget(run)
+        order = tracked.workflow.order
+        times = zip(order, self._ended.get_all(order), strict=True)
+        seconds = {i: ran[1] - ran[0] for i, ran in times if ran is not None and ran[1] > ran[0]}
+        for outcome in tracked.checkpoints.scores(tracked.workflow, seconds):
+            self._calibration.learn(*outcome)
+            self._unshared.append(outcome)
+
+    def _forget(self, run: str) -> None:
+        for task_id in self._tracked.pop(run).left:
+            self._run_of.pop(task_id, None)

@@ -1,0 +1,184 @@
+"""Whole workflows: what is left of them, from what was reported; never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from malearn import DAGTaskPredictor, Workflow, WorkflowPrediction
+from malearn.kernel.tool_types import ToolType
+from malearn.serving import policies
+from malearn.serving.cache import ModelCache
+
+RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
+NOW = 1_754_000_000.0
+Build = Callable[..., DAGTaskPredictor]
+
+
+def ids(*names: str) -> list[str]:
+    return [f"{RUN}-{name}" for name in names]
+
+
+def workflow(deadline: float | None = None, run: str = RUN) -> Workflow:
+    """read → (left, right) → fuse."""
+    read, left, right, fuse = (f"{run}-{n}" for n in ("read", "left_toy_process", "right", "fuse"))
+    return Workflow(
+        run,
+        {
+            read: ("read", "io", []),
+            left: ("left_toy_process", "cpu", [read]),
+            right: ("right", "gpu", [read]),
+            fuse: ("fuse", "gpu", [left, right]),
+        },
+        arrived=NOW,
+        deadline=deadline,
+    )
+
+
+def report(p: DAGTaskPredictor, record: Any, run: str = RUN, **seconds: float) -> None:
+    for function, took in seconds.items():
+        p.collect_data_for_task(f"{run}-{function}", function, record(took, end=NOW - 100.0))
+
+
+@pytest.fixture
+def cached(predictor: Build, tool_type: ToolType, toy: Any, tmp_path: Any) -> Build:
+    def build(*arguments: str, **options: Any) -> DAGTaskPredictor:
+        uri = "http://127.0.0.1:1"
+        ModelCache(tmp_path / "cache", uri, "Production").write(
+            tool_type.registered_model, 3, toy()
+        )
+        return predictor(*arguments, tracking_uri=uri, **options)
+
+    return build
+
+
+def test_before_anything_is_known_the_default_seconds_add_up(predictor: Build) -> None:
+    found = predictor().estimate_workflow(workflow(deadline=NOW + 1e4), now=NOW)
+    assert found.left == {"io": 1, "cpu": 1, "gpu": 2}
+    assert found.work == {"io": 1.0, "cpu": 3.0, "gpu": 30.0}
+    assert found.critical == tuple(ids("read", "right", "fuse"))
+    assert found.seconds > 0.0
+    assert found.low < found.seconds < found.high
+    assert {one.source for one in found.tasks.values()} == {"heuristic"}
+    assert found.late is not None
+    assert found.late < 0.05
+    assert predictor().estimate_workflow(workflow(), now=NOW).late is None
+
+
+def test_reported_tasks_are_done_and_the_rest_stands_on_history(
+    predictor: Build, record: Any
+) -> None:
+    p = predictor()
+    for number in range(3):
+        report(p, record, f"{number:036d}", read=1.0, right=20.0, fuse=10.0)
+    report(p, record, read=1.0)
+    found = p.estimate_workflow(workflow(), now=NOW)
+    assert sorted(found.tasks) == sorted(ids("left_toy_process", "right", "fuse"))
+    assert found.tasks[ids("right")[0]].source == "function_history"
+    assert found.work["gpu"] == pytest.approx(30.0, rel=0.02)
+    named = p.estimate_workflow(workflow(), done=ids("right"), now=NOW)
+    assert named.work["gpu"] == pytest.approx(10.0, rel=0.02)
+
+
+def test_a_task_whose_inputs_are_known_is_the_models(
+    cached: Build, record: Any, tool_type: ToolType
+) -> None:
+    """The toy model answers 10 + size + words, where words default to 1."""
+    p = cached()
+    unknown = p.estimate_workflow(workflow(), now=NOW)
+    said = {"left_toy_process": {"size": 5}}
+    p.collect_data_for_task(*ids("read"), "read", record(1.0, said, end=NOW - 5.0))
+    known = p.estimate_workflow(workflow(), now=NOW)
+    left = ids("left_toy_process")[0]
+    assert unknown.tasks[left].source == "heuristic"
+    assert (known.tasks[left].source, known.tasks[left].seconds) == ("model", 16.0)
+    assert known.tasks[left].model_version == 3
+
+
+def test_a_running_task_counts_what_is_left_of_it(predictor: Build, record: Any) -> None:
+    p = predictor()
+    for number in range(3):
+        report(p, record, f"{number:036d}", right=20.0, fuse=10.0)
+    report(p, record, read=1.0)
+    right = ids("right")[0]
+    first = p.estimate_workflow(workflow(), now=NOW)
+    early = p.estimate_workflow(workflow(), running={right: NOW}, now=NOW + 5.0)
+    overdue = p.estimate_workflow(workflow(), running={right: NOW}, now=NOW + 60.0)
+    assert first.tasks[right].seconds == pytest.approx(20.0, rel=0.02)
+    assert early.tasks[right].seconds == pytest.approx(15.0, abs=1.0)
+    assert overdue.tasks[right].seconds > 1.0
+    assert early.work["gpu"] < first.work["gpu"]
+
+
+def test_records_of_predecessors_that_were_not_reported_are_read_for_all_of_a_queue(
+    cached: Build, record: Any, redis_url: str
+) -> None:
+    runs = [f"{number:036d}" for number in range(100, 120)]
+    with redis.Redis.from_url(redis_url) as client:
+        for run in runs:
+            said = {"left_toy_process": {"size": 7}}
+            client.set(f"result:{run}-read", record(1.0, said), ex=60)
+        p = cached(redis_url, budget=5.0)
+        assert p.wait_until_ready()
+        queue = [(workflow(run=run), {}, [f"{run}-read"]) for run in runs]
+        found = p.estimate_workflows(queue, now=NOW)
+    left = [f"{run}-left_toy_process" for run in runs]
+    answers = [one.tasks[task_id].seconds for one, task_id in zip(found, left, strict=True)]
+    assert answers == [18.0] * len(runs)
+
+
+def test_what_workflows_became_narrows_the_next_ones(predictor: Build, record: Any) -> None:
+    """The tasks take twice what their own history says when they run in one workflow."""
+    p = predictor()
+    report(p, record, "a" * 36, read=1.0, right=20.0, fuse=10.0)
+    before = p.estimate_workflow(workflow(), now=NOW)
+    for number in range(40):
+        run = f"{number:036d}"
+        p.estimate_workflow(workflow(run=run), now=NOW)
+        report(p, record, run, read=1.0, left_toy_process=3.0, right=20.0, fuse=10.0)
+    after = p.estimate_workflow(workflow(), now=NOW)
+    assert after.high / after.low < before.high / before.low
+    assert after.low <= 31.0 <= after.high
+
+
+def test_an_appended_task_is_counted_from_then_on(predictor: Build) -> None:
+    p, w = predictor(), Workflow(RUN, {"a": ("read", "io", [])})
+    first = p.estimate_workflow(w, now=NOW)
+    w.append("b", "act", "gpu", ["a"])
+    assert (first.left, p.estimate_workflow(w, now=NOW).left) == (
+        {"io": 1},
+        {"io": 1, "gpu": 1},
+    )
+
+
+def test_the_policies_take_what_the_predictor_gives(predictor: Build) -> None:
+    w = workflow(deadline=NOW + 10.0)
+    found = predictor().estimate_workflow(w, now=NOW)
+    assert policies.shortest_remaining_work(w, found, NOW) == (30.0,)
+    assert policies.triage(w, found, NOW)[0] in (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "queued",
+    [
+        (),
+        (None, {}, []),
+        (Workflow(RUN), {}, []),
+        (workflow(), {"nobody": NOW}, ["unknown"]),
+        (workflow(), {f"{RUN}-right": "yesterday"}, []),
+        (workflow(), None, None),
+        ("a", "b", "c", "d"),
+    ],
+)
+def test_whatever_is_asked_there_is_an_answer(predictor: Build, record: Any, queued: Any) -> None:
+    p = predictor()
+    report(p, record, "b" * 36, left_toy_process=9.0)
+    first, second = p.estimate_workflows([queued, (workflow(), {}, [])], now=NOW)
+    for one in (first, second):
+        assert isinstance(one, WorkflowPrediction)
+        assert 0.0 <= one.low <= one.seconds <= one.high < 1e9
+    # What is wrong with one workflow costs the others nothing.
+    assert second.work == pytest.approx({"io": 1.0, "cpu": 9.0, "gpu": 30.0})

@@ -1,14 +1,14 @@
-"""What rows of a tool type must look like: its declaration as a Great Expectations suite.
+"""The data contract of a tool type: a Great Expectations suite derived from its declaration.
 
 A row is one execution. Columns `serve_<feature>` and `ran_<feature>` hold its two views
 (missing is NaN, and allowed); `task_id`, `function`, `start`, `end` and `seconds` the rest.
 Everything follows from the declaration: bounds from `min` and `max`, rules between
 columns from the features' names. Such a rule must hold for *every* tool type with these
-names, whatever computed the numbers, or it has no place here: `image_area` against height
+names, however the numbers were computed: `image_area` against height
 times width has none, because image features are means over a batch.
 
-Each expectation's `meta` says in words what it expects, so that a suite read back from
-JSON explains itself:
+Each expectation's `meta` describes it in words, so that a suite read back from JSON is
+self-explanatory:
 
     {"column": "serve_token_count", "phrase": "between 0 and 200,000 tokens", "beside": []}
 """
@@ -73,7 +73,7 @@ class Ceiling:
 
 
 def gx() -> ModuleType:
-    """Great Expectations: imported when first needed (it takes seconds), silent, no analytics."""
+    """Import Great Expectations when first needed (it takes seconds), without its analytics."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while it is imported
     with _importing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,15 +101,15 @@ def from_json(text: str) -> ExpectationSuite:
     """The suite that `as_json` wrote.
 
     Raises:
-        InputError: no such JSON, or one with expectations that Great Expectations does
-            not understand; it would drop them without a word.
+        InputError: the JSON is not a suite, or holds expectations that Great Expectations
+            does not understand, which it would drop silently.
     """
     try:
         written = json.loads(text)
         stated = len(written["expectations"])
         read: ExpectationSuite = gx().ExpectationSuite(**written)
     except (ValueError, TypeError, KeyError) as error:
-        raise errors.InputError("suite", f"is not one that was written here ({error})") from error
+        raise errors.InputError("suite", f"was not written by as_json ({error})") from error
     _check_count(read.name, len(read.expectations), stated)
     return read
 
@@ -228,5 +228,5 @@ def _check_count(name: str, found: int, stated: int) -> None:
     if found != stated:
         raise errors.InputError(
             f"suite {name}",
-            f"holds {found} expectations of {stated}; the others were not understood",
+            f"has {stated} expectations, of which Great Expectations understands only {found}",
         )

@@ -1,7 +1,7 @@
-"""What validation found, for people: one HTML page that needs nothing else, or Markdown.
+"""The validation report for people: one self-contained HTML page, or Markdown.
 
-The page asks no server for anything: its style is inline, and its content policy forbids
-the rest. Every value in it came from outside and is escaped.
+The page loads nothing: its style is inline, and its content policy forbids everything else.
+Every value in it came from outside and is escaped.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ __all__ = ["REASONS", "html_report", "markdown_report"]
 
 #: What each reason code means.
 REASONS: Mapping[RejectReason, str] = {
-    RejectReason.INVALID_JSON: "the value is no JSON",
-    RejectReason.NOT_AN_OBJECT: "the value is no JSON object",
+    RejectReason.INVALID_JSON: "the value is not valid JSON",
+    RejectReason.NOT_AN_OBJECT: "the value is JSON, but not an object",
     RejectReason.NO_TIMES: "a start or end time is missing",
-    RejectReason.BAD_TIMES: "the times make no sense",
+    RejectReason.BAD_TIMES: "the times are not finite, not in order, or too far apart",
+    RejectReason.FUTURE_TIMES: "it ended minutes ahead of this clock: another zone, or other units",
     RejectReason.SKIPPED: "the task was skipped",
-    RejectReason.SOFT_FAILED: "the task says that it failed",
-    RejectReason.NO_FEATURES: "it says nothing of its features",
+    RejectReason.SOFT_FAILED: "the status of the task says that it failed",
+    RejectReason.NO_FEATURES: "neither the task nor its predecessors reported features",
     RejectReason.UNMAPPED_FUNCTION: "no tool type claims the function",
     RejectReason.INVALID_FEATURE: "a value breaks the contract",
-    RejectReason.OUTLIER: "far from all that its function lately took",
-    RejectReason.PAST_RETENTION: "it ended before the limits of retention, whose rows are deleted",
-    RejectReason.DUPLICATE: "the same task was written again",
-    RejectReason.BATCH_REFUSED: "in a batch of which too much was bad",
+    RejectReason.OUTLIER: "far from the recent durations of its function",
+    RejectReason.PAST_RETENTION: "it ended before the retention limit of its dataset",
+    RejectReason.DUPLICATE: "the same task is already known",
+    RejectReason.BATCH_REFUSED: "part of a batch with too many bad rows",
 }
 
 _STYLE = """
@@ -97,11 +98,11 @@ def html_report(
     versions: Mapping[str, int] | None = None,
     refused: Sequence[str] = (),
 ) -> str:
-    """The page: per tool type what its suite found, and what was rejected at all, by reason.
+    """The page: the results of each tool type's suite, and all rejected records by reason.
 
-    Batches of one tool type are added up; a `Tally` of each does, and is small.
+    Batches of one tool type are added up; a `Tally` of each is enough, and is small.
     `rejected` counts records by reason code; `versions` gives the dataset version that the
-    accepted rows went into, by tool type; `refused` the sentences of refused batches.
+    accepted rows went into, by tool type; `refused` the messages of rejected batches.
     """
     tallies = _added(batches)
     parts = [
@@ -131,7 +132,7 @@ def markdown_report(
 ) -> str:
     """The same, shorter, as Markdown for a Prefect artifact. Arguments as for `html_report`."""
     lines = ["# Validation report", "", _plain(_moment(time)), ""]
-    lines += [f"> **Refused.** {_plain(sentence)}\n" for sentence in refused]
+    lines += [f"> **Batch rejected.** {_plain(sentence)}\n" for sentence in refused]
     for tally in _added(batches):
         version = (versions or {}).get(tally.tool_type)
         lines += [f"## {_plain(tally.tool_type)}", "", f"{_summary(tally, version)}.", ""]
@@ -152,7 +153,7 @@ def markdown_report(
             )
         held = len(tally.results) - len(failed)
         if held:
-            lines += [f"{_count(held, 'expectation')} held for every row.", ""]
+            lines += [f"{_count(held, 'expectation')} passed for every row.", ""]
     if counts := _counts(rejected):
         lines += ["## Rejected records", ""]
         lines += _rows(
@@ -171,7 +172,7 @@ def _tiles(tallies: Sequence[Tally], rejected: Mapping[str, int]) -> str:
         (sum(tally.total for tally in tallies), "rows checked"),
         (sum(tally.accepted for tally in tallies), "accepted"),
         (sum(tally.quarantined for tally in tallies), "quarantined"),
-        (sum(rejected.values()), "rejected in all"),
+        (sum(rejected.values()), "rejected in total"),
     )
     shown = (
         f"<div class=tile><b>{n:,}</b><span class=quiet>{what}</span></div>" for n, what in tiles
@@ -221,7 +222,7 @@ def _held_list(results: Sequence[Result]) -> str:
         for result in results
     )
     return (
-        f"<details><summary>{_count(len(results), 'expectation')} held for every row</summary>"
+        f"<details><summary>{_count(len(results), 'expectation')} passed for every row</summary>"
         "<div class=wide><table><thead><tr><th>Expectation</th><th class=number>Checked</th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table></div></details>"
     )
@@ -238,7 +239,7 @@ def _reasons(rejected: Mapping[str, int]) -> str:
         for code, n in counts
     )
     return (
-        "<section><h2>Rejected records</h2><p class=quiet>Kept with their reason, not learnt from."
+        "<section><h2>Rejected records</h2><p class=quiet>Kept with their reason; not trained on."
         "</p><div class=wide><table><thead><tr><th>RejectReason</th><th>Meaning</th>"
         "<th class=number>Records</th><th>Share</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
@@ -276,7 +277,7 @@ def _moment(time: datetime) -> str:
 
 
 def _percent(share: float) -> str:
-    """`share` for people; a little is never shown as nothing, nor almost all as all."""
+    """`share` in percent; small shares are never shown as 0, nor nearly all as 100."""
     if 0 < share < 0.001:
         return "< 0.1 %"
     return "> 99.9 %" if 0.999 < share < 1 else f"{share:.1%}".replace("%", " %")

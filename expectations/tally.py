@@ -1,4 +1,4 @@
-"""What validation found, in numbers: small enough to add up over any number of batches."""
+"""Counts of validation results, which can be added up over any number of batches."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 __all__ = ["EXAMPLES", "Result", "Tally", "by_tool_type"]
 
-#: Different examples that are shown of what failed one expectation.
+#: Distinct examples shown of the values that failed an expectation.
 EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one expectation fared: `failed` of `checked` values, and a few of those.
+    """The result of one expectation: `failed` of `checked` values, and a few examples.
 
     `column` is what a person looks at (`serve_duration`), `phrase` what is expected of it
     ("between 0 and 86,400 s"). A missing value of a feature is not checked.

@@ -1,4 +1,4 @@
-"""Which executions keep the contract of their tool type, and what exactly the others broke."""
+"""Splits executions by the contract of their tool type, and records what each bad row broke."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ENOUGH_TO_REFUSE", "Validated", "validate"]
 
-#: Smaller batches are never refused: a single bad row of three says little.
+#: Smaller batches are never rejected as a whole: one bad row of three proves little.
 ENOUGH_TO_REFUSE = 20
 
 _LOOKED_AT = 200  # failed rows of an expectation, to find examples in
@@ -71,8 +71,8 @@ def validate(
 
     Of executions that share a task id the last to end is accepted and the others are
     quarantined as duplicates, which does not count as bad. A batch of at least
-    `ENOUGH_TO_REFUSE` of which more than the share `allowed_bad` is bad is refused as a
-    whole. With 1.0 none ever is: so to see row by row what was wrong with a refused one.
+    `ENOUGH_TO_REFUSE` rows with a share of bad ones above `allowed_bad` is rejected as a
+    whole; 1.0 allows all, to see row by row what was wrong with a rejected one.
 
     Raises:
         BatchRefused: too much of the batch is bad.
@@ -112,7 +112,7 @@ def validate(
 
 @functools.cache
 def _context() -> EphemeralDataContext:
-    """One for the process: nothing on disk, nothing sent, nothing drawn on the screen."""
+    """The context of this process: nothing on disk, no analytics, no progress bars."""
     context: EphemeralDataContext = contract.gx().get_context(mode="ephemeral")
     context.enable_analytics(False)
     quiet: Any = {"globally": False}  # a plain mapping serves; its class is private
@@ -135,22 +135,22 @@ def _evaluate(tool_type: ToolType, suite: ExpectationSuite, table: pd.DataFrame)
                 result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
             )
         finally:
-            sources.delete("executions")  # it would hold on to the table
+            sources.delete("executions")  # else it keeps the table in memory
     if len(outcome.results) != len(suite.expectations):
         raise errors.DatasetError(tool_type.name, "not every expectation was evaluated")
-    given = [_said(expectation.meta) for expectation in suite.expectations]
+    declared = [_key(expectation.meta) for expectation in suite.expectations]
     checks = [_checked(tool_type, result) for result in outcome.results]
-    return sorted(checks, key=lambda check: given.index((check.column, check.phrase)))
+    return sorted(checks, key=lambda check: declared.index((check.column, check.phrase)))
 
 
-def _said(meta: Any) -> tuple[str, str]:
+def _key(meta: Any) -> tuple[str, str]:
     return meta["column"], meta["phrase"]
 
 
 def _checked(tool_type: ToolType, result: Any) -> _Checked:
     meta, found = result.expectation_config.meta, result.result
     if "unexpected_index_list" not in found:
-        # Without this list nobody knows which rows failed: none may teach.
+        # Without this list the rows that failed are unknown, so none may be trained on.
         raise errors.DatasetError(
             tool_type.name,
             f"it could not be checked whether {meta['column']} is {meta['phrase']} "
@@ -166,7 +166,7 @@ def _checked(tool_type: ToolType, result: Any) -> _Checked:
 
 
 def _cause(information: object) -> str:
-    """The message somewhere within what Great Expectations says of an exception."""
+    """The message within Great Expectations' nested description of an exception."""
     if not isinstance(information, Mapping):
         return "no cause was given"
     message = information.get("exception_message")
@@ -188,13 +188,13 @@ def _older(executions: Sequence[Execution], rows: Iterable[int]) -> set[int]:
 
 
 def _detail(checks: Sequence[_Checked], table: pd.DataFrame, row: int) -> str:
-    said = [f"{_shown(check, table, row)}, not {check.phrase}" for check in checks[:_NAMED]]
-    more = len(checks) - len(said)
-    return "; ".join(said) + (f"; and {more} more" if more else "")
+    named = [f"{_shown(check, table, row)}, not {check.phrase}" for check in checks[:_NAMED]]
+    more = len(checks) - len(named)
+    return "; ".join(named) + (f"; and {more} more" if more else "")
 
 
 def _shown(check: _Checked, table: pd.DataFrame, row: int) -> str:
-    """What stands in `row`: `end is 4 (start 5)`."""
+    """The value in `row` with those beside it: `end is 4 (start 5)`."""
     beside = ", ".join(f"{column} {_value(table[column].iat[row])}" for column in check.beside)
     found = _value(table[check.column].iat[row])
     return f"{check.column} is {found}{f' ({beside})' if beside else ''}"

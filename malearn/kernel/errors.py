@@ -1,16 +1,16 @@
-"""Every error malearn raises on purpose, each a sentence that says what to do next.
+"""The exceptions that malearn raises; each message is a sentence that says what to do next.
 
     MalearnError
-    ├── DeclarationError        a tool-type declaration does not hold together
-    │   └── UnknownToolType     nobody declared that tool type
+    ├── DeclarationError        a tool-type declaration is invalid
+    │   └── UnknownToolType     the tool type is not declared
     ├── InputError              a file or a value handed to us cannot be read
     ├── Unreachable             Redis, MLflow or Prefect does not answer
     ├── PlatformError           a server of ours does not start or stay up
     ├── DatasetError            a table is missing, locked, or of another shape
-    ├── BatchRefused            too much of a batch is bad: it must not teach
+    ├── BatchRefused            too much of a batch is bad: nothing of it is ingested
     ├── TrainingError           a model cannot be fitted
     ├── ExportError             a model does not convert faithfully
-    ├── ArtifactRefused         an ONNX file is not what it should be
+    ├── ArtifactRefused         an ONNX file failed a check
     ├── RegistryError           a version or an alias is not there
     └── WorkflowError           the tasks of a workflow do not hold together
 
@@ -43,11 +43,11 @@ __all__ = [
 
 
 class MalearnError(Exception):
-    """The root: what malearn itself refuses, in one sentence."""
+    """The root of malearn's own exceptions."""
 
 
 class DeclarationError(MalearnError):
-    """A tool-type declaration does not hold together."""
+    """A tool-type declaration is invalid."""
 
     def __init__(self, source: object, problem: str) -> None:
         self.source, self.problem = str(source), problem
@@ -55,14 +55,14 @@ class DeclarationError(MalearnError):
 
 
 class UnknownToolType(DeclarationError):
-    """Nobody declared that tool type."""
+    """The tool type is not declared."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
         MalearnError.__init__(
             self,
             f"There is no tool type '{name}'; declared are {', '.join(sorted(known))} "
-            "(add one in malearn.toml).",
+            "(declare more in malearn.toml).",
         )
 
 
@@ -102,13 +102,13 @@ class DatasetError(MalearnError):
 
 
 class BatchRefused(MalearnError):
-    """Too much of a batch is bad: it must not teach."""
+    """Too much of a batch is bad: nothing of it is ingested."""
 
     def __init__(self, tool_type: str, bad: int, total: int, worst: str, allowed: float) -> None:
         self.tool_type, self.bad, self.total, self.worst = tool_type, bad, total, worst
         super().__init__(
-            f"{bad} of {total} {tool_type} rows break their contract, most often '{worst}'; more "
-            f"than {allowed:.0%} stops the batch: all of it is quarantined, nothing was learnt."
+            f"{bad} of {total} {tool_type} rows break their contract, most often '{worst}'; "
+            f"with more than {allowed:.0%} bad rows the whole batch is quarantined."
         )
 
 
@@ -129,7 +129,7 @@ class ExportError(MalearnError):
 
 
 class ArtifactRefused(MalearnError):
-    """An ONNX file is not what it should be; the model in use stays."""
+    """An ONNX file failed a check; the model in use stays."""
 
     def __init__(self, artifact: object, reasons: Sequence[str]) -> None:
         self.artifact, self.reasons = str(artifact), tuple(reasons)

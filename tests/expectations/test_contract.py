@@ -54,7 +54,7 @@ def test_every_expectation_says_in_words_what_it_expects(tool_type: ToolType) ->
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "a", "expectations": 3}', "null"])
 def test_what_is_no_suite_is_refused(text: str) -> None:
-    with pytest.raises(errors.InputError, match="suite: is not one that was written here"):
+    with pytest.raises(errors.InputError, match="suite: was not written by as_json"):
         contract.from_json(text)
 
 
@@ -65,12 +65,12 @@ def test_an_expectation_that_is_not_understood_is_not_dropped_silently() -> None
         contract.from_json(json.dumps(written))
 
 
-def test_bounds_are_told_with_their_unit() -> None:
+def test_bounds_are_named_with_their_unit() -> None:
     said = {
-        contract._bounds(Feature("a", "s", 0, 86_400)),
-        contract._bounds(Feature("a", "", 0.01)),
-        contract._bounds(Feature("a", "", maximum=1e20)),
-        contract._bounds(Feature("a", "tokens")),
+        Feature("a", "s", 0, 86_400).bounds,
+        Feature("a", "", 0.01).bounds,
+        Feature("a", "", maximum=1e20).bounds,
+        Feature("a", "tokens").bounds,
     }
     assert said == {
         "between 0 and 86,400 s",

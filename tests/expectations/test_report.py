@@ -70,7 +70,7 @@ def test_the_page_shows_what_failed_how_often_and_for_example() -> None:
     for said in ("serve_tokens is between 0 and 5 tokens", "10.0 %", "-1", "-2", "12 August 2025"):
         assert said in text
     assert "9 accepted · 1 quarantined" in text
-    assert "1 expectation held for every row" in text
+    assert "1 expectation passed for every row" in text
 
 
 def test_the_page_shows_dataset_versions_refusals_and_reasons() -> None:
@@ -130,7 +130,7 @@ def test_markdown_has_one_table_row_for_each_failed_expectation() -> None:
     lines = markdown(validated(), rejected={"skipped": 30}).splitlines()
     assert "| serve\\_tokens is between 0 and 5 tokens | 10 | 1 | 10.0 % | -1, -2 |" in lines
     assert "| skipped | 30 | the task was skipped |" in lines
-    assert "1 expectation held for every row." in lines
+    assert "1 expectation passed for every row." in lines
 
 
 def test_hostile_values_cannot_break_out_of_markdown() -> None:

@@ -148,7 +148,7 @@ def test_a_batch_that_is_mostly_bad_is_refused() -> None:
         expectations.validate(LLM, [*bad, *good])
     assert str(refusal.value).startswith(
         "21 of 41 llm_process rows break their contract, most often "
-        "'ran_token_count is between 0 and 200,000 tokens'; more than 50% stops the batch"
+        "'ran_token_count is between 0 and 200,000 tokens'; with more than 50% bad rows"
     )
     assert len(expectations.validate(LLM, [*bad[:20], *good]).quarantined) == 20
 
@@ -245,9 +245,10 @@ def test_two_threads_may_validate_at_once() -> None:
 def test_importing_is_quick_and_validating_leaves_the_screen_alone() -> None:
     """In a clean interpreter that shows every warning."""
     program = """
-import sys, expectations
+import sys
+from malearn import expectations
 assert not {"great_expectations", "pandas"} & set(sys.modules)
-from malearn import records, tool_types
+from malearn.kernel import records, tool_types
 tool_type = tool_types.declared()["speech_process"]
 one = records.Execution("a", "f", "speech_process", 1.0, 2.0, (1.0, 2.0, 3.0), (1.0, 2.0, -3.0))
 assert len(expectations.validate(tool_type, [one]).quarantined) == 1

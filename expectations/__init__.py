@@ -6,6 +6,14 @@ The only place that knows Great Expectations and pandas; importing it imports ne
 from malearn.expectations.contract import suite
 from malearn.expectations.report import html_report, markdown_report
 from malearn.expectations.tally import Result, Tally
-from malearn.expectations.validation import Validated, validate
+from malearn.expectations.validation import ValidationResult, validate
 
-__all__ = ["Result", "Tally", "Validated", "html_report", "markdown_report", "suite", "validate"]
+__all__ = [
+    "Result",
+    "Tally",
+    "ValidationResult",
+    "html_report",
+    "markdown_report",
+    "suite",
+    "validate",
+]

@@ -12,7 +12,7 @@ from datetime import datetime
 from html import escape
 
 from malearn.expectations.tally import Result, Tally, by_tool_type
-from malearn.expectations.validation import Validated
+from malearn.expectations.validation import ValidationResult
 from malearn.kernel.records import RejectReason
 
 __all__ = ["REASONS", "html_report", "markdown_report"]
@@ -91,7 +91,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def html_report(
-    batches: Iterable[Validated | Tally],
+    batches: Iterable[ValidationResult | Tally],
     *,
     rejected: Mapping[str, int],
     time: datetime,
@@ -123,7 +123,7 @@ def html_report(
 
 
 def markdown_report(
-    batches: Iterable[Validated | Tally],
+    batches: Iterable[ValidationResult | Tally],
     *,
     rejected: Mapping[str, int],
     time: datetime,
@@ -163,8 +163,10 @@ def markdown_report(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _added(batches: Iterable[Validated | Tally]) -> list[Tally]:
-    return by_tool_type(one.tally() if isinstance(one, Validated) else one for one in batches)
+def _added(batches: Iterable[ValidationResult | Tally]) -> list[Tally]:
+    return by_tool_type(
+        one.tally() if isinstance(one, ValidationResult) else one for one in batches
+    )
 
 
 def _tiles(tallies: Sequence[Tally], rejected: Mapping[str, int]) -> str:

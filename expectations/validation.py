@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         EphemeralDataContext,
     )
 
-__all__ = ["ENOUGH_TO_REFUSE", "Validated", "validate"]
+__all__ = ["ENOUGH_TO_REFUSE", "ValidationResult", "validate"]
 
 #: Smaller batches are never rejected as a whole: one bad row of three proves little.
 ENOUGH_TO_REFUSE = 20
@@ -40,7 +40,7 @@ _validating = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Validated:
+class ValidationResult:
     """A batch of one tool type after validation. Each execution is in one of the two lists."""
 
     tool_type: str
@@ -66,7 +66,7 @@ class _Checked:
 
 def validate(
     tool_type: ToolType, executions: Sequence[Execution], *, allowed_bad: float = 0.5
-) -> Validated:
+) -> ValidationResult:
     """Split `executions`, all of `tool_type`, by its suite; order in, order out.
 
     Of executions that share a task id the last to end is accepted and the others are
@@ -79,7 +79,7 @@ def validate(
         DatasetError: the executions do not have the features of `tool_type`.
     """
     if not executions:
-        return Validated(tool_type.name, [], [])
+        return ValidationResult(tool_type.name, [], [])
     table = frame(tool_type, executions)
     checks = _evaluate(tool_type, contract.suite(tool_type), table)
     broken: dict[int, list[_Checked]] = defaultdict(list)
@@ -107,7 +107,7 @@ def validate(
             reason, detail = RejectReason.DUPLICATE, "the same task was written again"
         quarantined.append(_reject(executions[row], reason, detail))
     results = tuple(_result(check, table) for check in checks)
-    return Validated(tool_type.name, chosen(executions, good), quarantined, results)
+    return ValidationResult(tool_type.name, chosen(executions, good), quarantined, results)
 
 
 @functools.cache

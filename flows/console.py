@@ -21,7 +21,7 @@ from rich.text import Text
 
 from malearn.kernel.errors import Unreachable
 
-__all__ = ["Board", "Progress", "following", "progress"]
+__all__ = ["Progress", "StatusTable", "following", "progress"]
 
 _WIDE = 160  # columns of a table where no terminal says how many there are
 _COLOURS = {"up": "green", "given": "green", "down": "red"}
@@ -68,7 +68,7 @@ class Progress:
         self._console.print(line, soft_wrap=True)
 
 
-class Board:
+class StatusTable:
     """A table on stderr that is updated in place. Where stderr is not a terminal it is printed
     once, and messages follow below it, line by line.
     """

@@ -174,7 +174,7 @@ class _Judge:
 
     def __call__(
         self, tool_type: ToolType, executions: Sequence[Execution]
-    ) -> expectations.Validated:
+    ) -> expectations.ValidationResult:
         try:
             validated = expectations.validate(tool_type, executions)
         except BatchRefused:

@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from malearn.data.ingest import IngestReport
 from malearn.flows import artifacts, failure, progress
 from malearn.flows.ingest import ingest
-from malearn.flows.retrain import Outcome, renew
+from malearn.flows.retrain import RetrainOutcome, renew
 from malearn.kernel import tool_types
 from malearn.lifecycle import mlflow_pages
 
@@ -23,7 +23,7 @@ class Lifecycle:
     """The result of one run of the lifecycle."""
 
     ingested: IngestReport
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, RetrainOutcome]
 
 
 @flow(

@@ -16,7 +16,7 @@ from prefect.runtime import deployment
 from malearn.data import locks
 from malearn.data.dataset import Dataset
 from malearn.flows import failure, news, progress
-from malearn.flows.retrain import Outcome, renew
+from malearn.flows.retrain import RetrainOutcome, renew
 from malearn.flows.train import load
 from malearn.kernel import tool_types
 from malearn.kernel.home import Home
@@ -142,7 +142,7 @@ def chart(report: MonitorReport, tool_type: ToolType) -> str:
     return mlflow_pages.run_page(runs.log_monitoring(tool_type, report.metrics(), figures))
 
 
-def _retrained(outcome: Outcome) -> str:
+def _retrained(outcome: RetrainOutcome) -> str:
     """The result of a retraining, in words."""
     version = outcome.trained.version
     if version is None:

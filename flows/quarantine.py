@@ -24,5 +24,5 @@ def revalidate(home: Home, which: QuarantineFilter, progress: Callable[[str], No
     return done
 
 
-def _each(tool_type: ToolType, executions: Sequence[Execution]) -> expectations.Validated:
+def _each(tool_type: ToolType, executions: Sequence[Execution]) -> expectations.ValidationResult:
     return expectations.validate(tool_type, executions, allowed_bad=1.0)

@@ -20,11 +20,11 @@ from malearn.learning.gate import GateCheck
 from malearn.lifecycle import mlflow_connection, registry, untrained
 from malearn.lifecycle.training import Trained
 
-__all__ = ["Outcome", "renew", "retrain"]
+__all__ = ["RetrainOutcome", "renew", "retrain"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RetrainOutcome:
     """The result for one tool type: its retraining, what is in Production now, and every check."""
 
     trained: Trained
@@ -40,13 +40,13 @@ class Outcome:
     validate_parameters=False,
     on_failure=[failure.told],
 )
-def retrain(tool_type: str, home: str | None = None, trigger: str = "manual") -> Outcome:
+def retrain(tool_type: str, home: str | None = None, trigger: str = "manual") -> RetrainOutcome:
     """Retrain one tool type if executions are new, and promote what passes the gate."""
     progress.tag(tool_type, trigger)
     return renew(tool_type, home, trigger)
 
 
-def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
+def renew(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
     """`retrain` as part of the flow that calls it.
 
     Retrainings of a tool type run one at a time; a second one waits, and then finds nothing
@@ -67,7 +67,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> Outcome:
             why, reasons = promoted.why, promoted.reasons
         with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
             serving = registry.by_alias(declared, registry.PRODUCTION)
-    return Outcome(
+    return RetrainOutcome(
         trained,
         serving.number if serving else None,
         serving.family if serving else None,

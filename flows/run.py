@@ -19,13 +19,13 @@ from malearn.platform import Platform
 if TYPE_CHECKING:
     from malearn.flows.lifecycle import Lifecycle
 
-__all__ = ["Answer", "Report", "run"]
+__all__ = ["PredictorAnswer", "Report", "run"]
 
 _CALLS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PredictorAnswer:
     """Where the predictor's answer for a tool type came from, and its median latency in seconds."""
 
     source: str
@@ -38,7 +38,7 @@ class Report:
     """The result of the main job."""
 
     lifecycle: Lifecycle
-    answers: Mapping[str, Answer]
+    answers: Mapping[str, PredictorAnswer]
     home: Home
 
     def as_json(self) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _work(redis_url: str, shown: console.Progress) -> None:
     shown.done(f"Executed a small real workload: {records} records in Redis")
 
 
-def _ask(home: Home, platform: Platform) -> dict[str, Answer]:
+def _ask(home: Home, platform: Platform) -> dict[str, PredictorAnswer]:
     """Predict the newest execution of every tool type, as a scheduler would a start node."""
     from malearn import DAGTaskPredictor
     from malearn.learning import matrix
@@ -114,5 +114,7 @@ def _ask(home: Home, platform: Platform) -> dict[str, Answer]:
                 began = time.perf_counter()
                 answer = predictor.estimate(function, tool_type.resource, [], features=features)
                 times.append(time.perf_counter() - began)
-            answers[name] = Answer(answer.source, answer.model_version, statistics.median(times))
+            answers[name] = PredictorAnswer(
+                answer.source, answer.model_version, statistics.median(times)
+            )
     return answers

@@ -69,7 +69,7 @@ class _Monitor:
         self._unresponsive: set[Server] = set()  # among the given ones
         self._last_ping = time.monotonic()
         self._disk_full = False
-        self.board = console.Board(
+        self.board = console.StatusTable(
             ("service", "address", "health", "restarts"),
             f"Logs in {platform.home.logs}. Ctrl-C stops everything.",
         )

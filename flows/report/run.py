@@ -10,8 +10,8 @@ from malearn.flows.report import ingestion, tables
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from malearn.flows.retrain import Outcome
-    from malearn.flows.run import Answer, Report
+    from malearn.flows.retrain import RetrainOutcome
+    from malearn.flows.run import PredictorAnswer, Report
 
 __all__ = ["show_run"]
 
@@ -56,7 +56,7 @@ def _show_serving(report: Report, console: Console) -> None:
     )
 
 
-def _errors(outcome: Outcome) -> tuple[float | None, float | None, float | None]:
+def _errors(outcome: RetrainOutcome) -> tuple[float | None, float | None, float | None]:
     """Mean absolute errors, in seconds, on the same rows: own, function median, heuristic."""
     scores, decision = outcome.trained.scores or {}, outcome.trained.decision
     own, median, heuristic = (
@@ -66,7 +66,7 @@ def _errors(outcome: Outcome) -> tuple[float | None, float | None, float | None]
     return own, median, heuristic
 
 
-def _verdict(name: str, outcome: Outcome, answer: Answer) -> str:
+def _verdict(name: str, outcome: RetrainOutcome, answer: PredictorAnswer) -> str:
     new, serving = outcome.trained.version, outcome.production
     if serving is not None and serving == new:
         return f"{name}: version {serving}, {outcome.family}, was promoted"

@@ -8,14 +8,21 @@ from html.parser import HTMLParser
 
 import pytest
 
-from malearn.expectations import Result, Tally, Validated, html_report, markdown_report, report
+from malearn.expectations import (
+    Result,
+    Tally,
+    ValidationResult,
+    html_report,
+    markdown_report,
+    report,
+)
 from malearn.kernel.records import Execution, Rejected, RejectReason
 
 NOON = datetime(2025, 8, 12, 12, 0, tzinfo=UTC)
 HOSTILE = "</td><script src=//x>alert(1)</script>|\n| [a](http://b) `c` <img onerror=x> \ud800 é"
 
 
-def validated(name: str = "llm_process", good: int = 9, bad: int = 1) -> Validated:
+def validated(name: str = "llm_process", good: int = 9, bad: int = 1) -> ValidationResult:
     accepted = [Execution(f"{n}", "f", name, 0.0, 1.0, (), ()) for n in range(good)]
     rejected = [
         Rejected(f"bad {n}", "f", RejectReason.INVALID_FEATURE, "d", "{}") for n in range(bad)
@@ -25,11 +32,11 @@ def validated(name: str = "llm_process", good: int = 9, bad: int = 1) -> Validat
         Result("serve_tokens", "between 0 and 5 tokens", total, bad, ("-1", "-2") if bad else ()),
         Result("ran_tokens", "between 0 and 5 tokens", total, 0),
     )
-    return Validated(name, accepted, rejected, results)
+    return ValidationResult(name, accepted, rejected, results)
 
 
-def hostile() -> Validated:
-    return Validated(HOSTILE, [], [], (Result(HOSTILE, HOSTILE, 2, 1, (HOSTILE, "'\"&")),))
+def hostile() -> ValidationResult:
+    return ValidationResult(HOSTILE, [], [], (Result(HOSTILE, HOSTILE, 2, 1, (HOSTILE, "'\"&")),))
 
 
 class Page(HTMLParser):
@@ -57,11 +64,13 @@ class Page(HTMLParser):
         self.text += data
 
 
-def html(*batches: Validated, rejected: dict[str, int] | None = None, refused: tuple = ()) -> str:
+def html(
+    *batches: ValidationResult, rejected: dict[str, int] | None = None, refused: tuple = ()
+) -> str:
     return html_report(batches, rejected=rejected or {}, time=NOON, refused=refused)
 
 
-def markdown(*batches: Validated, rejected: dict[str, int] | None = None) -> str:
+def markdown(*batches: ValidationResult, rejected: dict[str, int] | None = None) -> str:
     return markdown_report(batches, rejected=rejected or {}, time=NOON)
 
 

@@ -160,7 +160,7 @@ def test_a_small_batch_or_one_where_all_may_be_bad_is_not() -> None:
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert expectations.validate(LLM, []) == expectations.Validated(LLM.name, [], [])
+    assert expectations.validate(LLM, []) == expectations.ValidationResult(LLM.name, [], [])
 
 
 def test_rows_of_another_declaration_are_refused() -> None:

@@ -21,7 +21,7 @@ INGESTED = "malearn.executions.ingested"
 #: Enough are new since the newest version was trained that the tool type is due for retraining.
 ENOUGH = "malearn.executions.enough"
 #: A check calls for another model: drift, or a competitor with a clearly lower error.
-DRIFT = "malearn.lifecycle.drift.found"
+DRIFT = "malearn.drift.found"
 
 
 def resource(tool_type: str) -> dict[str, str]:

@@ -136,7 +136,7 @@ def _live(seen: Live) -> dict[str, Any]:
 
 def _rows_of(version: Version) -> int:
     """The number of rows it was trained on; 0 for a version registered by other means."""
-    return int(version.tags.get("malearn.data.rows", 0))
+    return int(version.tags.get("malearn.rows", 0))
 
 
 def _version(found: Version | None) -> dict[str, Any] | None:

@@ -193,7 +193,7 @@ def _converted(rows: Matrix, version: Version) -> Version:
     notes = {
         "malearn.family": fitted.family,
         "malearn.native": uri,
-        "malearn.data.rows": str(len(known)),
+        "malearn.rows": str(len(known)),
         "malearn.dataset_version": str(made_of),
         _CONVERTED_FROM: str(version.number),
     }

@@ -19,7 +19,7 @@ from malearn.lifecycle.registry import Version
 
 __all__ = ["TrainedOn", "of_version", "tags", "until"]
 
-_ROWS, _UNTIL, _COLUMNS = "malearn.data.rows", "malearn.trained_until", "malearn.columns"
+_ROWS, _UNTIL, _COLUMNS = "malearn.rows", "malearn.trained_until", "malearn.columns"
 
 
 @dataclass(frozen=True, slots=True)

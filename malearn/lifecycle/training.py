@@ -93,7 +93,7 @@ def train(
         "malearn.tool_type": tool_type.name,
         "malearn.trigger": trigger,
         "malearn.dataset_version": str(source.version),
-        "malearn.data.rows": str(len(rows)),
+        "malearn.rows": str(len(rows)),
         **(changes.tags if changes else {}),
     }
     run_id, version = _record(selected, source, tags, sentences)

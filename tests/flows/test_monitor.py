@@ -78,7 +78,7 @@ def events(prefect_api: str) -> Callable[[], list[dict[str, Any]]]:
     import httpx
 
     wanted = {
-        "event": {"name": ["malearn.lifecycle.drift.found"]},
+        "event": {"name": ["malearn.drift.found"]},
         "resource": {"id": [f"malearn.tool-type.{TOOL}"]},
     }
 

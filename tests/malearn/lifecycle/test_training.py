@@ -197,7 +197,7 @@ def test_the_best_is_registered_with_its_decision(first: Trained, rows: Matrix) 
     version = registry.version(rows.tool_type, first.version)
     assert version.number == 1
     assert version.family == first.family
-    assert version.tags["malearn.data.rows"] == "190"
+    assert version.tags["malearn.rows"] == "190"
     kept = version.decision
     assert kept.reasons[: len(first.decision.reasons)] == first.decision.reasons
 

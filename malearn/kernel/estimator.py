@@ -139,7 +139,8 @@ class Estimator:
             seconds = self._history.tool_seconds(tool_type) if tool_type else None
             if seconds is None:
                 source, seconds = _DEFAULT, math.nan
-        width = self._intervals.width(function, tool_type)
+        state, apart = self._history.state(function, tool_type, context)
+        width = self._intervals.width(function, tool_type, state, apart)
         return Basis(function, tool_type, snapshot, source, seconds, width)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel import experts, input_effects
+from malearn.kernel.intervals import State
 from malearn.kernel.level_state import (
     LEAST_SCALE,
     Context,
@@ -232,6 +233,21 @@ class History:
             for line in known.agreeing(context):
                 return math.exp(line.median)
         return math.exp(snapshot[_LEVEL])
+
+    def state(self, function: str, tool_type: str, context: Context) -> tuple[State, float]:
+        """What an answer for `function` stands on, and how far apart what it may take lies.
+
+        The latter in log-seconds, beside what answers miss by anyway; 0 where nothing is in doubt.
+        """
+        known, tool = self._functions.get(function), self._tools.get(tool_type)
+        if known is None or tool is None or known.count < _SETTLED:
+            return "cold", 0.0
+        line, level, _ = self._expected(known, tool, context)
+        if line is None:
+            return "cold", 0.0
+        if not self._regimes.in_doubt(line.regimes):
+            return "steady", 0.0
+        return "in_doubt", self._regimes.apart(line.regimes, level)
 
     def tool_seconds(self, tool_type: str) -> float | None:
         """What functions of `tool_type` take lately, in seconds."""

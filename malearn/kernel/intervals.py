@@ -1,9 +1,11 @@
 """How far the truth may lie from a prediction: intervals that keep their promise.
 
-Online conformal prediction: an interval reaches as far, in units of what this
-function lately missed by, as the wanted share of this tool type's latest
-predictions did; feedback holds the share where it is wanted. Nothing is
-assumed about the distribution of errors, nor that it stays what it was.
+Online conformal prediction, each side on its own: an interval reaches as far, in
+units of what this function lately missed by, as the wanted share of this tool
+type's latest predictions in the same state did; feedback holds the share where it
+is wanted. Nothing is assumed about the distribution of errors, nor that it stays
+what it was. States are calibrated apart (Mondrian conformal prediction), so that
+an interval is wider while it is in doubt which level holds, and only then.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -22,6 +25,7 @@ __all__ = [
     "COVERAGE",
     "Factors",
     "Intervals",
+    "State",
     "Width",
     "calibrated",
     "confidence",
@@ -32,6 +36,9 @@ __all__ = [
 #: multiplicative: execution times err by factors, not by seconds.
 Factors = tuple[float, float, float]
 
+#: What an answer stands on: a function hardly seen; levels that moved, or may have; neither.
+State = Literal["cold", "in_doubt", "steady"]
+
 #: The share of outcomes that intervals enclose.
 COVERAGE = 0.8
 
@@ -40,7 +47,9 @@ _FUNCTION_RATE, _TOOL_RATE = 0.1, 0.05
 _PRIOR = 5.0  # predictions of a function before its own errors outweigh its tool type's
 _LEAST, _FIRST = 0.03, 0.5  # log-seconds
 _WINDOW, _ENOUGH = 200, 10
-_FEEDBACK, _LOWEST, _HIGHEST = 0.02, 0.5, 0.99
+_ASSUMED_REACH = 2.0  # scales, until enough outcomes say otherwise
+_TAIL = (1.0 - COVERAGE) / 2.0
+_FEEDBACK, _LEAST_TAIL, _MOST = 0.01, 0.005, 0.25
 _MOST_FUNCTIONS = 2048  # whose misses are remembered; the one seen longest ago goes first
 
 
@@ -51,8 +60,7 @@ def confidence(log_width: float) -> float:
 
 def from_width(width: Width) -> Factors:
     """Factors and confidence of an answer with this width."""
-    factor = math.exp(width.half)
-    return 1.0 / factor, factor, confidence(2.0 * width.half)
+    return math.exp(-width.low), math.exp(width.high), confidence(width.low + width.high)
 
 
 def calibrated(calibration: Mapping[str, float] | None) -> Factors:
@@ -66,41 +74,72 @@ def calibrated(calibration: Mapping[str, float] | None) -> Factors:
 
 
 class Width(msgspec.Struct, frozen=True, gc=False):
-    """Half an interval, in log-seconds, and the usual miss that it is a multiple of.
+    """How far an interval reaches below and above its prediction, in log-seconds.
 
-    `calibrated` says whether enough outcomes stand behind it.
+    `scale` is the usual miss that both are multiples of, `state` the one they are calibrated
+    for. `calibrated` says whether enough outcomes stand behind them.
     """
 
-    half: float
-    unit: float
+    low: float
+    high: float
+    scale: float
+    state: State = "steady"
     calibrated: bool = False
 
     def around(self, seconds: float) -> tuple[float, float]:
         """`low` and `high`, in seconds."""
-        factor = math.exp(self.half)
-        return seconds / factor, seconds * factor
+        return seconds * math.exp(-self.low), seconds * math.exp(self.high)
+
+
+class _Quantiles:
+    """The latest errors of one tool type in one state, as multiples of the scale, with sign."""
+
+    __slots__ = ("_above", "_below", "_latest", "_ordered", "high", "low")
+
+    def __init__(self) -> None:
+        self._below = self._above = _TAIL  # the share that either side is to leave out
+        self._latest: deque[float] = deque(maxlen=_WINDOW)
+        self._ordered: list[float] = []
+        self.low = self.high = _ASSUMED_REACH  # scales, below and above
+
+    @property
+    def enough(self) -> bool:
+        return len(self._ordered) >= _ENOUGH
+
+    def add(self, ratio: float, *, below: bool, above: bool) -> None:
+        """An error of so many scales, and on which side of its interval it lay, if on any."""
+        if len(self._latest) == _WINDOW:
+            del self._ordered[bisect_left(self._ordered, self._latest[0])]
+        self._latest.append(ratio)
+        insort(self._ordered, ratio)
+        if not self.enough:
+            return
+        if self.low and self.high:
+            self._below = min(_MOST, max(_LEAST_TAIL, self._below + _FEEDBACK * (_TAIL - below)))
+            self._above = min(_MOST, max(_LEAST_TAIL, self._above + _FEEDBACK * (_TAIL - above)))
+        self.low, self.high = -self._quantile(self._below), self._quantile(1.0 - self._above)
+        # A prediction lies within its interval; what one side cannot leave out, the other does.
+        if self.low < 0.0:
+            self.low, self.high = 0.0, max(0.0, self._quantile(COVERAGE))
+        elif self.high < 0.0:
+            self.low, self.high = max(0.0, -self._quantile(1.0 - COVERAGE)), 0.0
+
+    def _quantile(self, share: float) -> float:
+        n = len(self._ordered)
+        place = share * (n + 1)
+        place = math.floor(place) if share < 0.5 else math.ceil(place)
+        return self._ordered[min(n, max(1, place)) - 1]
 
 
 class _Tool:
-    __slots__ = ("latest", "level", "miss", "ordered", "reach")
+    """How far the predictions of one tool type miss, all in all and by state."""
+
+    __slots__ = ("all", "miss", "states")
 
     def __init__(self, miss: float) -> None:
         self.miss = miss
-        self.level = COVERAGE
-        self.latest: deque[float] = deque(maxlen=_WINDOW)
-        self.ordered: list[float] = []
-        self.reach = 2.0  # how many usual misses, to enclose as many as wanted
-
-    def add(self, ratio: float, *, enclosed: bool) -> None:
-        """A prediction that missed by so many usual misses, and whether its interval held."""
-        if len(self.latest) == _WINDOW:
-            del self.ordered[bisect_left(self.ordered, self.latest[0])]
-        self.latest.append(ratio)
-        insort(self.ordered, ratio)
-        self.level = min(_HIGHEST, max(_LOWEST, self.level + _FEEDBACK * (COVERAGE - enclosed)))
-        n = len(self.ordered)
-        if n >= _ENOUGH:
-            self.reach = self.ordered[min(n, max(1, math.ceil(self.level * (n + 1)))) - 1]
+        self.all = _Quantiles()
+        self.states: dict[State, _Quantiles] = {}
 
 
 class Intervals:
@@ -112,25 +151,40 @@ class Intervals:
         self._functions: dict[str, tuple[float, int]] = {}  # usual miss, how many
         self._tools: dict[str, _Tool] = {}
 
-    def width(self, function: str, tool_type: str) -> Width:
-        """Of the interval around the next prediction for `function`."""
+    def width(
+        self, function: str, tool_type: str, state: State = "steady", apart: float = 0.0
+    ) -> Width:
+        """Of the interval around the next prediction for `function`.
+
+        `apart` is how far what else it may take lies from the prediction, in log-seconds: the
+        scale is wider by it.
+        """
         tool = self._tools.get(tool_type)
-        unit = tool.miss if tool is not None else _FIRST
-        own, count = self._functions.get(function, (unit, 0))
-        unit = max((count * own + _PRIOR * unit) / (count + _PRIOR), _LEAST)
+        scale = tool.miss if tool is not None else _FIRST
+        own, count = self._functions.get(function, (scale, 0))
+        scale = max((count * own + _PRIOR * scale) / (count + _PRIOR), _LEAST) + apart
         if tool is None:
-            return Width(2.0 * unit, unit)
-        return Width(tool.reach * unit, unit, len(tool.ordered) >= _ENOUGH)
+            return Width(_ASSUMED_REACH * scale, _ASSUMED_REACH * scale, scale, state)
+        found = tool.states.get(state, tool.all)
+        if not found.enough:
+            found = tool.all
+        return Width(found.low * scale, found.high * scale, scale, state, found.enough)
 
     def learn(
         self, function: str, tool_type: str, actual: float, predicted: float, given: Width
     ) -> None:
         """What came of a prediction, both in seconds, and the width that was given with it."""
-        miss = abs(math.log(actual / predicted))
+        error = math.log(actual / predicted)
+        miss = abs(error)
         tool = self._tools.get(tool_type)
         if tool is None:
             tool = self._tools[tool_type] = _Tool(min(miss, 1.0))
-        tool.add(miss / given.unit, enclosed=miss <= given.half)
+        below, above = error < -given.low, error > given.high
+        tool.all.add(error / given.scale, below=below, above=above)
+        state = tool.states.get(given.state)
+        if state is None:
+            state = tool.states[given.state] = _Quantiles()
+        state.add(error / given.scale, below=below, above=above)
         held = min(miss, 3.0 * max(tool.miss, _LEAST))
         tool.miss += _TOOL_RATE * (held - tool.miss)
         own, count = self._functions.pop(function, (tool.miss, 0))

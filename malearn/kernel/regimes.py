@@ -32,6 +32,8 @@ _STAY, _STAY_PRIOR, _STAY_MOST = 0.9, 4.0, 30.0
 # What others are at: so many of those that ran last, each counting less than the one after it.
 _COMPANIONS, _FADES, _EVIDENCE = 12, 0.8, 1.0
 _UNSEEN, _FORGETS = 0.2, 0.8
+# In doubt: so many own executions after a move; so many of any after others moved; less sure.
+_SURE_AFTER, _LATELY, _SELDOM, _SURE = 3, 30, 0.6, 0.9
 _AGES = 0.95  # what is known of a function counts so much less with each execution of any other
 _REMEMBERED = 64  # functions that ran last; companions of a level
 
@@ -50,11 +52,24 @@ class _Level:
 class FunctionRegimes:
     """The levels of one function in one context, and the one that it was at last."""
 
-    __slots__ = ("at", "current", "levels", "number", "stay", "total")
+    __slots__ = (
+        "at",
+        "believed",
+        "believed_at",
+        "current",
+        "levels",
+        "number",
+        "since",
+        "stay",
+        "total",
+    )
 
     def __init__(self) -> None:
         self.number = 0  # by which the others know it, from its first execution on
         self.at = 0  # the execution, of any function, that was its last
+        self.since = 0  # own executions since it moved to another level
+        self.believed: list[float] = []  # kept until anything is observed
+        self.believed_at = -1
         self.levels: list[_Level] = []
         self.current: _Level | None = None
         self.stay, self.total = _STAY * _STAY_PRIOR, _STAY_PRIOR
@@ -63,15 +78,38 @@ class FunctionRegimes:
 class Regimes:
     """Which level each function is at, and what goes with it. Not thread-safe."""
 
-    __slots__ = ("_count", "_number", "_recent")
+    __slots__ = ("_count", "_moved", "_number", "_recent")
 
     def __init__(self) -> None:
         self._count = 0  # executions of any function
+        self._moved = -_LATELY  # … when one that seldom moves moved last
         self._number = 0
         self._recent: dict[int, FunctionRegimes] = {}  # by number, the one that ran last is last
 
     def believed(self, function: FunctionRegimes) -> list[float]:
         """How likely each level of `function` holds now; sums to 1."""
+        if function.believed_at != self._count:
+            function.believed, function.believed_at = self._believed(function), self._count
+        return function.believed
+
+    def in_doubt(self, function: FunctionRegimes) -> bool:
+        """Whether it is open which level holds: this one moved, others did, or they disagree."""
+        if function.since < _SURE_AFTER and len(function.levels) > 1:
+            return True
+        if self._moved > function.at and self._count - self._moved < _LATELY:
+            return True
+        return len(function.levels) > 1 and max(self.believed(function)) < _SURE
+
+    def apart(self, function: FunctionRegimes, level: float) -> float:
+        """How far from `level` what may hold lies, on average, in log-seconds."""
+        if len(function.levels) < 2:
+            return 0.0
+        return sum(
+            share * abs(found.value - level)
+            for found, share in zip(function.levels, self.believed(function), strict=True)
+        )
+
+    def _believed(self, function: FunctionRegimes) -> list[float]:
         levels, current = function.levels, function.current
         if len(levels) == 1:
             return [1.0]
@@ -166,6 +204,11 @@ class Regimes:
             if function.total > _STAY_MOST:
                 function.stay *= _STAY_MOST / function.total
                 function.total = _STAY_MOST
+        if function.current is not None and found is not function.current:
+            function.since = 0
+            if function.stay > _SELDOM * function.total:
+                self._moved = self._count + 1
+        function.since += 1
         function.current = found
 
     def _accompany(self, function: FunctionRegimes, found: _Level) -> None:

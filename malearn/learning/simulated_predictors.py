@@ -139,8 +139,7 @@ class MovingAverage(_Plain):
         width = self._intervals.width(task.function, tool)
         self._widths[task_id] = width
         seconds = math.exp(level)
-        reach = math.exp(width.half)
-        return Prediction(seconds, seconds / reach, seconds * reach, "function_history")
+        return Prediction(seconds, *width.around(seconds), "function_history")
 
     def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
         if task.record is None:

@@ -44,7 +44,7 @@ def test_a_calm_function_gets_a_narrower_interval_than_a_restless_one() -> None:
         for function, spread in (("calm", 0.05), ("restless", 0.6)):
             width = intervals.width(function, "t")
             intervals.learn(function, "t", math.exp(chance.gauss(0, spread)), 1.0, width)
-    assert intervals.width("calm", "t").half < 0.4 * intervals.width("restless", "t").half
+    assert intervals.width("calm", "t").high < 0.4 * intervals.width("restless", "t").high
 
 
 def test_names_without_end_push_out_the_oldest_not_the_one_still_in_use() -> None:
@@ -52,9 +52,32 @@ def test_names_without_end_push_out_the_oldest_not_the_one_still_in_use() -> Non
     for number in range(3_000):
         for function, miss in (("steady", 0.01), (f"f{number}", 1.0)):
             intervals.learn(function, "t", math.exp(miss), 1.0, intervals.width(function, "t"))
-    steady, forgotten = (intervals.width(name, "t").unit for name in ("steady", "f0"))
+    steady, forgotten = (intervals.width(name, "t").scale for name in ("steady", "f0"))
     assert steady < 0.2 * forgotten
-    assert forgotten == intervals.width("never seen", "t").unit
+    assert forgotten == intervals.width("never seen", "t").scale
+
+
+def test_each_side_misses_a_tenth() -> None:
+    chance, intervals = random.Random(9), Intervals()
+    below = above = 0
+    for number in range(3_000):
+        width = intervals.width("f", "t")
+        low, high = width.around(10.0)
+        actual = 10.0 * math.exp(chance.expovariate(2.0) - 0.3)
+        if number >= 500:
+            below, above = below + (actual < low), above + (actual > high)
+        intervals.learn("f", "t", actual, 10.0, width)
+    assert below / 2_500 == pytest.approx(0.1, abs=0.02)
+    assert above / 2_500 == pytest.approx(0.1, abs=0.02)
+
+
+def test_what_is_missed_in_doubt_widens_only_what_is_in_doubt() -> None:
+    chance, intervals = random.Random(4), Intervals()
+    for _ in range(300):
+        for state, spread in (("steady", 0.1), ("in_doubt", 1.0)):
+            width = intervals.width("f", "t", state)  # type: ignore[arg-type]
+            intervals.learn("f", "t", math.exp(chance.gauss(0, spread)), 1.0, width)
+    assert intervals.width("f", "t", "in_doubt").high > 3 * intervals.width("f", "t").high
 
 
 def test_ten_outcomes_make_it_calibrated() -> None:

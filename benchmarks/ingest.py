@@ -36,7 +36,8 @@ from malearn import DAGTaskPredictor, expectations
 from malearn.data import csv_files, outliers, redis_scan, run_logs
 from malearn.data.batch import Batch
 from malearn.data.dataset import Dataset
-from malearn.data.ingest import Ingest, IngestReport, Validate
+from malearn.data.ingest import Ingest, Validate
+from malearn.data.ingest_report import IngestReport
 from malearn.data.stream import Stream
 from malearn.expectations import contract
 from malearn.kernel import joining, record_reader, stream_entries

@@ -16,7 +16,8 @@ from prefect.runtime import flow_run
 
 from malearn import expectations
 from malearn.data import csv_files, maintenance, outliers, redis_client, redis_scan, run_logs
-from malearn.data.ingest import Ingest, IngestReport
+from malearn.data.ingest import Ingest
+from malearn.data.ingest_report import IngestReport
 from malearn.data.stream import Stream
 from malearn.flows import artifacts, failure, news, progress
 from malearn.flows.history_backfill import backfill, known_functions

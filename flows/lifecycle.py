@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from malearn.data.ingest import IngestReport
+from malearn.data.ingest_report import IngestReport
 from malearn.flows import artifacts, failure, progress
 from malearn.flows.ingest import ingest
 from malearn.flows.retrain import RetrainOutcome, renew

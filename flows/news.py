@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from malearn.data.dataset import Dataset
-from malearn.data.ingest import IngestReport
+from malearn.data.ingest_report import IngestReport
 from malearn.kernel.errors import Unreachable
 from malearn.lifecycle import mlflow_connection, untrained
 

@@ -10,7 +10,8 @@ from types import FrameType
 
 from malearn import expectations
 from malearn.data import keyspace, outliers
-from malearn.data.ingest import Ingest, IngestReport
+from malearn.data.ingest import Ingest
+from malearn.data.ingest_report import IngestReport
 from malearn.flows.console import Progress
 from malearn.kernel import tool_types
 from malearn.kernel.home import Home

@@ -12,6 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from malearn.kernel import stream_entries
 from malearn.serving import stream_format
 from malearn.serving.connection import Connection
 from malearn.serving.refusals import Refusals
@@ -35,13 +36,16 @@ class _Encoded(NamedTuple):
 class Collector:
     """A bounded queue in front of the stream.
 
-    `capacity` counts tasks waiting; `stream_length` is about how many entries the stream keeps.
+    `capacity` counts tasks waiting; `stream_length` is about how many entries the stream keeps
+    (`$MALEARN_STREAM_LENGTH`).
     What Redis refuses to write is counted in `refusals`.
     """
 
     def __init__(
-        self, refusals: Refusals, capacity: int = 20_000, stream_length: int = 100_000
+        self, refusals: Refusals, capacity: int = 20_000, stream_length: int | None = None
     ) -> None:
+        if stream_length is None:
+            stream_length = stream_entries.length_limit()
         self.sent = self.dropped = 0
         self._refusals = refusals
         self._capacity = capacity

@@ -13,7 +13,7 @@ import typer
 from malearn.flows import terminal
 
 if TYPE_CHECKING:
-    from malearn.data.ingest import IngestReport
+    from malearn.data.ingest_report import IngestReport
 
 __all__ = ["fail", "fail_on_rejected_batch", "note", "result"]
 

@@ -9,7 +9,7 @@ from malearn.flows.report import tables
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from malearn.data.ingest import IngestReport
+    from malearn.data.ingest_report import IngestReport
 
 __all__ = ["ingested", "show_ingested"]
 

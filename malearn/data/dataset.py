@@ -87,6 +87,7 @@ class Dataset:
         """
         given = Rows.from_executions(self.tool_type, executions)
         latest = given.take(given.latest())
+        positions = [] if transaction is None else [transaction]
         attempts = self._table.attempts()
         while True:
             next(attempts)
@@ -105,7 +106,7 @@ class Dataset:
             chosen = latest.take(later)
             before = table.version()
             rows = execution_columns.table(chosen)
-            if not self._table.commit(table, rows, transaction, replaces=bool(replaced)):
+            if not self._table.commit(table, rows, positions, replaces=bool(replaced)):
                 continue
             version = table.version()
             self._learn(chosen, before, version, bool(replaced))

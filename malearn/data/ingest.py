@@ -11,20 +11,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from malearn.data import gc_pause, locks
+from malearn.data import gc_pause, locks, stream_gap
 from malearn.data.batch import Batch
 from malearn.data.dataset import Dataset
 from malearn.data.delta.table import Position
+from malearn.data.ingest_report import IngestReport, ToolTypeReport
 from malearn.data.rejected_row import RejectedRow
 from malearn.data.rejections import Rejections
 from malearn.data.rows import Rows
 from malearn.data.stream import Stream
+from malearn.data.stream_gap import StreamGap
 from malearn.kernel import run_ids, stream_entries
 from malearn.kernel.errors import BatchRefused
 from malearn.kernel.home import Home
@@ -35,8 +37,6 @@ __all__ = [
     "Durations",
     "Fence",
     "Ingest",
-    "IngestReport",
-    "ToolTypeReport",
     "Validate",
     "Validated",
 ]
@@ -62,68 +62,6 @@ Durations = Mapping[str, Sequence[float]]
 Fence = Callable[
     [Sequence[Execution], Durations, Durations], tuple[Sequence[Execution], list[Rejected]]
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class ToolTypeReport:
-    """What became of the records of one tool type.
-
-    `replaced` of the accepted took the place of an earlier record of the same
-    task. `version` is the dataset's afterwards; None while there is none.
-    `refused` holds, for each batch that was refused whole, the sentence why;
-    its rows count as quarantined.
-    """
-
-    accepted: int = 0
-    quarantined: int = 0
-    outliers: int = 0
-    replaced: int = 0
-    version: int | None = None
-    refused: tuple[str, ...] = ()
-
-    def __add__(self, later: ToolTypeReport) -> ToolTypeReport:
-        return ToolTypeReport(
-            self.accepted + later.accepted,
-            self.quarantined + later.quarantined,
-            self.outliers + later.outliers,
-            self.replaced + later.replaced,
-            later.version if later.version is not None else self.version,
-            self.refused + later.refused,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What became of `records` records: the counts in it add up to that.
-
-    `rejected` counts by reason what was not validated; what was known already
-    is among it as `duplicate`. Reports of successive batches add up.
-    """
-
-    records: int = 0
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    tool_types: Mapping[str, ToolTypeReport] = field(default_factory=dict)
-
-    @property
-    def accepted(self) -> int:
-        return sum(report.accepted for report in self.tool_types.values())
-
-    @property
-    def accounted(self) -> int:
-        """The sum of all counts."""
-        typed = self.tool_types.values()
-        kept_out = sum(report.quarantined + report.outliers for report in typed)
-        return sum(self.rejected.values()) + self.accepted + kept_out
-
-    def __add__(self, later: IngestReport) -> IngestReport:
-        rejected = Counter(self.rejected)
-        rejected.update(later.rejected)
-        tool_types = dict(self.tool_types)
-        for name, report in later.tool_types.items():
-            tool_types[name] = tool_types.get(name, ToolTypeReport()) + report
-        return IngestReport(
-            self.records + later.records, dict(sorted(rejected.items())), tool_types
-        )
 
 
 class Ingest:
@@ -172,23 +110,53 @@ class Ingest:
     def drain(self, stream: Stream, size: int = 100_000) -> Iterator[IngestReport]:
         """Ingest what `stream` holds, each entry exactly once, a report a batch.
 
-        The position is committed with the rows, and the stream trimmed once all
-        are. Killed at any moment, the next call goes on from there. Raises
-        `Unreachable` and `DatasetError`.
+        The position is committed with the rows, and the stream trimmed once all are. Killed at
+        any moment, the next call goes on from there. Entries that left the stream unread are
+        reported too. Raises `Unreachable`, `InputError` and `DatasetError`.
         """
         while True:
             with locks.dataset_lock(self.home), gc_pause.gc_paused():
-                after = self.rejections.position(stream.name) or 0
-                if after > stream.last():  # somebody deleted the stream and began it anew
-                    after = 0
+                after, read, gaps = self._resume(stream)
                 position, batch = stream.read(after, size)
-                if not batch.records:
-                    if after:
-                        stream.trim(after)
+                lost = sum(gap.lost or 0 for gap in gaps)
+                marks = [
+                    (f"{stream.key}:created", stream.created),
+                    (f"{stream.name}:read", read + lost + batch.records),
+                ]
+                if batch.records:
+                    report = self._take(batch, stream.key, (stream.name, position), marks)
+                    stream.trim(position)
+                elif gaps:
+                    self.rejections.append((), marks=marks)
+                    report = IngestReport()
+                else:
                     return
-                report = self._take(batch, stream.key, (stream.name, position))
-                stream.trim(position)
-            yield report
+            sentences = tuple(gap.why for gap in gaps)
+            yield report + IngestReport(lost=lost, gaps=sentences)
+            if not batch.records:
+                return
+
+    def _resume(self, stream: Stream) -> tuple[int, int, list[StreamGap]]:
+        """The position to read `stream` from, how many entries were read so far, and its gaps."""
+        after = self.rejections.position(stream.name) or 0
+        read = self.rejections.position(f"{stream.name}:read")
+        before = self.rejections.position(f"{stream.key}:created") or 0
+        state, others = stream.state(), stream.other_readers(self.home)
+        if after > state.last or (state.added is not None and (read or 0) > state.added):
+            stream.begin_anew()
+            return 0, (state.added or 0) - state.length, [stream_gap.RESET]
+        if after:  # a process killed before it trimmed leaves what is committed
+            stream.trim(after)
+            state = stream.state()
+        first = read is None
+        if first and not before and self.rejections.rows:
+            # Version 0.1.0 read this stream and did not count.
+            read = (state.added or 0) - state.length
+        gaps = (
+            stream_gap.unknown_before(stream.created, before),
+            stream_gap.find(state, read or 0, after, others, first=first),
+        )
+        return after, read or 0, [gap for gap in gaps if gap is not None]
 
     def ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
         """When each of `task_ids` ended that is in its dataset or was rejected.
@@ -207,7 +175,13 @@ class Ingest:
             latest[at] = np.maximum(latest[at], ends)
         return latest
 
-    def _take(self, batch: Batch, source: str, transaction: Position | None) -> IngestReport:
+    def _take(
+        self,
+        batch: Batch,
+        source: str,
+        transaction: Position | None,
+        marks: Sequence[Position] = (),
+    ) -> IngestReport:
         by_tool_type, duplicates, expired = self._new(batch.rows)
         early = [RejectedRow(r, source, self._tool_type_of(r), r.end) for r in batch.rejected]
         late: list[RejectedRow] = []
@@ -216,7 +190,9 @@ class Ingest:
             report, judged = self.judge(self.tool_types[name], rows, transaction)
             reports[name] = report
             late.extend(replace(refusal, source=source) for refusal in judged)
-        news = {id(refusal) for refusal in self.rejections.append([*early, *late], transaction)}
+        news = {
+            id(refusal) for refusal in self.rejections.append([*early, *late], transaction, marks)
+        }
         # What was rejected for the same reason before is known, not news.
         rejected = Counter(
             r.rejected.reason if id(r) in news else RejectReason.DUPLICATE for r in early

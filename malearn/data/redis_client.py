@@ -34,10 +34,15 @@ def answering(url: str) -> Iterator[None]:
     """Turn what a client of the Redis at `url` raises into `Unreachable` or `InputError`."""
     try:
         yield
+    except redis.AuthenticationError as error:  # a ConnectionError to redis-py
+        raise InputError(
+            f"Redis at {without_password(url)}",
+            f"wants a user or password that {REDIS_SETTING} does not give ({files.cause(error)})",
+        ) from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         raise Unreachable("Redis", url, REDIS_SETTING, files.cause(error)) from error
     except redis.ResponseError as error:
-        raise InputError(f"Redis at {without_password(url)}", f"refuses: {error}") from error
+        raise InputError(f"Redis at {without_password(url)}", _refusal(error)) from error
 
 
 def connect(url: str) -> redis.Redis:
@@ -61,3 +66,17 @@ def key_count(client: redis.Redis) -> int:
         return int(client.dbsize())
     except redis.exceptions.NoPermissionError:
         return 0
+
+
+def _refusal(error: redis.ResponseError) -> str:
+    """What Redis refused, and what to do about it."""
+    said = files.cause(error)
+    if isinstance(error, redis.ReadOnlyError):
+        return f"is a read-only replica; point {REDIS_SETTING} at the primary"
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return f"does not let its user do what ingestion needs ({said}); see docs/operating.md"
+    if isinstance(error, redis.exceptions.OutOfMemoryError):
+        return "is out of memory (maxmemory); give it more, or ingest more often"
+    if said.startswith("WRONGTYPE"):
+        return f"holds something else under a key of malearn ({said}); delete or rename that key"
+    return f"refuses: {said}"

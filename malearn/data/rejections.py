@@ -48,26 +48,31 @@ class Rejections:
         return self._table.rows
 
     def append(
-        self, refusals: Sequence[RejectedRow], transaction: Position | None = None
+        self,
+        refusals: Sequence[RejectedRow],
+        transaction: Position | None = None,
+        marks: Sequence[Position] = (),
     ) -> list[RejectedRow]:
         """Keep those of `refusals` that are new, in one commit, and return them.
 
-        `transaction` is committed even where there is nothing new. Raises `DatasetError`.
+        `transaction` and `marks` are committed even where there is nothing new. Raises
+        `DatasetError`.
         """
         attempts = self._table.attempts()
         while True:
             next(attempts)
             table = self._table.open()
             if table is None:
-                if not refusals and transaction is None:
+                if not refusals and transaction is None and not marks:
                     return []
                 table = self._table.create()
             self._refresh(table.version())
             new = self._new(refusals)
-            if not new and (transaction is None or self._is_past(transaction)):
+            positions = [*([] if transaction is None else [transaction]), *marks]
+            if not new and all(map(self._is_past, positions)):
                 return []
             before = table.version()
-            if not self._table.commit(table, rejection_columns.table(new), transaction):
+            if not self._table.commit(table, rejection_columns.table(new), positions):
                 continue
             version = table.version()
             if version == before + 1:

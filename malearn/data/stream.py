@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Mapping
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 from malearn.data import gc_pause, redis_client
 from malearn.data.batch import MOST_BYTES, Batch
+from malearn.kernel import stream_entries
 from malearn.kernel.errors import InputError
+from malearn.kernel.home import Home
 from malearn.kernel.stream_entries import STREAM
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "StreamState", "state_of"]
 
 
 _FIELD = b"e"
@@ -19,30 +24,90 @@ _FIELD = b"e"
 _ENTRIES = 5_000
 #: Bits of a stream position that count entries of one millisecond.
 _SEQUENCE_BITS = 21
+#: Seconds for which a home counts as a reader.
+_READER_SECONDS = 30 * 86_400.0
+#: The share of its length from which a stream is nearly full.
+_NEARLY_FULL = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream at one moment: `length` entries of at most about `limit`.
+
+    `last` is the position of the newest entry ever added and `added` how many ever were; None
+    where the server does not count them (Redis before 7). `deleted` is the position of the
+    newest entry that XDEL removed.
+    """
+
+    length: int
+    limit: int
+    last: int
+    added: int | None
+    deleted: int = 0
+
+    @property
+    def is_nearly_full(self) -> bool:
+        """Whether the next entries may push out some that nobody has read yet."""
+        return self.length >= _NEARLY_FULL * self.limit
+
+    @property
+    def warning(self) -> str:
+        """What to do about a stream that is nearly full; empty for any other."""
+        if not self.is_nearly_full:
+            return ""
+        return (
+            f"The stream holds {self.length:,} of about {self.limit:,} entries; what does not fit "
+            f"is lost: ingest more often, or set {stream_entries.LENGTH_SETTING} higher for "
+            "schedulers."
+        )
 
 
 class Stream:
     """Entries of `malearn:executions`, oldest first, each with its position.
 
-    A position is one integer in the order of the stream, as Delta keeps it in
-    a commit. Only `trim` takes anything away. Every method raises `Unreachable`.
+    A position is one integer in the order of the stream, as Delta keeps it in a commit. Only
+    `trim` takes anything away. Every method raises `Unreachable`, and `InputError` where Redis
+    refuses a command. `created`, in milliseconds since the epoch, is when somebody first read
+    it; it survives restarts of Redis, not FLUSHALL.
     """
 
     def __init__(self, url: str, tool_types: ToolTypes, key: str = STREAM) -> None:
         self.url, self.key, self._tool_types = url, key, tool_types
         with redis_client.answering(url):
             self._client = redis_client.connect(url)
-            server = cast("Mapping[str, object]", self._client.info("server"))
-        #: What tells this stream from any other: within one life of a Redis, ids only grow.
-        self.name = f"{key}@{server['run_id']}"
+            self._client.set(self._marker, _now(), nx=True)
+            self.created = int(cast("bytes", self._client.get(self._marker)))
 
-    def last(self) -> int:
-        """The position of the newest entry ever added; 0 where there was none."""
+    @property
+    def name(self) -> str:
+        """What tells it from any other."""
+        return f"{self.key}@{self.created}"
+
+    @property
+    def _marker(self) -> str:
+        return f"{self.key}:created"
+
+    def begin_anew(self) -> None:
+        """Give the stream another name, because what was read under this one is no longer so."""
+        self.created = max(_now(), self.created + 1)
         with redis_client.answering(self.url):
-            if not self._client.exists(self.key):
-                return 0
-            info = cast("Mapping[str, bytes]", self._client.xinfo_stream(self.key))
-            return _position(info["last-generated-id"])
+            self._client.set(self._marker, self.created)
+
+    def state(self) -> StreamState:
+        """The stream as it is now."""
+        with redis_client.answering(self.url):
+            return _state(self._client, self.key)
+
+    def other_readers(self, home: Home) -> list[str]:
+        """Homes that read this stream lately, `home` left out, which is noted as a reader."""
+        own = f"{home.root.resolve()} on {socket.gethostname()}"
+        readers = f"{self.key}:readers"
+        now = time.time()
+        with redis_client.answering(self.url):
+            self._client.hset(readers, own, int(now))
+            found = cast("dict[bytes, bytes]", self._client.hgetall(readers))
+        lately = {name.decode("utf-8", "replace"): float(at) for name, at in found.items()}
+        return sorted(n for n, at in lately.items() if n != own and at > now - _READER_SECONDS)
 
     def read(self, after: int, count: int = 5_000) -> tuple[int, Batch]:
         """At most `count` entries after position `after`, and the position of the last.
@@ -80,6 +145,30 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def state_of(url: str, key: str = STREAM) -> StreamState:
+    """The stream `key` of the Redis at `url`. Raises `Unreachable` and `InputError`."""
+    with redis_client.connected(url) as client:
+        return _state(client, key)
+
+
+def _now() -> int:
+    return int(time.time() * 1000.0)
+
+
+def _state(client: Any, key: str) -> StreamState:
+    limit = stream_entries.length_limit()
+    if not client.exists(key):
+        return StreamState(0, limit, 0, 0)
+    info: Mapping[str, Any] = client.xinfo_stream(key)
+    return StreamState(
+        int(info["length"]),
+        limit,
+        _position(info["last-generated-id"]),
+        info.get("entries-added"),
+        _position(info.get("max-deleted-entry-id", b"0-0")),
+    )
 
 
 def _position(entry_id: bytes) -> int:

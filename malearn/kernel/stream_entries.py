@@ -6,20 +6,33 @@ What is kept of a quarantined execution has the same form.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import msgspec
 
 from malearn.kernel import record_reader, run_ids, text
+from malearn.kernel.errors import InputError
 from malearn.kernel.joining import to_execution
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 
-__all__ = ["STREAM", "PlainEntry", "decode_plain", "encode", "read"]
+__all__ = [
+    "LENGTH_SETTING",
+    "STREAM",
+    "PlainEntry",
+    "decode_plain",
+    "encode",
+    "length_limit",
+    "read",
+]
 
 
 #: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
 STREAM = "malearn:executions"
+#: The variable that says how many entries the stream keeps, and how many without it.
+LENGTH_SETTING = "MALEARN_STREAM_LENGTH"
+_LENGTH = 100_000
 _REASONS = {reason.value: reason for reason in RejectReason}
 
 
@@ -65,6 +78,14 @@ _decode_any = msgspec.json.Decoder(_Entry).decode
 
 #: What a decoder raises of JSON that is not what it expects.
 _UNEXPECTED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def length_limit() -> int:
+    """About how many entries the stream keeps. Raises `InputError` for what is no such number."""
+    given = os.environ.get(LENGTH_SETTING) or str(_LENGTH)
+    if not given.isascii() or not given.isdigit() or not 0 < int(given) < 2**63:
+        raise InputError(LENGTH_SETTING, f"must be a number of entries above 0, not '{given}'")
+    return int(given)
 
 
 def decode_plain(raw: bytes) -> PlainEntry | None:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from malearn.data.delta import durability
 from malearn.kernel.errors import DatasetError
 
 __all__ = ["Commit", "Position", "VersionedTable"]
@@ -105,14 +106,18 @@ class VersionedTable:
         self,
         table: DeltaTable,
         rows: pa.Table,
-        transaction: Position | None,
+        positions: Sequence[Position] = (),
         replaces: bool = False,
     ) -> bool:
-        """Write `rows` onto exactly this version of `table`; False when another came first."""
+        """Write `rows` onto exactly this version of `table`; False when another came first.
+
+        `positions` become part of the commit; one never moves back. Once it returns True, the
+        commit survives a power failure.
+        """
         marks = [Transaction(_WRITER, table.version() + 1)]
-        if transaction is not None:
-            name, position = transaction
+        for name, position in positions:
             marks.append(Transaction(name, max(position, table.transaction_version(name) or 0)))
+        before = table.version()
         properties = CommitProperties(app_transactions=marks)
         grown = not {f.name for f in table.schema().fields} >= set(self.schema.names)
         try:
@@ -138,6 +143,7 @@ class VersionedTable:
             return False
         except DeltaError as error:
             raise DatasetError(self.path.name, _one_line(error)) from error
+        durability.sync_commits(self.path, range(before + 1, table.version() + 1))
         return True
 
     def tidy(self, table: DeltaTable) -> bool:

@@ -20,7 +20,8 @@ import redis
 from msgspec.structs import replace
 
 from malearn.data import outliers, redis_scan, run_logs
-from malearn.data.ingest import Ingest, IngestReport, ToolTypeReport
+from malearn.data.ingest import Ingest
+from malearn.data.ingest_report import IngestReport, ToolTypeReport
 from malearn.data.rejected_row import RejectedRow
 from malearn.data.rejections import Rejections
 from malearn.data.stream import Stream
@@ -319,7 +320,7 @@ def test_the_stream_is_drained_and_then_empty(
     with Stream(redis_url, TYPES) as stream:
         report = sum(ingestion.drain(stream, size=20), IngestReport())
         assert (report.records, report.accounted, report.accepted) == (70, 70, 56)
-        last = stream.last()
+        last = stream.state().last
         assert ingestion.rejections.position(stream.name) == last
         assert list(ingestion.drain(stream)) == []
     assert redis_client.xlen(STREAM) == 0

@@ -1,0 +1,143 @@
+"""What left the stream unread is counted and said; whoever may not ask is told in a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import redis
+
+from malearn.data import stream
+from malearn.data.ingest import Ingest
+from malearn.data.ingest_report import IngestReport
+from malearn.data.stream import Stream
+from malearn.kernel import stream_entries
+from malearn.kernel.errors import InputError
+from malearn.kernel.home import Home
+from malearn.kernel.stream_entries import STREAM
+from malearn.kernel.tool_types import declared
+
+TYPES = declared()
+
+
+def add(client: redis.Redis, numbers: Iterable[int], limit: int | None = None) -> None:
+    for number in numbers:
+        entry = {"task_id": f"run{number}-llm_process", "function": "llm_process"}
+        entry |= {"tool_type": "llm_process", "start": 1.0, "end": 6.0}
+        entry |= {"serve": {"text_length": number}, "ran": {}}
+        client.xadd(STREAM, {b"e": json.dumps(entry)}, maxlen=limit, approximate=False)
+
+
+def drain(home: Home, url: str) -> IngestReport:
+    with Stream(url, TYPES) as found:
+        return sum(Ingest(home, TYPES).drain(found), IngestReport())
+
+
+def test_what_maxlen_pushed_out_is_counted_once(
+    home: Home, redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(stream_entries.LENGTH_SETTING, "10")
+    add(redis_client, range(30), limit=10)
+    report = drain(home, redis_url)
+    assert (report.records, report.accepted, report.lost) == (10, 10, 20)
+    (why,) = report.gaps
+    assert why.startswith("20 entries left the stream before they were read; it is full")
+    add(redis_client, range(30, 35))
+    assert (drain(home, redis_url).lost, drain(home, redis_url).gaps) == (0, ())
+    add(redis_client, range(35, 39), limit=1)
+    assert drain(home, redis_url).lost == 3
+
+
+def test_another_home_that_reads_the_same_stream_is_named(
+    home: Home, redis_url: str, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    other = Home(tmp_path / "other")
+    add(redis_client, range(3))
+    assert drain(home, redis_url).lost == 0
+    add(redis_client, range(3, 8))
+    assert drain(other, redis_url).accepted == 5
+    report = drain(home, redis_url)
+    assert (report.records, report.lost) == (0, 5)
+    assert f"another home reads the same stream ({other.root}" in report.gaps[0]
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_flush_is_said_and_what_comes_after_it_is_read(
+    home: Home, redis_url: str, redis_client: redis.Redis, flush: bool
+) -> None:
+    add(redis_client, range(3))
+    assert drain(home, redis_url).accepted == 3
+    redis_client.flushall() if flush else redis_client.delete(STREAM)
+    if not flush:
+        assert "cannot be known" in drain(home, redis_url).gaps[0]
+    add(redis_client, range(3, 7))
+    report = drain(home, redis_url)
+    assert (report.accepted, report.lost) == (4, 0)
+    assert bool(report.gaps) == flush
+    assert drain(home, redis_url).gaps == ()
+
+
+def test_a_deletion_is_told_from_a_trim(
+    home: Home, redis_url: str, redis_client: redis.Redis
+) -> None:
+    add(redis_client, range(2))
+    drain(home, redis_url)
+    add(redis_client, range(2, 6))
+    redis_client.xdel(STREAM, *[i for i, _ in redis_client.xrange(STREAM, count=2)])
+    assert "2 entries left the stream before they were read; somebody deleted them" in str(
+        drain(home, redis_url).gaps
+    )
+    add(redis_client, range(6, 9))
+    redis_client.xtrim(STREAM, maxlen=1, approximate=False)
+    assert "somebody trimmed it" in drain(home, redis_url).gaps[0]
+
+
+def test_a_stream_four_fifths_full_is_a_warning(
+    redis_url: str, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(stream_entries.LENGTH_SETTING, "10")
+    add(redis_client, range(7))
+    assert stream.state_of(redis_url).warning == ""
+    add(redis_client, range(1))
+    assert stream.state_of(redis_url).warning.startswith("The stream holds 8 of about 10 entries")
+    monkeypatch.setenv(stream_entries.LENGTH_SETTING, "many")
+    with pytest.raises(InputError, match="MALEARN_STREAM_LENGTH: must be a number of entries"):
+        stream.state_of(redis_url)
+
+
+def test_a_user_without_dangerous_commands_ingests(
+    home: Home, redis_url: str, redis_client: redis.Redis
+) -> None:
+    redis_client.acl_setuser(
+        "app",
+        True,
+        passwords=["+x"],
+        keys=["result:*", "malearn:*"],
+        commands=["+@all"],
+        categories=["-@dangerous"],
+    )
+    add(redis_client, range(3))
+    url = redis_url.replace("redis://", "redis://app:x@")
+    assert drain(home, url).accepted == 3
+    redis_client.execute_command("ACL", "SETUSER", "app", "-@write")
+    with pytest.raises(InputError, match="does not let its user do what ingestion needs"):
+        drain(home, url)
+    with pytest.raises(InputError, match="wants a user or password"):
+        drain(home, redis_url.replace("redis://", "redis://app:wrong@"))
+
+
+def test_a_redis_that_refuses_writes_is_named_with_what_to_do(
+    home: Home, redis_url: str, redis_client: redis.Redis
+) -> None:
+    redis_client.set(STREAM, "not a stream")
+    with pytest.raises(InputError, match="something else under a key of malearn"):
+        drain(home, redis_url)
+    redis_client.delete(STREAM)
+    redis_client.replicaof("127.0.0.1", "1")
+    try:
+        with pytest.raises(InputError, match="read-only replica; point MALEARN_REDIS_URL at"):
+            drain(home, redis_url)
+    finally:
+        redis_client.replicaof("NO", "ONE")

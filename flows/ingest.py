@@ -104,6 +104,8 @@ def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
     """Ingest what schedulers added to the stream, each entry exactly once."""
     report = IngestReport()
     with Stream(url, ingestion.tool_types) as stream:
+        if warning := stream.state().warning:
+            get_run_logger().warning("%s", warning)
         for part in ingestion.drain(stream):
             report += part
             get_run_logger().info("%d stream entries read", report.records)

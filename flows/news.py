@@ -14,7 +14,7 @@ from malearn.data.ingest_report import IngestReport
 from malearn.kernel.errors import Unreachable
 from malearn.lifecycle import mlflow_connection, untrained
 
-__all__ = ["DRIFT", "ENOUGH", "INGESTED", "emit", "resource"]
+__all__ = ["DRIFT", "ENOUGH", "INGESTED", "STREAM_GAP", "emit", "resource"]
 
 #: Executions of a tool type were accepted.
 INGESTED = "malearn.executions.ingested"
@@ -22,6 +22,8 @@ INGESTED = "malearn.executions.ingested"
 ENOUGH = "malearn.executions.enough"
 #: A check calls for another model: drift, or a competitor with a clearly lower error.
 DRIFT = "malearn.drift.found"
+#: Entries left the stream before they were read.
+STREAM_GAP = "malearn.stream.gap"
 
 
 def resource(tool_type: str) -> dict[str, str]:
@@ -34,11 +36,16 @@ def resource(tool_type: str) -> dict[str, str]:
 
 def emit(datasets: Mapping[str, Dataset], report: IngestReport) -> None:
     """Emit `INGESTED` for each tool type of which executions were accepted in `report`, and
-    `ENOUGH` for each that is due for retraining, whenever its executions came in.
+    `ENOUGH` for each that is due for retraining, whenever its executions came in; `STREAM_GAP`
+    for each gap in the stream.
 
     `ENOUGH` is not emitted within a lifecycle, which retrains anyway, nor without
     `$MLFLOW_TRACKING_URI`, where the number of untrained executions is unknown.
     """
+    for why in report.gaps:
+        about = {"prefect.resource.id": "malearn.stream", "prefect.resource.name": "stream"}
+        emit_event(STREAM_GAP, about, payload={"lost": report.lost, "why": why})
+        get_run_logger().warning("%s", why)
     for name, counts in report.tool_types.items():
         if counts.accepted:
             emit_event(INGESTED, resource(name), payload={"accepted": counts.accepted})

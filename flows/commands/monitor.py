@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 from malearn.flows.commands import output, servers
 from malearn.flows.commands.options import HomeOption, JsonOption, ToolsArgument
+from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
 
 __all__ = ["monitor", "status"]
@@ -32,6 +35,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     Also its age, the executions since it was trained, and the other versions.
     """
+    from malearn.data import redis_client, stream
     from malearn.flows import report
     from malearn.kernel import tool_types
     from malearn.lifecycle import mlflow_connection
@@ -44,3 +48,10 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     ):
         rows = report.status(place)
     output.result(rows, as_json, lambda: report.show_status(rows))
+    if url := os.environ.get(redis_client.REDIS_SETTING):
+        try:
+            warning = stream.state_of(url).warning
+        except MalearnError as error:
+            warning = str(error)
+        if warning:
+            output.note(warning)

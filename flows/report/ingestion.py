@@ -15,8 +15,9 @@ __all__ = ["ingested", "show_ingested"]
 
 
 def ingested(report: IngestReport) -> dict[str, Any]:
-    """Counts that add up to `records`."""
-    return {
+    """Counts that add up to `records`; what a stream lost unread beside them, if anything."""
+    gaps = {"lost": report.lost, "gaps": list(report.gaps)} if report.gaps else {}
+    return gaps | {
         "records": report.records,
         "rejected": dict(report.rejected),
         "tool_types": {
@@ -49,6 +50,8 @@ def show_ingested(report: IngestReport, console: Console | None = None) -> None:
             table.add_row(reason, f"{n:,}")
         console.print(table)
         console.print()
+    for why in report.gaps:
+        tables.line(console, f"! {why}.", "yellow")
     for counts in report.tool_types.values():
         for sentence in counts.refused:
             tables.line(console, f"✗ {sentence}", "red")

@@ -356,7 +356,7 @@ class TestStream:
             assert [e.run for batch in batches for e in batch.rows["llm_process"]] == [
                 run(n) for n in range(5)
             ]
-            assert last == stream.last()
+            assert last == stream.state().last
 
     def test_trimming_removes_what_came_up_to_a_position(
         self, redis_url: str, redis_client: redis.Redis
@@ -379,7 +379,7 @@ class TestStream:
     def test_no_stream_is_an_empty_one(self, redis_url: str) -> None:
         with Stream(redis_url, TYPES) as stream:
             position, batch = stream.read(0)
-            assert (position, batch.records, stream.last(), stream.trim(1)) == (0, 0, 0, 0)
+            assert (position, batch.records, stream.state().last, stream.trim(1)) == (0, 0, 0, 0)
 
     def test_a_key_that_is_no_stream_is_refused(
         self, redis_url: str, redis_client: redis.Redis

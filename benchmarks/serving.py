@@ -174,13 +174,10 @@ def _model(predictor: DAGTaskPredictor) -> Model:
 
 def _model_part(predictor: DAGTaskPredictor, original: Original) -> list[Figure]:
     model = _model(predictor)
-    prepared = np.ones((1, model.metadata.width), np.float32)
-    row = tuple(prepared[0].tolist())
+    bare_run, row = _bare_run(model)
     features = dict.fromkeys(original.names, 1.0)
     ours, bare, theirs = turns(
-        lambda: model.seconds(row),
-        lambda: model.session.run([OUTPUT], {INPUT: prepared}),
-        lambda: original.seconds(features),
+        lambda: model.seconds(row), bare_run, lambda: original.seconds(features)
     )
     return [
         at_least("model part, one row, against the original's", theirs / ours, "times", 100),
@@ -188,9 +185,23 @@ def _model_part(predictor: DAGTaskPredictor, original: Original) -> list[Figure]
     ]
 
 
+def _bare_run(model: Model) -> tuple[Callable[[], object], tuple[float, ...]]:
+    """One `InferenceSession.run` of `model` on an array that is there already, and its row."""
+    prepared = np.ones((1, model.metadata.width), np.float32)
+    feed = {INPUT: prepared}
+    return lambda: model.session.run([OUTPUT], feed), tuple(prepared[0].tolist())
+
+
+#: Of an estimate of a reported task, by its predecessors: times a bare run of the same model.
+_REPORTED_LIMITS = {1: 3.5, 4: 4.0, 16: 5.0}
+#: Of an estimate through Redis, by predecessors of 1 KB: times one MGET of redis-py.
+_REDIS_LIMITS = {1: 1.5, 4: 1.6, 16: 1.8}
+
+
 def _estimates(
     predictor: DAGTaskPredictor, original: Original, client: redis.Redis
 ) -> Iterator[Figure]:
+    bare_run, _ = _bare_run(_model(predictor))
     for size, label, asked in ((1000, "1 KB", 64), (100_000, "100 KB", 8)):
         for count in (1, 4, 16):
             said = f"{count} predecessors of {label}"
@@ -200,35 +211,38 @@ def _estimates(
                 raw = record(next(numbers), size)
                 client.set(f"result:{task_id}", raw)
                 predictor.collect_data_for_task(task_id, "step", raw)
-            fast, slow = turns(
+            fast, bare = turns(
                 _asking(sets, lambda ids: predictor.predict(FUNCTION, "gpu", ids)),
-                _asking(sets, lambda ids: original.predict(client, FUNCTION, ids)),
-                rounds=320 if size == 1000 else 60,
+                bare_run,
+                rounds=1500,
+                blocks=15,
             )
-            lead = 150 if size == 1000 else 300
-            yield at_most(f"estimate, reported, {said}", fast * 1e6, "µs", 30)
-            yield at_least(
-                f"estimate, reported, against the original's, {said}", slow / fast, "times", lead
+            # What is reported is kept as numbers: the size of the record makes no difference.
+            yield at_most(
+                f"estimate, reported, against a bare run, {said}",
+                fast / bare,
+                "times",
+                _REPORTED_LIMITS[count],
             )
 
-            def unheard(ids: Sequence[str]) -> None:
+            def unread(ids: Sequence[str]) -> None:
                 predictor._predecessors.clear()
                 predictor.predict(FUNCTION, "gpu", ids)
 
-            there, bare = call_by_call(
-                _asking(sets, unheard),
+            there, get = call_by_call(
+                _asking(sets, unread),
                 _asking(sets, lambda ids: client.mget([f"result:{one}" for one in ids])),
             )
-            limit = 1.5 if size == 1000 else 2.0
+            limit = _REDIS_LIMITS[count] if size == 1000 else 2.0
             yield at_most(
-                f"estimate through Redis against one MGET, {said}", there / bare, "times", limit
-            )
-            there, slow = turns(
-                _asking(sets, unheard),
-                _asking(sets, lambda ids: original.predict(client, FUNCTION, ids)),
-                rounds=320 if size == 1000 else 60,
+                f"estimate through Redis against one MGET, {said}", there / get, "times", limit
             )
             if size == 1000:
+                there, slow = turns(
+                    _asking(sets, unread),
+                    _asking(sets, lambda ids: original.predict(client, FUNCTION, ids)),
+                    rounds=320,
+                )
                 lead = 12 if count == 1 else 15
                 yield at_least(
                     f"estimate through Redis against the original's, {said}",
@@ -236,7 +250,35 @@ def _estimates(
                     "times",
                     lead,
                 )
+    yield from _after_sleep(predictor, bare_run)
     yield from _seen_and_reported(predictor)
+
+
+def _after_sleep(
+    predictor: DAGTaskPredictor, bare_run: Callable[[], object], rounds: int = 400
+) -> Iterator[Figure]:
+    """What a real scheduler sees: it slept, and caches and clock rates are those of others."""
+    ids = [f"{RUN}-1 KB-{number}-0" for number in range(64)]
+    for number, task_id in enumerate(ids):
+        predictor.collect_data_for_task(task_id, "step", record(1000 + number, 1000))
+    ask = _asking([[one] for one in ids], lambda ids: predictor.predict(FUNCTION, "gpu", ids))
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        for times, function in zip(taken, (ask, bare_run), strict=True):
+            time.sleep(0.01)
+            started = perf_counter()
+            function()
+            times.append(perf_counter() - started)
+    for name, pick, limit in (("median", median, 4.0), ("p99", _p99, 6.0)):
+        ours, bare = (pick(times) for times in taken)
+        yield at_most(f"estimate after 10 ms of sleep, {name}", ours * 1e6, "µs", 1000)
+        yield at_most(
+            f"estimate after 10 ms of sleep against a bare run, {name}", ours / bare, "times", limit
+        )
+
+
+def _p99(times: Sequence[float]) -> float:
+    return sorted(times)[int(0.99 * len(times))]
 
 
 def _asking(sets: Sequence[list[str]], ask: Callable[[list[str]], object]) -> Callable[[], object]:
@@ -278,12 +320,12 @@ def _many(predictor: DAGTaskPredictor, client: redis.Redis) -> list[Figure]:
     def here(ids: Sequence[str]) -> None:
         predictor.estimate_many([(FUNCTION, "gpu", (task_id,)) for task_id in ids])
 
-    def unheard(ids: Sequence[str]) -> None:
+    def unread(ids: Sequence[str]) -> None:
         predictor._predecessors.clear()
         here(ids)
 
     away, trip = turns(
-        _asking(queues, unheard),
+        _asking(queues, unread),
         _asking(queues, lambda ids: client.mget([f"result:{task_id}" for task_id in ids])),
         rounds=60,
     )
@@ -495,8 +537,8 @@ def _start(place: Path, artifacts: dict[str, bytes], tool_type: ToolType) -> lis
         runs.append([float(word) for word in done.stdout.split()])
     first, memory, further = (median(column) for column in zip(*runs, strict=True))
     return [
-        at_most("import and first prediction from the disk cache", first, "s", 0.6),
-        at_most("resident memory with four models", memory, "MiB", 90),
+        at_most("import and first prediction from the disk cache", first, "s", 0.5),
+        at_most("resident memory with four models", memory, "MiB", 80),
         at_most("resident memory of each further model", further, "MiB", 2),
     ]
 

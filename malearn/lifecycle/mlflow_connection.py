@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import logging
 import os
-import urllib.error
-import urllib.parse
-import urllib.request
+import time
 from collections.abc import Iterator
-from http.client import HTTPException
+from http import HTTPStatus
+from http.client import responses
+from urllib.parse import urlsplit
 
 from malearn.kernel.errors import RegistryError, Unreachable, without_password
+from malearn.kernel.http_client import HttpClient, TooLarge
 
 __all__ = ["connect", "connected"]
 
 #: How long a server may take to say that it is there, in seconds.
 _PATIENCE = 5.0
+_LARGEST_ANSWER = 65_536  # bytes
+
+#: What MLflow's client reads in the environment, unless the user has set it.
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # A server that went away is away: say so within half a minute, not after five.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # Its bars would stand between our lines, or in the middle of one.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+#: What a notebook or `mlflow run` leaves behind. MLflow would go on with that run, or log into
+#: that experiment, instead of beginning ours.
+_LEFT_BEHIND = (
+    "MLFLOW_RUN_ID",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_ACTIVE_MODEL_ID",
+)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def connect(tracking_uri: str) -> None:
     """Make MLflow's client use `tracking_uri`. Raises `Unreachable` when nothing answers there."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    # A server that went away is away: say so within half a minute, not after five.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    # Its bars would stand between our lines, or in the middle of one.
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    _settle_environment(tracking_uri)
     if tracking_uri.startswith("http"):
-        try:
-            with urllib.request.urlopen(_health(tracking_uri), timeout=_PATIENCE):
-                pass
-        except (OSError, ValueError, HTTPException) as error:
-            if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it holds the connection
-            reason = getattr(error, "reason", error)
-            raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", reason) from error
+        _check_answers(tracking_uri)
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri)
     mlflow.set_registry_uri(tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 
 @contextlib.contextmanager
@@ -65,12 +73,31 @@ def connected(tracking_uri: str) -> Iterator[None]:
         raise RegistryError(where, f"it refuses ({said[:300]})") from error
 
 
-def _health(tracking_uri: str) -> urllib.request.Request:
-    """The question whether a server is there; a user and password in its address go along."""
-    scheme, _, rest = tracking_uri.rstrip("/").partition("://")
-    credentials, at, address = rest.rpartition("@")
-    request = urllib.request.Request(f"{scheme}://{address}/health")
-    if at:
-        token = base64.b64encode(urllib.parse.unquote(credentials).encode()).decode()
-        request.add_header("Authorization", f"Basic {token}")
-    return request
+def _check_answers(tracking_uri: str) -> None:
+    """Ask the server whether it is there; credentials and TLS are as for MLflow's client."""
+    try:
+        client = HttpClient(tracking_uri, _PATIENCE)
+        answer = client.get("/health", _LARGEST_ANSWER, time.monotonic() + _PATIENCE)
+    except (OSError, ValueError, TooLarge) as error:
+        reason = getattr(error, "reason", error)
+        raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", reason) from error
+    if answer.status != HTTPStatus.OK:
+        reason = responses.get(answer.status, f"status {answer.status}")
+        raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", reason)
+
+
+def _settle_environment(tracking_uri: str) -> None:
+    """Set what MLflow's client reads in the environment, where the user has not, and forget what
+    would lead it astray.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in _LEFT_BEHIND:
+        os.environ.pop(name, None)
+    host = urlsplit(tracking_uri).hostname
+    if host in _LOOPBACK:  # no proxy leads back to this machine
+        # Where both are set, which one counts differs from library to library.
+        for name in [n for n in ("NO_PROXY", "no_proxy") if n in os.environ] or ["NO_PROXY"]:
+            known = [one for one in os.environ.get(name, "").split(",") if one]
+            if host not in known:
+                os.environ[name] = ",".join([*known, host])

@@ -90,3 +90,34 @@ def test_user_and_password_in_the_address_are_used(guarded: str) -> None:
 
 def test_a_wrong_password_is_told_from_no_answer(guarded: str) -> None:
     assert "(Unauthorized)" in refusal(f"http://user:wrong@{guarded}")
+
+
+@pytest.mark.usefixtures("_pointed_back")
+def test_user_and_password_in_mlflows_own_variables_are_used(
+    guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret/")
+    mlflow_connection.connect(f"http://{guarded}")
+
+
+def test_a_run_that_a_notebook_left_in_the_environment_is_not_gone_on_with(
+    connected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0123456789abcdef0123456789abcdef")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "somebody else's")
+    mlflow_connection.connect(connected)
+    mlflow.set_experiment("connection tests")
+    with mlflow.start_run() as run:
+        assert mlflow.get_experiment(run.info.experiment_id).name == "connection tests"
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_no_proxy_stands_between_us_and_a_server_on_this_machine(
+    connected: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for other in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(other, "intranet.example")
+    monkeypatch.setenv(name, "http://127.0.0.1:1")
+    mlflow_connection.connect(connected)
+    assert mlflow.search_experiments(max_results=1)

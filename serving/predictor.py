@@ -46,6 +46,7 @@ from malearn.serving.shared_history import SharedHistory
 from malearn.serving.stats import BUCKETS, CallCounters, ModelStats, Stats
 from malearn.serving.stream_format import Predicted
 from malearn.serving.workflow_estimator import WorkflowEstimator
+from malearn.serving.workflow_publisher import WorkflowPublisher
 from malearn.serving.workflow_tracker import WorkflowTracker
 
 __all__ = ["DAGTaskPredictor"]
@@ -54,6 +55,7 @@ _log = logging.getLogger("malearn.serving")
 
 _NOT_ASKED: tuple[Sequence[SuccessorFeatures | None], str] = ((), "")
 _REMEMBERED = 4096  # tasks, by their words on their successors
+_SHOWN = 100  # workflows in progress that the statistics list
 
 _GUESS = intervals.ASSUMED["heuristic"]
 
@@ -111,11 +113,13 @@ class DAGTaskPredictor:
         observations = ObservationReader(
             self._history, self._predecessors, self._counters, self._refusals, clock, 2.0
         )
+        self._tracker = WorkflowTracker()
         self._worker = RedisWorker(
             connector(url, timeout=1.0),
             self._collector,
             observations,
             self._refusals,
+            WorkflowPublisher(self._tracker),
             on_record=self._on_record,
             drain=self._completions.drain_yielding,
         )
@@ -131,7 +135,6 @@ class DAGTaskPredictor:
             self._predicted,
             self._record_internal_error,
         )
-        self._tracker = WorkflowTracker()
         self._workflows = WorkflowEstimator(
             self._predecessors, self._reader, self._answerer, self._tracker
         )
@@ -326,6 +329,7 @@ class DAGTaskPredictor:
             redis_refusal=self._refusals.reason,
             cache_failures=self._cache.failures if self._cache else 0,
             internal_errors=counters.errors,
+            workflows=tuple(self._tracker.in_progress(_SHOWN)),
         )
 
     def close(self, timeout: float = 2.0) -> None:

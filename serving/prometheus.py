@@ -50,6 +50,26 @@ class StatsCollector:
         yield GaugeMetricFamily("malearn_redis_up", "Whether Redis answers.", stats.redis_up)
         refusing = stats.redis_refusal is not None
         yield GaugeMetricFamily("malearn_redis_refusing", "Whether it refuses commands.", refusing)
+        yield from _workflows(stats)
+
+
+def _workflows(stats: Stats) -> Iterator[Any]:
+    """What is known of each workflow in progress."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    shown = stats.workflows
+    for name, help_text, values in (
+        ("progress", "Share of a workflow's work that is done.", [w.progress for w in shown]),
+        ("expected_end", "When it ends, unless it waits.", [w.expected_end[0] for w in shown]),
+        ("expected_end_low", "Low end of the 80 % interval.", [w.expected_end[1] for w in shown]),
+        ("expected_end_high", "High end of the 80 % interval.", [w.expected_end[2] for w in shown]),
+        ("late_probability", "How likely it misses its deadline.", [w.late for w in shown]),
+    ):
+        gauge = GaugeMetricFamily(f"malearn_workflow_{name}", help_text, labels=["run_id"])
+        for workflow, value in zip(shown, values, strict=True):
+            if value is not None:
+                gauge.add_metric([workflow.run_id], value)
+        yield gauge
 
 
 #: Metric, its help, and the field of `Stats` that it shows.

@@ -21,6 +21,7 @@ from malearn.serving.connection_pool import ConnectionPool
 from malearn.serving.observation_reader import ObservationReader
 from malearn.serving.refusals import RESOLVE_AGAIN, Refusals
 from malearn.serving.resp import ResponseError
+from malearn.serving.workflow_publisher import WorkflowPublisher
 
 __all__ = ["RedisWorker"]
 
@@ -49,6 +50,7 @@ class RedisWorker:
         collector: Collector,
         observations: ObservationReader,
         refusals: Refusals,
+        workflows: WorkflowPublisher,
         *,
         on_record: OnRecord,
         drain: Callable[[], None],
@@ -61,6 +63,7 @@ class RedisWorker:
         self.expired = 0
         self._connect, self._collector, self._observations = connect, collector, observations
         self._on_record, self._drain = on_record, drain
+        self._workflows = workflows
         self._to_read: deque[tuple[str, str | None]] = deque()
         self._follow_at = self._send_at = 0.0
         self._pause = _FIRST_PAUSE
@@ -151,6 +154,7 @@ class RedisWorker:
             self.restored.set()
         self._attempt(self._read_records, connection)
         self._send(connection)
+        self._attempt(self._publish, connection)
         if observations.restored and monotonic() >= self._follow_at:
             self._follow_at = monotonic() + _FOLLOW_INTERVAL
             self._attempt(observations.follow, connection)
@@ -256,6 +260,9 @@ class RedisWorker:
                     self.expired += 1
                 else:
                     self._on_record(task_id, function, raw)
+
+    def _publish(self, connection: Connection) -> None:
+        self._workflows.exchange(connection, self._deadline())
 
     def _send_all(self, connection: Connection) -> None:
         while self._collector.send(connection, self._deadline()):

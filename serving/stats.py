@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from malearn.kernel.workflow_status import WorkflowStatus
+
 __all__ = ["BUCKETS", "CallCounters", "ModelStats", "Stats"]
 
 #: Upper bounds of the latency histogram, in seconds; above the last lies the rest.
@@ -31,6 +33,7 @@ class Stats:
     one; `latency` counts calls by bucket, `latency_sum` is in seconds.
     `queued`, `sent` and `dropped` count finished tasks on their way to the
     stream; `lost` counts records that were gone before they were read.
+    `workflows` are those in progress that were asked about last.
     """
 
     calls: int
@@ -58,6 +61,7 @@ class Stats:
     redis_refusal: str | None
     cache_failures: int
     internal_errors: int
+    workflows: tuple[WorkflowStatus, ...] = ()
 
 
 class CallCounters:

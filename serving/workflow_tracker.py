@@ -16,6 +16,7 @@ from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflow_checkpoints import Checkpoints
+from malearn.kernel.workflow_status import WorkflowStatus
 from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["WorkflowTracker"]
@@ -33,12 +34,15 @@ Outcome = tuple[bool, float]
 class _Tracked:
     """One workflow that was asked about and has tasks left."""
 
-    __slots__ = ("checkpoints", "left", "workflow")
+    __slots__ = ("checkpoints", "latest", "left", "running", "updated", "workflow")
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self.checkpoints = Checkpoints()
         self.left: set[str] = set()
+        self.latest: WorkflowPrediction | None = None
+        self.running: tuple[str, ...] = ()
+        self.updated = 0.0
 
 
 class WorkflowTracker:
@@ -52,6 +56,7 @@ class WorkflowTracker:
         self._run_of: dict[str, str] = {}  # tasks that are left of tracked workflows
         self._calibration = WorkflowCalibration()
         self._unshared: deque[Outcome] = deque(maxlen=_OUTCOMES)
+        self._changed: dict[str, _Tracked] = {}  # since it was published
 
     def __len__(self) -> int:
         return len(self._tracked)
@@ -92,9 +97,13 @@ class WorkflowTracker:
             found, state = workflow_estimate.combine(
                 workflow, open_tasks, running, now, self._calibration
             )
-            if state is not None and not workflow.growing:
+            if state is not None:
                 tracked = self._track(workflow, open_tasks)
-                tracked.checkpoints.add(state, open_tasks, running, now)
+                tracked.latest, tracked.running, tracked.updated = found, tuple(running), now
+                self._note_change(workflow.run_id, tracked)
+                # Of one that may grow nobody knows which task is the last.
+                if not workflow.growing:
+                    tracked.checkpoints.add(state, open_tasks, running, now)
         return found
 
     def restore(self, outcomes: Sequence[Outcome]) -> None:
@@ -111,6 +120,17 @@ class WorkflowTracker:
             taken = list(self._unshared)
             self._unshared.clear()
         return taken
+
+    def take_changed(self, most: int) -> list[WorkflowStatus]:
+        """Up to so many workflows that have changed since the last call."""
+        with self._lock:
+            taken = [self._changed.pop(run) for run in list(self._changed)[:most]]
+            return [self._status(tracked) for tracked in taken]
+
+    def in_progress(self, most: int) -> list[WorkflowStatus]:
+        """Up to so many workflows that have tasks left, those asked about last."""
+        with self._lock:
+            return [self._status(one) for one in list(self._tracked.values())[-most:]]
 
     def renew_locks(self) -> None:
         """After a fork nobody holds what another thread held."""
@@ -142,12 +162,40 @@ class WorkflowTracker:
         if tracked.left:
             return
         self._forget(run)
+        self._note_change(run, tracked)
         order = tracked.workflow.order
         times = zip(order, self._ended.get_all(order), strict=True)
         seconds = {i: ran[1] - ran[0] for i, ran in times if ran is not None and ran[1] > ran[0]}
         for outcome in tracked.checkpoints.scores(tracked.workflow, seconds):
             self._calibration.learn(*outcome)
             self._unshared.append(outcome)
+
+    def _note_change(self, run: str, tracked: _Tracked) -> None:
+        self._changed[run] = tracked
+        if len(self._changed) > _WORKFLOWS:
+            del self._changed[next(iter(self._changed))]
+
+    def _status(self, tracked: _Tracked) -> WorkflowStatus:
+        workflow, order = tracked.workflow, tracked.workflow.order
+        ran = [one for one in self._ended.get_all(order) if one is not None]
+        left = tracked.latest if tracked.left else None
+        path = (left.seconds, left.low, left.high) if left is not None else (0.0, 0.0, 0.0)
+        critical = left.critical if left is not None else ()
+        return WorkflowStatus(
+            workflow.run_id,
+            tracked.updated,
+            len(workflow),
+            len(workflow) - len(tracked.left),
+            *path,
+            spent=sum(end - start for start, end in ran),
+            work=sum(left.work.values()) if left is not None else 0.0,
+            arrived=workflow.arrived,
+            deadline=workflow.deadline,
+            late=left.late if left is not None else None,
+            ended=None if left is not None else max([tracked.updated, *(end for _, end in ran)]),
+            running=tuple(workflow.tasks[i].function for i in tracked.running if i in tracked.left),
+            next=tuple(workflow.tasks[i].function for i in critical if i in tracked.left),
+        )
 
     def _forget(self, run: str) -> None:
         for task_id in self._tracked.pop(run).left:

@@ -21,6 +21,7 @@ from malearn.flows.commands import (
     run,
     simulate,
     up,
+    workflows,
 )
 from malearn.flows.commands.command import Command
 from malearn.kernel.errors import InputError, MalearnError
@@ -86,6 +87,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "rollback": models.rollback,
     "monitor": monitor.monitor,
     "status": monitor.status,
+    "eta": workflows.eta,
     "predict": predict.predict,
     "evaluate": evaluate.evaluate,
     "simulate": simulate.simulate,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
+
+import typer
 
 from malearn.flows.commands import output, servers
 from malearn.flows.commands.options import HomeOption, JsonOption, ToolsArgument
@@ -30,10 +33,17 @@ def monitor(
     output.result(report.monitored(done), as_json, lambda: report.show_monitored(done))
 
 
-def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def status(
+    workflows: Annotated[
+        bool, typer.Option("--workflows", help="Show the workflows in progress instead.")
+    ] = False,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show, per tool type, the Production model and its live error.
 
     Also its age, the executions since it was trained, and the other versions.
+    With --workflows: expected end, progress and lateness of those in progress.
     """
     from malearn.data import redis_client, stream
     from malearn.flows import report
@@ -41,6 +51,9 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from malearn.lifecycle import mlflow_connection
 
     place = Home.find(home)
+    if workflows:
+        _workflows(place, as_json)
+        return
     tool_types.declared()
     with (
         servers.running(place, prefect=False) as platform,
@@ -55,3 +68,12 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
             warning = str(error)
         if warning:
             output.note(warning)
+
+
+def _workflows(place: Home, as_json: bool) -> None:
+    from malearn.flows import report, workflow_progress
+
+    with servers.running(place, redis=True, mlflow=False, prefect=False) as platform:
+        found = workflow_progress.in_progress(platform.redis_url)
+    shown = [report.workflow_status(one) for one in found]
+    output.result(shown, as_json, lambda: report.show_workflows(found))

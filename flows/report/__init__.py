@@ -8,6 +8,7 @@ from malearn.flows.report.quarantine import quarantined, show_quarantined, show_
 from malearn.flows.report.run import show_run
 from malearn.flows.report.scheduling import show_comparison
 from malearn.flows.report.training import promoted, show_promoted, show_trained, trained
+from malearn.flows.report.workflows import show_workflow, show_workflows, workflow_status
 
 __all__ = [
     "ingested",
@@ -26,6 +27,9 @@ __all__ = [
     "show_run",
     "show_status",
     "show_trained",
+    "show_workflow",
+    "show_workflows",
     "status",
     "trained",
+    "workflow_status",
 ]

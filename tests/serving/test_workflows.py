@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor, Workflow, WorkflowPrediction
+from malearn.kernel import workflow_status
 from malearn.kernel.tool_types import ToolType
 from malearn.serving import policies
 from malearn.serving.cache import ModelCache
@@ -182,3 +183,37 @@ def test_whatever_is_asked_there_is_an_answer(predictor: Build, record: Any, que
         assert 0.0 <= one.low <= one.seconds <= one.high < 1e9
     # What is wrong with one workflow costs the others nothing.
     assert second.work == pytest.approx({"io": 1.0, "cpu": 9.0, "gpu": 30.0})
+
+
+def test_a_finished_workflow_is_published_as_ended_and_teaches_the_next_predictor(
+    predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
+) -> None:
+    """As other tasks finish 3 times as late as their own history says, so will the next ones."""
+    first = predictor(own_redis.url)
+    assert first.wait_until_ready()
+    with own_redis.client() as client:
+        for number in range(30):
+            run = f"{number:036d}"
+            first.estimate_workflow(workflow(run=run), now=NOW)
+            report(first, record, run, read=0.5, left_toy_process=1.0, right=9.0, fuse=9.0)
+            assert first.stats().internal_errors == 0
+        eventually(lambda: client.llen("malearn:workflow_scores") == 30)
+        eventually(lambda: client.get(f"malearn:workflow:{0:036d}") is not None)
+        ended = workflow_status.read(client.get(f"malearn:workflow:{0:036d}"))
+        assert ended is not None
+        assert (ended.done, ended.tasks, ended.progress) == (4, 4, 1.0)
+        assert ended.ended is not None
+        assert 0 < client.ttl("malearn:workflow_scores") <= 30 * 86_400
+    second = predictor(own_redis.url)
+    assert second.wait_until_ready()
+    alone = predictor().estimate_workflow(workflow(), now=NOW)
+    eventually(lambda: second.estimate_workflow(workflow(), now=NOW).high < alone.high / 1.5)
+
+
+def test_statistics_list_the_workflows_in_progress(predictor: Build, record: Any) -> None:
+    p = predictor()
+    p.estimate_workflow(workflow(deadline=NOW + 5.0), now=NOW)
+    (shown,) = p.stats().workflows
+    assert (shown.run_id, shown.tasks, shown.done, shown.progress) == (RUN, 4, 0, 0.0)
+    report(p, record, read=1.0, left_toy_process=1.0, right=9.0, fuse=9.0)
+    assert p.stats().workflows == ()

@@ -1,0 +1,87 @@
+"""Workflows in progress: expected end, progress, what they wait for, who is likely late."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
+
+from malearn.flows.report import tables
+
+if TYPE_CHECKING:
+    from malearn.kernel.workflow_status import WorkflowStatus
+
+__all__ = ["show_workflow", "show_workflows", "workflow_status"]
+
+_LATE = 0.5  # a workflow more likely late than not is marked
+_SHOWN = 3  # functions that a table names
+
+
+def workflow_status(status: WorkflowStatus) -> dict[str, Any]:
+    """As JSON: all that is published, with progress (0 to 1) and expected end (epoch seconds)."""
+    expected, low, high = status.expected_end
+    end = {"expected": expected, "low": low, "high": high}
+    return asdict(status) | {"progress": status.progress, "end": end}
+
+
+def show_workflows(found: Sequence[WorkflowStatus]) -> None:
+    """One line each."""
+    console = tables.console()
+    if not found:
+        tables.line(console, "No workflow in progress: no scheduler asked within the last hour.")
+        return
+    table = tables.table("workflow", "done", "expected end", "80 % interval", "late", "running")
+    for status in found:
+        expected, low, high = status.expected_end
+        table.add_row(
+            status.run_id,
+            f"{status.progress:.0%}",
+            _clock(expected),
+            f"{_clock(low)} to {_clock(high)}",
+            _late(status),
+            _named(status.running or status.next),
+        )
+    console.print(table)
+
+
+def show_workflow(status: WorkflowStatus) -> None:
+    """All that is known of one."""
+    console = tables.console()
+    expected, low, high = status.expected_end
+    tables.line(console, f"{status.run_id}: {status.progress:.0%} done", "bold")
+    tables.line(console, f"  {status.done} of {status.tasks} tasks finished")
+    if status.ended is not None:
+        tables.line(console, f"  ended at {_clock(status.ended)}")
+        return
+    tables.line(
+        console,
+        f"  expected end {_clock(expected)}, between {_clock(low)} and {_clock(high)} (80 %), "
+        "unless tasks wait for a slot",
+    )
+    if status.deadline is not None and status.late is not None:
+        deadline = f"deadline {_clock(status.deadline)}"
+        tables.line(console, f"  {deadline}: late with {status.late:.0%} probability")
+    if status.running:
+        tables.line(console, f"  running: {', '.join(status.running)}")
+    if status.next:
+        tables.line(console, f"  critical path: {' → '.join(status.next)}")
+
+
+def _late(status: WorkflowStatus) -> str:
+    if status.late is None:
+        return "–"
+    return f"{status.late:.0%} !" if status.late > _LATE else f"{status.late:.0%}"
+
+
+def _named(functions: Sequence[str]) -> str:
+    more = len(functions) - _SHOWN
+    return ", ".join(functions[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _clock(at: float) -> str:
+    """Local time; with the date unless that is today's."""
+    when = datetime.fromtimestamp(at).astimezone()
+    today = datetime.now().astimezone().date()
+    return f"{when:%H:%M:%S}" if when.date() == today else f"{when:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,65 @@
+"""What people see of a workflow in progress: published by the predictor that was asked about it."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["KEY", "WorkflowStatus", "read"]
+
+#: Redis keys: one per workflow, the run id after this; each expires.
+KEY = "malearn:workflow:"
+
+
+class WorkflowStatus(msgspec.Struct, frozen=True):
+    """One workflow, as of the last time that a scheduler asked about it.
+
+    `updated`, `arrived`, `deadline` and `ended` are seconds since the epoch, None where unknown.
+    `seconds`, `low` and `high` are the remaining critical path as of `updated`, execution alone;
+    `late` the probability of missing the deadline. `tasks` and `done` count tasks, `spent` and
+    `work` are seconds of work done and left. `running` are the functions of running tasks, `next`
+    those of the critical path, first to last.
+    """
+
+    run_id: str
+    updated: float
+    tasks: int
+    done: int
+    seconds: float
+    low: float
+    high: float
+    spent: float = 0.0
+    work: float = 0.0
+    arrived: float | None = None
+    deadline: float | None = None
+    late: float | None = None
+    ended: float | None = None
+    running: tuple[str, ...] = ()
+    next: tuple[str, ...] = ()
+
+    @property
+    def progress(self) -> float:
+        """The share of its work that is done, 0 to 1; by number of tasks while none is known."""
+        total = self.spent + self.work
+        if self.ended is not None:
+            return 1.0
+        return self.spent / total if self.spent > 0.0 else self.done / max(self.tasks, 1)
+
+    @property
+    def expected_end(self) -> tuple[float, float, float]:
+        """When it ends if nothing waits for a slot, and the 80 % interval; seconds since the
+        epoch."""
+        if self.ended is not None:
+            return self.ended, self.ended, self.ended
+        return self.updated + self.seconds, self.updated + self.low, self.updated + self.high
+
+    def to_json(self) -> bytes:
+        """As it stands in Redis."""
+        return msgspec.json.encode(self)
+
+
+def read(raw: bytes | str) -> WorkflowStatus | None:
+    """A status from Redis; None for what is none."""
+    try:
+        return msgspec.json.decode(raw, type=WorkflowStatus)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

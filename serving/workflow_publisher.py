@@ -1,0 +1,84 @@
+"""Workflows in Redis: their status for people, and scores for schedulers that start later.
+
+`malearn:workflow:<run id>` holds a `WorkflowStatus`, for an hour after the last change.
+`malearn:workflow_scores` is a capped list, newest first, of what finished workflows taught.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import msgspec
+
+from malearn.kernel import workflow_status
+from malearn.serving import stream_format
+from malearn.serving.connection import Connection
+from malearn.serving.resp import ResponseError, pack
+from malearn.serving.workflow_tracker import Outcome, WorkflowTracker
+
+__all__ = ["SCORES", "WorkflowPublisher"]
+
+SCORES = "malearn:workflow_scores"
+
+_KEEP_STATUS = 3600  # seconds
+_MAX_SCORES = 512
+_PAGE = 128  # statuses that are sent at once
+_INTERVAL = 1.0  # seconds between two looks at what has changed
+
+_decode = msgspec.json.Decoder(tuple[bool, float]).decode
+
+
+class WorkflowPublisher:
+    """Publishes what `tracker` knows; called by the background thread alone."""
+
+    def __init__(self, tracker: WorkflowTracker) -> None:
+        self._tracker = tracker
+        self._at = 0.0
+        self._restored = False
+
+    def exchange(self, connection: Connection, deadline: float) -> None:
+        """Restore what others learnt, once, and send what has changed; at most once a second.
+
+        Raises what `connection.call` raises; unsent statuses are sent when they change again.
+        """
+        if monotonic() < self._at:
+            return
+        self._at = monotonic() + _INTERVAL
+        if not self._restored:
+            self._restore(connection, deadline)
+        packed, replies = [], 0
+        for status in self._tracker.take_changed(_PAGE):
+            key = workflow_status.KEY + status.run_id
+            packed.append(pack("SET", key, status.to_json(), "EX", str(_KEEP_STATUS)))
+            replies += 1
+        scores = self._tracker.take_unshared()
+        if scores:
+            entries = [msgspec.json.encode(score) for score in scores]
+            packed.append(pack("LPUSH", SCORES, *entries))
+            packed.append(pack("LTRIM", SCORES, "0", str(_MAX_SCORES - 1)))
+            packed.append(pack("EXPIRE", SCORES, str(stream_format.KEEP_SECONDS)))
+            replies += 3
+        if replies:
+            _raise_refused(connection.call(b"".join(packed), replies, deadline))
+
+    def _restore(self, connection: Connection, deadline: float) -> None:
+        command = pack("LRANGE", SCORES, "0", str(_MAX_SCORES - 1))
+        (found,) = connection.call(command, 1, deadline)
+        _raise_refused([found])
+        scores = [score for raw in reversed(found or []) if (score := _score(raw)) is not None]
+        self._tracker.restore(scores)
+        self._restored = True
+
+
+def _score(raw: object) -> Outcome | None:
+    try:
+        begun, value = _decode(raw if isinstance(raw, bytes) else b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return (begun, value) if abs(value) < 100.0 else None
+
+
+def _raise_refused(replies: list[object]) -> None:
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply

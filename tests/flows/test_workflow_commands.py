@@ -1,0 +1,65 @@
+"""`malearn status --workflows` and `malearn eta`: when workflows end, for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from typer.testing import CliRunner
+
+from malearn import DAGTaskPredictor, Workflow
+from malearn.flows.commands import app
+from malearn.kernel import workflow_status
+
+
+@pytest.fixture
+def malearn(redis_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., Any]:
+    monkeypatch.setenv("MALEARN_REDIS_URL", redis_url)
+    monkeypatch.setenv("MALEARN_HOME", str(tmp_path))
+    return lambda *words: CliRunner().invoke(app, words)
+
+
+@pytest.fixture
+def running(redis_url: str, tmp_path: Any) -> Iterator[str]:
+    """A workflow of two tasks, the first one running, of which a scheduler has just asked."""
+    run, now = str(uuid.uuid4()), time.time()
+    tasks = {f"{run}-a": ("draft", "gpu", []), f"{run}-b": ("answer", "gpu", [f"{run}-a"])}
+    workflow = Workflow(run, tasks, arrived=now - 5.0, deadline=now + 1.0)
+    with (
+        redis.Redis.from_url(redis_url) as client,
+        DAGTaskPredictor(redis_url, cache_dir=tmp_path / "cache") as predictor,
+    ):
+        predictor.estimate_workflow(workflow, running={f"{run}-a": now - 4.0}, now=now)
+        until = time.monotonic() + 30.0
+        while client.get(workflow_status.KEY + run) is None:
+            assert time.monotonic() < until, "it was never published"
+            time.sleep(0.05)
+        assert 0 < client.ttl(workflow_status.KEY + run) <= 3600
+        yield run
+
+
+def test_a_workflow_that_a_scheduler_asked_about_is_shown(
+    malearn: Callable[..., Any], running: str
+) -> None:
+    one = json.loads(malearn("eta", running, "--json").stdout)
+    assert (one["tasks"], one["done"], one["running"]) == (2, 0, ["draft"])
+    assert one["next"] == ["draft", "answer"]
+    assert one["late"] > 0.5
+    assert one["end"]["low"] < one["end"]["expected"] < one["end"]["high"]
+    listed = json.loads(malearn("status", "--workflows", "--json").stdout)
+    assert running in [status["run_id"] for status in listed]
+    assert running in malearn("status", "--workflows").stdout
+    assert "running: draft" in malearn("eta", running).stdout
+
+
+def test_an_unknown_workflow_is_an_error_that_says_what_to_check(
+    malearn: Callable[..., Any],
+) -> None:
+    done = malearn("eta", "nobody")
+    assert done.exit_code == 1
+    assert "no scheduler asked about this workflow within the last hour" in done.stderr

@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from malearn.flows.commands import (
     data,
+    doctor,
     evaluate,
     ingest,
     models,
@@ -91,6 +92,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "evaluate": evaluate.evaluate,
     "simulate": simulate.simulate,
+    "doctor": doctor.doctor,
     "up": up.up,
 }
 for _name, _function in _COMMANDS.items():

@@ -2,6 +2,7 @@
 
 from malearn.flows.report.datasets import show_history, show_maintained
 from malearn.flows.report.evaluation import show_evaluation
+from malearn.flows.report.findings import show_findings
 from malearn.flows.report.ingestion import ingested, show_ingested
 from malearn.flows.report.monitoring import monitored, show_monitored, show_status, status
 from malearn.flows.report.quarantine import quarantined, show_quarantined, show_revalidated
@@ -17,6 +18,7 @@ __all__ = [
     "quarantined",
     "show_comparison",
     "show_evaluation",
+    "show_findings",
     "show_history",
     "show_ingested",
     "show_maintained",

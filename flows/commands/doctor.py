@@ -1,0 +1,29 @@
+"""`malearn doctor`: what is wrong with an installation, and what to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+
+from malearn.flows.commands import output
+from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.kernel.home import Home
+
+__all__ = ["doctor"]
+
+
+def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Check versions, servers, disk and every table; change nothing.
+
+    Exit status 1 if there is a problem.
+    """
+    from malearn.flows import report
+    from malearn.flows.doctor import examine
+
+    found = list(examine(Home.find(home)))
+    healthy = all(finding.level != "problem" for finding in found)
+    value = {"healthy": healthy, "checks": [asdict(finding) for finding in found]}
+    output.result(value, as_json, lambda: report.show_findings(found))
+    if not healthy:
+        raise typer.Exit(1)

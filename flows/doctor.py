@@ -1,0 +1,132 @@
+"""Checks of an installation: what it runs on, what it can reach, and whether its data is whole.
+
+Nothing is started and nothing is changed. Each check is one line: what was checked, what was
+found, and, where something is wrong, what to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+from malearn.data import redis_client
+from malearn.data.dataset import Dataset
+from malearn.data.rejections import Rejections
+from malearn.kernel import tool_types
+from malearn.kernel.errors import MalearnError, without_password
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolTypes
+from malearn.platform import EmbeddedRedis, MLflowServer, PrefectServer
+
+__all__ = ["Finding", "examine"]
+
+#: What decides whether two installations behave alike.
+_LIBRARIES = ("mlflow", "prefect", "great-expectations", "deltalake", "xgboost", "onnxruntime")
+#: Below so many bytes free, embedded servers do not start and commits may fail.
+_LEAST_FREE = 500_000_000
+#: Seconds between two clocks from which durations and retention are off.
+_CLOCKS = 5.0
+
+_Level = Literal["ok", "warning", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked: `subject`, how it is, and a sentence about it."""
+
+    subject: str
+    level: _Level
+    detail: str
+
+
+def examine(home: Home) -> Iterator[Finding]:
+    """Check the installation and `home`, one finding after another."""
+    yield _versions()
+    types, finding = _declaration()
+    yield finding
+    yield _directory(home)
+    yield from _external_servers()
+    for name, tool_type in (types or {}).items():
+        yield _table(name, lambda: Dataset.open(home, tool_type))  # noqa: B023  called at once
+    yield _table("_rejected", lambda: Rejections.open(home))
+
+
+def _versions() -> Finding:
+    python = ".".join(map(str, sys.version_info[:3]))
+    found = [f"{name} {metadata.version(name)}" for name in _LIBRARIES]
+    return Finding("versions", "ok", f"Python {python}, {', '.join(found)}")
+
+
+def _declaration() -> tuple[ToolTypes | None, Finding]:
+    try:
+        types = tool_types.declared()
+    except MalearnError as error:
+        return None, Finding("tool types", "problem", str(error))
+    return types, Finding("tool types", "ok", ", ".join(types))
+
+
+def _directory(home: Home) -> Finding:
+    """Whether the home can be written, and has room."""
+    place = home.root
+    while not place.exists() and place != place.parent:
+        place = place.parent  # a home is made when it is first written to
+    subject = f"home {home.root}"
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        return Finding(subject, "problem", f"{place} cannot be written; name another with --home")
+    free = shutil.disk_usage(place).free
+    room = f"{free / 1e9:,.1f} GB free"
+    if free < _LEAST_FREE:
+        return Finding(subject, "problem", f"{room}; free at least {_LEAST_FREE / 1e9:.1f} GB")
+    return Finding(subject, "ok", room)
+
+
+def _external_servers() -> Iterator[Finding]:
+    """The servers that variables name; embedded ones are started by the commands themselves."""
+    for kind in (EmbeddedRedis, MLflowServer, PrefectServer):
+        url = os.environ.get(kind.setting, "").strip()
+        if not url:
+            yield Finding(kind.name, "ok", f"{kind.setting} is not set: commands start one")
+            continue
+        shown = without_password(url)
+        try:
+            kind.ping(url)
+        except Exception as error:  # noqa: BLE001  each client raises its own
+            cause = " ".join(str(error).split()) or type(error).__name__
+            detail = f"{shown} does not answer ({cause}); start it or correct {kind.setting}"
+            yield Finding(kind.name, "problem", detail)
+            continue
+        yield _clock(url, shown) if kind is EmbeddedRedis else Finding(kind.name, "ok", shown)
+
+
+def _clock(url: str, shown: str) -> Finding:
+    """How far the clock of a Redis server is from this one."""
+    try:
+        with redis_client.connected(url) as client:
+            before = time.time()
+            seconds, microseconds = client.time()
+            off = seconds + microseconds / 1e6 - (before + time.time()) / 2
+    except MalearnError as error:
+        return Finding(
+            "Redis", "warning", f"{shown} answers, but its clock cannot be read: {error}"
+        )
+    if abs(off) > _CLOCKS:
+        detail = f"the clock of {shown} is {off:+.0f} s off this one; synchronise both (NTP)"
+        return Finding("Redis", "warning", detail)
+    return Finding("Redis", "ok", shown)
+
+
+def _table(name: str, open_table: Callable[[], Dataset | Rejections]) -> Finding:
+    """Whether a table can be read to its last row."""
+    subject = f"table {name}"
+    try:
+        table = open_table()
+        rows = sum(1 for _ in (table.read() if isinstance(table, Dataset) else table.each()))
+    except MalearnError as error:
+        return Finding(subject, "problem", str(error))
+    return Finding(subject, "ok", f"{rows:,} rows" if rows else "nothing yet")

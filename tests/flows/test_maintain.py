@@ -60,7 +60,7 @@ def test_without_mlflow_nothing_is_touched(
     from malearn.flows.maintain import maintain
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(InputError, match="only MLflow knows which versions"):
+    with pytest.raises(InputError, match="MLflow is needed to know which versions"):
         maintain(str(home.root))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     with pytest.raises(Unreachable, match=r"MLflow at .* cannot be reached"):
@@ -89,7 +89,7 @@ def test_quarantine_is_looked_at_and_let_in_from_the_command_line(
     shown = cli("data", "quarantine", "--limit", 1, *where)
     assert "10 kept out" in shown.stdout and "unmapped_function" in shown.stdout
     wrong = cli("data", "quarantine", "--reason", "mood", *where)
-    assert wrong.returncode == 2 and "is none of" in wrong.stderr
+    assert wrong.returncode == 2 and "is not a reason code" in wrong.stderr
 
     (tmp_path / "malearn.toml").write_text(
         "[speech_process.features]\nduration = { min = 0, max = 100000 }\n"

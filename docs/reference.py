@@ -38,6 +38,10 @@ VARIABLES = {
         "where a predictor keeps the last good models",
         "`malearn` in `$XDG_CACHE_HOME`, else in `~/.cache`",
     ),
+    "MALEARN_STREAM_LENGTH": (
+        "how many entries a scheduler keeps in the stream until they are ingested",
+        "100,000",
+    ),
     "MALEARN_KEEP_DAYS": (
         "how long rows are kept, in days: a number, or `NAME=NUMBER` several times",
         "rows are kept for ever",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
-from malearn.data import redis_client
+from malearn.data import redis_client, stream
 from malearn.data.dataset import Dataset
 from malearn.data.rejections import Rejections
 from malearn.kernel import tool_types
@@ -101,24 +101,23 @@ def _external_servers() -> Iterator[Finding]:
             detail = f"{shown} does not answer ({cause}); start it or correct {kind.setting}"
             yield Finding(kind.name, "problem", detail)
             continue
-        yield _clock(url, shown) if kind is EmbeddedRedis else Finding(kind.name, "ok", shown)
+        yield _redis(url, shown) if kind is EmbeddedRedis else Finding(kind.name, "ok", shown)
 
 
-def _clock(url: str, shown: str) -> Finding:
-    """How far the clock of a Redis server is from this one."""
+def _redis(url: str, shown: str) -> Finding:
+    """Whether a Redis server's clock is that of this machine, and its stream has room."""
     try:
         with redis_client.connected(url) as client:
             before = time.time()
             seconds, microseconds = client.time()
             off = seconds + microseconds / 1e6 - (before + time.time()) / 2
+        full = stream.state_of(url).warning
     except MalearnError as error:
-        return Finding(
-            "Redis", "warning", f"{shown} answers, but its clock cannot be read: {error}"
-        )
+        return Finding("Redis", "warning", f"{shown} answers, but not every command: {error}")
     if abs(off) > _CLOCKS:
         detail = f"the clock of {shown} is {off:+.0f} s off this one; synchronise both (NTP)"
         return Finding("Redis", "warning", detail)
-    return Finding("Redis", "ok", shown)
+    return Finding("Redis", "warning", full) if full else Finding("Redis", "ok", shown)
 
 
 def _table(name: str, open_table: Callable[[], Dataset | Rejections]) -> Finding:

@@ -1,70 +1,105 @@
-"""A small scheduler that runs the ready task with the highest DAPS score first.
+"""A small scheduler that runs whole workflows, first in order of arrival, then by what is left.
 
-Two workers, a few queries of three steps each; the work is real, if small.
-Run it with `python docs/scheduler.py`, with or without a Redis and an MLflow:
-the predictor answers from what it has.
+Two workers, eight queries of three steps each; the work is real, if small. The predictor answers
+from what it has: run it with `python docs/scheduler.py`, with or without a Redis and an MLflow.
+The first round teaches it how long each step takes; the second round does the same work, least
+remaining work first. It prints what that bought.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
+from statistics import fmean
 
-from malearn import DAGTaskPredictor
-from malearn.serving import daps
+from malearn import DAGTaskPredictor, Workflow
+from malearn.serving import policies
 
-STEPS = ("task1_read", "task2_llm_process_draft", "task3_llm_process_answer")
-QUERIES = {str(uuid.uuid4()): size for size in (40, 10, 160, 80)}
+WORKERS = 2
+#: Blocks hashed by each step of a query, in thousands; some queries are long, most are short.
+SIZES = (160, 120, 10, 20, 160, 10, 20, 10)
+
+Policy = Callable[..., policies.Key]
+
+
+def steps(size: int) -> list[str]:
+    """The functions of a query: long ones read more."""
+    kind = "book" if size > 100 else "note"
+    return [f"task1_read_{kind}", f"task2_llm_process_{kind}", f"task3_llm_fuse_{kind}"]
+
+
+def query(size: int, now: float) -> Workflow:
+    """One query's workflow: each step waits for the one before."""
+    run, names = str(uuid.uuid4()), steps(size)
+    ids = [f"{run}-{name}" for name in names]
+    before: list[list[str]] = [[], *([task_id] for task_id in ids[:-1])]
+    tasks = {i: (n, "cpu", b) for i, n, b in zip(ids, names, before, strict=True)}
+    return Workflow(run, tasks, arrived=now)
 
 
 def work(size: int) -> tuple[float, float]:
-    """Hash so many times ten thousand blocks; when it began and ended."""
+    """Hash; when it began and ended."""
     started = time.time()
-    for _ in range(size * 10_000):
-        hashlib.sha256(b"block").digest()
+    block = b"block" * 500
+    for _ in range(size * 100):
+        hashlib.sha256(block).digest()
     return started, time.time()
 
 
+def schedule(predictor: DAGTaskPredictor, policy: Policy) -> float:
+    """Run all queries to their end; the mean seconds from arrival to end."""
+    sizes = {(w := query(size, time.time())).run_id: (w, size) for size in SIZES}
+    waiting = {run: workflow for run, (workflow, _) in sizes.items()}
+    started: dict[str, dict[str, float]] = {run: {} for run in waiting}
+    done: dict[str, list[str]] = {run: [] for run in waiting}
+    running: dict[Future[tuple[float, float]], tuple[str, str]] = {}
+    took: list[float] = []
+    with ThreadPoolExecutor(WORKERS) as workers:
+        while waiting or running:
+            now = time.time()
+            # One call for the whole queue: what is left of each workflow.
+            queue = [(w, started[run], done[run]) for run, w in waiting.items()]
+            left = dict(zip(waiting, predictor.estimate_workflows(queue, now), strict=True))
+            ready = [
+                (policy(w, left[run], now), run, task_id)
+                for run, w in waiting.items()
+                for task_id in w.ready(done[run], started[run])
+            ]
+            for _, run, task_id in sorted(ready)[: WORKERS - len(running)]:
+                running[workers.submit(work, sizes[run][1])] = (run, task_id)
+                started[run][task_id] = now
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                run, task_id = running.pop(future)
+                begun, ended = future.result()
+                predictor.collect_data_for_task(
+                    task_id, record_json={"start_time": begun, "end_time": ended}
+                )
+                del started[run][task_id]
+                done[run].append(task_id)
+                if len(done[run]) == len(waiting[run]):
+                    arrived = waiting.pop(run).arrived
+                    took.append(ended - (arrived or ended))
+    return fmean(took)
+
+
 def main() -> None:
-    """Schedule every query's steps to their end."""
-    with DAGTaskPredictor() as predictor, ThreadPoolExecutor(2) as workers:
-        ready: list[tuple[float, str, int]] = []
-        running: dict[Future[tuple[float, float]], tuple[str, int]] = {}
-
-        def make_ready(run: str, step: int) -> None:
-            before = [f"{run}-{STEPS[step - 1]}"] if step else []
-            seconds = predictor.predict(STEPS[step], "cpu", before)
-            remaining = len(STEPS) - step
-            rank = daps.score(
-                daps.urgency(remaining, len(STEPS)),
-                daps.criticality(seconds, expected_dag_seconds=seconds * remaining),
+    """Schedule the same work twice, and print what the second order bought."""
+    with DAGTaskPredictor() as predictor:
+        results = {
+            name: schedule(predictor, policy)
+            for name, policy in (
+                ("arrival", policies.arrival),
+                ("least remaining work", partial(policies.shortest_remaining_work, resource="cpu")),
             )
-            heapq.heappush(ready, (-rank, run, step))
-            print(f"{run[:8]} {STEPS[step]:<26} expected {seconds:6.2f} s, score {rank:.2f}")
-
-        for run in QUERIES:
-            make_ready(run, 0)
-        while ready or running:
-            while ready and len(running) < 2:
-                _, run, step = heapq.heappop(ready)
-                running[workers.submit(work, QUERIES[run])] = (run, step)
-            for done in wait(running, return_when=FIRST_COMPLETED).done:
-                run, step = running.pop(done)
-                started, ended = done.result()
-                size = {"text_length": QUERIES[run] * 1000, "token_count": QUERIES[run] * 200}
-                after = {STEPS[step + 1]: size} if step + 1 < len(STEPS) else {}
-                record = {
-                    "start_time": started,
-                    "end_time": ended,
-                    "curr_task_feat": size,
-                    "succ_task_feat": after,
-                }
-                predictor.collect_data_for_task(f"{run}-{STEPS[step]}", STEPS[step], record)
-                if after:
-                    make_ready(run, step + 1)
+        }
+        for name, seconds in results.items():
+            print(f"{name:<22} mean completion {seconds:6.3f} s")
+        gain = 1.0 - results["least remaining work"] / results["arrival"]
+        print(f"ordering by predictions made it {gain:.0%} shorter")
         print(predictor.stats().sources)
 
 

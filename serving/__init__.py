@@ -11,25 +11,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from malearn.kernel import policies as policies
     from malearn.serving.predictor import DAGTaskPredictor as DAGTaskPredictor
     from malearn.serving.stats import Stats as Stats
 
-__all__ = ["DAGTaskPredictor", "Stats", "policies"]
+__all__ = ["DAGTaskPredictor", "Stats"]
 
-#: Where each name comes from: a class by its module, a module by its package.
 _HOMES = {
     "DAGTaskPredictor": "malearn.serving.predictor",
     "Stats": "malearn.serving.stats",
-    "policies": "malearn.kernel",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'malearn.serving' has no attribute '{name}'")
-    home = import_module(_HOMES[name])
-    return getattr(home, name) if hasattr(home, name) else import_module(f"{home.__name__}.{name}")
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -44,6 +44,8 @@ class _Plan(msgspec.Struct, gc=False):
     typed: list[tuple[str, ToolType, Sequence[str]]]
     unknown: list[tuple[str, _Alike]]
     known: list[tuple[str, int]]
+    whole: Workflow
+    unseen: tuple[str, ...]
 
 
 class WorkflowEstimator:
@@ -85,7 +87,9 @@ class WorkflowEstimator:
             for task_id, key in plan.unknown:
                 self._take(plan, task_id, shared[alike[key]], counted)
         found = [
-            self._tracker.combine(plan.workflow, plan.open_tasks, plan.running, now)
+            self._tracker.combine(
+                plan.workflow, plan.open_tasks, plan.running, now, plan.whole, plan.unseen
+            )
             for plan in plans
         ]
         sources: Counter[str] = Counter([prediction.source for prediction, _ in counted])
@@ -94,15 +98,16 @@ class WorkflowEstimator:
     def _take(self, plan: _Plan, task_id: str, answer: Answer, counted: list[Answer]) -> None:
         plan.open_tasks[task_id] = answer[0]
         counted.append(answer)
-        if task_id not in plan.running:
+        if task_id not in plan.running and task_id in plan.workflow.tasks:
             self._tracker.expect(task_id, answer[0])
 
     def _plan(self, workflow: Workflow, running: Mapping[str, float], done: Iterable[str]) -> _Plan:
         tracker, tool_types = self._tracker, self._predecessors.tool_types
         ended = tracker.done(workflow, done)
-        plan = _Plan(workflow, {}, {}, [], [], [])
+        whole, unseen = tracker.completed(workflow)
+        plan = _Plan(workflow, {}, {}, [], [], [], whole, unseen)
         words = tuple(sorted(workflow.context.items())) if workflow.context else ()
-        for task_id, task in workflow.tasks.items():
+        for task_id, task in whole.tasks.items():
             if task_id in ended:
                 continue
             if task_id in running:
@@ -130,7 +135,7 @@ class WorkflowEstimator:
         for plan in plans:
             workflow = plan.workflow
             for task_id, tool_type, before in plan.typed:
-                task = workflow.tasks[task_id]
+                task = plan.whole.tasks[task_id]
                 request = requests.build(
                     self._predecessors,
                     task.function,

@@ -10,12 +10,15 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
+import msgspec
+
 from malearn.kernel import workflow_estimate
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflow_checkpoints import Checkpoints
+from malearn.kernel.workflow_shapes import WorkflowShapes
 from malearn.kernel.workflow_status import WorkflowStatus
 from malearn.serving.generational_cache import GenerationalCache
 
@@ -55,6 +58,7 @@ class WorkflowTracker:
         self._tracked: dict[str, _Tracked] = {}
         self._run_of: dict[str, str] = {}  # tasks that are left of tracked workflows
         self._calibration = WorkflowCalibration()
+        self._shapes = WorkflowShapes()
         self._unshared: deque[Outcome] = deque(maxlen=_OUTCOMES)
         self._changed: dict[str, _Tracked] = {}  # since it was published
 
@@ -85,19 +89,40 @@ class WorkflowTracker:
         """What was expected of a task before it started, where that is remembered."""
         return self._expected.get(task_id)
 
+    def completed(self, workflow: Workflow) -> tuple[Workflow, tuple[str, ...]]:
+        """`workflow` and, where more tasks may follow, those that are expected, with their ids."""
+        if not workflow.growing:
+            return workflow, ()
+        with self._lock:
+            return self._shapes.completed(workflow)
+
     def combine(
         self,
         workflow: Workflow,
         open_tasks: Mapping[str, Prediction],
         running: Mapping[str, float],
         now: float,
+        whole: Workflow | None = None,
+        unseen: tuple[str, ...] = (),
     ) -> WorkflowPrediction:
-        """The prediction of the whole, which is scored once all open tasks have ended."""
+        """The prediction of the whole, which is scored once all open tasks have ended.
+
+        `whole` and `unseen` are what `completed` gave for `workflow`; `open_tasks` holds
+        predictions of the unseen ones, too.
+        """
         with self._lock:
             found, state = workflow_estimate.combine(
-                workflow, open_tasks, running, now, self._calibration
+                whole or workflow, open_tasks, running, now, self._calibration
             )
-            if state is not None:
+            if unseen:
+                open_tasks = {i: one for i, one in open_tasks.items() if i not in unseen}
+                found = msgspec.structs.replace(
+                    found,
+                    critical=tuple(i for i in found.critical if i not in unseen),
+                    tasks={i: one for i, one in found.tasks.items() if i not in unseen},
+                    unseen=len(unseen),
+                )
+            if state is not None and open_tasks:
                 tracked = self._track(workflow, open_tasks)
                 tracked.latest, tracked.running, tracked.updated = found, tuple(running), now
                 self._note_change(workflow.run_id, tracked)
@@ -163,6 +188,7 @@ class WorkflowTracker:
             return
         self._forget(run)
         self._note_change(run, tracked)
+        self._shapes.learn(tracked.workflow)
         order = tracked.workflow.order
         times = zip(order, self._ended.get_all(order), strict=True)
         seconds = {i: ran[1] - ran[0] for i, ran in times if ran is not None and ran[1] > ran[0]}

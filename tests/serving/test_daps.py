@@ -49,4 +49,4 @@ def test_the_example_scheduler_runs_every_query_to_its_end() -> None:
     command = [sys.executable, str(example)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("expected") == 12
+    assert done.stdout.count("mean completion") == 2

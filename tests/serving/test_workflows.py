@@ -217,3 +217,32 @@ def test_statistics_list_the_workflows_in_progress(predictor: Build, record: Any
     assert (shown.run_id, shown.tasks, shown.done, shown.progress) == (RUN, 4, 0, 0.0)
     report(p, record, read=1.0, left_toy_process=1.0, right=9.0, fuse=9.0)
     assert p.stats().workflows == ()
+
+
+def test_of_a_workflow_that_is_discovered_the_rest_is_what_others_became(
+    predictor: Build, record: Any
+) -> None:
+    p = predictor()
+
+    def discovered(run: str, *functions: str) -> Workflow:
+        found, before = Workflow(run), []
+        for function in functions:
+            found.append(f"{run}-{function}", function, "gpu", before)
+            before = [f"{run}-{function}"]
+        return found
+
+    for number in range(3):
+        run = f"{number:036d}"
+        p.estimate_workflow(discovered(run, "plan", "search", "answer"), now=NOW)
+        report(p, record, run, plan=2.0, search=30.0, answer=8.0)
+    other = f"{9:036d}"
+    p.estimate_workflow(discovered(other, "greet", "wave"), now=NOW)
+    report(p, record, other, greet=100.0, wave=100.0)
+    begun = p.estimate_workflow(discovered(RUN, "plan"), now=NOW)
+    assert (begun.unseen, begun.left) == (2, {"gpu": 3})
+    assert begun.work["gpu"] == pytest.approx(40.0, rel=0.02)
+    assert list(begun.tasks) == list(begun.critical) == ids("plan")
+    further = p.estimate_workflow(discovered(RUN, "plan", "search"), done=ids("plan"), now=NOW)
+    assert (further.unseen, further.left) == (1, {"gpu": 2})
+    another_way = p.estimate_workflow(discovered(RUN, "plan", "sleep"), now=NOW)
+    assert another_way.unseen == 0

@@ -1,4 +1,4 @@
-"""The `malearn` command, which says so where `malearn[lifecycle]` is missing."""
+"""The entry point of the `malearn` command, which names `malearn[lifecycle]` if it is missing."""
 
 from __future__ import annotations
 

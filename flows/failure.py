@@ -10,10 +10,10 @@ from prefect.client.schemas.objects import FlowRun
 
 from malearn.kernel.errors import MalearnError
 
-__all__ = ["told"]
+__all__ = ["record_cause"]
 
 
-def told(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+def record_cause(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """For `on_failure`: leave the cause as an artifact of `flow_run`; its log has the traceback."""
     cause: Any = state.result(raise_on_failure=False)
     sentence = " ".join(str(cause).split()) or type(cause).__name__

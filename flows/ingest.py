@@ -40,7 +40,12 @@ def _run_name() -> str:
     return f"ingest {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
 
 
-@flow(name="ingest", flow_run_name=_run_name, validate_parameters=False, on_failure=[failure.told])
+@flow(
+    name="ingest",
+    flow_run_name=_run_name,
+    validate_parameters=False,
+    on_failure=[failure.record_cause],
+)
 def ingest(
     files: Sequence[str] = (),
     home: str | None = None,
@@ -53,8 +58,8 @@ def ingest(
     `$MALEARN_REDIS_URL` is read: the stream first, then `result:*`.
     """
     place = Home.find(home)
-    judge = _Judge()
-    ingestion = Ingest(place, tool_types.declared(), judge, outliers.fence)
+    validator = _RecordingValidator()
+    ingestion = Ingest(place, tool_types.declared(), validator, outliers.fence)
     url = os.environ.get(redis_client.REDIS_SETTING, "")
     streamed = found = IngestReport()
     if files:
@@ -67,7 +72,7 @@ def ingest(
         streamed = drain_stream(ingestion, url)
         found = scan_results(ingestion, url)
     report = streamed + found
-    publish(judge, report, place)
+    publish(validator, report, place)
     news.emit(ingestion.datasets, report)
     if url:
         # What came by the stream its schedulers have remembered themselves.
@@ -122,7 +127,7 @@ def scan_results(ingestion: Ingest, url: str) -> IngestReport:
     return report
 
 
-def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
+def publish(validator: _RecordingValidator, report: IngestReport, home: Home) -> None:
     """The validation report: a page on disk, and the same as an artifact of this run."""
     now = datetime.now(UTC)
     versions = {n: t.version for n, t in report.tool_types.items() if t.version is not None}
@@ -131,11 +136,11 @@ def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"validation-{now:%Y%m%dT%H%M%S}.html"
     html = expectations.html_report(
-        judge.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
+        validator.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
     )
     page.write_text(html, encoding="utf-8")
     text = expectations.markdown_report(
-        judge.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
+        validator.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
     )
     create_markdown_artifact(
         f"{text}\n\nPage: `{page}`\n",
@@ -146,10 +151,10 @@ def publish(judge: _Judge, report: IngestReport, home: Home) -> None:
 
 @task(cache_policy=NO_CACHE)
 def remember(ingestion: Ingest, fresh: Collection[str], url: str) -> None:
-    """Let schedulers that start on this Redis know what the functions took lately.
+    """Publish the functions' recent durations to Redis, for schedulers that start later.
 
-    Of the tool types in `fresh`, and of those of which this Redis knows nothing. It is a
-    help, not the data: where Redis does not answer, a line in the log says so.
+    For the tool types in `fresh`, and for those of which this Redis has none. It is a
+    help, not the data: if Redis does not answer, that is logged and nothing else happens.
     """
     types = ingestion.tool_types
     try:
@@ -163,13 +168,13 @@ def remember(ingestion: Ingest, fresh: Collection[str], url: str) -> None:
                     backfill(client, seen, types)
     except redis.RedisError as error:
         get_run_logger().warning(
-            "Schedulers do not learn of this: Redis at %s does not answer (%s)",
+            "Could not publish recent durations to Redis at %s; schedulers will not see them (%s)",
             without_password(url),
             error,
         )
 
 
-class _Judge:
+class _RecordingValidator:
     """Validates batches and keeps a tally of each for the report."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Lifecycle:
     name="lifecycle",
     flow_run_name="lifecycle {trigger}",
     validate_parameters=False,
-    on_failure=[failure.told],
+    on_failure=[failure.record_cause],
 )
 def lifecycle(
     files: Sequence[str] = (), home: str | None = None, trigger: str = "manual"

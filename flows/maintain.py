@@ -27,7 +27,7 @@ _TRACKING = "MLFLOW_TRACKING_URI"
     name="maintain",
     flow_run_name="maintain",
     validate_parameters=False,
-    on_failure=[failure.told],
+    on_failure=[failure.record_cause],
 )
 def maintain(
     home: str | None = None,

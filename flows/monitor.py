@@ -72,7 +72,7 @@ class MonitorOutcome:
     name="monitor",
     flow_run_name="monitor",
     validate_parameters=False,
-    on_failure=[failure.told],
+    on_failure=[failure.record_cause],
 )
 def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, MonitorOutcome]:
     """Compare predictions with outcomes, tool type by tool type, and act on what that shows.

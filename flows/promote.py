@@ -21,7 +21,7 @@ __all__ = ["promote"]
     name="promote",
     flow_run_name="promote {tool_type} v{version}",
     validate_parameters=False,
-    on_failure=[failure.told],
+    on_failure=[failure.record_cause],
 )
 def promote(
     tool_type: str, version: int, home: str | None = None, by_hand: bool = False

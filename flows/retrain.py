@@ -38,7 +38,7 @@ class RetrainOutcome:
     name="retrain",
     flow_run_name="retrain {tool_type}: {trigger}",
     validate_parameters=False,
-    on_failure=[failure.told],
+    on_failure=[failure.record_cause],
 )
 def retrain(tool_type: str, home: str | None = None, trigger: str = "manual") -> RetrainOutcome:
     """Retrain one tool type if executions are new, and promote what passes the gate."""
@@ -80,7 +80,7 @@ def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | 
     """A result without a model if training would only repeat the last one, else None."""
     dataset = Dataset.open(Home.find(home), tool_type)
     if not dataset.rows:
-        return None  # training says it better
+        return None  # training explains that there are no rows
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         if untrained.count(dataset):
             return None

@@ -28,7 +28,7 @@ __all__ = ["load", "train"]
     name="train",
     flow_run_name="train {tool_type}",
     validate_parameters=False,
-    on_failure=[failure.told],
+    on_failure=[failure.record_cause],
 )
 def train(
     tool_type: str,

@@ -93,7 +93,7 @@ def _resource(name: str) -> str:
 def _features(pairs: list[str], tool_type: ToolType | None) -> dict[str, float | str]:
     """The values of `NAME=VALUE` pairs: numbers, and texts for what is declared as context.
 
-    A scheduler's call would pass over what it cannot use; a person is told instead.
+    A scheduler's call would ignore what it cannot use; a person gets an error instead.
     """
     features: dict[str, float | str] = {}
     for pair in pairs:

@@ -20,6 +20,10 @@ from malearn.kernel.tool_types import ToolType
 __all__ = ["read"]
 
 
+#: What other programs write between the cells.
+_DELIMITERS = (";", "\t", "|")
+
+
 def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcomes]:
     """The executions in a CSV file of the original, `task_id,timestamp,<features>,execution_time`.
 
@@ -38,6 +42,9 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
         if isinstance(first, str):
             raise InputError(path, f"is no dataset: {first}")
         header = [name.strip().lstrip("\ufeff") for name in first]
+        other = next((mark for mark in _DELIMITERS if any(mark in name for name in header)), None)
+        if len(header) == 1 and other:
+            raise InputError(path, f"is separated by {other!r}, not by commas; convert it first")
         if missing := {"task_id", "timestamp", "execution_time"} - set(header):
             raise InputError(path, f"is no dataset: its header lacks {', '.join(sorted(missing))}")
         known = {"task_id", "timestamp", "execution_time", *features, *optional}

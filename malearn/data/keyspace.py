@@ -188,7 +188,7 @@ class Watch:
         try:
             answer: Any = client.config_get(_SETTING)
         except redis.ResponseError:  # a managed Redis keeps its settings to itself
-            self._tell("This Redis does not say whether it notifies; going on as if it did")
+            self._tell("This Redis hides its settings; assuming that it sends notifications")
             return
         flags = str(answer.get(_SETTING, ""))
         if "K" in flags and ("$" in flags or "A" in flags):
@@ -197,8 +197,8 @@ class Watch:
         if not self._enable:
             raise InputError(
                 f"Redis at {without_password(self.url)}",
-                f"does not tell what is set; say CONFIG SET {_SETTING} {wanted}, "
-                "or let us with --set-notifications",
+                f"has keyspace notifications disabled; run CONFIG SET {_SETTING} {wanted}, "
+                "or pass --set-notifications",
             )
         client.config_set(_SETTING, wanted)
 

@@ -61,7 +61,7 @@ def test_a_redis_that_is_not_ours_is_not_touched_unasked(
     done = cli("ingest", "--watch", "--home", home.root, MALEARN_REDIS_URL=redis_url)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].endswith(
-        f"does not tell what is set; say CONFIG SET {NOTIFY} K$, or let us with "
+        f"has keyspace notifications disabled; run CONFIG SET {NOTIFY} K$, or pass "
         "--set-notifications."
     )
     assert redis_client.config_get(NOTIFY) == {NOTIFY: ""}

@@ -146,7 +146,7 @@ def test_a_redis_that_tells_nothing_is_left_as_it_is(
 ) -> None:
     quiet_redis.config_set(NOTIFY, "x")
     watcher = Watcher(redis_url, enable=False)
-    with pytest.raises(InputError, match="does not tell what is set; say CONFIG SET notify"):
+    with pytest.raises(InputError, match="disabled; run CONFIG SET notify"):
         watcher.run()
     assert quiet_redis.config_get(NOTIFY) == {NOTIFY: "x"}
     with watching(redis_url, quiet_redis):

@@ -225,6 +225,7 @@ class TestTable:
         ("header", "problem"),
         [
             ("a,b", "its header lacks execution_time, task_id, timestamp"),
+            ("task_id;timestamp;execution_time", "is separated by ';', not by commas"),
             (HEADER + ",colour", "has columns llm_process does not know: colour"),
             (HEADER + ",reason", "names a column twice"),
         ],

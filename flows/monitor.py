@@ -13,12 +13,13 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
-from malearn.data import locks
+from malearn.data import locks, redis_client
 from malearn.data.dataset import Dataset
-from malearn.flows import failure, news, progress
+from malearn.flows import failure, news, progress, workflow_progress
 from malearn.flows.retrain import RetrainOutcome, renew
 from malearn.flows.train import load
 from malearn.kernel import tool_types
+from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import plots
@@ -85,13 +86,25 @@ def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, 
     progress.tag(*tools)
     watched = {name: _watch(types[name], types, home) for name in tools or types}
     create_markdown_artifact(
-        "\n\n".join(_described(name, one) for name, one in watched.items()),
+        "\n\n".join([*(_described(name, one) for name, one in watched.items()), *_workflows()]),
         key="monitor",
         description="How the models in Production perform, and what was done about it",
     )
     for name, one in watched.items():
         progress.finished(f"{name}: {_line(one)}")
     return watched
+
+
+def _workflows() -> list[str]:
+    """How intervals of whole workflows did, where the Redis of the schedulers is known."""
+    url = os.environ.get(redis_client.REDIS_SETTING)
+    if not url:
+        return []
+    try:
+        return [workflow_progress.described(workflow_progress.coverage(url))]
+    except MalearnError as error:
+        get_run_logger().warning("Whole workflows are not reported: %s", error)
+        return []
 
 
 def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOutcome:

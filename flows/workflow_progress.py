@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from malearn.data import redis_client
-from malearn.kernel import workflow_status
+from malearn.kernel import workflow_calibration, workflow_status
 from malearn.kernel.errors import InputError
+from malearn.kernel.intervals import COVERAGE
+from malearn.kernel.workflow_calibration import Coverage
 from malearn.kernel.workflow_status import WorkflowStatus
+from malearn.serving import workflow_publisher
 
-__all__ = ["find", "in_progress"]
+__all__ = ["coverage", "described", "find", "in_progress"]
 
 _PAGE = 256
 
@@ -38,3 +41,27 @@ def find(redis_url: str, run_id: str) -> WorkflowStatus:
             run_id, "no scheduler asked about this workflow within the last hour; check the run id"
         )
     return status
+
+
+def coverage(redis_url: str) -> Coverage | None:
+    """How the intervals of whole workflows did lately; None where too few have finished.
+
+    Raises `Unreachable` where Redis does not answer.
+    """
+    with redis_client.connected(redis_url) as client:
+        newest_first = client.lrange(workflow_publisher.SCORES, 0, -1)
+    return workflow_calibration.coverage(workflow_publisher.scores(reversed(newest_first)))
+
+
+def described(found: Coverage | None) -> str:
+    """The same in Markdown, for the monitor's report."""
+    if found is None:
+        said = "Too few workflows that a scheduler asked about have finished to judge intervals."
+    else:
+        side = "longer" if found.median > 0.0 else "shorter"
+        said = (
+            f"Of {found.outcomes} predictions of whole workflows {found.inside:.0%} ended within "
+            f"the interval ({COVERAGE:.0%} wanted). The median path was {side} than expected by "
+            f"{abs(found.median):.1f} standard deviations before calibration."
+        )
+    return f"## Whole workflows\n\n{said}"

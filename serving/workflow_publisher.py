@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from time import monotonic
 
 import msgspec
@@ -16,7 +17,7 @@ from malearn.serving.connection import Connection
 from malearn.serving.resp import ResponseError, pack
 from malearn.serving.workflow_tracker import Outcome, WorkflowTracker
 
-__all__ = ["SCORES", "WorkflowPublisher"]
+__all__ = ["SCORES", "WorkflowPublisher", "scores"]
 
 SCORES = "malearn:workflow_scores"
 
@@ -51,9 +52,9 @@ class WorkflowPublisher:
             key = workflow_status.KEY + status.run_id
             packed.append(pack("SET", key, status.to_json(), "EX", str(_KEEP_STATUS)))
             replies += 1
-        scores = self._tracker.take_unshared()
-        if scores:
-            entries = [msgspec.json.encode(score) for score in scores]
+        unshared = self._tracker.take_unshared()
+        if unshared:
+            entries = [msgspec.json.encode(score) for score in unshared]
             packed.append(pack("LPUSH", SCORES, *entries))
             packed.append(pack("LTRIM", SCORES, "0", str(_MAX_SCORES - 1)))
             packed.append(pack("EXPIRE", SCORES, str(stream_format.KEEP_SECONDS)))
@@ -65,9 +66,13 @@ class WorkflowPublisher:
         command = pack("LRANGE", SCORES, "0", str(_MAX_SCORES - 1))
         (found,) = connection.call(command, 1, deadline)
         _raise_refused([found])
-        scores = [score for raw in reversed(found or []) if (score := _score(raw)) is not None]
-        self._tracker.restore(scores)
+        self._tracker.restore(scores(reversed(found or [])))
         self._restored = True
+
+
+def scores(entries: Iterable[object]) -> list[Outcome]:
+    """The scores in the list's entries; what is none is passed over."""
+    return [score for raw in entries if (score := _score(raw)) is not None]
 
 
 def _score(raw: object) -> Outcome | None:

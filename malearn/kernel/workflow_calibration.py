@@ -13,6 +13,7 @@ whose first task is running are told apart from those of paths that have yet to 
 from __future__ import annotations
 
 import math
+import statistics
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
@@ -23,13 +24,14 @@ import msgspec
 from malearn.kernel.intervals import COVERAGE
 from malearn.kernel.remaining import Path
 
-__all__ = ["State", "WorkflowCalibration", "score"]
+__all__ = ["Coverage", "State", "WorkflowCalibration", "coverage", "score"]
 
 _NORMAL = NormalDist()
 _WINDOW = 256  # latest scores that count, of each state
 _PRIOR = 12.0  # scores that a normal distribution stands for until there are others
 _LEAST, _MOST = 0.04, 1.5  # relative deviation of a path
 _FARTHEST_SCORE = 8.0
+_FEWEST = 20  # outcomes that a coverage is said of
 _FEEDBACK, _LOWEST, _HIGHEST = 0.01, 0.02, 0.25
 
 
@@ -49,6 +51,31 @@ class State(msgspec.Struct, frozen=True, gc=False):
         """The state of a prediction of `path`, which is not empty."""
         relative = min(_MOST, max(_LEAST, path.deviation / path.seconds))
         return cls(path.seconds, relative, begun)
+
+
+class Coverage(msgspec.Struct, frozen=True, gc=False):
+    """How intervals of whole workflows did: of so many outcomes that share lay inside, against
+    the wanted one; `median` is the median score, 0 where predictions are neither low nor high."""
+
+    outcomes: int
+    inside: float
+    median: float
+
+
+def coverage(outcomes: Sequence[tuple[bool, float]]) -> Coverage | None:
+    """How the intervals would have done on these scores, each met with what came before it.
+
+    `outcomes` come oldest first; the first ones only teach. None where too few are left.
+    """
+    calibration, inside = WorkflowCalibration(), []
+    for number, (begun, value) in enumerate(outcomes):
+        if number >= _FEWEST:
+            inside.append(calibration.encloses(begun, value))
+        calibration.learn(begun, value)
+    if len(inside) < _FEWEST:
+        return None
+    median = statistics.median(value for _, value in outcomes[_FEWEST:])
+    return Coverage(len(inside), sum(inside) / len(inside), median)
 
 
 def score(state: State, actual: float) -> float:
@@ -121,6 +148,11 @@ class WorkflowCalibration:
         if seconds <= 0.0:
             return 1.0
         return self._scores(state.begun).beyond(score(state, seconds))
+
+    def encloses(self, begun: bool, value: float) -> bool:
+        """Whether an outcome with that score lies inside the interval given now."""
+        low, median, high = self._scores(begun).bounds()
+        return min(low, median) <= value <= max(high, median)
 
     def learn(self, begun: bool, value: float) -> None:
         """Take in the `score` of a prediction whose workflow has finished."""

@@ -13,6 +13,7 @@ import redis
 from typer.testing import CliRunner
 
 from malearn import DAGTaskPredictor, Workflow
+from malearn.flows import workflow_progress
 from malearn.flows.commands import app
 from malearn.kernel import workflow_status
 
@@ -63,3 +64,14 @@ def test_an_unknown_workflow_is_an_error_that_says_what_to_check(
     done = malearn("eta", "nobody")
     assert done.exit_code == 1
     assert "no scheduler asked about this workflow within the last hour" in done.stderr
+
+
+def test_the_monitor_says_how_intervals_of_whole_workflows_did(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.delete("malearn:workflow_scores")
+        few = workflow_progress.described(workflow_progress.coverage(redis_url))
+        client.lpush("malearn:workflow_scores", "nonsense", *["[false, 0.1]", "[true, -0.1]"] * 30)
+        many = workflow_progress.described(workflow_progress.coverage(redis_url))
+        client.delete("malearn:workflow_scores")
+    assert "Too few workflows" in few
+    assert "Of 40 predictions of whole workflows" in many

@@ -12,7 +12,7 @@ from malearn.kernel import policies, remaining, workflow_estimate
 from malearn.kernel.errors import WorkflowError
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
-from malearn.kernel.workflow_calibration import State, WorkflowCalibration, score
+from malearn.kernel.workflow_calibration import State, WorkflowCalibration, coverage, score
 from malearn.kernel.workflow_checkpoints import Checkpoints, actual_path
 
 DIAMOND = {
@@ -146,6 +146,17 @@ def test_intervals_and_lateness_hold_what_they_promise_whatever_the_errors_are()
         part = ordered[fifth * 240 : (fifth + 1) * 240]
         said, came = (statistics.fmean(values) for values in zip(*part, strict=True))
         assert said == pytest.approx(came, abs=0.06)
+
+
+def test_the_coverage_of_intervals_is_told_from_scores_alone() -> None:
+    draw = random.Random(2)
+    outcomes = [(bool(n % 2), draw.gauss(0.5, 2.0)) for n in range(400)]
+    found = coverage(outcomes)
+    assert found is not None
+    assert found.outcomes == 380
+    assert found.inside == pytest.approx(0.8, abs=0.05)
+    assert found.median == pytest.approx(0.5, abs=0.3)
+    assert coverage(outcomes[:39]) is None
 
 
 def test_a_few_predictions_of_a_workflow_are_kept_and_scored_when_it_has_finished() -> None:

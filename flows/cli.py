@@ -6,12 +6,14 @@ import os
 import sys
 
 from malearn.flows import terminal
+from malearn.platform import private
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line."""
+    os.umask(os.umask(0) | private.UMASK)  # what it writes into a home is its owner's alone
     terminal.accept_any_text()
     # Failures are one sentence of ours on stderr; what Prefect logs is kept by its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")

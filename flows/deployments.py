@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import yaml
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentTriggerTypes
@@ -24,7 +23,7 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
-__all__ = ["POOL", "build", "declared", "deploy", "flow_for"]
+__all__ = ["POOL", "build", "declared", "deploy", "flow_for", "job_template"]
 
 #: The work pool of every deployment.
 POOL = "malearn"
@@ -56,17 +55,35 @@ def deploy(client: SyncPrefectClient, folder: Path) -> None:
 
     What was there under the same names is replaced.
     """
-    with contextlib.suppress(ObjectAlreadyExists):
+    template = job_template(folder)
+    try:
         client.create_work_pool(
             WorkPoolCreate(
                 name=POOL,
                 type=ProcessWorker.type,
                 description="Runs of malearn's flows, each in a process of its own.",
-                base_job_template=ProcessWorker.get_default_base_job_template(),
+                base_job_template=template,
             )
         )
+    except ObjectAlreadyExists:
+        client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
     for deployment in build(folder):
         deployment.apply()
+
+
+def job_template(folder: Path) -> dict[str, Any]:
+    """The base job template of the work pool: every run is the same command in `folder`.
+
+    It has no variables, so that whoever may create a flow run cannot choose the command, the
+    environment or the directory of a process of this machine.
+    """
+    # With a command, Prefect runs it as it is. Without, each run first resolves a workspace, which
+    # takes seconds, and leaves its worker's process group, which ends with the worker.
+    command = [sys.executable, "-P", "-m", "prefect.engine"]
+    job = {"command": shlex.join(command), "working_dir": os.fspath(folder), "stream_output": True}
+    # `env` is absent: Prefect merges what a run says into one that is there, variable or not.
+    variables = {"type": "object", "properties": {}, "additionalProperties": False}
+    return {"job_configuration": job, "variables": variables}
 
 
 def _build(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
@@ -80,12 +97,6 @@ def _build(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
         parameters=dict(deployment.get("parameters", {})),
         concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
         work_pool_name=deployment["work_pool"]["name"],
-        job_variables={
-            "working_dir": os.fspath(folder),
-            # Said, it is run as it is. Left unsaid, each run first resolves a workspace, which
-            # takes seconds, and leaves its worker's process group, which ends with the worker.
-            "command": shlex.join([sys.executable, "-P", "-m", "prefect.engine"]),
-        },
     )
     built: RunnerDeployment = deployed
     built.entrypoint = deployment["entrypoint"]  # not where the flow was first defined

@@ -72,9 +72,11 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = Home(tmp_path_factory.mktemp("prefect home", numbered=False))
     with PrefectServer(home) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", server.url)
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        patch.setenv("PREFECT_API_AUTH_STRING", server.login())
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: server.url}):  # it may be imported already
+        settings = {PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.login()}
+        with temporary_settings(settings):  # it may be imported already
             yield server.url
 
 

@@ -29,6 +29,7 @@ class Log:
         """Open `path` for appending, under a line with the time."""
         if path.exists() and path.stat().st_size > MAX_BYTES:
             path.replace(path.with_suffix(".old.log"))
+        path.touch(0o600)  # a log may name what only its owner should know
         file = path.open("ab", buffering=0)
         file.write(f"--- {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
         return cls(file, path, file.tell())

@@ -133,7 +133,7 @@ class Platform:
             self._on_event(server.name, "stopped", time.monotonic() - began)
 
     def address(self, server: Server) -> str:
-        """Where `server`, one of `servers`, is reached: as given, or where it listens."""
+        """The URL of `server`, one of `servers`, with its credentials: given, or our own."""
         return self._given_urls[server.name] or server.url
 
     def _address(self, kind: type[Server]) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from malearn.platform import http
+from malearn.platform import http, private
 from malearn.platform.environment import QUIET, without
 from malearn.platform.port import client_host, is_loopback
 from malearn.platform.server import Server
@@ -18,7 +18,12 @@ LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
 
 class PrefectServer(Server):
-    """A Prefect server with its UI for one home, on loopback."""
+    """A Prefect server with its UI for one home, on loopback.
+
+    Whoever may use its API can run commands through its worker, and a web page in the
+    operator's browser reaches loopback. So the API asks for the secret of the home, and answers
+    scripts of its own pages alone.
+    """
 
     name = "Prefect"
     setting = "PREFECT_API_URL"
@@ -37,6 +42,8 @@ class PrefectServer(Server):
     def environment(self, port: int) -> Mapping[str, str]:
         ours = {
             "PREFECT_HOME": str(self.directory()),
+            "PREFECT_SERVER_API_AUTH_STRING": self.login(),
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(self._origins(port)),
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",  # into our log file, where it helps
             # The UI asks its settings where the API is; `--port` alone leaves 4200 there. From
             # other machines it is where the page came from.
@@ -46,12 +53,29 @@ class PrefectServer(Server):
             # By default the UI's files are copied into the installed package.
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.directory() / "ui"),
         }
-        clients = ("PREFECT_API_", "PREFECT_PROFILE", "PREFECT_SERVER_API_")
-        return without(os.environ, *clients) | QUIET | ours
+        replaced = (
+            "PREFECT_API_",
+            "PREFECT_PROFILE",
+            "PREFECT_SERVER_API_",
+            "PREFECT_SERVER_CORS_",
+        )
+        return without(os.environ, *replaced) | QUIET | ours
 
     def client(self) -> dict[str, str]:
         """Prefect's clients keep their profiles and results here, not in the user's HOME."""
-        return {"PREFECT_HOME": str(self.directory())}
+        return {
+            "PREFECT_HOME": str(self.directory()),
+            "PREFECT_API_AUTH_STRING": self.login(),
+        }
+
+    def login(self) -> str:
+        """What its API and its pages ask for, in the form user:password."""
+        return f"malearn:{private.secret(self.secret_file)}"
+
+    def _origins(self, port: int) -> list[str]:
+        """The origins of its own pages, however this machine's browser names it."""
+        names = (client_host(self.host), "localhost")
+        return [f"http://{name}:{port}" for name in dict.fromkeys(names)]
 
     @staticmethod
     def ping(url: str) -> None:

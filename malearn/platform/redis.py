@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 from malearn.kernel.errors import PlatformError
+from malearn.platform import private
 from malearn.platform.port import client_host, is_loopback
 from malearn.platform.server import Server
 
@@ -21,7 +22,7 @@ __all__ = ["EmbeddedRedis"]
 
 
 class EmbeddedRedis(Server):
-    """A Redis server for one home.
+    """A Redis server for one home, which asks for the password of the home.
 
     Example::
 
@@ -34,6 +35,9 @@ class EmbeddedRedis(Server):
 
     def url_at(self, port: int) -> str:
         return f"redis://{client_host(self.host)}:{port}/0"
+
+    def with_credentials(self, address: str) -> str:
+        return address.replace("://", f"://:{private.secret(self.secret_file)}@", 1)
 
     def directory(self) -> Path:
         return self.home.state / "redis"
@@ -50,7 +54,12 @@ class EmbeddedRedis(Server):
             "daemonize": "no",
             "logfile": "",
         }
-        return [binary(), *(word for key, value in options.items() for word in (f"--{key}", value))]
+        # On the command line, every user of this machine could read the password.
+        settings = self.directory() / "password.conf"
+        settings.touch(0o600)
+        settings.write_text(f"requirepass {private.secret(self.secret_file)}\n", "ascii")
+        words = [word for key, value in options.items() for word in (f"--{key}", value)]
+        return [binary(), settings, *words]
 
     def environment(self, port: int) -> Mapping[str, str]:
         return os.environ

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 from malearn.kernel.errors import PlatformError
 from malearn.kernel.home import Home
 from malearn.platform import port as ports
+from malearn.platform import private
 from malearn.platform.file_lock import FileLock
 from malearn.platform.log import Log
 from malearn.platform.reaper import GRACE
@@ -36,8 +37,8 @@ class Server(ABC):
 
     `port` is the port to listen on; None takes a free one, the same at every start where
     possible. When another process already runs this server for the same home, `start` attaches
-    to it, whatever its port. `host` is the address to listen on: nobody is asked for a password,
-    so anything but loopback is open to whoever reaches it.
+    to it, whatever its port. `host` is the address to listen on. MLflow asks nobody for a password,
+    so anything but loopback opens it to whoever reaches the machine.
     """
 
     name: ClassVar[str]  # as people write it: "Redis"
@@ -46,7 +47,7 @@ class Server(ABC):
     def __init__(self, home: Home, port: int | None = None, host: str = ports.LOOPBACK) -> None:
         self.home, self.port = Home(home.root.absolute()), port  # children run elsewhere
         self.host = host
-        self.url = ""
+        self.address = ""  # while it runs; `url` adds what its clients must present
         self._users: FileLock | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
 
@@ -54,7 +55,7 @@ class Server(ABC):
 
     @abstractmethod
     def url_at(self, port: int) -> str:
-        """The address clients use for a server that listens on `port`."""
+        """The address of a server that listens on `port`, without credentials."""
 
     @abstractmethod
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
@@ -68,8 +69,12 @@ class Server(ABC):
     def directory(self) -> Path:
         """Where it keeps what it must not lose."""
 
+    def with_credentials(self, address: str) -> str:
+        """`address` with what clients of this home's server must present, if anything."""
+        return address
+
     def client(self) -> dict[str, str]:
-        """What else, beside the address, the environment of its clients must say."""
+        """What the environment of its clients must hold beside the address."""
         return {}
 
     @staticmethod
@@ -84,13 +89,23 @@ class Server(ABC):
         return self.name.lower()
 
     @property
+    def secret_file(self) -> Path:
+        """Where the secret of this home's server is kept; see `private.secret`."""
+        return self.home.state / "secrets" / self.slug
+
+    @property
+    def url(self) -> str:
+        """The address that clients use, with credentials; "" while it does not run."""
+        return self.with_credentials(self.address) if self.address else ""
+
+    @property
     def log(self) -> Path:
         return self.home.logs / f"{self.slug}.log"
 
     @property
     def attached(self) -> bool:
         """Whether the server was there already."""
-        return bool(self.url) and self._reaper is None
+        return bool(self.address) and self._reaper is None
 
     def start(self) -> None:
         """Start the server, or attach to the one of this home, and wait until it answers.
@@ -144,17 +159,17 @@ class Server(ABC):
         if self._reaper is not None:
             self._reaper.kill()  # only reached alive when it hangs; the server follows it
             self._reaper.wait()
-        self._reaper, self.url = None, ""
+        self._reaper, self.address = None, ""
 
     def alive(self) -> bool:
         """Whether the server answers now."""
-        return bool(self.url) and self._answers(self.url)
+        return bool(self.address) and self._answers(self.url)
 
     def ended(self) -> bool:
         """Whether the server is gone, however it went; one that hangs is not."""
         if self._reaper is not None:
             return self._reaper.poll() is not None
-        return not self.url or self._unlocked()
+        return not self.address or self._unlocked()
 
     def kill(self) -> None:
         """End the server at once, whoever uses it, because it hangs; `start` may follow."""
@@ -179,7 +194,9 @@ class Server(ABC):
 
     def _prepare(self) -> None:
         for folder in (self.directory(), self.home.logs, self._run_file("lock").parent):
-            folder.mkdir(parents=True, exist_ok=True)
+            private.make_directory(folder)
+        with contextlib.suppress(PermissionError):  # another user's, who shares it on purpose
+            self.home.state.chmod(0o700)  # 0.1.0 left it open to everybody
         free = shutil.disk_usage(self.home.state).free
         if free < MIN_FREE_BYTES:
             raise PlatformError(
@@ -205,14 +222,14 @@ class Server(ABC):
 
     def _attach(self) -> bool:
         state = self._state()
-        url, host = str(state.get("url", "")), str(state.get("host", ""))
-        if url and self._answers(url):
+        address, host = str(state.get("url", "")), str(state.get("host", ""))
+        if address and self._answers(self.with_credentials(address)):
             if self.host not in (ports.LOOPBACK, host):
                 raise PlatformError(
                     self.name,
                     f"of this home already listens on {host}, for another command; end that",
                 )
-            self.url = url
+            self.address = address
             return True
         return False
 
@@ -220,13 +237,13 @@ class Server(ABC):
         if self._reaper is not None:
             self._reaper.wait()  # of a server that died; the lock was free
         port = self._port()
-        self.url = self.url_at(port)
+        self.address = self.url_at(port)
         run_file, reaper = self._run_file, Path(__file__).with_name("reaper.py")
         reaper_arguments = (
             str(lock.descriptor),
             run_file("users"),
             run_file("json"),
-            self.url,
+            self.address,
             self.host,
         )
         with Log.begin(self.log) as log:
@@ -237,6 +254,7 @@ class Server(ABC):
                 stderr=log.file,
                 cwd=self.directory(),
                 env=dict(self.environment(port)),
+                umask=private.UMASK,
                 start_new_session=True,  # Ctrl-C at the terminal is ours to handle
                 pass_fds=(lock.descriptor,),
             )
@@ -272,7 +290,7 @@ class Server(ABC):
         """Leave the server to its other users, and collect our reaper whenever it ends."""
         if self._reaper is not None:
             Thread(target=self._reaper.wait, daemon=True).start()
-        self._reaper, self.url = None, ""
+        self._reaper, self.address = None, ""
 
     # Files and answers.
 

@@ -60,7 +60,7 @@ class Supervisor:
         self.supervised = tuple(SupervisedServer(server, now) for server in servers)
         for server in servers:
             # Its clients hold this address, so a restart must not choose another.
-            server.port = urlsplit(server.url).port
+            server.port = urlsplit(server.address).port
 
     def poll(self) -> list[SupervisedServer]:
         """Check every server once and do what is due; returns those whose health changed."""

@@ -37,6 +37,8 @@ def clean(folder: Path, **environment: object) -> dict[str, str]:
     """The environment of a user who set nothing, with a HOME in which nothing is."""
     ours = ("MALEARN_", "MLFLOW_", "PREFECT_", "GX_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    if "PREFECT_API_URL" in environment and "PREFECT_API_AUTH_STRING" in os.environ:
+        kept["PREFECT_API_AUTH_STRING"] = os.environ["PREFECT_API_AUTH_STRING"]  # the session's
     place = folder / "user"
     place.mkdir(exist_ok=True)
     return kept | {"HOME": str(place)} | {key: str(value) for key, value in environment.items()}

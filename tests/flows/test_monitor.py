@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from random import Random
@@ -84,7 +85,11 @@ def events(prefect_api: str) -> Callable[[], list[dict[str, Any]]]:
 
     def find() -> list[dict[str, Any]]:
         for _ in range(100):
-            answer = httpx.post(f"{prefect_api}/events/filter", json={"filter": wanted})
+            answer = httpx.post(
+                f"{prefect_api}/events/filter",
+                json={"filter": wanted},
+                auth=(*os.environ["PREFECT_API_AUTH_STRING"].split(":", 1),),
+            )
             found: list[dict[str, Any]] = answer.raise_for_status().json()["events"]
             if found:
                 break

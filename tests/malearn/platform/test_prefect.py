@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 
 
-def ask(url: str) -> str:
-    with urlopen(url, timeout=10) as answer:
+def ask(url: str, **headers: str) -> str:
+    with urlopen(Request(url, headers=headers), timeout=30) as answer:
         content: bytes = answer.read()
     return content.decode()
 

@@ -132,7 +132,7 @@ def test_refuses_an_occupied_port(home: Home) -> None:
 
 def test_lets_other_machines_in_when_told_to(home: Home) -> None:
     with EmbeddedRedis(home, host="0.0.0.0") as server, redis.Redis.from_url(server.url) as client:
-        assert server.url.startswith("redis://127.0.0.1:")
+        assert server.address.startswith("redis://127.0.0.1:")
         assert client.config_get("bind") == {"bind": "0.0.0.0"}
         assert client.config_get("protected-mode") == {"protected-mode": "no"}
 

@@ -1,20 +1,24 @@
-"""The executor: gives every free worker the next task that can start."""
+"""The executor: worker processes that perform the runs of a plan, and the loop that feeds them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from multiprocessing import connection
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import Pipe, connection
+from pathlib import Path
 
 import redis
 
 from malearn.kernel import errors
-from malearn.workload.board import Board
-from malearn.workload.crew import crew, died, send
-from malearn.workload.job import Job, Material
-from malearn.workload.plan import plan
+from malearn.workload.workflows import WORKFLOWS, Run, plan
 
-__all__ = ["execute"]
+__all__ = ["execute", "work"]
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+IDLE, WRITTEN = "idle", "written"  # what workers report, beside errors
 
 
 def execute(
@@ -27,10 +31,10 @@ def execute(
 ) -> int:
     """Execute the workload; every task's record ends up in Redis as `result:<task_id>`.
 
-    `tasks` counts those that run a model (the last workflow is completed, so there may be
-    up to three more); their start and merge tasks come on top. `seed` decides every input,
-    `workers` is at most 2 and at most the cores by default, and `progress` is called with
-    (records written, records in all) after each one. Returns the records written.
+    `tasks` counts those that run a model (the last workflow is completed, so there may be up to
+    three more); their start and data tasks come on top. `seed` decides every input, `workers` is
+    at most 2 and at most the cores by default, and `progress` is called with (records written,
+    records in all) after each one. Returns the records written.
 
     Raises:
         InputError: `tasks` or `workers` is below 1.
@@ -40,40 +44,104 @@ def execute(
     size = min(2, os.cpu_count() or 1) if workers is None else workers
     if tasks < 1 or size < 1:
         raise errors.InputError("workload", f"cannot execute {tasks} tasks with {size} workers")
-    _ping(redis_url)
-    board = Board(plan(tasks, seed))
-    total = board.left
-    with crew(size, redis_url) as idle:
-        busy: dict[connection.Connection, Job] = {}
-        while board.left:
-            while idle and (job := board.take()):
-                busy[idle[-1]] = job
-                send(idle.pop(), job)
-            for pipe in connection.wait(list(busy)):
-                assert isinstance(pipe, connection.Connection)
-                board.finish(busy.pop(pipe), _received(pipe, redis_url))
-                idle.append(pipe)
-                if progress:
-                    progress(total - board.left, total)
-    return total
-
-
-def _ping(redis_url: str) -> None:
     try:
         with redis.Redis.from_url(redis_url) as client:
             client.ping()
     except (redis.RedisError, ValueError) as error:
         raise _unreachable(redis_url, error) from error
+    runs = list(reversed(plan(tasks, seed)))
+    total, done = sum(len(WORKFLOWS[run.name].steps) for run in runs), 0
+    with _started(size, redis_url) as pipes:
+        while done < total:
+            for pipe in connection.wait(pipes):
+                assert isinstance(pipe, connection.Connection)
+                message = _received(pipe)
+                if message == WRITTEN:
+                    done += 1
+                    if progress:
+                        progress(done, total)
+                elif message != IDLE:
+                    raise _unreachable(redis_url, message)
+                elif runs:
+                    _send(pipe, runs.pop())
+    return total
 
 
-def _received(pipe: connection.Connection, redis_url: str) -> Mapping[str, Material]:
+@contextmanager
+def _started(size: int, redis_url: str) -> Iterator[list[connection.Connection]]:
+    """`size` worker processes, by their pipes; all gone on leaving, however that happens.
+
+    They are fresh interpreters, not forks: one BLAS thread each is set in their own environment
+    before numpy loads. In a session of their own, they do not get the terminal's Ctrl-C.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+    pipes: list[connection.Connection] = []
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     try:
-        reply: str | Mapping[str, Material] = pipe.recv()
+        for _ in range(size):
+            ours, theirs = Pipe()
+            pipes.append(ours)
+            with theirs:
+                code = f"from malearn.workload import executor; executor.work({theirs.fileno()})"
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", code],
+                    env=os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": paths},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            processes.append(process)
+            _send(ours, redis_url)
+        yield pipes
+    finally:
+        for pipe in pipes:
+            pipe.close()
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def work(descriptor: int) -> None:
+    """The life of a worker: runs come in over a pipe until its other end is gone.
+
+    A parent that was killed closes that end too, so no worker outlives its parent by more than
+    the task in hand.
+    """
+    pipe = connection.Connection(descriptor)
+    try:
+        client = redis.Redis.from_url(pipe.recv())
+        for run in plan(1, 0):
+            list(run.records())  # loads what a worker of a real cluster has long loaded
+        while True:
+            pipe.send(IDLE)
+            run = pipe.recv()
+            for task_id, record in run.records():
+                client.set(f"result:{task_id}", record)
+                pipe.send(WRITTEN)
+    except redis.RedisError as error:
+        pipe.send(str(error))
+    except (EOFError, OSError):
+        return
+
+
+def _send(pipe: connection.Connection, message: Run | str) -> None:
+    try:
+        pipe.send(message)
+    except OSError as error:
+        raise _died() from error
+
+
+def _received(pipe: connection.Connection) -> str:
+    try:
+        return str(pipe.recv())
     except (EOFError, OSError) as error:
-        raise died() from error
-    if isinstance(reply, str):
-        raise _unreachable(redis_url, reply)
-    return reply
+        raise _died() from error
+
+
+def _died() -> errors.PlatformError:
+    return errors.PlatformError("A workload worker", "died before its task was done")
 
 
 def _unreachable(redis_url: str, cause: object) -> errors.Unreachable:

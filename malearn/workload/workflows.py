@@ -1,99 +1,105 @@
-"""The workflows of Maze's own logs: the same functions, the same edges."""
+"""The workflows, which are those of Maze's own logs, and the plan of which run when."""
 
 from __future__ import annotations
 
-from malearn.workload.data_tasks import (
-    conclude,
-    conclude_vision,
-    deal_pictures,
-    gather_pictures,
-    load_questions,
-    open_audio,
-    open_file,
-    open_picture,
-    pass_on,
-    prepare_batches,
-    read_document,
-    read_pictures,
-    receive,
-)
-from malearn.workload.job import Step, Workflow
-from malearn.workload.model_tasks import answer, fuse, look, transcribe
+import json
+import time
+import uuid
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-__all__ = ["WORKFLOWS"]
+import numpy as np
 
-_PAIR = ("task2_llm_process_qwen", "task3_llm_process_deepseek")
-_HEARD = ("task3_llm_process_qwen", "task4_llm_process_deepseek")
-_LOOKS = ("task4a_vlm_process", "task4b_vlm_process", "task4c_vlm_process", "task4d_vlm_process")
-_BATCHES = tuple(f"task5{x}_llm_process_batch_{n}" for x, n in zip("abc", "123", strict=True))
-_STRUCTURE = "task3b_llm_process_extract_structure_info"
+from malearn.workload import tasks
+from malearn.workload.tasks import MODEL_TASKS, Input, Perform, Task
 
+__all__ = ["WORKFLOWS", "Run", "plan"]
+
+REPEATED = 0.25  # share of runs that ask an earlier query again, as in real logs
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """Steps in an order in which they can run: function, what it does, which it waits for."""
+
+    share: int  # of the runs, in proportion to the shares of the others
+    steps: Mapping[str, tuple[Perform, tuple[str, ...]]]
+
+    @property
+    def model_tasks(self) -> int:
+        return sum(perform in MODEL_TASKS for perform, _ in self.steps.values())
+
+    def successors(self, function: str) -> tuple[str, ...]:
+        return tuple(name for name, (_, after) in self.steps.items() if function in after)
+
+
+_LOOKS = tuple(f"task4{letter}_vlm_process" for letter in "abcd")
+
+_ANSWERS = ("task3_llm_process_qwen", "task4_llm_process_deepseek")
 WORKFLOWS = {
-    workflow.name: workflow
-    for workflow in (
-        Workflow(
-            "gaia/speech",
-            50,
-            (
-                Step("task1_speech_process", (), open_audio),
-                Step("task2_speech_process", ("task1_speech_process",), transcribe),
-                *(Step(name, ("task2_speech_process",), answer) for name in _HEARD),
-                Step("task5_llm_fuse_answer", _HEARD, fuse),
-            ),
-        ),
-        Workflow(
-            "openagi/multimodal_vqa_complex",
-            20,
-            (
-                Step("task1_start_receive_task", (), receive),
-                Step("task2_read_file", ("task1_start_receive_task",), read_pictures),
-                Step("task3_file_process", ("task2_read_file",), deal_pictures),
-                *(Step(name, ("task3_file_process",), look) for name in _LOOKS),
-                Step("task4_merge_results", _LOOKS, gather_pictures),
-                Step("task5_output_final_answer", ("task4_merge_results",), conclude),
-            ),
-        ),
-        Workflow(
-            "gaia/file",
-            12,
-            (
-                Step("task1_file_process", (), open_file),
-                *(Step(name, ("task1_file_process",), answer) for name in _PAIR),
-                Step("task4_llm_fuse_answer", _PAIR, fuse),
-            ),
-        ),
-        Workflow(
-            "gaia/vision",
-            12,
-            (
-                Step("task1_obtain_content", (), open_picture),
-                Step("task2_vlm_process", ("task1_obtain_content",), look),
-                Step("task3_output_final_answer", ("task2_vlm_process",), conclude_vision),
-            ),
-        ),
-        Workflow(
-            "openagi/document_qa",
-            8,
-            (
-                Step("task1_start_receive_task", (), receive),
-                Step("task2_read_file", ("task1_start_receive_task",), read_document),
-                Step("task3a_extract_text_content", ("task2_read_file",), pass_on),
-                Step(_STRUCTURE, ("task2_read_file",), answer),
-                Step("task3c_load_questions_batch", ("task2_read_file",), load_questions),
-                Step(
-                    "task4a_merge_document_analysis",
-                    ("task3a_extract_text_content", _STRUCTURE),
-                    pass_on,
-                ),
-                Step(
-                    "task4b_prepare_qa_context",
-                    ("task4a_merge_document_analysis", "task3c_load_questions_batch"),
-                    prepare_batches,
-                ),
-                *(Step(name, ("task4b_prepare_qa_context",), answer) for name in _BATCHES),
-                Step("task7_merge_all_answers", _BATCHES, pass_on),
-                Step("task8_output_final_answer", ("task7_merge_all_answers",), conclude),
-            ),
-        ),
-    )
+    "gaia/speech": Workflow(
+        3,
+        {
+            "task1_speech_process": (tasks.open_audio, ()),
+            "task2_speech_process": (tasks.transcribe, ("task1_speech_process",)),
+            **dict.fromkeys(_ANSWERS, (tasks.answer, ("task2_speech_process",))),
+            "task5_llm_fuse_answer": (tasks.fuse, _ANSWERS),
+        },
+    ),
+    "openagi/multimodal_vqa_complex": Workflow(
+        1,
+        {
+            "task2_read_file": (tasks.read_pictures, ()),
+            "task3_file_process": (tasks.deal_pictures, ("task2_read_file",)),
+            **dict.fromkeys(_LOOKS, (tasks.look, ("task3_file_process",))),
+            "task5_output_final_answer": (tasks.conclude, _LOOKS),
+        },
+    ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a workflow on one query."""
+
+    run_id: str
+    query_id: str
+    name: str  # of the workflow
+    seed: tuple[int, ...]  # draws the query's inputs
+
+    def records(self) -> Iterator[tuple[str, str]]:
+        """Perform its tasks one after the other: the id of each, and its record as JSON."""
+        workflow = WORKFLOWS[self.name]
+        handed: dict[tuple[str, str], Input] = {}
+        for function, (perform, after) in workflow.steps.items():
+            inputs = tuple(handed.pop((name, function)) for name in after)
+            task = Task(function, workflow.successors(function), inputs, self.seed)
+            start = time.time()
+            result = perform(task)
+            times = {"start_time": start, "end_time": time.time()}
+            handed |= {(function, name): given for name, given in result.gives.items()}
+            record = {"dag_id": self.query_id, **result.record, **times}
+            yield f"{self.run_id}-{function}", json.dumps(record)
+
+
+def plan(model_tasks: int, seed: int) -> tuple[Run, ...]:
+    """Runs that hold at least so many model tasks, their workflows interleaved by share."""
+    rng = np.random.default_rng((seed, model_tasks))
+    credit = dict.fromkeys(WORKFLOWS, 0)
+    asked = Counter[str]()
+    runs: list[Run] = []
+    while model_tasks > 0:
+        for name, workflow in WORKFLOWS.items():
+            credit[name] += workflow.share
+        name = max(credit, key=credit.__getitem__)
+        credit[name] -= sum(workflow.share for workflow in WORKFLOWS.values())
+        model_tasks -= WORKFLOWS[name].model_tasks
+        repeat = asked[name] and rng.random() < REPEATED
+        query = int(rng.integers(asked[name])) if repeat else asked[name]
+        asked[name] = max(asked[name], query + 1)
+        query_id = uuid.uuid5(uuid.NAMESPACE_OID, f"malearn/{seed}/{name}/{query}")
+        inputs = (seed, zlib.crc32(name.encode()), query)
+        runs.append(Run(str(uuid.uuid4()), str(query_id), name, inputs))
+    return tuple(runs)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from malearn.platform import http
+from malearn.platform.environment import for_server, without
 from malearn.platform.port import LOOPBACK
-from malearn.platform.server import Server
+from malearn.platform.server import PING_TIMEOUT, Server
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -48,7 +49,10 @@ class Worker(Server):
         return f"http://{LOOPBACK}:{port}/health"
 
     def directory(self) -> Path:
-        return self.home.root
+        """An empty one. Prefect imports flows with the working directory first on the path, where
+        any module of a user's project would stand before the library of that name.
+        """
+        return self.home.state / "worker"
 
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
         # Several homes, on several machines, may work for one Prefect server.
@@ -74,11 +78,11 @@ class Worker(Server):
             ours["MALEARN_TOOL_TYPES"] = str(declaration.absolute())
         # Set for our own command line, which tells failures itself; here the log should.
         console = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
-        return {key: value for key, value in os.environ.items() if key != console} | ours
+        return without(for_server(proxies=True), console) | ours
 
     @staticmethod
-    def ping(url: str) -> None:
-        http.check_answers(url)
+    def ping(url: str, seconds: float = PING_TIMEOUT) -> None:
+        http.check_answers(url, seconds)
 
 
 def clean_up(client: SyncPrefectClient, worker: str, pool: str) -> None:

@@ -1,7 +1,8 @@
 """What tests share: real servers, started when first asked for, and an environment of their own.
 
 `redis_url`, `tracking_uri` and `prefect_api` last the whole session, each on a home of its own
-whose path has a space in it. Nothing reads or writes the user's settings or servers.
+whose path has a space, a `?` and a `#` in it. Nothing reads or writes the user's settings or
+servers.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Redis, empty at the start of every test that asks for it."""
-    with EmbeddedRedis(Home(tmp_path_factory.mktemp("redis home", numbered=False))) as server:
+    with EmbeddedRedis(Home(tmp_path_factory.mktemp("redis home? #1", numbered=False))) as server:
         yield server.url
 
 
@@ -62,14 +63,14 @@ def _flushed_redis(request: pytest.FixtureRequest) -> None:
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real MLflow server; tests keep apart by naming their experiments and models."""
-    with MLflowServer(Home(tmp_path_factory.mktemp("mlflow home", numbered=False))) as server:
+    with MLflowServer(Home(tmp_path_factory.mktemp("mlflow home? #1", numbered=False))) as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Prefect server, which flows of this and of child processes report to."""
-    home = Home(tmp_path_factory.mktemp("prefect home", numbered=False))
+    home = Home(tmp_path_factory.mktemp("prefect home? #1", numbered=False))
     with PrefectServer(home) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", server.url)
         patch.setenv("PREFECT_API_AUTH_STRING", server.login())

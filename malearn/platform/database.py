@@ -22,8 +22,14 @@ ARTIFACTS = "mlflow-artifacts:/"  # relative to whichever server is asked
 
 
 def uri(database: Path) -> str:
-    """The address of the database for SQLAlchemy."""
-    return f"sqlite:///{database}"
+    """The address of the database for SQLAlchemy.
+
+    As a file URI, which can hold any path: of a plain one, a `?` would be the end.
+
+    >>> uri(Path("/what?/mlflow.db"))
+    'sqlite:///file:///what%3F/mlflow.db?uri=true'
+    """
+    return f"sqlite:///{database.absolute().as_uri()}?uri=true"
 
 
 def create(database: Path) -> None:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 
-__all__ = ["QUIET", "without"]
+__all__ = ["QUIET", "for_server", "reachable_directly", "unusable_proxies", "without"]
+
+#: What names a proxy, in both spellings; libraries differ in which one they read first.
+PROXIES = tuple(
+    name
+    for scheme in ("HTTP", "HTTPS", "ALL", "FTP", "WS", "WSS", "SOCKS")
+    for name in (f"{scheme}_PROXY", f"{scheme.lower()}_proxy")
+)
 
 QUIET: dict[str, str] = {
     "DO_NOT_TRACK": "true",
@@ -26,3 +36,42 @@ def without(environment: Mapping[str, str], *prefixes: str) -> dict[str, str]:
     {'HOME': '/'}
     """
     return {key: value for key, value in environment.items() if not key.startswith(prefixes)}
+
+
+def for_server(*, proxies: bool = False) -> dict[str, str]:
+    """The environment of this process as a server that runs in another directory must get it.
+
+    Relative entries of PYTHONPATH name what they name here. Without `proxies`, none is set: an
+    embedded server talks to nobody outside.
+    """
+    kept = dict(os.environ) if proxies else without(os.environ, *PROXIES)
+    if path := kept.get("PYTHONPATH"):
+        entries = [str(Path(entry or ".").absolute()) for entry in path.split(os.pathsep)]
+        kept["PYTHONPATH"] = os.pathsep.join(entries)
+    return kept
+
+
+def reachable_directly(hosts: Iterable[str]) -> dict[str, str]:
+    """NO_PROXY, in both spellings, extended by `hosts`.
+
+    A `*` stays alone: in a list, Python's own client takes it for a name.
+    """
+    names: dict[str, None] = {}
+    for variable in ("no_proxy", "NO_PROXY"):
+        names |= dict.fromkeys(
+            filter(None, map(str.strip, os.environ.get(variable, "").split(",")))
+        )
+    value = "*" if "*" in names else ",".join(dict.fromkeys([*names, *hosts]))
+    return {"NO_PROXY": value, "no_proxy": value}
+
+
+def unusable_proxies() -> list[str]:
+    """The variables that name a SOCKS proxy where Prefect's client cannot speak SOCKS.
+
+    httpx prepares every proxy that is named, whether or not it is to be asked for a host, and
+    raises ImportError for these.
+    """
+    if find_spec("socksio"):
+        return []
+    named = {name: os.environ.get(name, "").lower() for name in PROXIES}
+    return [name for name, url in named.items() if url.startswith("socks")]

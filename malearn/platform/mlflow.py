@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from malearn.platform import http
-from malearn.platform.environment import QUIET, without
+from malearn.platform.environment import QUIET, for_server, without
 from malearn.platform.port import client_host, is_loopback
-from malearn.platform.server import Server
+from malearn.platform.server import PING_TIMEOUT, Server
 
 __all__ = ["MLflowServer"]
 
@@ -38,7 +38,8 @@ class MLflowServer(Server):
 
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
         options = {
-            "--artifacts-destination": str(self.home.mlruns / "artifacts"),
+            # As a URI: of a plain path, MLflow takes a `?` or a `#` for the end.
+            "--artifacts-destination": (self.home.mlruns / "artifacts").as_uri(),
             "--host": self.host,
             "--port": str(port),
             "--workers": "1",
@@ -52,10 +53,10 @@ class MLflowServer(Server):
 
     def environment(self, port: int) -> Mapping[str, str]:
         ours = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        return without(os.environ, "MLFLOW_", "_MLFLOW_") | QUIET | ours
+        return without(for_server(), "MLFLOW_", "_MLFLOW_") | QUIET | ours
 
     @staticmethod
-    def ping(url: str) -> None:
+    def ping(url: str, seconds: float = PING_TIMEOUT) -> None:
         """Only HTTP can be pinged; a database or a directory is assumed to be usable."""
         if url.startswith(("http://", "https://")):
-            http.check_answers(f"{url.rstrip('/')}/health")
+            http.check_mlflow(url, seconds)

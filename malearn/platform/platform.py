@@ -8,21 +8,24 @@ import sys
 import threading
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType, MappingProxyType, TracebackType
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from malearn.kernel.errors import Unreachable
 from malearn.kernel.home import Home
-from malearn.platform.environment import QUIET
+from malearn.platform.environment import QUIET, reachable_directly, unusable_proxies
 from malearn.platform.mlflow import MLflowServer
-from malearn.platform.port import LOOPBACK
+from malearn.platform.port import LOOPBACK, is_loopback
 from malearn.platform.prefect import PrefectServer
 from malearn.platform.redis import EmbeddedRedis
 from malearn.platform.server import POLL_INTERVAL, Server
 
 __all__ = ["Event", "OnEvent", "Platform"]
+
+GIVEN_TIMEOUT = 30.0  # seconds in which a given server must answer: its first answer may be slow
 
 Event = Literal["starting", "ready", "stopped"]
 OnEvent = Callable[[str, Event, float], None]  # service, what happened, seconds it took
@@ -92,7 +95,7 @@ class Platform:
                     self._check_given(server)
             stack.callback(self._stop, started)
             self._start(started)
-            stack.enter_context(_environment(self._settings()))
+            stack.enter_context(_environment(self._settings(), unusable_proxies()))
             self._exits = stack.pop_all()
         return self
 
@@ -107,7 +110,7 @@ class Platform:
     def _check_given(self, server: Server) -> None:
         url, began = self._given_urls[server.name], time.monotonic()
         try:
-            server.ping(url)
+            server.ping(url, GIVEN_TIMEOUT)
         except Exception as error:  # each client has its own tree of them
             raise Unreachable(server.name, url, server.setting, _cause(error)) from error
         self._on_event(server.name, "ready", time.monotonic() - began)
@@ -143,11 +146,13 @@ class Platform:
         raise AttributeError(f"this platform was not asked for {kind.name}")
 
     def _settings(self) -> dict[str, str]:
-        """The environment inside: what the user set stays, except for proxies on loopback."""
+        """The environment inside: what the user set stays, except for proxies to this machine."""
         quiet = {key: value for key, value in QUIET.items() if key not in os.environ}
         addresses = {server.setting: self._address(type(server)) for server in self.servers}
         clients = [server.client() for server in self.servers if not self._given_urls[server.name]]
-        return dict(ChainMap(addresses, _no_proxy(), *clients, quiet))
+        hosts = {urlsplit(url).hostname or "" for url in addresses.values()}
+        here = dict.fromkeys([LOOPBACK, "localhost", "::1", *filter(is_loopback, sorted(hosts))])
+        return dict(ChainMap(addresses, reachable_directly(here), *clients, quiet))
 
 
 def _given_url(server: Server) -> str:
@@ -159,17 +164,13 @@ def _cause(error: Exception) -> str:
     return str(getattr(reason, "strerror", None) or reason).rstrip(".") or type(error).__name__
 
 
-def _no_proxy() -> dict[str, str]:
-    """Settings that keep a configured proxy out of the way to our own servers."""
-    names = [name for name in ("NO_PROXY", "no_proxy") if os.environ.get(name)] or ["NO_PROXY"]
-    now = {name: os.environ.get(name, "") for name in names}
-    return {name: ",".join(filter(None, [value, LOOPBACK])) for name, value in now.items()}
-
-
 @contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in settings}
+def _environment(settings: dict[str, str], unset: Sequence[str]) -> Iterator[None]:
+    """The process environment with `settings` and without `unset`, until the `with` is left."""
+    before = {key: os.environ.get(key) for key in (*settings, *unset)}
     os.environ.update(settings)
+    for key in unset:
+        os.environ.pop(key, None)
     try:
         yield
     finally:

@@ -41,12 +41,15 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server that listens on `host` is reached from this machine alone.
+    """Whether a server at `host`, or one that listens there, is reached from this machine alone.
 
-    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-    (True, False)
+    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    >>> is_loopback("127.example.com")
+    False
     """
-    return host.startswith("127.")
+    numbers = host.startswith("127.") and host.replace(".", "").isdigit()
+    return numbers or host in ("localhost", "::1")
 
 
 def client_host(host: str) -> str:

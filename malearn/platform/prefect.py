@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from malearn.platform import http, private
-from malearn.platform.environment import QUIET, without
+from malearn.platform.environment import QUIET, for_server, without
 from malearn.platform.port import client_host, is_loopback
-from malearn.platform.server import Server
+from malearn.platform.server import PING_TIMEOUT, Server
 
 __all__ = ["PrefectServer"]
 
@@ -42,6 +42,8 @@ class PrefectServer(Server):
     def environment(self, port: int) -> Mapping[str, str]:
         ours = {
             "PREFECT_HOME": str(self.directory()),
+            # Relative to where the server runs: a `?` of the path would end it in a URL.
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:///prefect.db",
             "PREFECT_SERVER_API_AUTH_STRING": self.login(),
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(self._origins(port)),
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",  # into our log file, where it helps
@@ -58,8 +60,9 @@ class PrefectServer(Server):
             "PREFECT_PROFILE",
             "PREFECT_SERVER_API_",
             "PREFECT_SERVER_CORS_",
+            "PREFECT_SERVER_DATABASE_",
         )
-        return without(os.environ, *replaced) | QUIET | ours
+        return without(for_server(), *replaced) | QUIET | ours
 
     def client(self) -> dict[str, str]:
         """Prefect's clients keep their profiles and results here, not in the user's HOME."""
@@ -78,5 +81,5 @@ class PrefectServer(Server):
         return [f"http://{name}:{port}" for name in dict.fromkeys(names)]
 
     @staticmethod
-    def ping(url: str) -> None:
-        http.check_answers(f"{url.rstrip('/')}/health")
+    def ping(url: str, seconds: float = PING_TIMEOUT) -> None:
+        http.check_answers(f"{url.rstrip('/')}/health", seconds)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from malearn.kernel.errors import PlatformError
 from malearn.platform import private
+from malearn.platform.environment import for_server
 from malearn.platform.port import client_host, is_loopback
-from malearn.platform.server import Server
+from malearn.platform.server import PING_TIMEOUT, Server
 
 __all__ = ["EmbeddedRedis"]
 
@@ -62,13 +63,15 @@ class EmbeddedRedis(Server):
         return [binary(), settings, *words]
 
     def environment(self, port: int) -> Mapping[str, str]:
-        return os.environ
+        return for_server()
 
     @staticmethod
-    def ping(url: str) -> None:
+    def ping(url: str, seconds: float = PING_TIMEOUT) -> None:
         import redis
 
-        with redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=2) as client:
+        with redis.Redis.from_url(
+            url, socket_connect_timeout=seconds, socket_timeout=seconds
+        ) as client:
             client.ping()
 
 

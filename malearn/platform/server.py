@@ -27,6 +27,7 @@ from malearn.platform.reaper import GRACE
 
 __all__ = ["Server"]
 
+PING_TIMEOUT = 2.0  # seconds within which a server that is up answers
 START_TIMEOUT = 180.0  # seconds a server may take until it answers
 POLL_INTERVAL = 0.05  # seconds between two pings of a server that is starting
 MIN_FREE_BYTES = 32 * 2**20  # that must be free below the home
@@ -79,8 +80,8 @@ class Server(ABC):
 
     @staticmethod
     @abstractmethod
-    def ping(url: str) -> None:
-        """Return when the server at `url` answers. Raises an exception when it does not."""
+    def ping(url: str, seconds: float = PING_TIMEOUT) -> None:
+        """Return when the server at `url` answers within `seconds`. Raises when it does not."""
 
     # What all of them share.
 

@@ -28,7 +28,7 @@ def test_shows_its_pages(tracking_uri: str) -> None:
     assert b"<title>MLflow</title>" in ask(tracking_uri)
 
 
-def test_stores_artifacts_below_a_home_with_a_space(tracking_uri: str, tmp_path: Path) -> None:
+def test_stores_artifacts_below_a_home_of_any_name(tracking_uri: str, tmp_path: Path) -> None:
     import mlflow
 
     (tmp_path / "note.txt").write_text("kept")

@@ -40,10 +40,14 @@ class Progress:
         self._stopped = True
         raise KeyboardInterrupt
 
-    def step(self, text: str) -> None:
-        """Show what is being done now."""
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if Ctrl-C was pressed and a library swallowed it."""
         if self._stopped:
             raise KeyboardInterrupt
+
+    def step(self, text: str) -> None:
+        """Show what is being done now."""
+        self.check()
         if text == self._shown:
             return
         self._shown = text
@@ -61,6 +65,8 @@ class Progress:
         """For `Platform(on_event=…)`."""
         if event == "starting" and self._status is not None:
             self.step(f"Starting {service} …")
+        elif event == "slow":
+            self.step(f"{service} has not answered for {seconds:.0f} s; still waiting …")
         elif event == "ready":
             self.done(f"{service} is up", seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -13,7 +14,7 @@ from malearn.flows import console
 from malearn.flows.worker import Worker
 from malearn.kernel.errors import without_password
 from malearn.kernel.home import Home
-from malearn.platform import Platform
+from malearn.platform import Platform, PrefectServer
 from malearn.platform.port import LOOPBACK, is_loopback
 from malearn.platform.server import MIN_FREE_BYTES, Server
 from malearn.platform.supervisor import SupervisedServer, Supervisor
@@ -40,17 +41,18 @@ def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
                 prefect=True,
                 host=host,
                 ports=ports,
+                give_up=False,
                 on_event=shown.server,
             )
             stack.enter_context(platform)
-            shown.step("Starting the worker, which makes the deployments …")
-            began = time.monotonic()
-            worker = stack.enter_context(Worker(home))
-            shown.server(worker.name, "ready", time.monotonic() - began)
+            worker = Worker(home)
+            stack.callback(worker.stop)
+            supervisor = Supervisor(platform.embedded, to_start=[worker])
+            _start_worker(supervisor, shown)
         # Not before: a start that is interrupted has failed, a platform that is stopped has not.
         stack.enter_context(suppress(KeyboardInterrupt, SystemExit))
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        monitor = _Monitor(platform, worker)
+        monitor = _Monitor(platform, supervisor, worker)
         with monitor.board:
             if not is_loopback(host):
                 monitor.board.say(_exposed(host), "yellow")
@@ -60,18 +62,32 @@ def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
                 time.sleep(POLL_SECONDS)
 
 
+def _start_worker(supervisor: Supervisor, shown: console.Progress) -> None:
+    """Return once the worker, the last of those supervised, is up, however many tries it takes:
+    Prefect may be slow to answer it, or be restarted meanwhile.
+    """
+    shown.step("Starting the worker, which creates the deployments …")
+    began, worker = time.monotonic(), supervisor.supervised[-1]
+    while worker.health != "up":
+        for one in supervisor.poll():
+            if one.health == "down" and one.reason:
+                shown.step(_health_message(one))
+        shown.check()
+        time.sleep(POLL_SECONDS)
+    shown.server(worker.server.name, "ready", time.monotonic() - began)
+
+
 class _Monitor:
     """Supervises the servers and shows their addresses and health on a board."""
 
-    def __init__(self, platform: Platform, worker: Server) -> None:
-        self._platform, self._worker = platform, worker
-        self._supervisor = Supervisor([*platform.embedded, worker])
+    def __init__(self, platform: Platform, supervisor: Supervisor, worker: Server) -> None:
+        self._platform, self._supervisor, self._worker = platform, supervisor, worker
         self._unresponsive: set[Server] = set()  # among the given ones
         self._last_ping = time.monotonic()
         self._disk_full = False
         self.board = console.StatusTable(
             ("service", "address", "health", "restarts"),
-            f"Logs in {platform.home.logs}. Ctrl-C stops everything.",
+            f"{_logins(platform)}Logs in {platform.home.logs}. Ctrl-C stops everything.",
         )
 
     def poll(self) -> None:
@@ -125,12 +141,29 @@ def _health_message(one: SupervisedServer) -> str:
     return f"{name} is down: {one.reason.rstrip('.')}; next start in {wait:.0f} s"
 
 
+def _logins(platform: Platform) -> str:
+    """Where the passwords of embedded servers are; on a terminal, that of Prefect's pages too.
+
+    What does not go to a terminal goes to a journal, which others may read.
+    """
+    asking = [server for server in platform.embedded if server.secret_file.exists()]
+    if not asking:
+        return ""
+    names = " and ".join(server.name for server in asking)
+    verb = "ask" if len(asking) > 1 else "asks"
+    shown = f"{names} {verb} for a password, kept in {asking[0].secret_file.parent}.\n"
+    for server in asking:
+        if isinstance(server, PrefectServer) and sys.stderr.isatty():
+            shown += f"Prefect's pages ask for {server.login()}\n"
+    return shown
+
+
 def _exposed(host: str) -> str:
     return (
-        f"Open to the network at {host}, and nobody is asked for a password. Whoever reaches "
-        "these ports can read and delete what is in Redis, replace the models that schedulers "
-        f"load from MLflow, and run commands as {getpass.getuser()} through Prefect. Let a "
-        "firewall or a proxy with a login stand in front."
+        f"Open to the network at {host}. MLflow asks nobody for a password: whoever reaches its "
+        "port can replace the models that schedulers load. Redis and Prefect ask for those of "
+        f"this home, over connections that are not encrypted; with Prefect's, commands run as "
+        f"{getpass.getuser()}. Let a firewall, or a proxy with TLS and a login, stand in front."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -21,13 +22,13 @@ from malearn.platform.mlflow import MLflowServer
 from malearn.platform.port import LOOPBACK, is_loopback
 from malearn.platform.prefect import PrefectServer
 from malearn.platform.redis import EmbeddedRedis
-from malearn.platform.server import POLL_INTERVAL, Server
+from malearn.platform.server import POLL_INTERVAL, START_TIMEOUT, Server
 
 __all__ = ["Event", "OnEvent", "Platform"]
 
 GIVEN_TIMEOUT = 30.0  # seconds in which a given server must answer: its first answer may be slow
 
-Event = Literal["starting", "ready", "stopped"]
+Event = Literal["starting", "slow", "ready", "stopped"]
 OnEvent = Callable[[str, Event, float], None]  # service, what happened, seconds it took
 
 
@@ -40,8 +41,9 @@ class Platform:
 
     `on_event` is called with ("Redis", "starting", 0.0), then "ready" with the seconds since, and
     "stopped" with the seconds that took. A given service is only "ready"; one that another
-    process still uses is not "stopped". `host`, and `ports` by service, are where embedded
-    servers listen; see `Server`.
+    process still uses is not "stopped". A server that has not answered after `START_TIMEOUT` is
+    an error or, without `give_up`, "slow", and waited for as long as its process runs. `host`,
+    and `ports` by service, are where embedded servers listen; see `Server`.
 
     Raises:
         PlatformError: a server does not start. Whatever did start is stopped again.
@@ -57,12 +59,13 @@ class Platform:
         prefect: bool = False,
         host: str = LOOPBACK,
         ports: Mapping[str, int] = MappingProxyType({}),
+        give_up: bool = True,
         on_event: OnEvent | None = None,
     ) -> None:
         kinds = (EmbeddedRedis, MLflowServer, PrefectServer)
         every = [kind(home, ports.get(kind.name), host) for kind in kinds]
         wanted = zip(every, (redis, mlflow, prefect), strict=True)
-        self.home = home
+        self.home, self._give_up = home, give_up
         self.servers: tuple[Server, ...] = tuple(server for server, want in wanted if want)
         self._given_urls: dict[str, str] = {}
         self._on_event: OnEvent = on_event or (lambda service, event, seconds: None)
@@ -117,11 +120,16 @@ class Platform:
 
     def _start(self, servers: list[Server]) -> None:
         """Start all of them in turns in this one thread, so that Ctrl-C reaches every start."""
-        began = time.monotonic()
+        began, slow = time.monotonic(), False
         starting = {server: server.starting() for server in servers}
         for server in servers:
+            server.start_timeout = START_TIMEOUT if self._give_up else math.inf
             self._on_event(server.name, "starting", 0.0)
         while starting:
+            if not slow and time.monotonic() - began > START_TIMEOUT:
+                slow = True
+                for server in starting:
+                    self._on_event(server.name, "slow", time.monotonic() - began)
             for server, steps in list(starting.items()):
                 if next(steps, server) is server:
                     del starting[server]

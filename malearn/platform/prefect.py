@@ -73,7 +73,7 @@ class PrefectServer(Server):
 
     def login(self) -> str:
         """What its API and its pages ask for, in the form user:password."""
-        return f"malearn:{private.secret(self.secret_file)}"
+        return private.secret(self.secret_file, "malearn:")
 
     def _origins(self, port: int) -> list[str]:
         """The origins of its own pages, however this machine's browser names it."""

@@ -23,8 +23,8 @@ def make_directory(path: Path) -> None:
         place.mkdir(0o700, exist_ok=True)
 
 
-def secret(path: Path) -> str:
-    """The secret kept in `path` (mode 0600), a random one when there is none yet.
+def secret(path: Path, prefix: str = "") -> str:
+    """The secret kept in `path` (mode 0600), `prefix` and random characters when there is none yet.
 
     Any number of processes may ask at once: all of them get the same.
     """
@@ -35,8 +35,8 @@ def secret(path: Path) -> str:
         os.fchmod(file.fileno(), 0o600)  # whatever a backup or a copy made of it
         kept = file.read().strip()
         # A shorter one was cut by a kill or a full disk, before any server used it.
-        if len(kept) < LENGTH:
-            kept = secrets.token_urlsafe(LENGTH)
+        if len(kept) < len(prefix) + LENGTH:
+            kept = prefix + secrets.token_urlsafe(LENGTH)
             file.seek(0)
             file.truncate()
             file.write(kept + "\n")

@@ -28,7 +28,7 @@ from malearn.platform.reaper import GRACE
 __all__ = ["Server"]
 
 PING_TIMEOUT = 2.0  # seconds within which a server that is up answers
-START_TIMEOUT = 180.0  # seconds a server may take until it answers
+START_TIMEOUT = 180.0  # seconds a server may take until it answers, unless told otherwise
 POLL_INTERVAL = 0.05  # seconds between two pings of a server that is starting
 MIN_FREE_BYTES = 32 * 2**20  # that must be free below the home
 
@@ -48,6 +48,7 @@ class Server(ABC):
     def __init__(self, home: Home, port: int | None = None, host: str = ports.LOOPBACK) -> None:
         self.home, self.port = Home(home.root.absolute()), port  # children run elsewhere
         self.host = host
+        self.start_timeout = START_TIMEOUT
         self.address = ""  # while it runs; `url` adds what its clients must present
         self._users: FileLock | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
@@ -208,7 +209,7 @@ class Server(ABC):
 
     def _launch_or_attach(self) -> Iterator[None]:
         """Launch the server when this home has none, else wait for the one it has."""
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + self.start_timeout
         while (lock := FileLock.try_exclusive(self._run_file("lock"))) is None:
             if self._attach():
                 return
@@ -268,7 +269,9 @@ class Server(ABC):
                 last = log.last_line() or f"exit status {reaper.returncode}"
                 raise PlatformError(self.name, f"ended while it started ({last})", self.log)
             if time.monotonic() > deadline:
-                raise PlatformError(self.name, f"gave no answer in {START_TIMEOUT:.0f} s", self.log)
+                raise PlatformError(
+                    self.name, f"gave no answer in {self.start_timeout:.0f} s", self.log
+                )
             yield
 
     def _port(self) -> int:

@@ -9,13 +9,14 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from malearn.kernel.errors import PlatformError
-from malearn.platform.server import Server
+from malearn.platform.server import START_TIMEOUT, Server
 
 __all__ = ["Health", "SupervisedServer", "Supervisor"]
 
 Health = Literal["up", "unresponsive", "starting", "down"]
 
 MAX_BACKOFF = 60.0  # seconds between two attempts to start, at most
+MAX_START = 3600.0  # seconds that a start may take, at most
 STABLE_AFTER = 60.0  # seconds up after which the next end is answered without a pause again
 
 
@@ -31,7 +32,7 @@ class SupervisedServer:
     server: Server
     up_since: float
     health: Health = "up"
-    restarts: int = 0
+    restarts: int = 0  # -1 before the first start
     reason: str = ""
     next_start: float = 0.0
     last_ping: float = field(default=0.0, repr=False)
@@ -47,17 +48,27 @@ class Supervisor:
     """Supervises servers that have started. A server that ended is started again at its old
     address, with its data: at once the first time, then after 1, 2, 4 … `MAX_BACKOFF` seconds.
     A running one is pinged every `interval` seconds, and killed first when it has not answered
-    for `patience` seconds.
+    for `patience` seconds. Each start that fails gives the next twice the time, up to `MAX_START`:
+    a machine too slow for one would be too slow for all. Those of `to_start` have never run.
 
     Call `poll` a few times a second, in the thread that handles signals: no start blocks it.
     """
 
     def __init__(
-        self, servers: Sequence[Server], interval: float = 5.0, patience: float = 120.0
+        self,
+        servers: Sequence[Server],
+        interval: float = 5.0,
+        patience: float = 120.0,
+        *,
+        to_start: Sequence[Server] = (),
     ) -> None:
         now = time.monotonic()
         self._interval, self._patience = interval, patience
-        self.supervised = tuple(SupervisedServer(server, now) for server in servers)
+        up = [SupervisedServer(server, now) for server in servers]
+        new = [SupervisedServer(server, now, "down", restarts=-1) for server in to_start]
+        self.supervised = (*up, *new)
+        for one in self.supervised:
+            one.server.start_timeout = START_TIMEOUT
         for server in servers:
             # Its clients hold this address, so a restart must not choose another.
             server.port = urlsplit(server.address).port
@@ -86,12 +97,14 @@ class Supervisor:
             ready = next(steps, one) is one
         except PlatformError as error:
             one.start_steps, one.failures = None, one.failures + 1
+            one.server.start_timeout = min(2 * one.server.start_timeout, MAX_START)
             self._schedule_start(one, f"it {error.problem}", time.monotonic())
             return
         if ready:
             now = time.monotonic()
             one.health, one.start_steps, one.reason = "up", None, ""
             one.restarts += 1
+            one.server.start_timeout = START_TIMEOUT
             one.last_answer = one.up_since = one.last_ping = now
 
     def _ping(self, one: SupervisedServer) -> None:

@@ -47,12 +47,12 @@ def clean(folder: Path, **environment: object) -> dict[str, str]:
 class Running:
     """A `malearn` process, with what it has said so far on stderr."""
 
-    def __init__(self, folder: Path, *words: object) -> None:
+    def __init__(self, folder: Path, *words: object, **environment: object) -> None:
         self.said: list[str] = []
         self.process = subprocess.Popen(
             [str(MALEARN), *map(str, words)],
             cwd=folder,
-            env=clean(folder),
+            env=clean(folder, **environment),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -37,7 +38,7 @@ class Up:
     """`malearn up` on one home, which a test may end and start again."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, Home(folder / "a home")
+        self.folder, self.home = folder, Home(folder / "a home? #1")
         (folder / "malearn.toml").write_text(DECLARATION)
         for place in (folder, self.home.root):  # a project of the user's, which ours must not meet
             for name in ("flows", "expectations", "serving"):
@@ -46,21 +47,53 @@ class Up:
         self.running: Running
 
     def start(self) -> None:
-        self.running = Running(self.folder, "up", "--home", self.home.root)
+        """As on a machine behind proxies, which do not answer here."""
+        nowhere = "http://127.0.0.1:1"
+        surroundings = {
+            "HTTP_PROXY": nowhere,
+            "https_proxy": nowhere,
+            "ALL_PROXY": "socks5://127.0.0.1:1",
+            "no_proxy": "example.com",
+            "PYTHONPATH": ".",
+        }
+        self.running = Running(self.folder, "up", "--home", self.home.root, **surroundings)
         self.running.wait_for("Ctrl-C stops everything", 240)
         lines = [line.split() for line in self.running.said]
         self.addresses = {line[0]: line[1] for line in lines if line and line[0] in SERVICES}
 
     @property
-    def api(self) -> str:
-        return f"{self.addresses['Prefect']}/api"
+    def redis_url(self) -> str:
+        password = (self.home.state / "secrets" / "redis").read_text().strip()
+        return self.addresses["Redis"].replace(":***@", f":{password}@")
+
+    def ask(self, path: str, body: object = None, method: str | None = None) -> Any:
+        """What Prefect answers; while its database is busy it says 503 and means: again, please."""
+        secret = (self.home.state / "secrets" / "prefect").read_text().strip()
+        headers = {
+            "Authorization": f"Basic {base64.b64encode(secret.encode()).decode()}",
+            "Content-Type": "application/json",
+        }
+        data = None if body is None else json.dumps(body).encode()
+        url = f"{self.addresses['Prefect']}/api/{path}"
+        for _ in range(20):
+            asked = urllib.request.Request(url, data, headers, method=method)
+            try:
+                with urllib.request.urlopen(asked, timeout=30) as answer:
+                    content = answer.read()
+                    return json.loads(content) if content else None
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+                error.close()
+                time.sleep(1)
+        raise TimeoutError(f"{path} stayed busy")
 
     def pid(self, service: str) -> int:
         state = json.loads((self.home.state / "run" / f"{service.lower()}.json").read_text())
         return int(state["pid"])
 
     def deployment(self, flow: str) -> dict[str, Any]:
-        every = post(f"{self.api}/deployments/filter", {})
+        every = self.ask("deployments/filter", {})
         (found,) = (d for d in every if d["entrypoint"] == f"malearn.flows.unattended.{flow}")
         kept: dict[str, Any] = found
         return kept
@@ -68,13 +101,13 @@ class Up:
     def begin(self, flow: str) -> str:
         """The id of a run of `flow`, asked for now."""
         asked = {"state": {"type": "SCHEDULED"}}
-        made = post(f"{self.api}/deployments/{self.deployment(flow)['id']}/create_flow_run", asked)
+        made = self.ask(f"deployments/{self.deployment(flow)['id']}/create_flow_run", asked)
         return str(made["id"])
 
     def await_run(self, run: str, *states: str, seconds: float = 120.0) -> str:
         """The state of `run`, once it is among `states`; or whatever it is in the end."""
         for _ in within(seconds):
-            state = str(ask(f"{self.api}/flow_runs/{run}")["state_type"])
+            state = str(self.ask(f"flow_runs/{run}")["state_type"])
             if state in states:
                 break
         return state
@@ -88,7 +121,7 @@ class Up:
         for _ in within(seconds):
             runs = [
                 run
-                for run in post(f"{self.api}/flow_runs/filter", which)
+                for run in self.ask("flow_runs/filter", which)
                 if all(run[key] == value for key, value in wanted.items())
             ]
             if runs:
@@ -98,8 +131,9 @@ class Up:
     def production(self) -> str:
         """The version that serves; HTTPError while there is none."""
         asked = f"name=malearn-{TOOL}&alias=Production"
-        found = ask(f"{self.addresses['MLflow']}/api/2.0/mlflow/registered-models/alias?{asked}")
-        return str(found["model_version"]["version"])
+        url = f"{self.addresses['MLflow']}/api/2.0/mlflow/registered-models/alias?{asked}"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return str(json.load(answer)["model_version"]["version"])
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +151,13 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_says_where_everything_is_and_it_is_there(up: Up) -> None:
     assert set(up.addresses) == set(SERVICES)
     assert all(
-        address.startswith(("http://127.0.0.1:", "redis://127.0.0.1:"))
+        address.startswith(("http://127.0.0.1:", "redis://:***@127.0.0.1:"))
         for address in up.addresses.values()
     )
     for service in ("MLflow", "Prefect"):
         with urllib.request.urlopen(up.addresses[service], timeout=30) as page:
             assert page.status == 200
-    there = {d["entrypoint"] for d in post(f"{up.api}/deployments/filter", {})}
+    there = {d["entrypoint"] for d in up.ask("deployments/filter", {})}
     assert there == {declared["entrypoint"] for declared in deployments.declared()}
 
 
@@ -131,13 +165,13 @@ def test_scheduled_runs_bring_in_what_is_new_and_enough_of_it_starts_a_retrainin
     lines = conftest.records(
         80, f"task2_{TOOL}", 0, lambda dice: {"length": dice.randint(100, 5000)}, {}
     )
-    with redis.Redis.from_url(up.addresses["Redis"]) as client:
+    with redis.Redis.from_url(up.redis_url) as client:
         client.mset({f"result:{line['task_id']}": json.dumps(line["data"]) for line in lines})
     often = {"schedule": {"interval": 10}, "active": True}
-    schedules = f"{up.api}/deployments/{up.deployment('ingest')['id']}/schedules"
-    (extra,) = post(schedules, [often])
+    schedules = f"deployments/{up.deployment('ingest')['id']}/schedules"
+    (extra,) = up.ask(schedules, [often])
     assert up.await_runs("ingest", auto_scheduled=True)
-    ask(urllib.request.Request(f"{schedules}/{extra['id']}", method="DELETE"))
+    up.ask(f"{schedules}/{extra['id']}", method="DELETE")
     (run, *_) = up.await_runs("retrain")
     assert run["parameters"]["tool_type"] == TOOL
     assert run["name"] == f"retrain {TOOL}: new executions"
@@ -148,13 +182,13 @@ def test_what_is_killed_comes_back_where_it_was_with_what_it_kept(up: Up) -> Non
     """And the run that died with its worker is not left running for ever."""
     run = up.begin("lifecycle")
     assert up.await_run(run, "RUNNING") == "RUNNING"
-    with redis.Redis.from_url(up.addresses["Redis"]) as client:
+    with redis.Redis.from_url(up.redis_url) as client:
         client.set("acknowledged", "just now")
         for service in ("Redis", "MLflow", "Worker"):
             os.kill(up.pid(service), signal.SIGKILL)
     for service in ("Redis", "MLflow", "Worker"):
         up.running.wait_for(f"{service} is up again")
-    with redis.Redis.from_url(up.addresses["Redis"]) as client:
+    with redis.Redis.from_url(up.redis_url) as client:
         assert client.get("acknowledged") == b"just now"
     assert up.production() == "1"
     assert up.await_run(run, "CRASHED", seconds=10) == "CRASHED"
@@ -186,23 +220,3 @@ def within(seconds: float, pause: float = 0.5) -> Iterator[None]:
     while time.monotonic() < deadline:
         yield
         time.sleep(pause)
-
-
-def post(url: str, body: Any) -> Any:
-    headers = {"Content-Type": "application/json"}
-    return ask(urllib.request.Request(url, json.dumps(body).encode(), headers))
-
-
-def ask(what: str | urllib.request.Request, tries: int = 20) -> Any:
-    """What Prefect answers; while its database is busy it says 503 and means: again, please."""
-    for _ in range(tries):
-        try:
-            with urllib.request.urlopen(what, timeout=30) as answer:
-                content = answer.read()
-                return json.loads(content) if content else None
-        except urllib.error.HTTPError as error:
-            if error.code != 503:
-                raise
-            error.close()
-            time.sleep(1)
-    raise TimeoutError(f"{what} stayed busy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -12,8 +13,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
+from malearn.kernel.errors import PlatformError
 from malearn.kernel.home import Home
-from malearn.platform import EmbeddedRedis
+from malearn.platform import EmbeddedRedis, Platform
 from malearn.platform.supervisor import Supervisor
 
 
@@ -82,3 +84,43 @@ def test_what_hangs_is_ended_and_started_again(server: EmbeddedRedis) -> None:
     seen = poll_until(supervisor, lambda: one.restarts == 1)
     assert seen == ["unresponsive", "down", "starting", "up"]
     assert server.alive()
+
+
+class Slow(EmbeddedRedis):
+    """A server that needs a second to answer, whatever it is asked for."""
+
+    began = math.inf
+
+    def starting(self) -> Iterator[None]:
+        self.began = time.monotonic()
+        return super().starting()
+
+    def _answers(self, url: str) -> bool:
+        return time.monotonic() - self.began > 1.0 and super()._answers(url)
+
+
+def test_a_server_too_slow_for_one_start_gets_more_time_for_the_next(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("malearn.platform.supervisor.START_TIMEOUT", 0.4)
+    slow = Slow(home)
+    supervisor = Supervisor([], to_start=[slow])
+    (one,) = supervisor.supervised
+    try:
+        seen = poll_until(supervisor, lambda: one.health == "up", 60.0)
+        assert seen == ["starting", "down", "starting", "down", "starting", "up"]
+        assert one.restarts == 0 and one.server.start_timeout == 0.4
+    finally:
+        slow.stop()
+
+
+def test_a_platform_may_wait_for_what_is_slow_and_says_so(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("malearn.platform.platform.START_TIMEOUT", 0.3)
+    monkeypatch.setattr("malearn.platform.platform.EmbeddedRedis", Slow)
+    seen: list[str] = []
+    with Platform(home, redis=True, give_up=False, on_event=lambda *event: seen.append(event[1])):
+        assert seen == ["starting", "slow", "ready"]
+    with pytest.raises(PlatformError, match=r"gave no answer in 0 s"), Platform(home, redis=True):
+        pass

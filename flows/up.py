@@ -150,8 +150,7 @@ def _logins(platform: Platform) -> str:
     if not asking:
         return ""
     names = " and ".join(server.name for server in asking)
-    verb = "ask" if len(asking) > 1 else "asks"
-    shown = f"{names} {verb} for a password, kept in {asking[0].secret_file.parent}.\n"
+    shown = f"Passwords of {names} are in {asking[0].secret_file.parent}.\n"
     for server in asking:
         if isinstance(server, PrefectServer) and sys.stderr.isatty():
             shown += f"Prefect's pages ask for {server.login()}\n"

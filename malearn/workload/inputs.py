@@ -8,7 +8,7 @@ from pydoc_data import topics
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RATE", "Array", "Image", "drawing", "english", "sound"]
+__all__ = ["RATE", "Array", "Image", "drawing", "english", "library", "sound"]
 
 Array = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]

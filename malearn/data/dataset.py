@@ -115,12 +115,20 @@ class Dataset:
             added = tuple(compress(latest.task_ids, later & (known == -np.inf)))
             return AppendResult(table.version(), added, replaced, duplicates)
 
-    def ended_after(self, moment: float) -> int:
-        """How many executions ended later than `moment`, in seconds since the epoch."""
-        if self._table.open() is None:
-            return 0
-        batches = self._table.columns(None, ["end"])
-        return sum(int((batch.column("end").to_numpy() > moment).sum()) for batch in batches)
+    def rows_added_since(self, version: int) -> int:
+        """How many executions were ingested after `version`, whatever their own clocks said."""
+        return self._table.rows_added_since(version)
+
+    def ended_after(self, moment: float) -> list[Execution]:
+        """The executions that ended later than `moment`, in seconds since the epoch."""
+        self._refresh(self._table.version)
+        if self._keys.latest <= moment:
+            return []
+        return [execution for execution in self.read() if execution.end > moment]
+
+    def delete_after(self, moment: float) -> int:
+        """Delete what ended later than `moment`, seconds since the epoch; returns how many."""
+        return self._table.delete(f'"end" > {moment!r}')
 
     def ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
         """When each of `task_ids` ended, in seconds since the epoch; -inf where it is not there."""

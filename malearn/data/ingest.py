@@ -9,6 +9,7 @@ finds the rows there and goes on where the last commit left off.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +28,8 @@ from malearn.data.rejections import Rejections
 from malearn.data.rows import Rows
 from malearn.data.stream import Stream
 from malearn.data.stream_gap import StreamGap
-from malearn.kernel import run_ids, stream_entries
+from malearn.kernel import believable, run_ids, stream_entries
+from malearn.kernel.believable import Clock
 from malearn.kernel.errors import BatchRefused
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
@@ -82,11 +84,12 @@ class Ingest:
         tool_types: ToolTypes,
         validate: Validate | None = None,
         fence: Fence | None = None,
+        clock: Clock = time.time,
     ) -> None:
         self.home, self.tool_types = home, tool_types
         self.datasets = {name: Dataset.open(home, t) for name, t in tool_types.items()}
         self.rejections = Rejections.open(home)
-        self._validate, self._fence = validate, fence
+        self._validate, self._fence, self._clock = validate, fence, clock
 
     def take(
         self,
@@ -182,6 +185,8 @@ class Ingest:
         transaction: Position | None,
         marks: Sequence[Position] = (),
     ) -> IngestReport:
+        for name in batch.rows:
+            self._quarantine_future(name)
         by_tool_type, duplicates, expired = self._new(batch.rows)
         early = [RejectedRow(r, source, self._tool_type_of(r), r.end) for r in batch.rejected]
         late: list[RejectedRow] = []
@@ -201,6 +206,30 @@ class Ingest:
         rejected[RejectReason.PAST_RETENTION] += expired
         counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
         return IngestReport(batch.records, counts, reports)
+
+    def _quarantine_future(self, name: str) -> None:
+        """Move rows that end in the future out of the dataset `name`.
+
+        Version 0.1.0 let them in. They come into quarantine first, so that whoever is killed in
+        between finds them twice, and never not at all.
+        """
+        dataset = self.datasets[name]
+        limit = self._clock() + believable.MAX_CLOCK_SKEW
+        found = dataset.ended_after(limit)
+        if not found:
+            return
+        rows = []
+        for execution in found:
+            problem = believable.problem(execution.start, execution.end, self._clock())
+            detail = problem[1] if problem else ""
+            rejected = Rejected(
+                execution.task_id, execution.function, RejectReason.FUTURE_TIMES, detail
+            )
+            row = _refusal(rejected, execution, dataset.tool_type)
+            # Without its end, which would keep out every true record of the same task.
+            rows.append(replace(row, source="dataset", end=None))
+        self.rejections.append(rows)
+        dataset.delete_after(limit)
 
     def _new(self, found: Mapping[str, Rows]) -> tuple[dict[str, Rows], int, int]:
         """Those that nobody knows, by tool type and the last of each task.

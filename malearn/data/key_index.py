@@ -30,6 +30,11 @@ class KeyIndex:
     def __contains__(self, key: Hashable) -> bool:
         return bool(self.ends([key])[0] > -np.inf)
 
+    @property
+    def latest(self) -> float:
+        """The latest end of all; -inf where there is none."""
+        return float(self._ends.max(initial=-np.inf))
+
     def ends(self, keys: Sequence[Hashable]) -> NDArray[np.float64]:
         """The end of each of `keys`, shape (len(keys),); -inf for one that is new."""
         at, known = self._find(_hashes(keys))

@@ -47,6 +47,7 @@ class Commit:
     operation: str
     rows_added: int
     rows_removed: int = 0
+    rows_replaced: int = 0
 
 
 class VersionedTable:
@@ -309,6 +310,14 @@ class VersionedTable:
         table = self.open()
         return [] if table is None else [_commit(entry) for entry in table.history()]
 
+    def rows_added_since(self, version: int) -> int:
+        """How many rows later commits than `version` brought in, replaced ones among them."""
+        table = self.open()
+        if table is None or table.version() <= version:
+            return 0
+        commits = map(_commit, table.history(table.version() - max(version, -1)))
+        return sum(commit.rows_added + commit.rows_replaced for commit in commits)
+
     def column_names(self, version: int) -> set[str]:
         """The columns that `version` has."""
         return {field.name for field in self.at(version).schema().fields}
@@ -341,6 +350,7 @@ def _commit(entry: Mapping[str, object]) -> Commit:
         str(entry["operation"]),
         int(rows),
         int(numbers.get("num_deleted_rows", numbers.get("num_target_rows_deleted", 0))),
+        int(numbers.get("num_target_rows_updated", 0)),
     )
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_execution
 from pathlib import Path
 from uuid import UUID
 
@@ -277,6 +278,24 @@ def test_what_ended_in_the_future_is_rejected_by_a_reason_of_its_own(
     put(redis_client, task, 1.0, 6.0)  # once the worker's clock was set right
     (batch,) = redis_scan.scan(redis_url, TYPES, ends=ingestion.ends)
     assert ingestion.take(batch, "redis").accepted == 1
+
+
+def test_a_dataset_that_holds_rows_of_the_future_recovers(home: Home) -> None:
+    """0.1.0 took them in; the next ingestion moves them into quarantine, and the truth comes in."""
+    ingestion = ingest(home)
+    ingestion.take([record(1), record(2)], "test")
+    tomorrow = time.time() + 86_400.0
+    odd = replace_execution(execution(8), start=tomorrow, end=tomorrow + 5.0)
+    dataset = ingestion.datasets["llm_process"]
+    dataset.append([odd])
+    version = dataset.version
+    assert ingest(home).take([record(3)], "test").accepted == 1
+    assert dataset.rows == 3
+    assert max(e.end for e in dataset.read()) < tomorrow
+    (kept,) = (r for r in Rejections.open(home).each() if r.rejected.task_id == odd.task_id)
+    assert kept.rejected.reason is RejectReason.FUTURE_TIMES
+    assert ingest(home).take([execution(8)], "test").accepted == 1
+    assert dataset.rows_added_since(version) == 2
 
 
 # The stream, exactly once.

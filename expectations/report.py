@@ -31,6 +31,7 @@ REASONS: Mapping[RejectReason, str] = {
     RejectReason.INVALID_FEATURE: "a value breaks the contract",
     RejectReason.OUTLIER: "far from the recent durations of its function",
     RejectReason.PAST_RETENTION: "it ended before the retention limit of its dataset",
+    RejectReason.DATASET_DAMAGED: "its dataset could not be read; retry it after the repair",
     RejectReason.DUPLICATE: "the same task is already known",
     RejectReason.BATCH_REFUSED: "part of a batch with too many bad rows",
 }

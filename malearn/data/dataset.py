@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malearn.data.delta import execution_columns
+from malearn.data.delta.repair import Damage
 from malearn.data.delta.table import Commit, Position, VersionedTable
 from malearn.data.key_index import KeyIndex
 from malearn.data.recent_durations import RecentDurations
@@ -156,6 +157,21 @@ class Dataset:
             return []
         names = execution_columns.stored(self.tool_type)
         return execution_columns.executions(self.tool_type, self._table.read(version, names))
+
+    def mend(self) -> Damage:
+        """Make a damaged table readable again, and say what was wrong."""
+        return self._table.mend()
+
+    def recover(self) -> int:
+        """Add what files of earlier versions hold and the newest lacks; returns how many rows.
+
+        What retention has deleted stays deleted.
+        """
+        before, names = self.rows, execution_columns.stored(self.tool_type)
+        for held in self._table.unreferenced(names):
+            found = execution_columns.executions(self.tool_type, held)
+            self.append([e for e in found if e.end >= self.deleted_before])
+        return self.rows - before
 
     def history(self) -> list[Commit]:
         """Its versions, newest first; empty while there are none."""

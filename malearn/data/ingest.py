@@ -30,7 +30,7 @@ from malearn.data.stream import Stream
 from malearn.data.stream_gap import StreamGap
 from malearn.kernel import believable, run_ids, stream_entries
 from malearn.kernel.believable import Clock
-from malearn.kernel.errors import BatchRefused
+from malearn.kernel.errors import BatchRefused, DatasetDamaged
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -174,7 +174,10 @@ class Ingest:
             if tool_type is not None:
                 places[tool_type.name].append(place)
         for name, at in places.items():
-            ends = self.datasets[name].ends([task_ids[place] for place in at])
+            try:
+                ends = self.datasets[name].ends([task_ids[place] for place in at])
+            except DatasetDamaged:  # nothing of it is known; `take` says so
+                continue
             latest[at] = np.maximum(latest[at], ends)
         return latest
 
@@ -185,12 +188,23 @@ class Ingest:
         transaction: Position | None,
         marks: Sequence[Position] = (),
     ) -> IngestReport:
-        for name in batch.rows:
-            self._quarantine_future(name)
-        by_tool_type, duplicates, expired = self._new(batch.rows)
+        found = batch.rows
+        damaged = self._find_damaged(found)
+        sound = {name: rows for name, rows in found.items() if name not in damaged}
+        by_tool_type, duplicates, expired = self._new(sound)
         early = [RejectedRow(r, source, self._tool_type_of(r), r.end) for r in batch.rejected]
         late: list[RejectedRow] = []
         reports = {}
+        for name, why in damaged.items():
+            # They wait in quarantine: the other tool types go on, and the stream is trimmed.
+            rows, tool_type = found[name], self.tool_types[name]
+            for execution in rows:
+                waiting = Rejected(
+                    execution.task_id, execution.function, RejectReason.DATASET_DAMAGED, why
+                )
+                kept = _refusal(waiting, execution, tool_type)
+                late.append(replace(kept, source=source))
+            reports[name] = ToolTypeReport(quarantined=len(rows), refused=(why,))
         for name, rows in by_tool_type.items():
             report, judged = self.judge(self.tool_types[name], rows, transaction)
             reports[name] = report
@@ -206,6 +220,16 @@ class Ingest:
         rejected[RejectReason.PAST_RETENTION] += expired
         counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
         return IngestReport(batch.records, counts, reports)
+
+    def _find_damaged(self, names: Iterable[str]) -> dict[str, str]:
+        """Which of the datasets `names` cannot be read, and why; the others are ready to append."""
+        damaged = {}
+        for name in names:
+            try:
+                self._quarantine_future(name)
+            except DatasetDamaged as error:
+                damaged[name] = str(error)
+        return damaged
 
     def _quarantine_future(self, name: str) -> None:
         """Move rows that end in the future out of the dataset `name`.

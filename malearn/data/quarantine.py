@@ -34,6 +34,7 @@ RETRYABLE = frozenset(
         RejectReason.INVALID_FEATURE,
         RejectReason.OUTLIER,
         RejectReason.BATCH_REFUSED,
+        RejectReason.DATASET_DAMAGED,
     }
 )
 

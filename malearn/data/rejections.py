@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malearn.data.delta import rejection_columns
+from malearn.data.delta.repair import Damage
 from malearn.data.delta.table import Position, VersionedTable
 from malearn.data.key_index import KeyIndex
 from malearn.data.recent_durations import RecentDurations
@@ -128,6 +129,21 @@ class Rejections:
             rejection_columns.table(new),
             "old.task_id = new.old_task AND old.reason = new.old_reason",
         )
+
+    def mend(self) -> Damage:
+        """Make a damaged table readable again, and say what was wrong."""
+        return self._table.mend()
+
+    def recover(self) -> int:
+        """Add what files of earlier versions hold and the newest lacks; returns how many rows.
+
+        Among them may be some that a retry had taken out: the next retry finds them known.
+        """
+        before = self.rows
+        for held in self._table.unreferenced(rejection_columns.SCHEMA.names):
+            for batch in held.to_batches():
+                self.append(list(rejection_columns.rows(batch)))
+        return self.rows - before
 
     def delete_before(self, until: float) -> int:
         """Delete what was refused before `until`, seconds since the epoch; returns how many."""

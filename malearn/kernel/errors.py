@@ -7,6 +7,7 @@
     ├── Unreachable             Redis, MLflow or Prefect does not answer
     ├── PlatformError           a server of ours does not start or stay up
     ├── DatasetError            a table is missing, locked, or of another shape
+    │   └── DatasetDamaged      files of a table are missing, cut or garbage
     ├── BatchRefused            too much of a batch is bad: nothing of it is ingested
     ├── TrainingError           a model cannot be fitted
     ├── ExportError             a model does not convert faithfully
@@ -27,6 +28,7 @@ from pathlib import Path
 __all__ = [
     "ArtifactRefused",
     "BatchRefused",
+    "DatasetDamaged",
     "DatasetError",
     "DeclarationError",
     "ExportError",
@@ -99,6 +101,18 @@ class DatasetError(MalearnError):
     def __init__(self, table: object, problem: str) -> None:
         self.table, self.problem = str(table), problem
         super().__init__(f"Dataset {table}: {problem}.")
+
+
+class DatasetDamaged(DatasetError):
+    """Files of a table are missing, cut or garbage. `path` is the table's."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        self.path = path
+        super().__init__(
+            path.name,
+            f"{path} is damaged ({problem.rstrip('.')}); stop what writes to it and run "
+            "`malearn doctor --repair`, which says what is lost",
+        )
 
 
 class BatchRefused(MalearnError):

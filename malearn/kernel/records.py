@@ -32,6 +32,7 @@ class RejectReason(enum.StrEnum):
     INVALID_FEATURE = "invalid_feature"
     OUTLIER = "outlier"
     BATCH_REFUSED = "batch_refused"
+    DATASET_DAMAGED = "dataset_damaged"
     DUPLICATE = "duplicate"
     PAST_RETENTION = "past_retention"
 

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from malearn.data.delta import durability
-from malearn.kernel.errors import DatasetError
+from malearn.data.delta import durability, repair
+from malearn.data.delta.repair import Damage
+from malearn.kernel.errors import DatasetDamaged, DatasetError
 
 __all__ = ["Commit", "Position", "VersionedTable"]
 
@@ -67,11 +68,27 @@ class VersionedTable:
                 self._newest = DeltaTable(str(self.path))
             else:
                 self._newest.update_incremental()
+            self._check_last_commit(self._newest.version())
             return self._newest
         except TableNotFoundError:
+            if any((self.path / "_delta_log").glob("*.json")):
+                raise DatasetDamaged(self.path, "its log has no first commit") from None
             return None
-        except DeltaError as error:
-            raise DatasetError(self.path.name, _one_line(error)) from error
+        except (DeltaError, OSError) as error:
+            self._newest = None
+            if version is not None:
+                raise DatasetError(self.path.name, _one_line(error)) from error
+            raise DatasetDamaged(self.path, _one_line(error)) from error
+
+    def _check_last_commit(self, version: int) -> None:
+        """Raise `DatasetDamaged` where the newest commit is empty: delta-rs reads it as no change.
+
+        It is what a power failure leaves of a file that had not reached the disk.
+        """
+        file = durability.commit_file(self.path, version)
+        if file.exists() and not file.stat().st_size:
+            self._newest = None
+            raise DatasetDamaged(self.path, f"its commit {file.name} is empty")
 
     def at(self, version: int | None) -> DeltaTable:
         """The table at `version`, or the newest; raises `DatasetError` where there is none."""
@@ -172,6 +189,7 @@ class VersionedTable:
         """
         schema = self.subschema(names)
         table = self.at(version)
+        newest = self.version
         dataset = table.to_pyarrow_dataset(schema=schema)
         small: list[pa.RecordBatch] = []
         rows = 0
@@ -182,7 +200,9 @@ class VersionedTable:
                 if rows >= _BATCH:  # a trickle leaves thousands of files of a few rows
                     yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
                     small, rows = [], 0
-        except FileNotFoundError as error:
+        except (OSError, pa.ArrowException) as error:
+            if version is None or version == newest:
+                raise DatasetDamaged(self.path, _one_line(error)) from error
             raise DatasetError(
                 self.path.name,
                 f"the files of version {table.version()} were cleaned up; those stay that "
@@ -317,6 +337,17 @@ class VersionedTable:
             return 0
         commits = map(_commit, table.history(table.version() - max(version, -1)))
         return sum(commit.rows_added + commit.rows_replaced for commit in commits)
+
+    def mend(self) -> Damage:
+        """Make it readable again; see `repair.find_and_mend`."""
+        self._newest = None
+        return repair.find_and_mend(self.path, self.schema)
+
+    def unreferenced(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """The columns `names` of each file that the newest version does not need."""
+        if self.open() is not None:
+            for held in repair.unreferenced(self.path, names):
+                yield held.cast(self.subschema(names))
 
     def column_names(self, version: int) -> set[str]:
         """The columns that `version` has."""

@@ -1,7 +1,7 @@
 """Checks of an installation: what it runs on, what it can reach, and whether its data is whole.
 
-Nothing is started and nothing is changed. Each check is one line: what was checked, what was
-found, and, where something is wrong, what to do.
+Nothing is started, and nothing is changed but by `repair`. Each check is one line: what was
+checked, what was found, and, where something is wrong, what to do.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from importlib import metadata
 from typing import Literal
 
 from malearn.data import redis_client, stream
+from malearn.data import repair as tables
 from malearn.data.dataset import Dataset
+from malearn.data.quarantine import QuarantineFilter
 from malearn.data.rejections import Rejections
+from malearn.flows.quarantine import revalidate
 from malearn.kernel import tool_types
 from malearn.kernel.errors import MalearnError, without_password
 from malearn.kernel.home import Home
+from malearn.kernel.records import RejectReason
 from malearn.kernel.tool_types import ToolTypes
 from malearn.platform import EmbeddedRedis, MLflowServer, PrefectServer
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "repair"]
 
 #: What decides whether two installations behave alike.
 _LIBRARIES = ("mlflow", "prefect", "great-expectations", "deltalake", "xgboost", "onnxruntime")
@@ -55,6 +59,29 @@ def examine(home: Home) -> Iterator[Finding]:
     for name, tool_type in (types or {}).items():
         yield _table(name, lambda: Dataset.open(home, tool_type))  # noqa: B023  called at once
     yield _table("_rejected", lambda: Rejections.open(home))
+
+
+def repair(home: Home) -> Iterator[Finding]:
+    """Repair the damaged tables of `home`; a finding for each, and for rows that waited for it."""
+    types = tool_types.declared()
+    for report in tables.repair(home, types):
+        subject = f"repair of {report.table}"
+        if report.failure:
+            yield Finding(subject, "problem", report.failure)
+        elif report.damage:
+            outcome = f"{report.rows:,} rows can be read, {report.lost:,} are lost"
+            if report.recovered:
+                outcome += f", {report.recovered:,} were found in files of earlier versions"
+            what = "; ".join(report.damage)
+            aside = home.data / tables.DAMAGED
+            detail = f"{what}: {outcome}; what cannot be read is kept in {aside}"
+            yield Finding(subject, "warning" if report.lost else "ok", detail)
+    which = QuarantineFilter(types, reason=RejectReason.DATASET_DAMAGED)
+    done = revalidate(home, which, lambda _: None)
+    if done.retried:
+        accepted = sum(done.accepted.values())
+        detail = f"{accepted:,} of {done.retried:,} rows that waited for the repair were accepted"
+        yield Finding("quarantine", "ok", detail)
 
 
 def _versions() -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -13,15 +14,26 @@ from malearn.kernel.home import Home
 __all__ = ["doctor"]
 
 
-def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Check versions, servers, disk and every table; change nothing.
+def doctor(
+    home: HomeOption = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Repair damaged tables first; say what was lost, delete nothing."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check versions, servers, disk and every table; change nothing without --repair.
 
     Exit status 1 if there is a problem.
     """
+    from malearn.flows import doctor as checks
     from malearn.flows import report
-    from malearn.flows.doctor import examine
 
-    found = list(examine(Home.find(home)))
+    place = Home.find(home)
+    mended = list(checks.repair(place)) if repair else []
+    found = [*mended, *checks.examine(place)]
     healthy = all(finding.level != "problem" for finding in found)
     value = {"healthy": healthy, "checks": [asdict(finding) for finding in found]}
     output.result(value, as_json, lambda: report.show_findings(found))

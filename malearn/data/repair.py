@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from malearn.data import locks
 from malearn.data.dataset import Dataset
+from malearn.data.delta.repair import DAMAGED
 from malearn.data.rejections import Rejections
 from malearn.kernel.errors import DatasetError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["RepairReport", "repair"]
+__all__ = ["DAMAGED", "RepairReport", "repair"]
 
 
 @dataclass(frozen=True, slots=True)

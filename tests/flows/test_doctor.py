@@ -37,3 +37,7 @@ def test_what_is_damaged_or_away_is_named(stored: Home, cli: Cli) -> None:
     assert "✗ Redis: redis://user:***@127.0.0.1:1 does not answer" in done.stdout
     assert "2 problems" in done.stdout
     assert "secret" not in done.stdout + done.stderr
+
+    done = cli("doctor", "--repair", "--home", stored.root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 rows can be read, 2 are lost" in done.stdout

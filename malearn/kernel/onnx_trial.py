@@ -13,17 +13,19 @@ import os
 import select
 import signal
 import struct
-import subprocess
 import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 import numpy as np
 
 from malearn.kernel import onnx_model
 from malearn.kernel.model_metadata import INPUT, OUTPUT
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["CPU_SECONDS", "MEMORY", "Trial", "main"]
 
@@ -93,6 +95,8 @@ class Trial:
         self._process = None
 
     def _started(self) -> subprocess.Popen[bytes]:
+        import subprocess  # a start from the cache does without
+
         command = [sys.executable, "-I", "-B", "-c", _PROGRAM, json.dumps(sys.path)]
         try:
             self._process = subprocess.Popen(

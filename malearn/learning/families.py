@@ -8,8 +8,10 @@ for all and lives in `regressor.py`.
 from __future__ import annotations
 
 import copy
+import io
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DEFAULT", "FAMILIES", "Family"]
+__all__ = ["DEFAULT", "FAMILIES", "TRUSTED_TYPES", "Family"]
 
 Matrix = NDArray[np.float32]
 Vector = NDArray[np.float64]
@@ -26,6 +28,10 @@ Vector = NDArray[np.float64]
 SEED = 7
 
 DEFAULT = "xgboost"
+
+#: What skops may make beside the types of numpy and scikit-learn that it knows to be harmless.
+TRUSTED_TYPES = ["numpy.dtype"]
+_LARGEST_FILE = 256 * 1024 * 1024  # bytes, unpacked
 
 _MANY = 20_000  # rows, from which on a second thread pays
 
@@ -43,6 +49,8 @@ class Family:
     `update(estimator, inputs, target, monotone)` returns another that goes on from a fitted
     one, which stays as it is, or None where that one has grown as large as it may; it is
     absent where fitting anew costs no more.
+    `files` are the names that its own form may have in MLflow, and `read(bytes)` makes an
+    estimator of it. No form runs code: there is no pickle among them.
     """
 
     name: str
@@ -50,6 +58,8 @@ class Family:
     parameters: Callable[[Sequence[int]], Mapping[str, Any]]
     fit: Callable[[Matrix, Vector, Sequence[int]], Any]
     importance: Callable[[Any, int], Vector]
+    files: tuple[str, ...]
+    read: Callable[[bytes], Any]
     update: Callable[[Any, Matrix, Vector, Sequence[int]], Any | None] | None = None
 
 
@@ -165,11 +175,45 @@ def _coefficients(estimator: Any, columns: int) -> Vector:
     return np.asarray(np.abs(estimator[-1].coef_), dtype=np.float64).reshape(-1)
 
 
+def _read_xgboost(file: bytes) -> Any:
+    from xgboost import XGBRegressor
+
+    estimator = XGBRegressor(n_jobs=1)
+    estimator.load_model(bytearray(file))
+    return estimator
+
+
+def _read_pipeline(file: bytes) -> Any:
+    """A pipeline of exactly the steps that `_scaled` makes, from skops' form."""
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import HuberRegressor
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+    from skops.io import loads
+
+    with zipfile.ZipFile(io.BytesIO(file)) as archive:
+        if sum(part.file_size for part in archive.infolist()) > _LARGEST_FILE:
+            raise ValueError("it is larger than any model of ours")
+    estimator = loads(file, trusted=TRUSTED_TYPES)
+    expected = [{SimpleImputer}, {MinMaxScaler}, {StandardScaler}, {MLPRegressor, HuberRegressor}]
+    kinds = [type(step) for _, step in estimator.steps] if type(estimator) is Pipeline else []
+    if len(kinds) != len(expected) or any(
+        kind not in accepted for kind, accepted in zip(kinds, expected, strict=True)
+    ):
+        raise ValueError("it is not made of the steps that ours are made of")
+    return estimator
+
+
+_UBJ, _SKOPS = ("model.ubj", "model.json"), ("model.skops",)
+
 FAMILIES: Mapping[str, Family] = {
     family.name: family
     for family in (
-        Family("xgboost", 40, _xgboost, _fit_xgboost, _gain, _update_xgboost),
-        Family("mlp", 100, lambda _: _MLP, _fit_mlp, _first_layer, _update_mlp),
-        Family("linear", 30, lambda _: _LINEAR, _fit_linear, _coefficients),
+        Family("xgboost", 40, _xgboost, _fit_xgboost, _gain, _UBJ, _read_xgboost, _update_xgboost),
+        Family(
+            "mlp", 100, lambda _: _MLP, _fit_mlp, _first_layer, _SKOPS, _read_pipeline, _update_mlp
+        ),
+        Family("linear", 30, lambda _: _LINEAR, _fit_linear, _coefficients, _SKOPS, _read_pipeline),
     )
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from malearn.kernel.errors import RegistryError
 from malearn.kernel.model_metadata import INPUT, OUTPUT
+from malearn.learning.families import FAMILIES, TRUSTED_TYPES, Family
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import SHRINKAGE, Regressor
 
@@ -48,7 +51,7 @@ def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> 
         info = mlflow.sklearn.log_model(
             regressor.estimator,
             serialization_format="skops",  # no pickle, which runs what it is given
-            skops_trusted_types=["numpy.dtype"],
+            skops_trusted_types=TRUSTED_TYPES,
             **common,
         )
     return str(info.model_uri)
@@ -76,26 +79,50 @@ def log_onnx(model: bytes, rows: Matrix) -> str:
 
 
 def load_native(model_uri: str) -> Regressor:
-    """What `log_native` kept, as a `Regressor` again. Raises `RegistryError` when it is gone."""
+    """What `log_native` kept, as a `Regressor` again.
+
+    Only the files of our own families are read, in forms that hold numbers and no code;
+    what an MLmodel file says of how to load them is not followed. Raises `RegistryError`
+    when there is none, or it is not what it should be.
+    """
+    kept = native_facts(model_uri)
+    family = FAMILIES.get(str(kept["family"]))
+    if family is None:
+        raise RegistryError(model_uri, f"there is no family '{kept['family']}' of models")
+    file = _native_file(model_uri, family)
+    try:
+        return Regressor(
+            family.name,
+            tuple(kept["columns"]),
+            family.read(file),
+            int(kept["level_column"]),
+            float(kept["level_default"]),
+            (float(kept["ratio_range"][0]), float(kept["ratio_range"][1])),
+            (float(kept["log_range"][0]), float(kept["log_range"][1])),
+            float(kept.get("shrinkage", kept.get("trust", SHRINKAGE))),
+        )
+    except Exception as error:  # whatever a damaged file makes a library raise
+        raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
+
+
+def _native_file(model_uri: str, family: Family) -> bytes:
+    """The estimator's file, by the name that its family gives it."""
     import mlflow
 
-    kept = native_facts(model_uri)
-    try:
-        if kept["family"] == "xgboost":
-            estimator = mlflow.xgboost.load_model(model_uri)
-        else:
-            estimator = mlflow.sklearn.load_model(model_uri)
-    except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
-    return Regressor(
-        kept["family"],
-        tuple(kept["columns"]),
-        estimator,
-        int(kept["level_column"]),
-        float(kept["level_default"]),
-        (float(kept["ratio_range"][0]), float(kept["ratio_range"][1])),
-        (float(kept["log_range"][0]), float(kept["log_range"][1])),
-        float(kept.get("shrinkage", kept.get("trust", SHRINKAGE))),
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
+            for name in family.files:
+                if (path / name).is_file():
+                    return (path / name).read_bytes()
+            others = sorted(p.name for p in path.iterdir() if p.name.startswith("model."))
+        except (mlflow.exceptions.MlflowException, OSError) as error:
+            problem = f"the trainer's model cannot be loaded ({error})"
+            raise RegistryError(model_uri, problem) from error
+    raise RegistryError(
+        model_uri,
+        f"its {family.name} model is not in {' or '.join(family.files)} but in "
+        f"{', '.join(others) or 'no file of ours'}; other forms may run code and are not loaded",
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from malearn.kernel import onnx_model, onnx_trial
 from malearn.kernel.errors import ArtifactRefused, ExportError, RegistryError
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
@@ -132,6 +133,8 @@ def _proven(rows: Matrix, version: Version) -> tuple[Version, Decision]:
         return version, decision.with_check("onnx", False, refusal)
     try:
         version, model, native_uri = _both(rows, version)
+        with onnx_trial.Trial() as trial:  # before it may harm this process, or a scheduler's
+            onnx_model.load(model, rows.tool_type, f"version {version.number}", trial.check)
         error = export.parity_error(model, logged_models.load_native(native_uri), rows)
     except (ArtifactRefused, ExportError, RegistryError) as refusal:
         detail = f"its ONNX file cannot be proven: {refusal}"
@@ -193,6 +196,7 @@ def _converted(rows: Matrix, version: Version) -> Version:
     notes = {
         "malearn.family": fitted.family,
         "malearn.native": uri,
+        onnx_model.DIGEST_TAG: onnx_model.digest(model),
         "malearn.rows": str(len(known)),
         "malearn.dataset_version": str(made_of),
         _CONVERTED_FROM: str(version.number),

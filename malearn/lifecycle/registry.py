@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from malearn.kernel import onnx_model
 from malearn.kernel.errors import RegistryError
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.gate import Decision
@@ -211,18 +212,28 @@ def dataset_versions(tool_type: ToolType) -> set[int]:
 
 
 def model_file(tool_type: ToolType, number: int) -> bytes:
-    """The ONNX file of version `number`. Raises `RegistryError` when it has none."""
+    """The ONNX file of version `number`.
+
+    Raises `RegistryError` when it has none, or other bytes than were registered.
+    """
     import mlflow
 
+    registered = version(tool_type, number).tags.get(onnx_model.DIGEST_TAG)
     uri = f"models:/{tool_type.registered_model}/{number}"
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-            return (Path(path) / "model.onnx").read_bytes()
+            file = (Path(path) / "model.onnx").read_bytes()
         except (mlflow.exceptions.MlflowException, OSError) as error:
             raise RegistryError(
                 tool_type.registered_model, f"version {number} holds no model.onnx ({error})"
             ) from error
+    if registered is not None and onnx_model.digest(file) != registered:
+        raise RegistryError(
+            tool_type.registered_model,
+            f"the model.onnx of version {number} was changed since it was registered",
+        )
+    return file
 
 
 def _client() -> MlflowClient:

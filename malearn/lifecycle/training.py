@@ -14,6 +14,7 @@ import numpy as np
 
 from malearn.data import schema_diff
 from malearn.data.schema_diff import SchemaDiff
+from malearn.kernel import onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import baselines, export, plots, selection
 from malearn.learning.families import FAMILIES
@@ -184,7 +185,11 @@ def _register(
     with runs.resume(run_id):
         native = logged_models.log_native(fitted, rows, source.version)
         uri = logged_models.log_onnx(model, rows)
-    notes = {"malearn.family": fitted.family, "malearn.native": native}
+    notes = {
+        "malearn.family": fitted.family,
+        "malearn.native": native,
+        onnx_model.DIGEST_TAG: onnx_model.digest(model),
+    }
     number = registry.register(
         rows.tool_type, uri, run_id, {**tags, **notes, **trained_on.tags(metadata)}
     )

@@ -26,8 +26,9 @@ class Memory:
 def memory(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a family that overfits as much as can be."""
     family = Family(
-        "memory", 30, lambda _: {}, lambda x, y, _: Memory(x, y), lambda _, n: np.ones(n)
-    )
+        "memory", 30, lambda _: {}, lambda x, y, _: Memory(x, y), lambda _, n: np.ones(n),
+        (), lambda _: None,
+    )  # fmt: skip
     monkeypatch.setitem(FAMILIES, family.name, family)  # type: ignore[attr-defined]
     return family.name
 

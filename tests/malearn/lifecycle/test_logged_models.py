@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
 import mlflow
 import pytest
+import yaml
 
 from malearn.kernel.errors import RegistryError
 from malearn.learning.families import FAMILIES
@@ -25,3 +34,74 @@ def test_a_model_comes_back_as_it_was_logged(family: str, connected: str, fit) -
 def test_a_model_that_is_gone_says_so(connected: str) -> None:
     with pytest.raises(RegistryError, match="the trainer's model cannot be loaded"):
         logged_models.load_native("models:/m-00000000000000000000000000000000")
+
+
+class Hostile:
+    """Runs a command where it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.marker}",)
+
+
+def _hostile_pickle(marker: Path) -> bytes:
+    return pickle.dumps(Hostile(marker))
+
+
+def _hostile_skops(marker: Path) -> bytes:
+    """skops' form of a pipeline whose first step calls a function of the operating system's."""
+    schema = {
+        "__class__": "FunctionTransformer",
+        "__module__": "sklearn.preprocessing._function_transformer",
+        "__loader__": "ObjectNode",
+        "content": {"__class__": "function", "__module__": "os", "__loader__": "FunctionNode",
+                    "content": "system"},
+        "protocol": 2, "_skops_version": "0.11",
+    }  # fmt: skip
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("schema.json", json.dumps(schema))
+    return buffer.getvalue()
+
+
+def _harmless_but_foreign(marker: Path) -> bytes:
+    from sklearn.dummy import DummyRegressor
+    from skops.io import dumps
+
+    return dumps(DummyRegressor().fit([[0]], [1]))
+
+
+FORMS = {
+    "pickle": ("model.pkl", {"serialization_format": "pickle"}, _hostile_pickle),
+    "cloudpickle": ("model.pkl", {"serialization_format": "cloudpickle"}, _hostile_pickle),
+    "a pickle named skops": ("model.skops", {"serialization_format": "pickle"}, _hostile_pickle),
+    "skops": ("model.skops", {"skops_trusted_types": ["os.system"]}, _hostile_skops),
+    "another estimator": ("model.skops", {}, _harmless_but_foreign),
+    "no file": ("README.md", {}, lambda _: b""),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_no_code_of_a_registered_model_is_run(
+    form: str, connected: str, fit, tmp_path: Path
+) -> None:
+    """Whatever its MLmodel file says of how it is to be loaded."""
+    name, flavor, make = FORMS[form]
+    one = fit("linear", "speech_process")
+    mlflow.set_experiment("logged models tests")
+    with mlflow.start_run():
+        uri = logged_models.log_native(one.regressor, one.rows)
+    folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "model")))
+    (folder / "model.skops").unlink()
+    (folder / name).write_bytes(make(tmp_path / "marker"))
+    (folder / "code").mkdir()
+    (folder / "code" / "evil.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    facts = yaml.safe_load((folder / "MLmodel").read_text())
+    facts["flavors"]["sklearn"] |= {"pickled_model": name, "code": "code", **flavor}
+    facts["flavors"]["python_function"] |= {"loader_module": "evil", "code": "code"}
+    (folder / "MLmodel").write_text(yaml.safe_dump(facts))
+    with pytest.raises(RegistryError, match=r"cannot be loaded|not loaded"):
+        logged_models.load_native(str(folder))
+    assert not (tmp_path / "marker").exists()

@@ -88,6 +88,15 @@ def test_user_and_password_in_the_address_are_used(guarded: str) -> None:
     assert mlflow.get_tracking_uri().endswith(guarded)
 
 
+@pytest.mark.usefixtures("_pointed_back")
+def test_mlflows_own_variables_are_used_too(guarded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "user")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret/")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # not for this machine
+    mlflow_connection.connect(f"http://{guarded}")
+    assert mlflow.get_tracking_uri().endswith(guarded)
+
+
 def test_a_wrong_password_is_told_from_no_answer(guarded: str) -> None:
     assert "(Unauthorized)" in refusal(f"http://user:wrong@{guarded}")
 

@@ -151,6 +151,12 @@ def test_the_file_of_a_version_is_the_model_that_was_logged(registered: ToolType
     assert capfd.readouterr().err == ""
 
 
+def test_a_file_that_was_changed_since_it_was_registered_is_not_read(registered: ToolType) -> None:
+    registry.tag(registered, 1, onnx_model.DIGEST_TAG, onnx_model.digest(b"another file"))
+    with pytest.raises(RegistryError, match="of version 1 was changed since it was registered"):
+        registry.model_file(registered, 1)
+
+
 def test_a_version_without_a_file_says_so(tool_type: ToolType, logged) -> None:
     client, name = mlflow.MlflowClient(), tool_type.registered_model
     client.create_registered_model(name)

@@ -211,6 +211,8 @@ def test_its_signature_is_one_matrix_in_seconds_out(first: Trained, rows: Matrix
 
 def test_its_file_says_what_it_is_and_what_it_saw(first: Trained, rows: Matrix) -> None:
     file = registry.model_file(rows.tool_type, 1)
+    noted = registry.version(rows.tool_type, 1).tags[onnx_model.DIGEST_TAG]
+    assert noted == onnx_model.digest(file)
     metadata = onnx_model.load(file, rows.tool_type, "it").metadata
     assert (metadata.tool_type, metadata.family) == (rows.tool_type.name, first.family)
     assert (metadata.features, metadata.history) == (rows.tool_type.feature_names, history.FEATURES)

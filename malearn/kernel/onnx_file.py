@@ -40,6 +40,23 @@ _TENSOR = {1: "dims", 2: "type", 4: "floats", 5: "int32s", 7: "int64s", 8: "name
 _PAIR, _OPSET, _VALUE = {1: "key", 2: "value"}, {1: "domain", 2: "version"}, {1: "name", 2: "type"}
 _TYPE, _TENSOR_TYPE, _DIMENSIONS = {1: "tensor"}, {1: "element", 2: "shape"}, {1: "dimension"}
 _DIMENSION = {1: "size", 2: "symbol"}
+#: What ONNX knows and we refuse, by message and field number.
+_REFUSED = {
+    ("the file", 20): "training information",
+    ("the file", 25): "functions",
+    ("the graph", 14): "quantisation",
+    ("the graph", 15): "sparse initialisers",
+    ("an attribute", 5): "tensors as attributes",
+    ("an attribute", 6): "subgraphs",
+    ("an attribute", 10): "tensors as attributes",
+    ("an attribute", 11): "subgraphs",
+    ("an attribute", 21): "functions",
+    ("an attribute", 22): "sparse tensors",
+    ("an attribute", 23): "sparse tensors",
+    ("an initialiser", 6): "texts",
+    ("an initialiser", 13): "external data",
+    ("an initialiser", 14): "external data",
+}
 #: Bytes of a number, by `TensorProto.DataType`.
 _ITEM = {1: 4, 2: 1, 6: 4, 7: 8, 9: 1, 11: 8}
 _INT64 = 7
@@ -50,7 +67,10 @@ def check(artifact: bytes) -> None:
     if len(artifact) > LARGEST:
         raise UnacceptableModel(f"it is larger than {LARGEST // 2**20} MiB")
     budget = Budget(_MOST_PARTS)
-    model = _parts(memoryview(artifact), _MODEL, "the file", budget)
+    try:
+        model = _parts(memoryview(artifact), _MODEL, "the file", budget)
+    except protobuf.MalformedMessage as error:
+        raise UnacceptableModel(f"it is not an ONNX file of ours: {error}") from error
     _check_properties(model.get("properties", []), budget)
     for opset in model.get("opsets", []):
         domain = _name(_parts(opset, _OPSET, "an opset", budget), "domain")
@@ -165,7 +185,12 @@ def _small_integers(parts: dict[str, list[Any]]) -> npt.NDArray[np.int64]:
 def _parts(data: Any, names: dict[int, str], what: str, budget: Budget) -> dict[str, list[Any]]:
     if not isinstance(data, memoryview):
         raise protobuf.MalformedMessage(f"{what} is not a protobuf message")
-    return {names[n]: parts for n, parts in protobuf.parse(data, names, what, budget).items()}
+    try:
+        return {names[n]: parts for n, parts in protobuf.parse(data, names, what, budget).items()}
+    except protobuf.UnacceptedField as error:
+        if (known := _REFUSED.get((what, error.number))) is None:
+            raise
+        raise UnacceptableModel(f"it has {known}, which no model of ours has") from error
 
 
 def _one(parts: dict[str, list[Any]], name: str, what: str) -> memoryview:

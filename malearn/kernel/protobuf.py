@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Budget", "MalformedMessage", "integers", "octets", "parse", "reals", "text"]
+__all__ = [
+    "Budget",
+    "MalformedMessage",
+    "UnacceptedField",
+    "integers",
+    "octets",
+    "parse",
+    "reals",
+    "text",
+]
 
 Numbers = npt.NDArray[Any]
 #: Wire types.
@@ -24,6 +33,14 @@ _CHUNK = 256 * 1024  # bytes decoded at once; each takes ten times as much memor
 
 class MalformedMessage(ValueError):
     """The bytes are no such message, or hold a part that is not accepted."""
+
+
+class UnacceptedField(MalformedMessage):
+    """A message holds a field that the caller did not name."""
+
+    def __init__(self, what: str, number: int) -> None:
+        self.number = number
+        super().__init__(f"{what} has a part that is not accepted (field {number})")
 
 
 class Budget:
@@ -46,7 +63,7 @@ def parse(
     """The parts of one message, by field number, in their order.
 
     A part is an int, a `memoryview` or, for a run of numbers, an array of int64 or
-    of float32. Raises `MalformedMessage`, naming `what`, for a field not `accepted`.
+    of float32. Raises `UnacceptedField`, naming `what`, for a field not `accepted`.
     """
     parts: dict[int, list[Any]] = {}
     at, end, last = 0, len(data), -1
@@ -56,7 +73,7 @@ def parse(
         tag, at = _varint(data, at)
         number, wire = tag >> 3, tag & 7
         if number not in accepted:
-            raise MalformedMessage(f"{what} has a part that is not accepted (field {number})")
+            raise UnacceptedField(what, number)
         value: Any
         if wire == _VARINT:
             if number == last:

@@ -3,16 +3,20 @@
 Two hundred ONNX files, each with the metadata and the signature of an honest model and
 something in it that takes time, memory or files: loops, bombs, cycles, damage. Each goes
 the way of a new version in a scheduler. None may be loaded, and none may hold the thread
-that follows the registry for over a second. `tests/malearn/kernel/test_onnx_file.py` runs
+that follows the registry for over a second. And cached files with bytes changed, left out or
+put in: none may be taken for what was written. `tests/malearn/kernel/test_onnx_file.py` runs
 one of each kind.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,8 +29,9 @@ from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature, ToolType
 from malearn.serving import model
+from malearn.serving.cache import ModelCache
 
-__all__ = ["TOOL_TYPE", "figures", "honest", "hostile"]
+__all__ = ["TOOL_TYPE", "WIDTH", "figures", "honest", "hostile", "mutated"]
 
 TOOL_TYPE = ToolType("toy", ("toy_process",), "cpu", (Feature("size"), Feature("words")))
 WIDTH = len(TOOL_TYPE.features) + len(history.FEATURES)
@@ -53,6 +58,37 @@ def figures() -> Iterator[Figure]:
             held.append(time.perf_counter() - start)
     yield at_most(f"hostile models loaded, of {len(held)}", loaded, "models", 0)
     yield at_most("longest that one of them held the registry's thread", max(held), "s", 1.0)
+    yield at_most("changed cached files accepted, of 2,500", _accepted(2_500), "files", 0)
+
+
+def _accepted(mutations: int) -> int:
+    """How many of so many changed files a cache takes for what was written."""
+    whole, source, accepted = honest(), random.Random(11), 0
+    with TemporaryDirectory() as folder:
+        cache = ModelCache(Path(folder) / "cache", "http://127.0.0.1:1", "Production")
+        cache.write("malearn-toy", 1, whole)
+        (file,) = cache.directory.iterdir()
+        logging.disable(logging.WARNING)  # one for each of them
+        for _ in range(mutations):
+            file.write_bytes(mutated(whole, source))
+            accepted += cache.read("malearn-toy") is not None
+        logging.disable(logging.NOTSET)
+    return accepted
+
+
+def mutated(whole: bytes, source: random.Random) -> bytes:
+    """`whole` with bytes changed, left out, or put in."""
+    changed, at = bytearray(whole), source.randrange(len(whole))
+    match source.randrange(4):
+        case 0:
+            changed[at] ^= source.randint(1, 255)
+        case 1:
+            del changed[at : at + source.randint(1, 100)]
+        case 2:
+            changed[at:at] = source.randbytes(source.randint(1, 100))
+        case _:
+            changed[at] ^= 1 << source.randrange(8)
+    return bytes(changed)
 
 
 def honest() -> bytes:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from malearn.kernel import errors
+from malearn.kernel import errors, features
 from malearn.kernel.believable import LONGEST, SHORTEST
 from malearn.kernel.tool_types import ToolType
 
@@ -41,9 +41,6 @@ VIEWS = ("serve", "ran")
 
 #: The latest believable moment, in seconds since the epoch: the year 2100.
 _LATEST = 4_102_444_800.0
-
-#: Models compute in float32: what does not fit there is not a number to them.
-_LARGEST = float(np.finfo(np.float32).max)
 
 #: A tokenizer that falls back to bytes makes at most 4 tokens of a character, and a chat
 #: template adds some of its own.
@@ -190,7 +187,7 @@ def _features(tool_type: ToolType) -> Iterator[Any]:
     yield _between("known_features", 1, None, "at least 1, in either view")
     for view in VIEWS:
         for feature in tool_type.features:
-            low, high = max(feature.minimum, -_LARGEST), min(feature.maximum, _LARGEST)
+            low, high = features.limits(feature)
             yield _between(f"{view}_{feature.name}", low, high, feature.bounds)
 
 

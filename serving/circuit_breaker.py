@@ -41,11 +41,6 @@ class CircuitBreaker:
         """Whether a probe is wanted now."""
         return not self.closed and self._clock() >= self._probe_at
 
-    @property
-    def wait(self) -> float:
-        """Seconds until a probe is wanted; the longest pause while closed."""
-        return self._longest if self.closed else max(0.0, self._probe_at - self._clock())
-
     def fail(self) -> None:
         """A call or a probe failed: stop asking for a while."""
         if self.closed:

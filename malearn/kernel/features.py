@@ -1,8 +1,12 @@
-"""From what somebody said of a task to the numbers a model wants.
+"""Features to numbers: the one rule by which names and values become what a model takes.
 
-`FeatureSchema` is the fast form of `numbers` and `context_of`: what is no finite
-number within the declared bounds is not believed and counts as missing. Numbers of
-numpy and the like, which no record holds, are numbers too.
+What is no finite number within the declared bounds, or does not fit float32, in which models
+compute, is not believed and counts as missing; a missing value becomes its default, else NaN.
+Numbers of numpy and the like, which no record holds, are numbers too.
+
+`FeatureSchema` is the rule prepared for one tool type: the predictor, `ExecTimePredictor` and
+the shared history use it. `numbers` only converts, for ingestion, whose contract quarantines by
+the same `limits` what lies outside them.
 """
 
 from __future__ import annotations
@@ -15,20 +19,23 @@ import msgspec
 import numpy as np
 
 from malearn.kernel import text
-from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 
 __all__ = [
+    "LARGEST",
     "FeatureSchema",
     "FeatureVector",
     "context_of",
     "finite",
+    "limits",
     "numbers",
     "schemas",
     "within",
     "words_of",
 ]
 
-_LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
+#: The largest number of float32.
+LARGEST = float(np.finfo(np.float32).max)
 
 #: Characters of a word of context that count.
 _LONGEST_WORD = 100
@@ -40,14 +47,13 @@ T = TypeVar("T")
 
 
 class FeatureVector(msgspec.Struct, frozen=True, gc=False):
-    """What is told of a task, in declared order.
+    """What is known of one task's features, in declared order.
 
-    `given` are the numbers that somebody spoke of and `words` the words of
-    context, None where nobody did; no words at all where none is spoken of.
-    `values` and `context` are the same completed, as a history and a model take
-    them: defaults for what is missing, NaN where there is none, and "" for an
-    unknown word. Of a task nobody spoke of, not even the defaults are known. `schema`
-    say in whose order that is.
+    `given` are the numbers that were given, None where none was; `words` likewise the words of
+    context, empty where not one is named. `values` and `context` are the same completed, as
+    history and models take them: defaults for what is missing, NaN where there is none, and ""
+    for an unknown word. Of a task of which nothing was given not even defaults are known.
+    `schema` is the one in whose order they stand.
     """
 
     given: tuple[float | None, ...]
@@ -65,7 +71,7 @@ class FeatureSchema:
     >>> schema.vectorize({"text_length": 12, "token_count": -1, "output_tokens": 9}).values
     (12.0, nan, 1.0, 0.0)
 
-    `nothing` is what is told of a task of which nobody said anything.
+    `nothing` is the vector of a task of which nothing is known.
     """
 
     __slots__ = ("_bounds", "_missing", "_names", "nothing", "tool_type")
@@ -75,16 +81,15 @@ class FeatureSchema:
         self._missing = tuple(f.missing for f in tool_type.features)
         self._names = tool_type.feature_names
         self._bounds: list[tuple[float, float, float]] = [
-            (max(f.minimum, -_LARGEST), min(f.maximum, _LARGEST), f.missing)
-            for f in tool_type.features
+            (*limits(feature), feature.missing) for feature in tool_type.features
         ]
         width = len(tool_type.features)
         self.nothing = FeatureVector((None,) * width, (), (math.nan,) * width, (), self)
 
-    def vectorize(self, said: Mapping[str, object]) -> FeatureVector:
-        """What `said` tells, by name; what is not declared is left out."""
-        words = words_of(self.tool_type, said)
-        values: Iterable[Any] = map(said.get, self._names)
+    def vectorize(self, given_by_name: Mapping[str, object]) -> FeatureVector:
+        """The vector of features by name; what is not declared is left out."""
+        words = words_of(self.tool_type, given_by_name)
+        values: Iterable[Any] = map(given_by_name.get, self._names)
         given: tuple[Any, ...]  # all numbers, once none is None
         try:
             given = tuple(
@@ -93,11 +98,11 @@ class FeatureSchema:
                     for value, (low, high, missing) in zip(values, self._bounds, strict=True)
                 ]
             )
-            odd = None in given and None in said.values()
+            odd = None in given and None in given_by_name.values()
         except _ODD:
             odd = True
         if odd:
-            given = self._given_oddly(said)
+            given = self._given_oddly(given_by_name)
         if not words and None not in given:
             return FeatureVector(given, (), given, (), self)
         return self._completed(given, words)
@@ -116,20 +121,20 @@ class FeatureSchema:
         return None
 
     def merge(self, several: Iterable[FeatureVector]) -> FeatureVector:
-        """What `several` tell; of two that speak of the same thing the later one counts."""
+        """`several` in one; of two that give the same feature the later one counts."""
         given, words = self.nothing.given, self.nothing.words
-        for told in several:
-            given, words = _over(given, told.given), _over(words, told.words)
+        for vector in several:
+            given, words = _over(given, vector.given), _over(words, vector.words)
         return self._completed(given, words)
 
-    def _given_oddly(self, said: Mapping[str, Any]) -> tuple[Any, ...]:
-        """As `told`, where `said` may hold anything."""
+    def _given_oddly(self, given_by_name: Mapping[str, Any]) -> tuple[Any, ...]:
+        """As in `vectorize`, where `given_by_name` may hold anything."""
         return tuple(
             [
                 None
-                if name not in said
+                if name not in given_by_name
                 else missing
-                if (number := within(said[name], low, high)) is None
+                if (number := within(given_by_name[name], low, high)) is None
                 else number
                 for name, (low, high, missing) in zip(self._names, self._bounds, strict=True)
             ]
@@ -138,8 +143,7 @@ class FeatureSchema:
     def _completed(
         self, given: tuple[float | None, ...], words: tuple[str | None, ...]
     ) -> FeatureVector:
-        unsaid = given.count(None)
-        if unsaid == len(given):
+        if given.count(None) == len(given):
             values = self.nothing.values
         else:
             values = tuple(
@@ -147,6 +151,11 @@ class FeatureSchema:
             )
         context = tuple([word or "" for word in words]) if any(words) else ()
         return FeatureVector(given, words, values, context, self)
+
+
+def limits(feature: Feature) -> tuple[float, float]:
+    """The least and the greatest number that is believed of `feature`."""
+    return max(feature.minimum, -LARGEST), min(feature.maximum, LARGEST)
 
 
 def schemas(tool_types: ToolTypes) -> dict[str, FeatureSchema]:
@@ -177,25 +186,25 @@ def numbers(
     return tuple(values), problem
 
 
-def context_of(tool_type: ToolType, said: Mapping[str, object]) -> tuple[str, ...]:
-    """One text per name of the context, "" where `said` tells none; empty where it tells nothing.
+def context_of(tool_type: ToolType, given: Mapping[str, object]) -> tuple[str, ...]:
+    """One text per name of the context, "" where `given` has none; empty where it has not one.
 
     >>> from malearn.kernel.tool_types import declared
     >>> context_of(declared()["llm_process"], {"model": "qwen-7b", "node": 3})
     ('qwen-7b', '', '3')
     """
-    words = words_of(tool_type, said)
+    words = words_of(tool_type, given)
     return tuple([word or "" for word in words]) if any(words) else ()
 
 
-def words_of(tool_type: ToolType, said: Mapping[str, object]) -> tuple[str | None, ...]:
-    """As `context_of`, but None for what `said` does not name; empty where it names none of it."""
+def words_of(tool_type: ToolType, given: Mapping[str, object]) -> tuple[str | None, ...]:
+    """As `context_of`, but None for what `given` does not name; empty where it names none of it."""
     for name in tool_type.context:
-        if name in said:
+        if name in given:
             break
     else:  # nearly always
         return ()
-    return tuple([_word(said[name]) if name in said else None for name in tool_type.context])
+    return tuple([_word(given[name]) if name in given else None for name in tool_type.context])
 
 
 def finite(value: object) -> float | None:

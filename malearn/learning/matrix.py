@@ -13,14 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import history, replay
+from malearn.kernel import features, history, replay
 from malearn.kernel.observation import Observation
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
 
 __all__ = ["Matrix", "build", "context_before", "known_before", "observation"]
-
-_LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def known_before(execution: Execution) -> tuple[float, ...]:
     What float32 cannot hold is missing, as it is to a scheduler.
     """
     values = execution.serve if _was_announced(execution) else execution.ran
-    return tuple(value if abs(value) <= _LARGEST else math.nan for value in values)
+    return tuple(value if abs(value) <= features.LARGEST else math.nan for value in values)
 
 
 def context_before(execution: Execution) -> tuple[str, ...]:

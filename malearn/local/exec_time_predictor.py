@@ -51,7 +51,6 @@ _GATHER, _ENOUGH = 2.0, 1_000
 _MOST_FITTED, _MOST_RECALLED = 50_000, 10_000
 _SHORTEST = 1e-3  # seconds; what is shorter is taken as this
 _TICK = 1e-6  # seconds between two ends, so that they have an order
-_LARGEST = float(np.finfo(np.float32).max)  # models compute in float32
 
 
 class ExecTimePredictor:
@@ -88,6 +87,7 @@ class ExecTimePredictor:
     ) -> None:
         declared = type(self).tool_types.declared() if tool_types is None else tool_types
         self._tool_type: ToolType = declared[tool_type]
+        self._schema = features.FeatureSchema(self._tool_type)
         if model not in FAMILIES:
             raise InputError("model", f"'{model}' is none of {', '.join(FAMILIES)}")
         if not isinstance(retrain_after, int) or retrain_after < 0:
@@ -249,21 +249,6 @@ class ExecTimePredictor:
         names = (*self._tool_type.feature_names, *self._tool_type.context)
         return {n: _plain(features[n]) for n in names if n in features}
 
-    def _believed(self, said: Mapping[str, object]) -> tuple[float, ...]:
-        """One number per feature in declared order; what is not believed is missing.
-
-        All NaN where nothing was said of them at all, as training reads its rows.
-        """
-        if all(name not in said for name in self._tool_type.feature_names):
-            return (math.nan,) * len(self._tool_type.features)
-        numbers, _ = features.numbers(self._tool_type, said)
-        return tuple(
-            (number if abs(number) <= _LARGEST else math.nan)
-            if _within(feature, number)
-            else feature.missing
-            for feature, number in zip(self._tool_type.features, numbers, strict=True)
-        )
-
     def _judged(self, outcome: Execution | Rejected) -> Execution | Rejected:
         """`outcome`, or why one of its features is not believed."""
         if isinstance(outcome, Rejected):
@@ -284,7 +269,8 @@ class ExecTimePredictor:
 
     def _answer(self, function: str, said: Mapping[str, object]) -> tuple[Prediction, Basis]:
         """The best answer that there is, and what it was given on."""
-        values, context = self._believed(said), features.context_of(self._tool_type, said)
+        vector = self._schema.vectorize(said)
+        values, context = vector.values, vector.context
         model = self._model
         with self._lock:
             basis = self._estimator.look_up(function, self._tool_type.name, values, context)
@@ -414,7 +400,8 @@ def _seconds(value: object) -> float:
 
 def _within(feature: Feature, number: float) -> bool:
     """Whether `number` is missing, or within the declared bounds."""
-    return math.isnan(number) or feature.minimum <= number <= feature.maximum
+    low, high = features.limits(feature)
+    return math.isnan(number) or low <= number <= high
 
 
 def _plain(value: object) -> object:

@@ -129,7 +129,14 @@ class Answerer:
         if model is None:
             prediction = estimator.answer(basis, default)
         else:
-            prediction = estimator.answer(basis, default, seconds, model.version, model.interval)
+            prediction = estimator.answer(
+                basis,
+                default,
+                seconds,
+                model.version,
+                model.interval,
+                model.metadata.seconds_range,
+            )
         if request.task_id:
             vector = request.features
             predicted = Predicted(

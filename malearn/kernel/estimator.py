@@ -55,14 +55,25 @@ def answer(
     model_seconds: float | None = None,
     model_version: int | None = None,
     calibration: Factors | None = None,
+    model_range: tuple[float, float] | None = None,
 ) -> Prediction:
     """The best answer that there is for one task.
 
     `default` is the seconds to assume where nothing is known. `model_seconds` is the model's
     answer, None without a model; one that is not finite and positive is passed over.
-    `calibration` is the model's own interval, until enough outcomes were seen here.
+    `calibration` is the model's own interval, until enough outcomes were seen here. `model_range`
+    is what bounds its answers, in seconds: one at its bound says only that the model was never
+    trained on such times, so what the function took lately answers, if anything is known of it.
     """
-    if model_seconds is not None and 0.0 < model_seconds < math.inf:
+    if (
+        model_seconds is not None
+        and 0.0 < model_seconds < math.inf
+        and not (
+            model_range is not None
+            and basis.source == "function_history"
+            and not model_range[0] * _WITHIN < model_seconds < model_range[1] / _WITHIN
+        )
+    ):
         factors = calibration
         seconds, source, version = model_seconds, _MODEL, model_version
     else:
@@ -144,5 +155,6 @@ class Estimator:
         return Basis(function, tool_type, snapshot, source, seconds, width)
 
 
+_WITHIN = 1.001  # float32 rounds
 _MODEL: Source = "model"
 _DEFAULT: Source = "heuristic"

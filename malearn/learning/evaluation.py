@@ -180,11 +180,12 @@ def replay(
             progress(i, n)
         basis = known.look_up(task.function, task.tool_type, task.serve, task.serve_context)
         inputs[i] = (*task.serve, *basis.snapshot)
-        answered = None
+        answered = bounds = None
         if (model := models.get(task.tool_type)) is not None:
             answered = float(model.seconds(np.array([inputs[i]], dtype=np.float32))[0])
+            bounds = model.seconds_range
         default = default_seconds(None, tool_types[task.tool_type])
-        prediction = estimator.answer(basis, default, answered)
+        prediction = estimator.answer(basis, default, answered, model_range=bounds)
         seconds[i], low[i], high[i] = prediction.seconds, prediction.low, prediction.high
         bases.append(basis)
     return Replayed(seconds, low, high)

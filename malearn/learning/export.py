@@ -72,7 +72,7 @@ def metadata_for(
         dataset_version=dataset_version,
         trained_until=max(e.end for e in rows.executions),
         rows=len(rows),
-        seconds_range=(math.exp(fitted.log_range[0]), math.exp(fitted.log_range[1])),
+        seconds_range=fitted.seconds_range,
         clips=clips,
         calibration=calibration or {},
         recent=_recent(rows),

@@ -58,6 +58,11 @@ class Regressor:
         return np.asarray(np.exp(np.clip(total, *self.log_range)), dtype=np.float64)
 
     @property
+    def seconds_range(self) -> tuple[float, float]:
+        """The bounds of every answer, in seconds."""
+        return float(np.exp(self.log_range[0])), float(np.exp(self.log_range[1]))
+
+    @property
     def importance(self) -> dict[str, float]:
         """Weight per column, summing to 1, largest first."""
         weights = FAMILIES[self.family].importance(self.estimator, len(self.columns))

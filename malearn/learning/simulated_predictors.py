@@ -243,7 +243,9 @@ class Malearn:
 
     def _answer(self, live: Live, task_id: str, basis: Basis, seconds: float | None) -> None:
         default = default_seconds(live.workflow.tasks[task_id].resource)
-        live.expected[task_id] = estimator.answer(basis, default, seconds)
+        model = self._models.get(basis.tool_type)
+        bounds = None if model is None else model.seconds_range
+        live.expected[task_id] = estimator.answer(basis, default, seconds, model_range=bounds)
         self._bases[task_id] = basis
 
     def _vector(self, live: Live, task_id: str, tool: str) -> FeatureVector:

@@ -278,7 +278,9 @@ class ExecTimePredictor:
         if model is None:
             return estimator.answer(basis, default), basis
         seconds = model.seconds(model.row(values, basis.snapshot))
-        return estimator.answer(basis, default, seconds, model.version), basis
+        bounds = model.metadata.seconds_range
+        answered = estimator.answer(basis, default, seconds, model.version, model_range=bounds)
+        return answered, basis
 
     def _take(self, execution: Execution, prediction: Prediction, basis: Basis) -> None:
         """What came of a task that had been predicted so. Called with the lock held."""

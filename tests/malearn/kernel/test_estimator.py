@@ -48,6 +48,24 @@ def test_the_first_that_gives_a_time_answers() -> None:
     assert answers[0].model_version == 7
 
 
+@pytest.mark.parametrize(("took", "bound"), [(6_000.0, 1_370.0), (0.05, 1.69)])
+def test_a_model_at_its_bound_does_not_overrule_what_a_function_always_took(
+    took: float, bound: float
+) -> None:
+    known = seen("f", took)
+    for function, source, seconds in (
+        ("f", "function_history", took),
+        ("new", "model", bound),
+    ):
+        prediction = estimator.answer(
+            known.look_up(function, "t"), 15.0, bound, 7, model_range=(1.69, 1_370.0)
+        )
+        assert (prediction.source, prediction.seconds) == (
+            source,
+            pytest.approx(seconds, rel=0.01),
+        )
+
+
 def test_a_function_that_nobody_claims_has_a_history_all_the_same() -> None:
     known = Estimator([Observation("f", "", 0.0, 5.0)])
     prediction = estimator.answer(known.look_up("f", ""), 15.0)

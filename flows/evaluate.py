@@ -19,7 +19,7 @@ def evaluate(
     files: Sequence[Path],
     *,
     score_from: int = 0,
-    cadence: int = evaluation.CADENCE,
+    cadence: int | None = evaluation.CADENCE,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Replay the executions in `files`, each of which is a run of its own.

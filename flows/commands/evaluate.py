@@ -28,9 +28,18 @@ def evaluate(
         ),
     ] = 0,
     cadence: Annotated[
-        int | None,
+        str,
         typer.Option(
-            metavar="N", help="Retrain after every N finished tasks.", callback=options.at_least(1)
+            metavar="N|auto",
+            help="Retrain after every N finished tasks; auto: more rarely as the log grows.",
+        ),
+    ] = "25",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write one row per scored task to FILE (.csv or .parquet): what everyone "
+            "predicted, the interval, its state, and the outcome.",
         ),
     ] = None,
     no_mlflow: Annotated[
@@ -47,20 +56,24 @@ def evaluate(
     """
     from datetime import UTC, datetime
 
-    from malearn.flows import console, report
+    from malearn.flows import console, predictions_file, report
     from malearn.flows.evaluate import evaluate as replay
-    from malearn.learning import evaluation
     from malearn.lifecycle import evaluation_runs, mlflow_connection
 
     files = options.run_logs([*source, *(more or [])])
+    every = _cadence(cadence)
+    if predictions is not None:
+        predictions_file.check(predictions)
     with console.progress() as shown:
         done = replay(
             files,
             score_from=score_from,
-            cadence=cadence or evaluation.CADENCE,
+            cadence=every,
             progress=lambda at, total: shown.step(f"Replaying: {at // 200 * 200} of {total} tasks"),
         )
         shown.done(f"Replayed {len(done.executions)} tasks")
+    if predictions is not None:
+        predictions_file.write(predictions, done)
     # First the result, which took minutes; an MLflow that does not answer must not cost it.
     output.result(done.as_json(), as_json, lambda: report.show_evaluation(done))
     if no_mlflow:
@@ -70,3 +83,12 @@ def evaluate(
         mlflow_connection.connected(platform.tracking_uri),
     ):
         evaluation_runs.log_evaluation(done, f"replay {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+
+
+def _cadence(text: str) -> int | None:
+    """Tasks between two retrainings; None for as many as the log's length calls for."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"'{text}' is neither auto nor a whole number from 1 on.")
+    return int(text)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from malearn.flows.report import tables
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from malearn.learning.evaluation import Evaluation
 
 __all__ = ["show_evaluation"]
@@ -30,9 +32,26 @@ def show_evaluation(evaluation: Evaluation) -> None:
                 f"{evaluation.coverage(tool_type):.0%}" if ours else "–",
             )
         console.print(table)
+        console.print(_states(evaluation, tool_type))
         console.print()
     tables.line(console, "Pairwise ranking accuracy, within a run", "bold")
     table = tables.table("predictor", "share")
     for name, share in sorted(evaluation.order().items(), key=lambda item: -item[1]):
         table.add_row(f"{name} ←" if name == evaluation.own else name, f"{share:.1%}")
     console.print(table)
+
+
+def _states(evaluation: Evaluation, tool_type: str) -> Table:
+    """Our errors and intervals by what the answers stood on."""
+    table = tables.table("state", "tasks", "MAE, s", "within interval", "below", "above")
+    states = evaluation.by_state(tool_type)
+    shown = tables.decimals(found.mae for found in states.values())
+    for state, found in states.items():
+        shares = (found.coverage, found.below, found.above)
+        table.add_row(
+            state.replace("_", " "),
+            f"{found.n:,}",
+            shown(found.mae),
+            *(f"{share:.0%}" for share in shares),
+        )
+    return table

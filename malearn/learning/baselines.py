@@ -1,6 +1,7 @@
 """Predictors that need no training: what any model must beat.
 
-Each predicts every task from what had ended before it started, as a model does.
+Each predicts every task from what had ended before it started, as a model does. Where a task's
+context is known (a model, a backend, a node), what its function took in that context counts.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +20,14 @@ from malearn.kernel.records import Execution
 from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolTypes, default_seconds
 
-__all__ = ["BASELINES", "function_ema", "function_median", "heuristic"]
-
-_ALPHA = 0.3
+__all__ = [
+    "BASELINES",
+    "function_ema",
+    "function_ema_6",
+    "function_median",
+    "heuristic",
+    "same_inputs",
+]
 
 Predictor = Callable[[Sequence[Execution], ToolTypes], NDArray[np.float64]]
 
@@ -30,21 +38,51 @@ def heuristic(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray
 
 
 def function_median(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray[np.float64]:
-    """The median of all this function took so far; else its tool type's; else the heuristic."""
+    """The median of all this function took so far; else its tool type's; else the default."""
     return _replayed(executions, tool_types, _Median)
 
 
 def function_ema(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray[np.float64]:
     """This function's exponential moving average of log-seconds, α 0.3, with the same fallbacks."""
-    return _replayed(executions, tool_types, _Ema)
+    return _replayed(executions, tool_types, partial(_Ema, 0.3))
+
+
+def function_ema_6(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray[np.float64]:
+    """The same with α 0.6: quick to follow a change, restless between changes."""
+    return _replayed(executions, tool_types, partial(_Ema, 0.6))
+
+
+def same_inputs(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArray[np.float64]:
+    """What this function took the last time that it had the same inputs; else its average."""
+    predicted = function_ema_6(executions, tool_types)
+    last: dict[Hashable, float] = {}
+    for i, ended in timeline(executions):
+        for past in (executions[j] for j in ended):
+            last[past.function, past.context, str(past.serve)] = past.seconds
+        task = executions[i]
+        if any(value == value for value in task.serve):
+            key = task.function, task.serve_context, str(task.serve)
+            predicted[i] = last.get(key, predicted[i])
+    return predicted
 
 
 #: By the name they carry in MLflow, in decisions and in tables.
 BASELINES: Mapping[str, Predictor] = {
     "function_median": function_median,
     "function_ema": function_ema,
+    "function_ema_6": function_ema_6,
+    "same_inputs": same_inputs,
     "heuristic": heuristic,
 }
+
+
+class _Running(Protocol):
+    """A summary of durations that takes in one after the other."""
+
+    def add(self, seconds: float) -> None: ...
+
+    @property
+    def seconds(self) -> float: ...
 
 
 class _Median:
@@ -67,13 +105,15 @@ class _Median:
 
 
 class _Ema:
-    def __init__(self) -> None:
-        self._level = math.nan
+    """An exponential moving average of log-seconds."""
+
+    def __init__(self, alpha: float) -> None:
+        self._alpha, self._level = alpha, math.nan
 
     def add(self, seconds: float) -> None:
         value = math.log(seconds)
         known = not math.isnan(self._level)
-        self._level = self._level + _ALPHA * (value - self._level) if known else value
+        self._level = self._level + self._alpha * (value - self._level) if known else value
 
     @property
     def seconds(self) -> float:
@@ -81,20 +121,21 @@ class _Ema:
 
 
 def _replayed(
-    executions: Sequence[Execution], tool_types: ToolTypes, running: type[_Median] | type[_Ema]
+    executions: Sequence[Execution], tool_types: ToolTypes, running: Callable[[], _Running]
 ) -> NDArray[np.float64]:
-    functions: dict[str, _Median | _Ema] = defaultdict(running)
-    tools: dict[str, _Median | _Ema] = defaultdict(running)
+    known: dict[Hashable, _Running] = defaultdict(running)
     predicted = np.empty(len(executions))
     for i, ended in timeline(executions):
-        task = executions[i]
         for past in (executions[j] for j in ended):
-            functions[past.function].add(past.seconds)
-            tools[past.tool_type].add(past.seconds)
-        if task.function in functions:
-            predicted[i] = functions[task.function].seconds
-        elif task.tool_type in tools:
-            predicted[i] = tools[task.tool_type].seconds
+            known[past.tool_type,].add(past.seconds)
+            known[past.function].add(past.seconds)
+            if any(past.context):
+                known[past.function, past.context].add(past.seconds)
+        task = executions[i]
+        for key in ((task.function, task.serve_context), task.function, (task.tool_type,)):
+            if key in known:
+                predicted[i] = known[key].seconds
+                break
         else:
             predicted[i] = default_seconds(None, tool_types[task.tool_type])
     return predicted

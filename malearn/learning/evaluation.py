@@ -8,8 +8,9 @@ The score of a task uses nothing that came after its start.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from malearn.kernel import estimator
 from malearn.kernel.estimator import Basis, Estimator
-from malearn.kernel.intervals import Intervals, Width
+from malearn.kernel.intervals import Intervals, State, Width
 from malearn.kernel.observation import Observation
+from malearn.kernel.prediction import Source
 from malearn.kernel.records import Execution
 from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolTypes, default_seconds
@@ -32,6 +34,8 @@ __all__ = ["CADENCE", "OURS", "Evaluation", "Replayed", "evaluate", "intervals_a
 
 #: A retraining after so many finished tasks.
 CADENCE = 25
+#: With no cadence given, a retraining after the log has grown by this share.
+_GROWTH = 0.05
 
 OURS = "malearn"
 
@@ -40,11 +44,32 @@ Vector = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What was said of each task before it ran, in seconds, shape (tasks,) each."""
+    """What was predicted of each task before it ran, in seconds, shape (tasks,) each.
+
+    `sources` say who answered, `states` what the answer stood on.
+    """
 
     seconds: Vector
     low: Vector
     high: Vector
+    sources: tuple[Source, ...]
+    states: tuple[State, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StateScores:
+    """Of `n` tasks in one state: errors, and the shares of outcomes outside the interval."""
+
+    n: int
+    mae: float
+    median_ape: float
+    below: float
+    above: float
+
+    @property
+    def coverage(self) -> float:
+        """The share of outcomes within the intervals."""
+        return 1.0 - self.below - self.above
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +122,37 @@ class Evaluation:
         """The share of outcomes within our intervals."""
         return float(self.inside(tool_type).mean())
 
+    def by_state(self, tool_type: str | None = None) -> dict[str, StateScores]:
+        """How far we were off, and what our intervals missed, by what the answers stood on."""
+        rows, actual = self.rows(tool_type), self.actual
+        found = {}
+        for state in sorted({self.ours.states[i] for i in rows}):
+            here = np.array([i for i in rows if self.ours.states[i] == state], dtype=np.intp)
+            scores = score(actual[here], self.predicted[self.own][here])
+            below = float((actual[here] < self.ours.low[here]).mean())
+            above = float((actual[here] > self.ours.high[here]).mean())
+            found[state] = StateScores(len(here), scores.mae, scores.median_ape, below, above)
+        return found
+
+    def columns(self) -> dict[str, list[Any]]:
+        """One row a scored task: what everyone predicted, our interval, and the outcome."""
+        rows = self.rows()
+        tasks = [self.executions[i] for i in rows]
+        return {
+            "task_id": [e.task_id for e in tasks],
+            "group": [self.groups[i] for i in rows],
+            "function": [e.function for e in tasks],
+            "tool_type": [e.tool_type for e in tasks],
+            "context": ["/".join(e.serve_context) for e in tasks],
+            "start": [e.start for e in tasks],
+            "seconds": [e.seconds for e in tasks],
+            **{name: p[rows].tolist() for name, p in self.predicted.items()},
+            "low": self.ours.low[rows].tolist(),
+            "high": self.ours.high[rows].tolist(),
+            "source": [self.ours.sources[i] for i in rows],
+            "state": [self.ours.states[i] for i in rows],
+        }
+
     def order(self) -> dict[str, float]:
         """Share of pairs within a run, of any tool types, that each predictor orders rightly."""
         rows, actual = self.rows(), self.actual
@@ -119,7 +175,12 @@ class Evaluation:
                 }
                 for predictor, s in self.scores(name).items()
             }
-            types[name] = {"n": len(self.rows(name)), "predictors": predictors}
+            states = {state: asdict(found) for state, found in self.by_state(name).items()}
+            types[name] = {
+                "n": len(self.rows(name)),
+                "predictors": predictors,
+                "states": states,
+            }
         order = {n: o if math.isfinite(o) else None for n, o in self.order().items()}
         return {"n": len(self.rows()), "tool_types": types, "order": order}
 
@@ -130,7 +191,7 @@ def evaluate(
     groups: Mapping[str, str],
     *,
     score_from: int = 0,
-    cadence: int = CADENCE,
+    cadence: int | None = CADENCE,
     family: str = DEFAULT,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -143,6 +204,7 @@ def evaluate(
     ours = replay(ordered, tool_types, cadence=cadence, family=family, progress=progress)
     predicted = {OURS: ours.seconds, "contract_only": contract_only(ordered, tool_types, cadence)}
     predicted |= {name: p(ordered, tool_types) for name, p in baselines.BASELINES.items()}
+    predicted["stack"] = stack(ordered, tool_types, predicted, cadence)
     labels = tuple(groups.get(e.task_id, "") for e in ordered)
     return Evaluation(tuple(ordered), labels, predicted, ours, score_from)
 
@@ -151,7 +213,7 @@ def replay(
     executions: Sequence[Execution],
     tool_types: ToolTypes,
     *,
-    cadence: int = CADENCE,
+    cadence: int | None = CADENCE,
     family: str = DEFAULT,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Replayed:
@@ -163,6 +225,7 @@ def replay(
     known, n = Estimator(), len(executions)
     inputs: list[tuple[float, ...]] = [()] * n
     bases: list[Basis] = []
+    sources: list[Source] = []
     seconds, low, high = np.empty(n), np.empty(n), np.empty(n)
     ended: dict[str, list[int]] = {name: [] for name in tool_types}
     models: dict[str, Regressor] = {}
@@ -174,7 +237,7 @@ def replay(
             known.observe(_observation(executions[j]))
             ended[executions[j].tool_type].append(j)
             finished += 1
-        if family and finished - fitted >= cadence:
+        if family and is_due(finished, fitted, cadence):
             fitted = finished
             _retrain(family, executions, inputs, ended, tool_types, models)
             progress(i, n)
@@ -188,7 +251,9 @@ def replay(
         prediction = estimator.answer(basis, default, answered, model_range=bounds)
         seconds[i], low[i], high[i] = prediction.seconds, prediction.low, prediction.high
         bases.append(basis)
-    return Replayed(seconds, low, high)
+        sources.append(prediction.source)
+    states = tuple(basis.width.state for basis in bases)
+    return Replayed(seconds, low, high, tuple(sources), states)
 
 
 def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tuple[Vector, Vector]:
@@ -214,31 +279,77 @@ def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tupl
 
 
 def contract_only(
-    executions: Sequence[Execution], tool_types: ToolTypes, cadence: int = CADENCE
+    executions: Sequence[Execution], tool_types: ToolTypes, cadence: int | None = CADENCE
 ) -> Vector:
     """The original's recipe: XGBoost on the contract's features alone, retrained as often."""
-    predicted = np.empty(len(executions))
+    rows = [e.serve for e in executions]
+    default = np.array([default_seconds(None, tool_types[e.tool_type]) for e in executions])
+    nothing = np.zeros(len(executions))
+    return _refitted(executions, rows, nothing, default, cadence)
+
+
+def stack(
+    executions: Sequence[Execution],
+    tool_types: ToolTypes,
+    predicted: Mapping[str, Vector],
+    cadence: int | None = CADENCE,
+) -> Vector:
+    """A strong cheap learner: XGBoost on the features and all averages, retrained as often.
+
+    It predicts the log-ratio to `function_ema_6`, which answers until there are enough rows.
+    """
+    averages = [np.log(predicted[name]) for name in _AVERAGES]
+    base = averages[0]
+    above = np.column_stack([base, *(average - base for average in averages[1:])])
+    rows = [(*e.serve, *row) for e, row in zip(executions, above.tolist(), strict=True)]
+    return _refitted(executions, rows, base, predicted[_AVERAGES[0]], cadence)
+
+
+_AVERAGES = ("function_ema_6", "function_ema", "function_median", "same_inputs")
+
+
+def _refitted(
+    executions: Sequence[Execution],
+    rows: Sequence[tuple[float, ...]],
+    base: Vector,
+    otherwise: Vector,
+    cadence: int | None,
+) -> Vector:
+    """XGBoost's answers in seconds, a model a tool type, fitted to log-seconds less `base`.
+
+    `otherwise` answers, in seconds, while there are too few rows.
+    """
+    predicted = otherwise.copy()
     models: dict[str, Any] = {}
-    ended: dict[str, list[int]] = {name: [] for name in tool_types}
+    ended: dict[str, list[int]] = defaultdict(list)
+    kind = FAMILIES["xgboost"]
     fitted, finished = 0, 0
     for i, just_ended in timeline(executions):
-        task = executions[i]
+        tool = executions[i].tool_type
         for j in just_ended:
             ended[executions[j].tool_type].append(j)
             finished += 1
-        if finished - fitted >= cadence:
+        if is_due(finished, fitted, cadence):
             fitted = finished
-            for name, rows in ended.items():
-                if len(rows) >= FAMILIES["xgboost"].fewest_rows:
-                    x = np.array([executions[j].serve for j in rows], dtype=np.float32)
-                    y = np.log([executions[j].seconds for j in rows])
-                    models[name] = FAMILIES["xgboost"].fit(x, y, [0] * x.shape[1])
-        if (model := models.get(task.tool_type)) is not None:
-            row = np.array([task.serve], dtype=np.float32)
-            predicted[i] = math.exp(float(model.predict(row)[0]))
-        else:
-            predicted[i] = default_seconds(None, tool_types[task.tool_type])
+            for name, known in ended.items():
+                if len(known) >= kind.fewest_rows:
+                    x = np.array([rows[j] for j in known], dtype=np.float32)
+                    y = np.log([executions[j].seconds for j in known]) - base[known]
+                    models[name] = kind.fit(x, y, [0] * x.shape[1])
+        if (model := models.get(tool)) is not None:
+            row = np.array([rows[i]], dtype=np.float32)
+            predicted[i] = math.exp(float(model.predict(row)[0]) + base[i])
     return predicted
+
+
+def is_due(finished: int, fitted: int, cadence: int | None) -> bool:
+    """Whether a retraining is due after `finished` tasks, the last one after `fitted`.
+
+    After every `cadence` tasks; with None after as many as are a share of the log so far, so
+    that a long log costs little more than a short one.
+    """
+    every = max(CADENCE, round(_GROWTH * fitted)) if cadence is None else cadence
+    return finished - fitted >= every
 
 
 def _observation(task: Execution) -> Observation:

@@ -45,6 +45,26 @@ def test_the_moving_average_takes_three_tenths_of_each_step_in_log_seconds() -> 
     assert predicted("function_ema", log) == pytest.approx([15.0, 2.0, third])
 
 
+def test_the_quick_average_takes_six_tenths() -> None:
+    log = [ran("f", 0, 2), ran("f", 100, 8), ran("f", 200, 1)]
+    third = math.exp(0.4 * math.log(2) + 0.6 * math.log(8))
+    assert predicted("function_ema_6", log) == pytest.approx([15.0, 2.0, third])
+
+
+def test_the_same_inputs_take_what_they_took_last_time() -> None:
+    log = [ran("f", 0, 2), replace(ran("f", 100, 8), serve=(9.0,)), ran("f", 200, 1)]
+    assert predicted("same_inputs", log) == pytest.approx([15.0, 2.0, 2.0])
+
+
+@pytest.mark.parametrize("name", ["function_median", "function_ema", "function_ema_6"])
+def test_each_context_of_a_function_is_told_from_what_it_took_there(name: str) -> None:
+    def on(model: str, start: float, seconds: float) -> Execution:
+        return replace(ran("f", start, seconds), serve_context=(model,), ran_context=(model,))
+
+    log = [on("small", 0, 2), on("large", 100, 80), on("small", 200, 2), on("large", 300, 80)]
+    assert predicted(name, log)[2:] == pytest.approx([2.0, 80.0])
+
+
 @pytest.mark.parametrize("name", ["function_median", "function_ema"])
 def test_a_new_function_is_taken_for_one_of_its_tool_type(name: str) -> None:
     log = [ran("f", 0, 4), ran("new", 100, 9), ran("other", 200, 9, "quick")]

@@ -11,10 +11,10 @@ import pytest
 
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import declared
-from malearn.learning import evaluation
+from malearn.learning import baselines, evaluation
 
 RUN = "0f0f0f0f-0000-4000-8000-{:012d}"
-RIVALS = {"malearn", "contract_only", "function_median", "function_ema", "heuristic"}
+RIVALS = {"malearn", "contract_only", "stack", *baselines.BASELINES}
 
 
 def execution(number: int, start: float, seconds: float, size: float) -> Execution:
@@ -94,3 +94,27 @@ def test_the_json_form_holds_no_number_that_json_cannot(done: evaluation.Evaluat
     assert set(predictors) == set(result["order"]) == RIVALS
     assert 0 < predictors["malearn"]["coverage"] <= 1
     assert predictors["function_ema"]["coverage"] is None
+
+
+def test_states_say_what_each_interval_missed(done: evaluation.Evaluation) -> None:
+    states = done.by_state("llm_process")
+    assert set(states) <= {"cold", "in_doubt", "steady"}
+    assert sum(found.n for found in states.values()) == len(done.rows("llm_process"))
+    assert all(0.0 <= found.coverage <= 1.0 for found in states.values())
+
+
+def test_every_scored_task_is_a_row_with_what_everyone_predicted() -> None:
+    rows = log(60)
+    done = evaluation.evaluate(rows, declared(), {}, score_from=20, cadence=None)
+    columns = done.columns()
+    assert {len(values) for values in columns.values()} == {40}
+    assert set(columns) >= {*RIVALS, "task_id", "seconds", "low", "high", "source", "state"}
+
+
+def test_a_long_log_is_retrained_on_more_rarely() -> None:
+    fitted, count = 0, 0
+    for finished in range(10_000):
+        if evaluation.is_due(finished, fitted, None):
+            fitted, count = finished, count + 1
+    assert count < 100
+    assert sum(evaluation.is_due(n, n - n % 25, 25) for n in range(1, 100)) == 0

@@ -242,12 +242,12 @@ class History:
         known, tool = self._functions.get(function), self._tools.get(tool_type)
         if known is None or tool is None or known.count < _SETTLED:
             return "cold", 0.0
-        line, level, _ = self._expected(known, tool, context)
+        line = known.lines.get(context) or self._expected(known, tool, context)[0]
         if line is None:
             return "cold", 0.0
         if not self._regimes.in_doubt(line.regimes):
             return "steady", 0.0
-        return "in_doubt", self._regimes.apart(line.regimes, level)
+        return "in_doubt", self._regimes.apart(line.regimes, self._level(line, tool))
 
     def tool_seconds(self, tool_type: str) -> float | None:
         """What functions of `tool_type` take lately, in seconds."""

@@ -30,23 +30,54 @@ _WIDER = 0.5  # share of the scale of the nearest level that a new one starts wi
 _STAY, _STAY_PRIOR, _STAY_MOST = 0.9, 4.0, 30.0
 
 # What others are at: so many of those that ran last, each counting less than the one after it.
-_COMPANIONS, _FADES, _EVIDENCE = 12, 0.8, 1.0
+_COMPANIONS, _FADES, _EVIDENCE = 8, 0.8, 1.0
 _UNSEEN, _FORGETS = 0.2, 0.8
+_KEPT = 6  # executions of any function for which a belief is kept
 # In doubt: so many own executions after a move; so many of any after others moved; less sure.
 _SURE_AFTER, _LATELY, _SELDOM, _SURE = 3, 30, 0.6, 0.9
-_AGES = 0.95  # what is known of a function counts so much less with each execution of any other
+# What is known of a function counts so much less with each execution of any other.
+_AGES, _OLDEST = 0.95, 200
+_AGE_POWERS = [_AGES**age for age in range(_OLDEST + 1)]
 _REMEMBERED = 64  # functions that ran last; companions of a level
 
 
+class _Companion:
+    """At which of its levels another function was while this one was at a level of its own."""
+
+    __slots__ = ("_counts", "_logs", "_total")
+
+    def __init__(self) -> None:
+        self._counts: dict[int, float] = {}  # by the number of the other's level
+        self._total = 0.0
+        self._logs: dict[int, float] = {}
+
+    def add(self, number: int, weight: float) -> None:
+        """It was at the level of that number; what was before counts less."""
+        counts = {known: count * _FORGETS for known, count in self._counts.items()}
+        counts[number] = counts.get(number, 0.0) + weight
+        if len(counts) > _LEVELS:
+            del counts[min(counts, key=counts.__getitem__)]
+        self._counts, self._total = counts, sum(counts.values())
+        self._logs = {}
+
+    def log_likelihood(self, number: int, levels: int) -> float:
+        """The logarithm of how likely it is at the level of that number, of so many."""
+        found = self._logs.get(number)
+        if found is None:
+            seen = self._counts.get(number, 0.0) + _UNSEEN / levels
+            found = self._logs[number] = math.log(seen / (self._total + _UNSEEN))
+        return found
+
+
 class _Level:
-    """One level: log-seconds, scale, executions, and what went with it by other levels' number."""
+    """One level: log-seconds, scale, executions, and what others were at, by their number."""
 
     __slots__ = ("companions", "count", "last", "number", "scale", "value")
 
     def __init__(self, number: int, value: float, scale: float) -> None:
         self.number, self.value, self.scale = number, value, scale
         self.count = 1.0
-        self.companions: dict[int, float] = {}
+        self.companions: dict[int, _Companion] = {}
 
 
 class FunctionRegimes:
@@ -57,6 +88,7 @@ class FunctionRegimes:
         "believed",
         "believed_at",
         "current",
+        "level",
         "levels",
         "number",
         "since",
@@ -67,9 +99,10 @@ class FunctionRegimes:
     def __init__(self) -> None:
         self.number = 0  # by which the others know it, from its first execution on
         self.at = 0  # the execution, of any function, that was its last
+        self.level = 0  # the number of the level that it was at last
         self.since = 0  # own executions since it moved to another level
-        self.believed: list[float] = []  # kept until anything is observed
-        self.believed_at = -1
+        self.believed: list[float] = []  # kept for a while
+        self.believed_at = 0
         self.levels: list[_Level] = []
         self.current: _Level | None = None
         self.stay, self.total = _STAY * _STAY_PRIOR, _STAY_PRIOR
@@ -78,18 +111,23 @@ class FunctionRegimes:
 class Regimes:
     """Which level each function is at, and what goes with it. Not thread-safe."""
 
-    __slots__ = ("_count", "_moved", "_number", "_recent")
+    __slots__ = ("_any_moved", "_count", "_moved", "_number", "_recent")
 
     def __init__(self) -> None:
         self._count = 0  # executions of any function
+        self._any_moved = 0  # … when any moved last
         self._moved = -_LATELY  # … when one that seldom moves moved last
         self._number = 0
         self._recent: dict[int, FunctionRegimes] = {}  # by number, the one that ran last is last
 
     def believed(self, function: FunctionRegimes) -> list[float]:
         """How likely each level of `function` holds now; sums to 1."""
-        if function.believed_at != self._count:
-            function.believed, function.believed_at = self._believed(function), self._count
+        # Between moves of others a belief fades slowly, so it is good for a few executions.
+        if (
+            function.believed_at <= max(function.at, self._any_moved)
+            or self._count - function.believed_at >= _KEPT
+        ):
+            function.believed, function.believed_at = self._believed(function), self._count + 1
         return function.believed
 
     def in_doubt(self, function: FunctionRegimes) -> bool:
@@ -123,21 +161,21 @@ class Regimes:
             )
             for level in levels
         ]
-        age = _AGES ** (self._count - function.at)  # the older, the less its own last level says
+        # The older it is, the less its own last level says.
+        age = _AGE_POWERS[min(self._count - function.at, _OLDEST)]
         logs = [age * log for log in logs]
-        weight = _EVIDENCE
+        weight, now = _EVIDENCE, self._count
         for other in islice(reversed(self._recent.values()), _COMPANIONS):
             if other is function:
                 continue
-            if len(other.levels) > 1 and other.current is not None:
-                says = weight * _AGES ** (self._count - other.at)
-                at = other.current.number
-                numbers = [level.number for level in other.levels]
-                share = _UNSEEN / len(numbers)
+            count = len(other.levels)
+            if count > 1:
+                says = weight * _AGE_POWERS[min(now - other.at, _OLDEST)]
+                number, at, unknown = other.number, other.level, -math.log(count)
                 for i, level in enumerate(levels):
-                    went = level.companions
-                    total = sum([went.get(number, 0.0) for number in numbers])
-                    logs[i] += says * math.log((went.get(at, 0.0) + share) / (total + _UNSEEN))
+                    went = level.companions.get(number)
+                    likely = unknown if went is None else went.log_likelihood(at, count)
+                    logs[i] += says * likely
             weight *= _FADES
         most = max(logs)
         shares = [math.exp(log - most) for log in logs]
@@ -205,26 +243,24 @@ class Regimes:
                 function.stay *= _STAY_MOST / function.total
                 function.total = _STAY_MOST
         if function.current is not None and found is not function.current:
-            function.since = 0
+            function.since, self._any_moved = 0, self._count + 1
             if function.stay > _SELDOM * function.total:
                 self._moved = self._count + 1
         function.since += 1
-        function.current = found
+        function.current, function.level = found, found.number
 
     def _accompany(self, function: FunctionRegimes, found: _Level) -> None:
         """Count what others are at while `function` is at `found`."""
-        weight, went = 1.0, found.companions
+        weight, companions = 1.0, found.companions
         for other in islice(reversed(self._recent.values()), _COMPANIONS):
-            if other is function or other.current is None:
+            if other is function:
                 continue
-            for level in other.levels:
-                if level.number in went:
-                    went[level.number] *= _FORGETS
-            at = other.current.number
-            went[at] = went.pop(at, 0.0) + weight
+            went = companions.pop(other.number, None) or _Companion()
+            went.add(other.level, weight)
+            companions[other.number] = went  # the most recently met last
             weight *= _FADES
-        while len(went) > _REMEMBERED:
-            del went[next(iter(went))]
+        while len(companions) > _REMEMBERED:
+            del companions[next(iter(companions))]
         self._count += 1
         function.at = self._count
         self._recent.pop(function.number, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -17,11 +17,13 @@ from malearn.kernel.errors import InputError
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["read"]
+__all__ = ["read", "write"]
 
 
 #: What other programs write between the cells.
 _DELIMITERS = (";", "\t", "|")
+#: How a cell begins that a spreadsheet would run as a formula, in any width.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcomes]:
@@ -68,6 +70,50 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
             yield batch
 
 
+def write(file: Path, tool_type: ToolType, executions: Iterable[Execution]) -> None:
+    """Write `executions` to `file`, the original's columns first; `read` reads it back.
+
+    Texts that a spreadsheet would run as a formula are written with an apostrophe before them.
+    """
+    features, words = tool_type.feature_names, tool_type.context
+    unknown = ("",) * len(words)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(
+            ["task_id", "timestamp", *features, "execution_time"]
+            + ["function", "query", "predicted", "model_version"]
+            + [f"serve_{name}" for name in (*features, *words)]
+            + list(words)
+        )
+        for e in executions:
+            context = [*(e.serve_context or unknown), *(e.ran_context or unknown)]
+            writer.writerow(
+                [_inert(e.task_id), repr(e.start), *map(_digits, e.ran), repr(e.seconds)]
+                + [_inert(e.function), _inert(e.query)]
+                + [_digits(e.predicted), _digits(e.model_version)]
+                + [_digits(value) for value in e.serve]
+                + [_inert(word) for word in context]
+            )
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None or value != value else repr(value)
+
+
+def _inert(value: str) -> str:
+    """`value` as a cell that no spreadsheet runs."""
+    return f"'{value}" if _is_risky(value) else value
+
+
+def _plain(cell: str) -> str:
+    """The text that `_inert` made `cell` of."""
+    return cell[1:] if cell.startswith("'") and _is_risky(cell[1:]) else cell
+
+
+def _is_risky(value: str) -> bool:
+    return value.startswith((*_FORMULA, "'")) or value.lstrip().startswith(_FORMULA)
+
+
 def _rows(rows: Iterator[list[str]]) -> Iterator[list[str] | str]:
     """Each row that is not blank, or what is wrong with it."""
     while True:
@@ -88,7 +134,7 @@ def _rows(rows: Iterator[list[str]]) -> Iterator[list[str] | str]:
 def _execution(
     header: Sequence[str], row: Sequence[str], tool_type: ToolType, place: str
 ) -> Execution | Rejected:
-    cells = {name: value.strip() for name, value in zip(header, row, strict=False)}
+    cells = {name: _plain(value.strip()) for name, value in zip(header, row, strict=False)}
     task_id = cells.get("task_id", "")
     function = cells.get("function") or run_ids.function_of(task_id) or tool_type.name
     if len(row) != len(header) or not task_id:

@@ -6,7 +6,6 @@ place in one commit.
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from malearn.data import csv_files
 from malearn.data.delta import execution_columns
 from malearn.data.delta.repair import Damage
 from malearn.data.delta.table import Commit, Position, VersionedTable
@@ -243,24 +243,8 @@ class Dataset:
         what the original has no place for; `csv_files.read` reads it back.
         """
         self._table.at(version)
-        features, words = self.tool_type.feature_names, self.tool_type.context
         executions = self.read(version)
-        unknown = ("",) * len(words)
-        with file.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.writer(out)
-            writer.writerow(
-                ["task_id", "timestamp", *features, "execution_time"]
-                + ["function", "query", "predicted", "model_version"]
-                + [f"serve_{name}" for name in (*features, *words)]
-                + list(words)
-            )
-            for e in executions:
-                writer.writerow(
-                    [e.task_id, repr(e.start), *map(_cell, e.ran), repr(e.seconds)]
-                    + [e.function, e.query, _cell(e.predicted), _cell(e.model_version)]
-                    + [_cell(value) for value in e.serve]
-                    + [*(e.serve_context or unknown), *(e.ran_context or unknown)]
-                )
+        csv_files.write(file, self.tool_type, executions)
         return len(executions)
 
     def _refresh(self, version: int | None) -> None:
@@ -283,7 +267,3 @@ class Dataset:
         self._keys.add(added.task_ids, ends)
         self._recent.add(zip(added.task_ids, added.functions, ends, seconds, strict=True))
         self._known_version = after
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None or value != value else repr(value)

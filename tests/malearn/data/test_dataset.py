@@ -194,6 +194,25 @@ def test_csv_goes_out_and_comes_in_again(dataset: Dataset, tmp_path: Path) -> No
     assert same([e for e in back if isinstance(e, Execution)], rows)
 
 
+@pytest.mark.parametrize(
+    "text", ["=HYPERLINK(1)", " =1", "+1", "-2+3", "@SUM(A1)", "\t=1", "'=1", "＝1", "'", "-"]
+)
+def test_no_cell_of_an_export_is_a_formula_and_each_comes_back(
+    dataset: Dataset, tmp_path: Path, text: str
+) -> None:
+    row = replace(execution(1), function=text, query=text, ran_context=(text, "", ""))
+    dataset.append([row])
+    file = tmp_path / "tool.csv"
+    dataset.export_csv(file)
+    with file.open(encoding="utf-8", newline="") as lines:
+        cells = [cell for line in csv.reader(lines) for cell in line]
+    runs = [cell for cell in cells if cell.strip()[:1] in tuple("=+-@＝＋－＠")]
+    assert [cell for cell in runs if not cell.lstrip("-").replace(".", "").isdigit()] == []
+    (back,) = (e for batch in csv_files.read(file, TOOL) for e in batch)
+    assert isinstance(back, Execution)
+    assert (back.function, back.query, back.ran_context[0]) == (text, text, text.strip())
+
+
 def test_parquet_goes_out_with_every_column_of_a_version(dataset: Dataset, tmp_path: Path) -> None:
     version = dataset.append([execution(1)]).version
     dataset.append([execution(2)])

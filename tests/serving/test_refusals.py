@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,25 @@ def test_a_user_without_permission_is_told_which_key(
     eventually(lambda: p.stats().redis_refusal is not None)
     (sentence,) = warnings(caplog)
     assert reason in sentence and "docs/serving.md" in sentence and "secret" not in sentence
+
+
+def test_the_permissions_that_the_documents_list_are_enough(
+    predictor: Build, record: Any, own_redis: Any, eventually: Any
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8")
+    (command,) = (line for line in page.splitlines() if line.startswith("ACL SETUSER"))
+    with own_redis.client() as client:
+        client.execute_command(*command.split())
+        p = predictor(own_redis.url.replace("//", "//malearn:password@").replace("/0", "/1"))
+        assert p.wait_until_ready()
+        client.select(1)
+        client.set(f"result:{RUN}-b", record(successors={"toy_process": {"size": 7}}))
+        p.estimate("toy_process", "cpu", [f"{RUN}-b"])
+        p.collect_data_for_task(f"{RUN}-c", "step", record())
+        eventually(lambda: p.stats().sent == 1)
+        stats = p.stats()
+    assert (stats.remembered, stats.redis_refusal) == (2, None)
+    assert (stats.refused_reads, stats.refused_writes) == (0, 0)
 
 
 def test_full_memory_is_reported_and_what_waits_is_sent_later(

@@ -17,15 +17,20 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
+from benchmarks import serving
 from benchmarks.figure import Figure, at_least, at_most
+from malearn import DAGTaskPredictor, Workflow
 from malearn.kernel import tool_types
 from malearn.learning import policy_comparison, traces
 from malearn.learning.knowledge import Probed
 from malearn.learning.policy_comparison import Comparison, Settings
 from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
+from malearn.serving.cache import ModelCache
+from malearn.serving.workflow_estimator import Queued
 
 __all__ = ["figures"]
 
@@ -37,6 +42,7 @@ _FIRST_OF_NEW_BACKEND = "run16.jsonl"
 _ORDERS = range(1, 6)
 _HOUR = 3600.0
 _MOST_SECONDS = 600.0
+_CLOCK = 1_754_100_000.0
 
 
 def figures() -> Iterator[Figure]:
@@ -46,6 +52,7 @@ def figures() -> Iterator[Figure]:
         return
     began = time.perf_counter()
     steady = compare(runs)
+    yield from _serving()
     yield from _bought(steady)
     yield from _deadlines(steady)
     yield from _whole_workflows(steady.probed)
@@ -154,6 +161,46 @@ def _whole_workflows(probed: Sequence[Probed]) -> Iterator[Figure]:
         )
         name = f"workflows {where}: lateness against what came, in the worst fifth"
         yield at_most(name, off, "share", 0.05)
+
+
+def _serving() -> Iterator[Figure]:
+    """What it costs a scheduler to ask, against `estimate_many` of as many tasks in turn."""
+    types = tool_types.declared()
+    with TemporaryDirectory() as folder:
+        cache = ModelCache(Path(folder), serving.NO_MLFLOW, "Production")
+        artifact = serving.artifact(types[serving.TOOL])
+        cache.write(types[serving.TOOL].registered_model, 1, artifact)
+        nowhere = "redis://127.0.0.1:1"
+        with DAGTaskPredictor(nowhere, serving.NO_MLFLOW, cache_dir=Path(folder)) as predictor:
+            many, queue, chain = _questions(predictor)
+            tasks, workflows, one = serving.turns(
+                lambda: predictor.estimate_many(many),
+                lambda: predictor.estimate_workflows(queue, _CLOCK),
+                lambda: predictor.estimate_workflow(chain, now=_CLOCK),
+                rounds=50,
+            )
+    name = "estimate_workflows of 100 workflows of 12, against estimate_many"
+    yield at_most(name, workflows / tasks, "ratio", 1.5)
+    yield at_most("estimate_workflow of 1,000 tasks", one * 1e3, "ms", 10.0)
+
+
+def _questions(
+    predictor: DAGTaskPredictor,
+) -> tuple[list[tuple[str, str, tuple[str]]], list[Queued], Workflow]:
+    """1,200 tasks, the same as 100 workflows with their inputs reported, and a long workflow."""
+    function = serving.FUNCTION
+    many: list[tuple[str, str, tuple[str]]] = []
+    queue: list[Queued] = []
+    for number in range(100):
+        root = f"{number:036d}-root"
+        predictor.collect_data_for_task(root, "root", serving.record(number, 1000))
+        tasks = {f"{number:036d}-{n}{function}": (function, "gpu", [root]) for n in range(12)}
+        many += [(function, "gpu", (root,))] * 12
+        shape = {root: ("root", "io", []), **tasks}
+        queue.append((Workflow(f"{number:036d}", shape, _CLOCK, _CLOCK + 100.0), {}, ()))
+    before = [[f"c{m}" for m in range(max(n - 2, 0), n)] for n in range(1_000)]
+    chain = Workflow("chain", {f"c{n}": (function, "gpu", b) for n, b in enumerate(before)})
+    return many, queue, chain
 
 
 def _joint_share(done: Sequence[Comparison], policy: str) -> float:

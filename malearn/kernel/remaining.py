@@ -30,8 +30,9 @@ _LOG9 = math.log(9.0)
 _MOST_LOG, _HUGE = 50.0, math.exp(30.0)
 _LEAST_SPREAD = 0.03  # half an interval, in log-seconds
 _LEAST_SECONDS = 1e-3
-#: Correlation of the errors of two tasks of one workflow.
-_CORRELATION = 0.3
+#: Correlation of the errors of two tasks of one workflow, measured on real runs: one after the
+#: other hardly any; at the same time 0.7 where each loads a model of its own, 0.2 on a server.
+_ALONG, _ACROSS = 0.05, 0.5
 _ROOT2, _ROOT2PI = math.sqrt(2.0), math.sqrt(2.0 * math.pi)
 _CERTAIN = 3.0  # σ of the difference by which one path is the longer for certain
 
@@ -97,7 +98,7 @@ def longest_path(tasks: Mapping[str, Task], open_tasks: Mapping[str, Prediction]
             start, spread = ends[last] if len(before) == 1 else _latest([ends[b] for b in before])
             seconds += start
             deviation = math.sqrt(
-                spread * spread + deviation * deviation + 2.0 * _CORRELATION * spread * deviation
+                spread * spread + deviation * deviation + 2.0 * _ALONG * spread * deviation
             )
         ends[task_id] = seconds, deviation
     last_tasks = [task_id for task_id in ends if task_id not in followed]
@@ -114,7 +115,7 @@ def _latest(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
     ordered = sorted(ends, reverse=True)
     mean, deviation = ordered[0]
     for other, spread in ordered[1:]:
-        apart = deviation * deviation + spread * spread - 2 * _CORRELATION * deviation * spread
+        apart = deviation * deviation + spread * spread - 2 * _ACROSS * deviation * spread
         if mean - other >= _CERTAIN * math.sqrt(max(apart, 0.0)):
             continue
         theta = math.sqrt(apart)

@@ -90,11 +90,11 @@ def test_paths_of_equal_length_are_expected_to_end_later_than_each_of_them() -> 
 def test_the_longest_of_correlated_times_is_as_long_as_drawing_them_shows() -> None:
     draw, z = random.Random(1), remaining.Z80
     sigma = 10.0 * (1.3 - 1.0 / 1.3) / (2.0 * z)
-    shared = math.sqrt(0.3)
+    shared = math.sqrt(0.5)
     drawn = []
     for _ in range(20_000):
         common = shared * draw.gauss(0, 1)
-        ends = [10.0 + sigma * (common + math.sqrt(0.7) * draw.gauss(0, 1)) for _ in range(4)]
+        ends = [10.0 + sigma * (common + math.sqrt(0.5) * draw.gauss(0, 1)) for _ in range(4)]
         drawn.append(max(ends))
     workflow = Workflow("run", {name: ("f", "gpu", []) for name in "abcd"})
     path = remaining.longest_path(workflow.tasks, {name: uncertain(10.0) for name in "abcd"})

@@ -38,6 +38,7 @@ def frame(tool_type: ToolType, executions: Sequence[Execution]) -> pd.DataFrame:
     for view in contract.VIEWS:
         matrix = rows.serve if view == "serve" else rows.ran
         known += np.isfinite(matrix).sum(axis=1)
+        # Column-major, or each column that pandas takes would be a strided view.
         by_name = dict(zip(tool_type.feature_names, np.asfortranarray(matrix).T, strict=True))
         columns |= {f"{view}_{name}": values for name, values in by_name.items()}
         with np.errstate(invalid="ignore", over="ignore"):

@@ -54,6 +54,7 @@ class Tally:
         return self.accepted + self.quarantined
 
     def __add__(self, other: Tally) -> Tally:
+        # By its words: a declaration changed between two batches has expectations of its own.
         results = {result.expectation: result for result in self.results}
         for result in other.results:
             known = results.get(result.expectation)

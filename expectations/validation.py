@@ -91,6 +91,7 @@ def validate(
         for row in check.failed:
             broken[row].append(check)
     total = len(executions)
+    # Broken units or a wrong declaration, not single bad rows: nothing of it can be trusted.
     if total >= ENOUGH_TO_REFUSE and len(broken) > allowed_bad * total:
         worst = max(checks, key=lambda check: len(check.failed) * (check.phrase != "unique"))
         raise errors.BatchRefused(
@@ -124,6 +125,7 @@ def _evaluate(tool_type: ToolType, suite: ExpectationSuite, table: pd.DataFrame)
     """Every expectation of `suite` on `table`. One at a time: the context is shared."""
     with _validating, warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # Great Expectations keeps sources by name: one name, deleted afterwards, under a lock.
         sources = _context().data_sources
         source = sources.add_or_update_pandas("executions")
         try:

@@ -101,6 +101,7 @@ class StatusTable:
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
+            # Drawn only when a row changes: a timer would cost a process that runs for months.
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
         return self
@@ -130,6 +131,7 @@ def progress() -> Iterator[Progress]:
 
 @contextmanager
 def _stopping(shown: Progress) -> Iterator[Progress]:
+    # Python allows signal handlers in the main thread only; tests run commands in others.
     if threading.current_thread() is not threading.main_thread():
         yield shown
         return
@@ -170,6 +172,7 @@ def following(shown: Progress) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
+        # Both send in the background; what is not sent before the server stops is lost.
         APILogHandler().flush()
         EventsWorker.drain_all(timeout=5)
 
@@ -182,6 +185,7 @@ class _FlowLogs(logging.Handler):
         self._shown = shown
 
     def emit(self, record: logging.LogRecord) -> None:
+        # Prefect logs through the same loggers; ours are told apart by the file that called.
         if Path(record.pathname).parent != Path(__file__).parent:
             return
         from malearn.flows.progress import is_finished

@@ -34,6 +34,7 @@ def evaluate(
             read = (record for record in batch if not isinstance(record, Execution))
             executions, _ = joining.join(read, types)
             for execution in executions:
+                # A retried task is in the log twice; the later end is the one that counts.
                 known = latest.get(execution.task_id)
                 if known is None or execution.end > known[0].end:
                     latest[execution.task_id] = execution, file.name

@@ -15,6 +15,7 @@ __all__ = ["record_cause"]
 
 def record_cause(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """For `on_failure`: leave the cause as an artifact of `flow_run`; its log has the traceback."""
+    # The result of a failed state is the exception itself.
     cause: Any = state.result(raise_on_failure=False)
     sentence = " ".join(str(cause).split()) or type(cause).__name__
     if not isinstance(cause, MalearnError):

@@ -69,6 +69,8 @@ def ingest(
     if not files and not tables:
         if not url:
             raise InputError(redis_client.REDIS_SETTING, "is not set, and no files were given")
+        # The stream first: its entries know the serve-time features, and the scan then skips
+        # the same tasks as duplicates.
         streamed = drain_stream(ingestion, url)
         found = scan_results(ingestion, url)
     report = streamed + found
@@ -84,6 +86,7 @@ def ingest(
     return report
 
 
+# Without NO_CACHE Prefect would hash the arguments of every task, datasets included.
 @task(cache_policy=NO_CACHE)
 def take_files(ingestion: Ingest, files: Sequence[Path]) -> IngestReport:
     """Import run logs; a file that is not one fails the flow with its name."""
@@ -129,7 +132,7 @@ def scan_results(ingestion: Ingest, url: str) -> IngestReport:
 
 def publish(validator: _RecordingValidator, report: IngestReport, home: Home) -> None:
     """The validation report: a page on disk, and the same as an artifact of this run."""
-    now = datetime.now(UTC)
+    now = datetime.now(UTC)  # in the page's name, too, so that pages sort by time
     versions = {n: t.version for n, t in report.tool_types.items() if t.version is not None}
     refused = [why for t in report.tool_types.values() for why in t.refused]
     folder = home.data / maintenance.REPORTS

@@ -50,6 +50,7 @@ def maintain(
         raise InputError(
             _TRACKING, "is not set; MLflow is needed to know which versions models were trained on"
         )
+    # Before anything is deleted: a failure here must leave every table as it is.
     keep = trained_on(types, uri)
     done = []
     bar = progress.Steps("progress-maintenance", len(types) + 1, "Maintenance")

@@ -116,6 +116,7 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
         if manual is not None and not manual.promoted.promoted:
             log.error("%s", _refused(name, manual))
         report = check(rows, types)
+        # A retraining that moved the alias between the check and this would be rolled back.
         with locks.retrain_lock(Home.find(home), tool_type):
             serving = monitoring.act(report, tool_type)
         page = chart(report, tool_type) if report.rows else None
@@ -123,6 +124,7 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
     if report.decision.retrain:
         about = {"version": report.production, "why": _why(report)}
         emit_event(news.DRIFT, news.resource(name), payload=about)
+        # Within a deployment an automation reacts to the event; both would retrain twice.
         if deployment.id is None:
             outcome = renew(name, home, "drift")
             retrained, serving = _retrained(outcome), outcome.production

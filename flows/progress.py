@@ -28,9 +28,10 @@ def is_finished(record: logging.LogRecord) -> bool:
 
 def tag(*names: str) -> None:
     """Add tags to the current run, to filter the list of runs by."""
-    if flow_run.id is None:
+    if flow_run.id is None:  # called as a plain function, outside a run
         return
     with get_client(sync_client=True) as client:
+        # An update replaces the tags: those of the deployment have to be named again.
         client.update_flow_run(UUID(flow_run.id), tags=sorted({*(flow_run.tags or ()), *names}))
 
 

@@ -33,6 +33,7 @@ def promote(
     types = tool_types.declared()
     progress.tag(tool_type, "by hand" if by_hand else "by the gate")
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        # Real rows of the dataset, not made-up ones: conversions go wrong at real thresholds.
         rows, _ = load(Dataset.open(Home.find(home), types[tool_type]))
         promoted = promotion.promote(rows, version, by_hand=by_hand)
         artifacts.promotion(promoted, types[tool_type])

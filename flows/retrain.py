@@ -59,6 +59,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
         declared,
         lambda: log.info("Waiting for another retraining of %s to finish", tool_type),
     ):
+        # Looked at under the lock: whoever held it may have trained on the same executions.
         trained = _repeated(declared, home, trigger) or train(tool_type, home, trigger=trigger)
         why = trained.why
         reasons: tuple[GateCheck, ...] = (GateCheck("rows", False, why),)

@@ -110,6 +110,7 @@ def _ask(home: Home, platform: Platform) -> dict[str, PredictorAnswer]:
                 function = newest.function
                 features = {key: value for key, value in known if not math.isnan(value)}
             times = []
+            # The median of many: the first calls load the model's code into caches.
             for _ in range(_CALLS):
                 began = time.perf_counter()
                 answer = predictor.estimate(function, tool_type.resource, [], features=features)

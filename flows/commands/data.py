@@ -92,6 +92,7 @@ def import_dataset(
     place = Home.find(home)
     tables = {file: options.tool_type(tool or file.stem) for file in files if file.suffix == ".csv"}
     logs = options.run_logs([file for file in files if file not in tables])
+    # All headers before any server is started: a typing error must not cost half a minute.
     for file, tool_type in tables.items():
         _check_header(file, tool_type)
     with servers.running(place, mlflow=False):
@@ -204,6 +205,7 @@ def maintain_data(
     from malearn.kernel import tool_types
 
     place, names = Home.find(home), maintenance.places(tool_types.declared())
+    # Checked here, where the option can be named; the flow knows only the text.
     for text, option in ((keep_days, "--keep-days"), (keep_rows, "--keep-rows")):
         maintenance.Limits.parse(text or "", option, names)
     with servers.running(place):

@@ -69,6 +69,7 @@ def predict(
             redis_url=platform.redis_url, tracking_uri=platform.tracking_uri, cache_dir=place.cache
         ) as predictor,
     ):
+        # A scheduler would answer at once, from history; a person wants the model's answer.
         predictor.wait_until_ready(30.0)
         answer = predictor.estimate(function, resource, predecessor or [], features=features)
     version = f", version {answer.model_version}" if answer.model_version else ""

@@ -27,6 +27,7 @@ def run(
 
     Without --from, a small real workload is executed on this machine first.
     """
+    # `--from a b`: an option takes one value, so the rest arrive as arguments.
     if more and not source:
         raise typer.BadParameter("name run logs with --from FILE…")
     from malearn.flows import console, report

@@ -26,6 +26,7 @@ def running(
         Platform(
             home, redis=redis, mlflow=mlflow, prefect=prefect, on_event=shown.server
         ) as platform,
+        # Imports Prefect, which takes seconds and reads the address that Platform has just set.
         console.following(shown) if prefect else nullcontext(),
     ):
         yield platform

@@ -40,6 +40,7 @@ def table(first: str, *others: str) -> Table:
 
 def decimals(numbers: Iterable[float]) -> Callable[[float], str]:
     """A format that writes all of `numbers` with the same decimals, so that they line up."""
+    # The smallest decides: with one decimal 0.04 s would read as 0.0.
     least = min((n for n in numbers if n > 0.0), default=1.0)
     digits = 1 if least >= 1.0 else 2 if least >= 0.1 else 3
     return lambda number: f"{number:,.{digits}f}"

@@ -44,6 +44,7 @@ def show_trained(results: Sequence[Trained]) -> None:
         if result.scores:
             tables.line(console, f"{result.tool_type}, version {result.version}", "bold")
             table = tables.table("predictor", "MAE, s", "median error", "pairwise accuracy", "R²")
+            # By error, so that a reader sees at once which competitor the candidate must beat.
             ranked = sorted(result.scores.items(), key=lambda item: item[1].mae)
             own = result.decision.candidate if result.decision else None
             shown = tables.decimals(score.mae for _, score in ranked)

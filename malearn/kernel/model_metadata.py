@@ -104,9 +104,9 @@ class ModelMetadata:
         if len(set(self.columns)) < self.width:
             return "a column is named twice"
         if self.width > _MOST_COLUMNS or len(self.recent) > MOST_RECENT:
-            return "it has more columns, or more executions, than any model of ours"
+            return "it has too many columns or executions"
         if any(len(numbers) > _MOST_COLUMNS for _, _, _, numbers, _ in self.recent):
-            return "an execution has more features than any of ours"
+            return "an execution has too many features"
         return None
 
     def positions(self, names: Sequence[str]) -> tuple[int, ...]:

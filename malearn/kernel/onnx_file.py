@@ -70,7 +70,7 @@ def check(artifact: bytes) -> None:
     try:
         model = _parts(memoryview(artifact), _MODEL, "the file", budget)
     except protobuf.MalformedMessage as error:
-        raise UnacceptableModel(f"it is not an ONNX file of ours: {error}") from error
+        raise UnacceptableModel(f"it is not an ONNX file that malearn exported: {error}") from error
     _check_properties(model.get("properties", []), budget)
     for opset in model.get("opsets", []):
         domain = _name(_parts(opset, _OPSET, "an opset", budget), "domain")
@@ -84,7 +84,7 @@ def _check_properties(properties: list[Any], budget: Budget) -> None:
     for one in properties:
         _parts(one, _PAIR, "the metadata", budget)
     if len(properties) > _MOST_PROPERTIES or sum(map(len, properties)) > _MOST_TEXT:
-        raise UnacceptableModel("it has more metadata than any model of ours")
+        raise UnacceptableModel("its metadata is too large")
 
 
 def _check_graph(graph: dict[str, list[Any]], budget: Budget) -> None:
@@ -121,10 +121,12 @@ def _follow(
         onnx_operators.result(domain, Node(operator, (), (), {}))  # says so
     given = [name for name in map(protobuf.text, node.get("inputs", [])) if name]
     if unknown := [name for name in given if name not in shapes]:
-        raise UnacceptableModel(f"its {operator} reads {unknown[0][:80]}, which nothing computes")
+        raise UnacceptableModel(
+            f"its {operator} reads {unknown[0][:80]}, which no earlier node computes"
+        )
     outputs = [protobuf.text(name) for name in node.get("outputs", [])]
     if len(outputs) != 1 or outputs[0] in shapes:
-        raise UnacceptableModel(f"its {operator} has not one result of its own")
+        raise UnacceptableModel(f"its {operator} does not have exactly one new output")
     attributes = dict(_attribute(message, budget) for message in node.get("attributes", []))
     inputs, known = [shapes[name] for name in given], [constants.get(name) for name in given]
     shapes[outputs[0]] = onnx_operators.result(domain, Node(operator, inputs, known, attributes))
@@ -163,16 +165,20 @@ def _tensor_shape(parts: dict[str, list[Any]], name: str) -> Shape:
     """The dimensions of an initialiser, which holds exactly so many numbers."""
     item = _ITEM.get(_number(parts, "type"))
     if item is None:
-        raise UnacceptableModel(f"its initialiser {name[:80]} holds no plain numbers")
+        raise UnacceptableModel(f"its initialiser {name[:80]} does not hold plain numbers")
     shape = tuple(protobuf.integers(parts.get("dims", [])).tolist())
     count = math.prod(shape)
     if len(shape) > 4 or any(size < 0 for size in shape) or count > _MOST_NUMBERS:
-        raise UnacceptableModel(f"its initialiser {name[:80]} is larger than any of ours")
+        raise UnacceptableModel(f"its initialiser {name[:80]} is too large")
     held = [parts[one] for one in ("raw", "floats", "int32s", "int64s", "doubles") if one in parts]
     if len(held) > 1 or (not held and count):
-        raise UnacceptableModel(f"its initialiser {name[:80]} does not hold what it says")
+        raise UnacceptableModel(
+            f"its initialiser {name[:80]} holds data that do not match its shape"
+        )
     if "raw" in parts and len(_one(parts, "raw", "an initialiser")) != count * item:
-        raise UnacceptableModel(f"its initialiser {name[:80]} does not hold what it says")
+        raise UnacceptableModel(
+            f"its initialiser {name[:80]} holds data that do not match its shape"
+        )
     return shape
 
 
@@ -190,14 +196,14 @@ def _parts(data: Any, names: dict[int, str], what: str, budget: Budget) -> dict[
     except protobuf.UnacceptedField as error:
         if (known := _REFUSED.get((what, error.number))) is None:
             raise
-        raise UnacceptableModel(f"it has {known}, which no model of ours has") from error
+        raise UnacceptableModel(f"it contains {known}, which malearn never exports") from error
 
 
 def _one(parts: dict[str, list[Any]], name: str, what: str) -> memoryview:
     """The one part of that name: protobuf would merge several, and we read only one."""
     found = parts.get(name, [])
     if len(found) != 1 or not isinstance(found[0], memoryview):
-        raise protobuf.MalformedMessage(f"{what} has not exactly one {name}")
+        raise protobuf.MalformedMessage(f"{what} does not have exactly one {name}")
     return found[0]
 
 
@@ -208,5 +214,5 @@ def _name(parts: dict[str, list[Any]], name: str) -> str:
 def _number(parts: dict[str, list[Any]], name: str) -> int:
     numbers = protobuf.integers(parts.get(name, []))
     if len(numbers) > 1:
-        raise protobuf.MalformedMessage(f"a part has several {name}")
+        raise protobuf.MalformedMessage(f"a part has more than one {name}")
     return int(numbers[0]) if len(numbers) else 0

@@ -45,10 +45,10 @@ class Node:
     attributes: Mapping[str, Any]
 
     def attribute(self, name: str, default: int) -> int:
-        """A whole-numbered attribute."""
+        """An integer attribute."""
         value = self.attributes.get(name, default)
         if not isinstance(value, int):
-            raise UnacceptableModel(f"its {self.operator} has no whole-numbered {name}")
+            raise UnacceptableModel(f"its {self.operator} has no integer attribute {name}")
         return value
 
 
@@ -57,7 +57,7 @@ def result(domain: str, node: Node) -> Shape:
     rule = OPERATORS.get((domain, node.operator))
     if rule is None:
         name = f"{domain}.{node.operator}" if domain else node.operator
-        raise UnacceptableModel(f"it uses the operator {name[:80]}, which no model of ours does")
+        raise UnacceptableModel(f"it uses the operator {name[:80]}, which malearn never exports")
     if not node.inputs:
         raise UnacceptableModel(f"its {node.operator} has no input")
     shape = rule(node)
@@ -74,7 +74,7 @@ def _same(node: Node) -> Shape:
 
 def _cast(node: Node) -> Shape:
     if node.attribute("to", 0) not in _NUMERIC:
-        raise UnacceptableModel("its Cast makes something that is no number")
+        raise UnacceptableModel("its Cast does not give numbers")
     return node.inputs[0]
 
 
@@ -98,11 +98,11 @@ def _matmul(node: Node) -> Shape:
 
 def _gather(node: Node) -> Shape:
     if len(node.inputs) != 2:
-        raise UnacceptableModel("its Gather has not two inputs")
+        raise UnacceptableModel("its Gather does not have two inputs")
     data, indices = node.inputs
     axis = node.attribute("axis", 0)
     if not -len(data) <= axis < len(data) or data[axis] == ROWS or ROWS in indices:
-        raise UnacceptableModel("its Gather does not choose among columns")
+        raise UnacceptableModel("its Gather does not select columns")
     axis %= len(data)
     return (*data[:axis], *indices, *data[axis + 1 :])
 
@@ -112,7 +112,7 @@ def _reshape(node: Node) -> Shape:
     wanted = node.constants[1] if len(node.constants) == 2 else None
     per_row = math.prod(size for size in node.inputs[0] if size != ROWS)
     if wanted is None or wanted.tolist() != [-1, per_row] or ROWS not in node.inputs[0]:
-        raise UnacceptableModel("its Reshape does not keep rows apart")
+        raise UnacceptableModel("its Reshape mixes rows")
     return ROWS, per_row
 
 
@@ -130,7 +130,7 @@ def _trees(node: Node) -> Shape:
         raise UnacceptableModel("the lists of its trees differ in length")
     branches = np.fromiter((mode != b"LEAF" for mode in modes), bool, len(modes))
     if np.any(branches & ((true <= ids) | (false <= ids))):
-        raise UnacceptableModel("its trees have a branch that leads back")
+        raise UnacceptableModel("its trees have a branch that leads back to an earlier node")
     _check_depth(ids, trees, true, false, branches)
     return _rows(node), _targets(node, "n_targets")
 

@@ -79,7 +79,7 @@ class Trial:
             return
         self.close()
         if answer is None:
-            raise ValueError(f"its trial takes longer than {_ANSWER:.0f} s")
+            raise ValueError(f"its test run takes longer than {_ANSWER:.0f} s")
         raise ValueError(answer.decode(errors="replace") or _end(process.returncode))
 
     def close(self) -> None:
@@ -107,10 +107,10 @@ class Trial:
                 start_new_session=True,  # a Ctrl-C at the terminal is not for it
             )
         except OSError as error:
-            raise ValueError(f"the process to try it in cannot be started ({error})") from error
+            raise ValueError(f"the process that tests it cannot be started ({error})") from error
         if _line(self._process, _START) != _READY:
             self.close()
-            raise ValueError("the process to try it in does not start")
+            raise ValueError("the process that tests it does not start")
         return self._process
 
 
@@ -132,9 +132,9 @@ def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
 def _end(status: int) -> str:
     """What it means that the process ended so."""
     if status == -signal.SIGPROF:
-        return f"it takes more than {CPU_SECONDS} s of CPU to be loaded and run"
+        return f"loading and running it takes more than {CPU_SECONDS} s of CPU time"
     what = signal.Signals(-status).name if status < 0 else f"status {status}"
-    return f"onnxruntime does not survive it ({what})"
+    return f"it crashes onnxruntime ({what})"
 
 
 def main() -> None:

@@ -95,7 +95,7 @@ def parse(
             raise MalformedMessage(f"{what} is cut short")
         if number != last and wire != _BYTES and number in parts:
             # Nobody writes so; and reading it would take time that grows with the square.
-            raise MalformedMessage(f"{what} repeats a part in several places (field {number})")
+            raise MalformedMessage(f"{what} repeats a part that must occur once (field {number})")
         parts.setdefault(number, []).append(value)
         last = number
     return parts
@@ -114,7 +114,7 @@ def reals(parts: list[Any]) -> npt.NDArray[np.float32]:
 def octets(part: Any) -> bytes:
     """The bytes of a field that holds some; of a number there are none."""
     if not isinstance(part, memoryview):
-        raise MalformedMessage("it has a number in the place of a text")
+        raise MalformedMessage("it has a number where a text should be")
     return bytes(part)
 
 
@@ -143,14 +143,14 @@ def _reals(part: Any) -> Numbers:
         return np.frombuffer(part, "<f4")
     if isinstance(part, np.ndarray) and part.dtype == np.float32:
         return part
-    raise MalformedMessage("it has a list of floats that is none")
+    raise MalformedMessage("it has a malformed list of floats")
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
-            raise MalformedMessage("it has a number that does not end")
+            raise MalformedMessage("it has a number that is cut short or too long")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -170,7 +170,7 @@ def _varint_run(data: memoryview, at: int, tag: int) -> tuple[Numbers, int]:
         count = int(other[0]) if len(other) else pairs
         if not count:
             if not found:
-                raise MalformedMessage("it has a number that does not end")
+                raise MalformedMessage("it has a number that is cut short or too long")
             return np.concatenate(found), at
         found.append(values[1 : 2 * count : 2])
         at += int(starts[2 * count])
@@ -182,7 +182,7 @@ def _decoded(data: memoryview) -> Numbers:
     while at < len(data):
         values, starts = _varints(np.frombuffer(data[at : at + _CHUNK], np.uint8))
         if not len(values):
-            raise MalformedMessage("it has a number that does not end")
+            raise MalformedMessage("it has a number that is cut short or too long")
         found.append(values)
         at += int(starts[-1])
     return np.concatenate(found)

@@ -194,14 +194,14 @@ def _read_pipeline(file: bytes) -> Any:
 
     with zipfile.ZipFile(io.BytesIO(file)) as archive:
         if sum(part.file_size for part in archive.infolist()) > _LARGEST_FILE:
-            raise ValueError("it is larger than any model of ours")
+            raise ValueError("it is too large")
     estimator = loads(file, trusted=TRUSTED_TYPES)
     expected = [{SimpleImputer}, {MinMaxScaler}, {StandardScaler}, {MLPRegressor, HuberRegressor}]
     kinds = [type(step) for _, step in estimator.steps] if type(estimator) is Pipeline else []
     if len(kinds) != len(expected) or any(
         kind not in accepted for kind, accepted in zip(kinds, expected, strict=True)
     ):
-        raise ValueError("it is not made of the steps that ours are made of")
+        raise ValueError("it is not a pipeline of the steps that malearn trains")
     return estimator
 
 

@@ -122,7 +122,7 @@ def _native_file(model_uri: str, family: Family) -> bytes:
     raise RegistryError(
         model_uri,
         f"its {family.name} model is not in {' or '.join(family.files)} but in "
-        f"{', '.join(others) or 'no file of ours'}; other forms may run code and are not loaded",
+        f"{', '.join(others) or 'no known file'}; other forms may run code and are not loaded",
     )
 
 

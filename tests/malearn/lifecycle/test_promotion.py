@@ -115,7 +115,7 @@ def test_another_model_in_its_place_does_not_serve(rows, register, by_hand: bool
 @pytest.mark.parametrize(
     ("file", "why"),
     [
-        (b"no model at all", "it is not an ONNX file of ours"),
+        (b"no model at all", "it is not an ONNX file that malearn exported"),
         ("speech_process", "it predicts speech_process, not"),
     ],
 )

@@ -348,7 +348,7 @@ def test_a_damaged_model_is_not_used_and_does_not_stop_anyone(
     file.write_bytes(file.read_bytes()[:200])
     with ExecTimePredictor(NAME, "linear", tmp_path, retrain_after=0) as after:
         assert after.estimate(FEATURES).source == "function_history"
-        assert "is refused: it is not an ONNX file of ours" in caplog.text
+        assert "is refused: it is not an ONNX file that malearn exported" in caplog.text
         after.train_model()
         assert after.estimate(FEATURES).source == "model"
 

@@ -33,7 +33,7 @@ def up(
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="IPv4 address to listen on; 0.0.0.0 opens it to the network without a password.",
+            help="IPv4 address to listen on; 0.0.0.0 opens it to the network, unencrypted.",
         ),
     ] = "127.0.0.1",
     redis_port: PortOption = None,

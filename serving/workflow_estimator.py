@@ -17,7 +17,7 @@ from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolType, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.serving import requests
-from malearn.serving.answering import Answer, Answerer
+from malearn.serving.answering import Answerer
 from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.predecessor_reader import PredecessorReader
 from malearn.serving.requests import Request
@@ -80,12 +80,15 @@ class WorkflowEstimator:
                     unknown.append(self._unknown(key))
         answers = self._answerer.answer_many(known, fetch_error)
         shared = self._answerer.answer_many(unknown, _UNKNOWN)
-        counted: list[Answer] = []
+        counted = list(answers)
         for plan in plans:
+            open_tasks = plan.open_tasks
             for task_id, position in plan.known:
-                self._take(plan, task_id, answers[position], counted)
+                open_tasks[task_id] = answers[position][0]
             for task_id, key in plan.unknown:
-                self._take(plan, task_id, shared[alike[key]], counted)
+                answer = shared[alike[key]]
+                open_tasks[task_id] = answer[0]
+                counted.append(answer)
         found = [
             self._tracker.combine(
                 plan.workflow, plan.open_tasks, plan.running, now, plan.whole, plan.unseen
@@ -94,12 +97,6 @@ class WorkflowEstimator:
         ]
         sources: Counter[str] = Counter([prediction.source for prediction, _ in counted])
         return found, sources, Counter([reason for _, reason in counted if reason])
-
-    def _take(self, plan: _Plan, task_id: str, answer: Answer, counted: list[Answer]) -> None:
-        plan.open_tasks[task_id] = answer[0]
-        counted.append(answer)
-        if task_id not in plan.running and task_id in plan.workflow.tasks:
-            self._tracker.expect(task_id, answer[0])
 
     def _plan(self, workflow: Workflow, running: Mapping[str, float], done: Iterable[str]) -> _Plan:
         tracker, tool_types = self._tracker, self._predecessors.tool_types
@@ -112,7 +109,7 @@ class WorkflowEstimator:
                 continue
             if task_id in running:
                 plan.running[task_id] = float(running[task_id])
-                expected = tracker.expected(task_id)
+                expected = tracker.expected(workflow.run_id, task_id)
                 if expected is not None:
                     plan.open_tasks[task_id] = expected
                     continue
@@ -146,7 +143,8 @@ class WorkflowEstimator:
                     workflow.context or None,
                     task_id,
                 )
-                if any(value == value for value in request.features.values):
+                nothing = self._predecessors.schemas[tool_type.name].nothing
+                if request.features.values is not nothing.values:
                     plan.known.append((task_id, len(known)))
                     known.append(request)
                 else:

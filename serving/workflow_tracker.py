@@ -37,12 +37,14 @@ Outcome = tuple[bool, float]
 class _Tracked:
     """One workflow that was asked about and has tasks left."""
 
-    __slots__ = ("checkpoints", "latest", "left", "running", "updated", "workflow")
+    __slots__ = ("checkpoints", "expected", "latest", "left", "running", "updated", "workflow")
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self.checkpoints = Checkpoints()
         self.left: set[str] = set()
+        #: Of each open task, as it was before it started.
+        self.expected: Mapping[str, Prediction] = {}
         self.latest: WorkflowPrediction | None = None
         self.running: tuple[str, ...] = ()
         self.updated = 0.0
@@ -54,7 +56,6 @@ class WorkflowTracker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ended: GenerationalCache[str, _Times] = GenerationalCache(_TASKS)
-        self._expected: GenerationalCache[str, Prediction] = GenerationalCache(_TASKS)
         self._tracked: dict[str, _Tracked] = {}
         self._run_of: dict[str, str] = {}  # tasks that are left of tracked workflows
         self._calibration = WorkflowCalibration()
@@ -81,13 +82,10 @@ class WorkflowTracker:
                 found.add(task_id)
         return found
 
-    def expect(self, task_id: str, prediction: Prediction) -> None:
-        """Keep what is expected of a task that has not started."""
-        self._expected.put(task_id, prediction)
-
-    def expected(self, task_id: str) -> Prediction | None:
+    def expected(self, run: str, task_id: str) -> Prediction | None:
         """What was expected of a task before it started, where that is remembered."""
-        return self._expected.get(task_id)
+        tracked = self._tracked.get(run)
+        return None if tracked is None else tracked.expected.get(task_id)
 
     def completed(self, workflow: Workflow) -> tuple[Workflow, tuple[str, ...]]:
         """`workflow` and, where more tasks may follow, those that are expected, with their ids."""
@@ -125,6 +123,7 @@ class WorkflowTracker:
             if state is not None and open_tasks:
                 tracked = self._track(workflow, open_tasks)
                 tracked.latest, tracked.running, tracked.updated = found, tuple(running), now
+                tracked.expected = open_tasks
                 self._note_change(workflow.run_id, tracked)
                 # Of one that may grow nobody knows which task is the last.
                 if not workflow.growing:

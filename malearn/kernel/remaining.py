@@ -33,6 +33,7 @@ _LEAST_SECONDS = 1e-3
 #: Correlation of the errors of two tasks of one workflow, measured on real runs: one after the
 #: other hardly any; at the same time 0.7 where each loads a model of its own, 0.2 on a server.
 _ALONG, _ACROSS = 0.05, 0.5
+_COMPARED = 6  # of several ends the latest; more of them move the latest hardly any further
 _ROOT2, _ROOT2PI = math.sqrt(2.0), math.sqrt(2.0 * math.pi)
 _CERTAIN = 3.0  # σ of the difference by which one path is the longer for certain
 
@@ -112,7 +113,7 @@ def _latest(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Expectation and deviation of the latest of several ends."""
     if len(ends) == 1:
         return ends[0]
-    ordered = sorted(ends, reverse=True)
+    ordered = sorted(ends, reverse=True)[:_COMPARED]
     mean, deviation = ordered[0]
     for other, spread in ordered[1:]:
         apart = deviation * deviation + spread * spread - 2 * _ACROSS * deviation * spread

@@ -24,7 +24,7 @@ from malearn.kernel.tool_types import ToolTypes
 from malearn.learning import knowledge, simulation
 from malearn.learning.knowledge import Knowledge, Probed
 from malearn.learning.simulated_predictors import Constants, Noisy, Predictor
-from malearn.learning.traces import RunTrace, WorkflowTrace
+from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
 
 __all__ = ["PREDICTORS", "Comparison", "Gain", "Settings", "TaskRun", "compare", "noise"]
 
@@ -304,27 +304,52 @@ def _arrivals(
 
 
 def noise(runs: Sequence[RunTrace], tool_types: ToolTypes) -> dict[str, float]:
-    """σ of the noise of each run, by name, from the backend that it seems to have had."""
-    tasks = {run.name: _seconds_by_type(run, tool_types) for run in runs}
-    log: dict[str, list[float]] = {}
-    for found in tasks.values():
-        for function, seconds in found.items():
-            log.setdefault(function, []).extend(seconds)
-    usual = {function: statistics.median(seconds) for function, seconds in log.items()}
-    sigmas = {}
-    for name, found in tasks.items():
-        only = [_NOISE_TYPE] if _NOISE_TYPE in found else list(found)
-        ratios = [statistics.median(found[f]) / usual[f] for f in only] or [1.0]
-        sigmas[name] = _NOISE_FAST if statistics.median(ratios) < _FAST else _NOISE_SLOW
-    return sigmas
+    """σ of the noise of each run, by name, from the backend that it seems to have had.
+
+    A run is fast whose median `vlm_process` takes less than half of the log's. One without such
+    tasks is taken for what its other medians are nearest to.
+    """
+    medians = {run.name: _medians(run, tool_types) for run in runs}
+    told = {name: found for name, found in medians.items() if _NOISE_TYPE in found}
+    usual = statistics.median(
+        [
+            task.seconds
+            for run in runs
+            for workflow in run.workflows
+            for task in workflow.tasks.values()
+            if _claims(tool_types, task, _NOISE_TYPE)
+        ]
+        or [math.nan]
+    )
+    fast = {name for name, found in told.items() if found[_NOISE_TYPE] < _FAST * usual}
+    sides = [[told[name] for name in told if (name in fast) is side] for side in (True, False)]
+    for name, found in medians.items():
+        if name not in told and _distance(found, sides[0]) < _distance(found, sides[1]):
+            fast.add(name)
+    return {name: _NOISE_FAST if name in fast else _NOISE_SLOW for name in medians}
 
 
-def _seconds_by_type(run: RunTrace, tool_types: ToolTypes) -> dict[str, list[float]]:
-    """Seconds of the run's tasks by tool type, those that nobody claims left out."""
+def _distance(found: Mapping[str, float], others: Sequence[Mapping[str, float]]) -> float:
+    """How far medians lie from those of other runs, in log-seconds; infinite without any."""
+    apart = [
+        abs(math.log(seconds / statistics.median(known)))
+        for name, seconds in found.items()
+        if (known := [other[name] for other in others if name in other])
+    ]
+    return statistics.fmean(apart) if apart else math.inf
+
+
+def _medians(run: RunTrace, tool_types: ToolTypes) -> dict[str, float]:
+    """The median seconds of the run's tasks by tool type, those that nobody claims left out."""
     found: dict[str, list[float]] = {}
     for workflow in run.workflows:
         for task in workflow.tasks.values():
             tool_type = tool_types.for_function(task.function)
             if tool_type is not None and task.record is not None:
                 found.setdefault(tool_type.name, []).append(task.seconds)
-    return found
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def _claims(tool_types: ToolTypes, task: TaskTrace, name: str) -> bool:
+    tool_type = tool_types.for_function(task.function)
+    return tool_type is not None and tool_type.name == name and task.record is not None

@@ -69,6 +69,7 @@ HOMES = {
     "onnxmltools": {"malearn.learning.export"},
     "onnxruntime": {"malearn.kernel.onnx_model", "malearn.kernel.onnx_trial"},
     "matplotlib": {
+        "malearn.learning.state_plots",
         "malearn.learning.plots",
         "malearn.learning.scheduling_plots",
         "malearn.lifecycle.runs",

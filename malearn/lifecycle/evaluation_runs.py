@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from malearn.learning import plots, scheduling_plots
+from malearn.learning import plots, scheduling_plots, state_plots
 from malearn.learning.evaluation import Evaluation
 from malearn.learning.policy_comparison import Comparison
 from malearn.lifecycle import runs
@@ -58,6 +58,22 @@ def log_evaluation(evaluation: Evaluation, name: str) -> str:
                 metrics |= {f"{tool_type}/{who}_mae": s.mae, f"{tool_type}/{who}_r2": s.r2}
                 metrics[f"{tool_type}/{who}_median_ape"] = s.median_ape
             metrics[f"{tool_type}/coverage"] = evaluation.coverage(tool_type)
+            for state, found in evaluation.by_state(tool_type).items():
+                metrics[f"{tool_type}/{state}/mae"] = found.mae
+                metrics[f"{tool_type}/{state}/coverage"] = found.coverage
+            ours = evaluation.predicted[evaluation.own][rows]
+            figures[f"error_by_state_{tool_type}"] = state_plots.error_by_state(
+                actual,
+                ours,
+                [evaluation.ours.states[i] for i in rows],
+                f"{tool_type}: how far off, by what answers stood on",
+            )
+            figures[f"levels_over_time_{tool_type}"] = state_plots.levels_over_time(
+                [evaluation.executions[i].function for i in rows],
+                actual,
+                ours,
+                f"{tool_type}: levels believed, over {len(rows)} tasks",
+            )
             inside[tool_type] = evaluation.inside(tool_type)
             figures[f"error_over_time_{tool_type}"] = plots.error_over_time(
                 actual,

@@ -1,0 +1,57 @@
+"""Plots of a replay by state: when answers were in doubt, and which levels were believed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+__all__ = ["error_by_state", "levels_over_time"]
+
+Vector = NDArray[np.float64]
+
+_COLOURS: Mapping[str, str] = {"steady": "#0072b2", "in_doubt": "#e69f00", "cold": "#cc79a7"}
+_MOST_FUNCTIONS = 6
+
+
+def error_by_state(actual: Vector, predicted: Vector, states: Sequence[str], title: str) -> Figure:
+    """Each task's error, as the factor between outcome and prediction, coloured by its state."""
+    figure = Figure(figsize=(9.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    number, factor = np.arange(len(actual)), actual / predicted
+    for state, colour in _COLOURS.items():
+        here = np.array([found == state for found in states], dtype=bool)
+        label = f"{state.replace('_', ' ')} ({here.sum()})"
+        axes.scatter(number[here], factor[here], s=7, color=colour, label=label)
+    axes.axhline(1.0, color="0.5", linewidth=0.8)
+    axes.set_yscale("log")
+    axes.set_xlabel("task, in order of start")
+    axes.set_ylabel("outcome ÷ prediction")
+    axes.legend(frameon=False, ncols=3)
+    axes.set_title(title, loc="left")
+    return figure
+
+
+def levels_over_time(
+    functions: Sequence[str], actual: Vector, predicted: Vector, title: str
+) -> Figure:
+    """For the functions that ran most: what each execution took, and what was believed of it."""
+    most = [name for name, _ in Counter(functions).most_common(_MOST_FUNCTIONS)]
+    figure = Figure(figsize=(9.0, 1.6 * len(most) + 0.8), layout="constrained")
+    panels = figure.subplots(len(most), 1, sharex=True, squeeze=False)
+    for axes, name in zip(panels[:, 0], most, strict=True):
+        here = np.flatnonzero([function == name for function in functions])
+        axes.scatter(here, actual[here], s=6, color="0.6", label="took")
+        axes.step(
+            here, predicted[here], where="mid", color="#0072b2", linewidth=1.0, label="predicted"
+        )
+        axes.set_yscale("log")
+        axes.set_ylabel("s")
+        axes.set_title(name, loc="left", fontsize="small")
+    panels[-1, 0].set_xlabel("task, in order of start")
+    panels[0, 0].legend(frameon=False, ncols=2, fontsize="small")
+    figure.suptitle(title)
+    return figure

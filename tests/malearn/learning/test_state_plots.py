@@ -1,0 +1,24 @@
+"""Plots of a replay by state draw, whatever states and functions there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from malearn.learning import state_plots
+
+
+@pytest.mark.parametrize("states", [["steady"] * 8, ["cold", "in_doubt"] * 4])
+def test_every_task_is_a_point_of_its_state(states: list[str]) -> None:
+    actual = np.linspace(1.0, 9.0, 8)
+    figure = state_plots.error_by_state(actual, actual[::-1].copy(), states, "a title")
+    points = sum(len(found.get_offsets()) for found in figure.axes[0].collections)
+    assert points == 8
+
+
+def test_the_functions_that_ran_most_have_a_panel_each() -> None:
+    functions = ["often", "often", "seldom", "often"]
+    actual = np.array([1.0, 2.0, 30.0, 1.0])
+    figure = state_plots.levels_over_time(functions, actual, actual, "a title")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["often", "seldom"]
+    figure.canvas.draw()

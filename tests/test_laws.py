@@ -63,10 +63,14 @@ HOMES = {
     "xgboost": {"malearn.learning.families"},
     "sklearn": {"malearn.learning.families"},
     # MLflow takes a parsed model
-    "onnx": {"malearn.learning.export", "malearn.lifecycle.logged_models"},
+    "onnx": {
+        "malearn.learning.families",
+        "malearn.learning.export",
+        "malearn.lifecycle.logged_models",
+    },
     "scipy": {"malearn.lifecycle.drift"},
-    "skl2onnx": {"malearn.learning.export"},
-    "onnxmltools": {"malearn.learning.export"},
+    "skl2onnx": {"malearn.learning.families"},
+    "onnxmltools": {"malearn.learning.families"},
     "onnxruntime": {"malearn.kernel.onnx_model", "malearn.kernel.onnx_trial"},
     "matplotlib": {
         "malearn.learning.state_plots",

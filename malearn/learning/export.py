@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from malearn.kernel import history, onnx_model
 from malearn.kernel.errors import ExportError
 from malearn.kernel.model_metadata import INPUT, KEY, MOST_RECENT, OUTPUT, Carried, ModelMetadata
+from malearn.learning.families import FAMILIES
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
 
@@ -118,19 +119,8 @@ def _estimator(
     regressor: Regressor,
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The family's own converter at work; its output is renamed to `ratio`."""
-    width = len(regressor.columns)
-    if regressor.family == "xgboost":
-        from onnxmltools import convert_xgboost
-        from onnxmltools.convert.common.data_types import FloatTensorType
-
-        types = [(INPUT, FloatTensorType([None, width]))]
-        model = convert_xgboost(regressor.estimator, initial_types=types, target_opset=_OPSET)
-    else:
-        from skl2onnx import to_onnx as convert_sklearn
-        from skl2onnx.common.data_types import FloatTensorType
-
-        types = [(INPUT, FloatTensorType([None, width]))]
-        model = convert_sklearn(regressor.estimator, initial_types=types, target_opset=_OPSET)
+    convert = FAMILIES[regressor.family].to_onnx
+    model = convert(regressor.estimator, len(regressor.columns), INPUT)
     answer = model.graph.output[0].name
     for node in model.graph.node:
         node.output[:] = ["ratio" if name == answer else name for name in node.output]

@@ -45,7 +45,7 @@ def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> 
             }
         },
     }
-    if regressor.family == "xgboost":
+    if FAMILIES[regressor.family].flavor == "xgboost":
         info = mlflow.xgboost.log_model(regressor.estimator, model_format="ubj", **common)
     else:
         info = mlflow.sklearn.log_model(

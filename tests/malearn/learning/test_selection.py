@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import matrix, regressor, selection
-from malearn.learning.families import FAMILIES, Family
+from malearn.learning.families import FAMILIES
 from malearn.learning.matrix import Matrix
 from malearn.learning.selection import NothingSelected, Selection
 
@@ -25,10 +27,12 @@ class Memory:
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a family that overfits as much as can be."""
-    family = Family(
-        "memory", 30, lambda _: {}, lambda x, y, _: Memory(x, y), lambda _, n: np.ones(n),
-        (), lambda _: None,
-    )  # fmt: skip
+    family = replace(
+        FAMILIES["linear"],
+        name="memory",
+        fit=lambda x, y, _: Memory(x, y),
+        importance=lambda _, n: np.ones(n),
+    )
     monkeypatch.setitem(FAMILIES, family.name, family)  # type: ignore[attr-defined]
     return family.name
 

@@ -1,0 +1,97 @@
+"""The family `xgboost`: boosted trees, small ones, because most of what they see is noise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from malearn.learning.families.family import SEED, Family, Inputs, Vector
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["XGBOOST"]
+
+_PARAMETERS: Mapping[str, Any] = {
+    "n_estimators": 75,
+    "max_depth": 4,
+    "learning_rate": 0.06,
+    "objective": "reg:absoluteerror",
+    "subsample": 0.7,
+    "colsample_bytree": 0.5,
+    "min_child_weight": 8,
+    "max_bin": 64,
+}
+#: Trees that an update adds, and that there may be after any number of updates.
+_MORE_TREES, _MOST_TREES = 15, 150
+_MANY = 20_000  # rows, from which on a second thread pays
+_OPSET = 15
+
+
+def _parameters(monotone: Sequence[int]) -> Mapping[str, Any]:
+    if not any(monotone):
+        return _PARAMETERS
+    # The leaves of an absolute error are set anew once a tree is grown, past any constraint.
+    bound = {"objective": "reg:squarederror", "monotone_constraints": tuple(monotone)}
+    return {**_PARAMETERS, **bound}
+
+
+def _fit(inputs: Inputs, target: Vector, monotone: Sequence[int]) -> Any:
+    from xgboost import XGBRegressor
+
+    return XGBRegressor(
+        **_parameters(monotone),
+        n_jobs=1 if len(inputs) < _MANY else os.cpu_count(),
+        random_state=SEED,
+    ).fit(inputs, target)
+
+
+def _update(estimator: Any, inputs: Inputs, target: Vector, monotone: Sequence[int]) -> Any | None:
+    from xgboost import XGBRegressor
+
+    booster = estimator.get_booster()
+    if booster.num_boosted_rounds() + _MORE_TREES > _MOST_TREES:
+        return None
+    parameters = {**_parameters(monotone), "n_estimators": _MORE_TREES}
+    return XGBRegressor(**parameters, n_jobs=1, random_state=SEED).fit(
+        inputs, target, xgb_model=booster
+    )
+
+
+def _importance(estimator: Any, columns: int) -> Vector:
+    gains = estimator.get_booster().get_score(importance_type="total_gain")
+    return np.array([float(gains.get(f"f{i}", 0.0)) for i in range(columns)])
+
+
+def _to_onnx(estimator: Any, columns: int, name: str) -> onnx.ModelProto:
+    from onnxmltools import convert_xgboost
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    types = [(name, FloatTensorType([None, columns]))]
+    model: onnx.ModelProto = convert_xgboost(estimator, initial_types=types, target_opset=_OPSET)
+    return model
+
+
+def _read(file: bytes) -> Any:
+    from xgboost import XGBRegressor
+
+    estimator = XGBRegressor(n_jobs=1)
+    estimator.load_model(bytearray(file))
+    return estimator
+
+
+XGBOOST = Family(
+    name="xgboost",
+    fewest_rows=40,
+    parameters=_parameters,
+    fit=_fit,
+    importance=_importance,
+    to_onnx=_to_onnx,
+    flavor="xgboost",
+    files=("model.ubj", "model.json"),
+    read=_read,
+    update=_update,
+)

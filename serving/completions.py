@@ -1,8 +1,8 @@
-"""What becomes of a finished task.
+"""Finished tasks, as they are reported: kept for their successors, learnt from, sent on.
 
-What it said of its successors is kept at once, for that is asked next. What it
-teaches may wait until somebody asks, or until the background thread comes by:
-whoever reports a task need not stand by while a history takes it in.
+What a task gives its successors is kept at once, for that is asked for next. Learning from it
+may wait until the next estimate, or until the background thread comes by: whoever reports a
+task need not wait while a history takes it in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AT_ONCE = 32  # so many are learnt when there are as many; less than a millisec
 class CompletionHandler:
     """Finished tasks on their way into memory, history and collector. Threads may share it.
 
-    `predicted` are the answers that were given, by task id; `on_error` is told where learning
+    `predicted` are the answers that were given, by task id; `on_error` is called where learning
     failed, within the handling of the error.
     """
 
@@ -115,7 +115,7 @@ class CompletionHandler:
             own = schema.vectorize(record.features)
             context = own.context or context
             if not any(value == value for value in values):
-                # As in training: what it says of itself stands in for what nobody said before.
+                # As in training: its own features stand in for those that nobody gave before.
                 values = own.values
         name = tool_type.name if tool_type is not None else ""
         self._history.observe(

@@ -19,7 +19,7 @@ class FunctionNames(MutableMapping[str, str]):
     """`{function-name pattern: tool type's name}`, live in both directions.
 
     Setting a pattern to a name nobody declared declares it: a tool type without
-    features, whose tasks are told from their history alone.
+    features, whose tasks are estimated from their history alone.
     """
 
     def __init__(

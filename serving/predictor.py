@@ -291,7 +291,7 @@ class DAGTaskPredictor:
         """Wait until registry and Redis were asked once; False when that took too long.
 
         `timeout` is in seconds. Nobody needs to call this: without, the first
-        predictions come from the cache, or from a lower rung.
+        predictions come from the cache, or from further down the fallback chain.
         """
         until = perf_counter() + timeout
         done = self._refreshed.wait(timeout)

@@ -35,7 +35,7 @@ _finalizer_of = 0  # the process that has a finalizer of `multiprocessing`
 
 
 def add(predictor: Hooked) -> None:
-    """From now on `predictor` is closed at the end, and told of a fork."""
+    """From now on `predictor` is closed at the end, and prepared after a fork."""
     _alive.add(predictor)
 
 

@@ -15,7 +15,7 @@ __all__ = ["StatsCollector", "expose"]
 
 
 class StatsCollector:
-    """Reads `stats` whenever Prometheus asks; for a registry of `prometheus-client`."""
+    """Reads `stats` at each scrape; for a registry of `prometheus-client`."""
 
     def __init__(self, stats: Callable[[], Stats]) -> None:
         self._stats = stats

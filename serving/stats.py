@@ -1,4 +1,4 @@
-"""What a predictor did, in numbers."""
+"""A predictor's counters, and the snapshot of them that `stats()` gives."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ class ModelStats:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A predictor's account of itself at one moment.
+    """What a predictor did since it was built, and what it serves now.
 
-    `sources` counts answers by rung, `reasons` why an answer came from a lower
-    one; `latency` counts calls by bucket, `latency_sum` is in seconds.
-    `queued`, `sent` and `dropped` count finished tasks on their way to the
-    stream; `lost` counts records that were gone before they were read.
-    `workflows` are those in progress that were asked about last.
+    `sources` counts answers by source, `reasons` why no model gave them; `latency` counts calls
+    by upper bound of their duration, `latency_sum` is in seconds. `queued`, `sent` and `dropped`
+    count finished tasks on their way to the stream; `expired_before_read` records that were gone
+    before they were read. `rejected` are reported tasks that teach nothing, `ignored`
+    observations from Redis that are not believed, both by reason. `redis_refusal` is what Redis
+    refuses now, in words, None where it refuses nothing.
     """
 
     calls: int

@@ -54,6 +54,12 @@ class Worker(Server):
         """
         return self.home.state / "worker"
 
+    def _prepare(self) -> None:
+        super()._prepare()
+        declaration = self.directory() / "malearn.toml"
+        if not declaration.is_symlink():  # the runs look for it here; it may be written later
+            declaration.symlink_to(self.home.root / "malearn.toml")
+
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
         # Several homes, on several machines, may work for one Prefect server.
         home = crc32(os.fsencode(self.home.root))

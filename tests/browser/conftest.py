@@ -79,6 +79,16 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self._ask("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
+    def log_in(self, site: str, password: str) -> None:
+        """Open Prefect's pages at `site`, and answer should they ask for a password."""
+        self.open(site, "Log")  # in or out
+        if "Logout" not in self.text():
+            self.shows("Login")
+            self.run("document.querySelector('input').focus()")
+            self._ask("Input.insertText", text=password)
+            self.click("Login")
+        self.shows("Logout")
+
     def run(self, script: str) -> Any:
         """What `script` comes to in the page."""
         answer = self._ask("Runtime.evaluate", expression=script, returnByValue=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -114,6 +115,7 @@ def test_mlflow_shows_a_version_with_its_decision(seen: Seen, page: Page) -> Non
 
 def test_prefect_shows_a_run_with_its_artifacts(seen: Seen, page: Page, prefect_api: str) -> None:
     site = prefect_api.removesuffix("/api")
+    page.log_in(site, os.environ["PREFECT_API_AUTH_STRING"])
     page.open(f"{site}/runs/flow-run/{seen.flow_run}", f"train {TOOL}", "a test", "Artifacts")
     page.click("Artifacts")
     names = ("training-browsed-process", "candidates-browsed-process", "progress-browsed-process")

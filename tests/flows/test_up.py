@@ -31,7 +31,7 @@ length = {{ min = 0, max = 100000, monotone = 1 }}
 """
 SERVICES = ("Redis", "MLflow", "Prefect")
 
-pytestmark = pytest.mark.timeout(600)  # the whole platform on a machine that may have two cores
+pytestmark = pytest.mark.timeout(1500)  # the whole platform on a machine that may have two cores
 
 
 class Up:
@@ -104,7 +104,7 @@ class Up:
         made = self.ask(f"deployments/{self.deployment(flow)['id']}/create_flow_run", asked)
         return str(made["id"])
 
-    def await_run(self, run: str, *states: str, seconds: float = 120.0) -> str:
+    def await_run(self, run: str, *states: str, seconds: float = 400.0) -> str:
         """The state of `run`, once it is among `states`; or whatever it is in the end."""
         for _ in within(seconds):
             state = str(self.ask(f"flow_runs/{run}")["state_type"])
@@ -112,7 +112,7 @@ class Up:
                 break
         return state
 
-    def await_runs(self, flow: str, seconds: float = 120.0, **wanted: Any) -> list[dict[str, Any]]:
+    def await_runs(self, flow: str, seconds: float = 400.0, **wanted: Any) -> list[dict[str, Any]]:
         """The completed runs of the deployment of `flow`; waits for one."""
         which = {
             "deployments": {"id": {"any_": [self.deployment(flow)["id"]]}},

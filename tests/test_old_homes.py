@@ -114,7 +114,8 @@ def test_the_trainers_model_is_the_one_that_serves_and_can_be_fitted_again(
     answers = native.seconds(rows.inputs_for(native.columns))
     assert file.predict(rows.inputs_for(file.metadata.columns)) == pytest.approx(answers, rel=1e-4)
     again = regressor.fit(version.family, rows).seconds(rows.inputs)
-    assert float(np.median(np.abs(again / answers - 1))) < 0.02
+    # Not the same: the history that it is fitted on has been improved since 0.1.0.
+    assert float(np.median(np.abs(again / answers - 1))) < 0.1
 
 
 def test_it_is_monitored_against_the_errors_that_0_1_0_kept(old: Home) -> None:

@@ -322,23 +322,34 @@ def _refitted(
     predicted = otherwise.copy()
     models: dict[str, Any] = {}
     ended: dict[str, list[int]] = defaultdict(list)
+    asked: dict[str, list[int]] = defaultdict(list)  # of the model that is there, all at once
     kind = FAMILIES["xgboost"]
     fitted, finished = 0, 0
+
+    def inputs(chosen: Sequence[int]) -> NDArray[np.float32]:
+        return np.array([rows[i] for i in chosen], dtype=np.float32)
+
+    def predict(tool: str) -> None:
+        chosen = asked.pop(tool, [])
+        if chosen and tool in models:
+            ratios = np.asarray(models[tool].predict(inputs(chosen)), dtype=np.float64)
+            predicted[chosen] = np.exp(ratios + base[chosen])
+
     for i, just_ended in timeline(executions):
-        tool = executions[i].tool_type
         for j in just_ended:
             ended[executions[j].tool_type].append(j)
             finished += 1
         if is_due(finished, fitted, cadence):
             fitted = finished
-            for name, known in ended.items():
+            for tool, known in ended.items():
+                predict(tool)
                 if len(known) >= kind.fewest_rows:
-                    x = np.array([rows[j] for j in known], dtype=np.float32)
+                    x = inputs(known)
                     y = np.log([executions[j].seconds for j in known]) - base[known]
-                    models[name] = kind.fit(x, y, [0] * x.shape[1])
-        if (model := models.get(tool)) is not None:
-            row = np.array([rows[i]], dtype=np.float32)
-            predicted[i] = math.exp(float(model.predict(row)[0]) + base[i])
+                    models[tool] = kind.fit(x, y, [0] * x.shape[1])
+        asked[executions[i].tool_type].append(i)
+    for tool in list(asked):
+        predict(tool)
     return predicted
 
 

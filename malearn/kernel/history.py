@@ -117,7 +117,8 @@ class History:
         else:
             self._compare(line, tool, value - effect * tool.worth)
             self._tracker.update_levels(line, tool, value, effect)
-        at = self._regimes.observe(line.regimes, value - effect * tool.worth)
+        # Where a log names what changes, contexts tell it apart; regimes are for what none names.
+        at = 0.0 if context else self._regimes.observe(line.regimes, value - effect * tool.worth)
         function.lines[context] = line
         self._keep(observation.function, context)
         if len(function.lines) > _CONTEXTS:

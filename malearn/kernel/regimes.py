@@ -134,7 +134,7 @@ class Regimes:
         """Whether it is open which level holds: this one moved, others did, or they disagree."""
         if function.since < _SURE_AFTER and len(function.levels) > 1:
             return True
-        if self._moved > function.at and self._count - self._moved < _LATELY:
+        if function.levels and self._moved > function.at and self._count - self._moved < _LATELY:
             return True
         return len(function.levels) > 1 and max(self.believed(function)) < _SURE
 

@@ -88,7 +88,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("damage", "said", "lost"), DAMAGES, ids=lambda one: str(one)[:24])
+@pytest.mark.parametrize(
+    ("damage", "said", "lost"), DAMAGES, ids=lambda one: getattr(one, "__name__", str(one)[:24])
+)
 def test_a_damaged_table_is_named_and_repaired(
     written: Path, tmp_path: Path, damage: Any, said: str, lost: int
 ) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import cmath
 import math
-import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -233,20 +231,6 @@ def test_a_winding_block_is_still_one() -> None:
     labels = extract._components(cells)
     assert set(labels[cells]) == {0}
     assert set(labels[~cells]) == {-1}
-
-
-def test_an_ordinary_photograph_takes_less_than_ten_milliseconds() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    assert best_of(20, lambda: extract.image_features(image)) < 0.010
-
-
-def best_of(times: int, act: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(times):
-        start = time.perf_counter()
-        act()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
 
 
 @pytest.mark.parametrize(

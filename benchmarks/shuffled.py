@@ -21,7 +21,7 @@ from benchmarks.figure import Figure, at_least, at_most
 from malearn.flows.evaluate import evaluate
 from malearn.learning.evaluation import OURS, Evaluation
 
-__all__ = ["SEEDS", "Task", "after_changes", "figures", "orders", "tasks"]
+__all__ = ["SEEDS", "ReplayedTask", "after_changes", "figures", "orders", "tasks"]
 
 SEEDS = (1, 2, 3, 4, 5)
 RIVALS = ("function_median", "function_ema")
@@ -35,7 +35,7 @@ Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ReplayedTask:
     """One scored task: relative errors, its state, and which side of its interval it missed.
 
     `since` counts the executions of its function that had ended since the backend changed last;
@@ -77,7 +77,7 @@ def figures(files: Sequence[Path]) -> Iterator[Figure]:
     yield from after_changes(seen)
 
 
-def _intervals(seen: Sequence[Task]) -> Iterator[Figure]:
+def _intervals(seen: Sequence[ReplayedTask]) -> Iterator[Figure]:
     for state in ("in_doubt", "steady"):
         some = [task for task in seen if task.state == state]
         below = float(np.mean([task.below for task in some]))
@@ -90,7 +90,7 @@ def _intervals(seen: Sequence[Task]) -> Iterator[Figure]:
     yield at_least("shuffled: coverage of the first 100 tasks", float(np.mean(first)), "share", 0.7)
 
 
-def after_changes(seen: Sequence[Task]) -> Iterator[Figure]:
+def after_changes(seen: Sequence[ReplayedTask]) -> Iterator[Figure]:
     """How soon after a change of backend errors are what they were, by tool type."""
     for tool_type in _TARGETS:
         some = [task for task in seen if task.tool_type == tool_type]
@@ -104,7 +104,7 @@ def after_changes(seen: Sequence[Task]) -> Iterator[Figure]:
         yield at_most(f"{name}, against its EMA(.6)", _error(fifth) / average, "ratio", 1.0)
 
 
-def tasks(done: Evaluation) -> Iterator[Task]:
+def tasks(done: Evaluation) -> Iterator[ReplayedTask]:
     """Every scored task of a replay of run logs."""
     other = [_on_the_other(group) for group in done.groups]
     changes = [
@@ -124,7 +124,7 @@ def tasks(done: Evaluation) -> Iterator[Task]:
             since = sum(
                 start >= changed and end <= task.start for start, end in ends[task.function]
             )
-        yield Task(
+        yield ReplayedTask(
             task.tool_type,
             done.ours.states[i],
             since,
@@ -142,7 +142,7 @@ def _on_the_other(group: str) -> bool:
     return number.isdecimal() and int(number) >= _FIRST_OF_THE_OTHER
 
 
-def _error(some: Sequence[Task]) -> float:
+def _error(some: Sequence[ReplayedTask]) -> float:
     return float(np.mean([task.error for task in some]))
 
 

@@ -25,7 +25,7 @@ from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import plots
 from malearn.learning.matrix import Matrix
 from malearn.lifecycle import mlflow_connection, mlflow_pages, monitoring, promotion, runs
-from malearn.lifecycle.live import Live
+from malearn.lifecycle.live import LiveAccuracy
 from malearn.lifecycle.monitor_decision import Action
 from malearn.lifecycle.monitoring import MonitorReport
 from malearn.lifecycle.promotion import ManualPromotion
@@ -264,7 +264,7 @@ def _manual_promotion(name: str, manual: ManualPromotion) -> str:
     )
 
 
-def _live_row(one: Live) -> tuple[str, ...]:
+def _live_row(one: LiveAccuracy) -> tuple[str, ...]:
     s, baselines = one.scores, one.baselines
     return (
         str(one.version or "no model"),

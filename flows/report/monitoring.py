@@ -12,7 +12,7 @@ from malearn.flows.report import tables
 if TYPE_CHECKING:
     from malearn.flows.monitor import MonitorOutcome
     from malearn.kernel.home import Home
-    from malearn.lifecycle.live import Live
+    from malearn.lifecycle.live import LiveAccuracy
     from malearn.lifecycle.registry import Version
 
 __all__ = ["monitored", "show_monitored", "show_status", "status"]
@@ -119,7 +119,7 @@ def show_status(rows: Mapping[str, Any]) -> None:
         )
 
 
-def _live(seen: Live) -> dict[str, Any]:
+def _live(seen: LiveAccuracy) -> dict[str, Any]:
     """A version's recorded predictions and the best baseline's, on the same executions."""
     best = min(seen.baselines, key=lambda name: seen.baselines[name].mae)
     return {

@@ -44,7 +44,7 @@ _NAN = float("nan")
 _end = itemgetter(0)
 
 
-class _Task(msgspec.Struct, gc=False, omit_defaults=True):
+class _PlainTask(msgspec.Struct, gc=False, omit_defaults=True):
     """A plain record of a task that some tool type claims."""
 
     start_time: float
@@ -66,7 +66,7 @@ class _Unclaimed(msgspec.Struct, gc=False, omit_defaults=True):
     succ_task_feat: dict[str, _Features | float | str | None] | None = None
 
 
-_decode_task = msgspec.json.Decoder(_Task).decode
+_decode_task = msgspec.json.Decoder(_PlainTask).decode
 _decode_unclaimed = msgspec.json.Decoder(_Unclaimed).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -130,7 +130,7 @@ class Batch:
         self._columns = {name: _Columns(tool_type) for name, tool_type in tool_types.items()}
         #: The run at hand: its tasks; its records, once one of them is not plain.
         self._run: str | None = None
-        self._tasks: dict[str, _Task | _Unclaimed] = {}
+        self._tasks: dict[str, _PlainTask | _Unclaimed] = {}
         self._odd: list[Record] = []
 
     @classmethod
@@ -250,7 +250,7 @@ class Batch:
         for one in rejected:
             self._keep(one)
 
-    def _join_plain(self, tasks: Mapping[str, _Task | _Unclaimed]) -> None:
+    def _join_plain(self, tasks: Mapping[str, _PlainTask | _Unclaimed]) -> None:
         """As `joining.join`."""
         # By function, who speaks of it: its end, its id and what it says.
         suppliers: dict[str, list[tuple[float, str, _Features]]] = {}
@@ -291,7 +291,7 @@ class Batch:
             else:
                 self._keep(joining.to_execution(_record(task_id, task), tool_type, said))
 
-    def _reject_unclaimed(self, task_id: str, function: str, task: _Task | _Unclaimed) -> None:
+    def _reject_unclaimed(self, task_id: str, function: str, task: _PlainTask | _Unclaimed) -> None:
         reason, detail = joining.unclaimed(task.curr_task_feat)
         kept = _encode(task).decode()[: text.MOST_KEPT]
         self._keep(Rejected(task_id, function, reason, detail, kept, task.end_time))
@@ -329,7 +329,7 @@ def _successors(said: Mapping[str, _Features | float | str | None]) -> dict[str,
     return spoken
 
 
-def _record(task_id: str, task: _Task | _Unclaimed) -> Record:
+def _record(task_id: str, task: _PlainTask | _Unclaimed) -> Record:
     return Record(
         task_id,
         run_ids.function_of(task_id),

@@ -76,7 +76,7 @@ class _Line(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Task(msgspec.Struct):
+class _TaskLine(msgspec.Struct):
     """The same, once it names a task."""
 
     task_id: str
@@ -170,14 +170,14 @@ def _line(line: bytes) -> _Line | tuple[bytes, str]:
     return _Line(*(cast("Any", value.get(name)) for name in known))
 
 
-def _task(line: _Line) -> _Task | None:
+def _task(line: _Line) -> _TaskLine | None:
     if not (isinstance(line.task_id, str) and line.task_id):
         return None
     function = line.func_name if isinstance(line.func_name, str) else None
     run = line.dag_id
     if not function and isinstance(run, str) and run and line.task_id.startswith(f"{run}-"):
         function = line.task_id[len(run) + 1 :]
-    return _Task(line.task_id, function, line.data)
+    return _TaskLine(line.task_id, function, line.data)
 
 
 def _bad_line(line: _Line | tuple[bytes, str], place: str) -> Rejected:

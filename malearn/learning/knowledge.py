@@ -21,7 +21,7 @@ from malearn.kernel.workflow_calibration import WorkflowCalibration
 from malearn.learning import matrix, regressor, simulation
 from malearn.learning.families import DEFAULT, FAMILIES
 from malearn.learning.regressor import Regressor
-from malearn.learning.simulated_predictors import Live, Malearn, MovingAverage
+from malearn.learning.simulated_predictors import Malearn, MovingAverage, SimulatedWorkflow
 from malearn.learning.traces import RunTrace, WorkflowTrace
 
 __all__ = ["Knowledge", "Probed", "at_each_run", "poisson"]
@@ -98,8 +98,8 @@ def _any_deadline(trace: WorkflowTrace) -> float:
     return random.Random(trace.run_id).uniform(0.5, 1.5)
 
 
-def _probe(run: RunTrace, probed: list[Probed]) -> Callable[[Live, float], None]:
-    def probe(live: Live, passed: float) -> None:
+def _probe(run: RunTrace, probed: list[Probed]) -> Callable[[SimulatedWorkflow, float], None]:
+    def probe(live: SimulatedWorkflow, passed: float) -> None:
         left, path, workflow = live.left, live.trace.critical_path, live.workflow
         if left is None or not left.seconds > 0.0 or left.late is None:
             return

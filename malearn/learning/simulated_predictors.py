@@ -30,13 +30,13 @@ from malearn.kernel.workflow_checkpoints import Checkpoints
 from malearn.learning.regressor import Regressor
 from malearn.learning.traces import TaskTrace, WorkflowTrace
 
-__all__ = ["Constants", "Live", "Malearn", "MovingAverage", "Noisy", "Predictor"]
+__all__ = ["Constants", "Malearn", "MovingAverage", "Noisy", "Predictor", "SimulatedWorkflow"]
 
 _ALPHA = 0.3
 
 
 @dataclass(slots=True, eq=False)
-class Live:
+class SimulatedWorkflow:
     """One workflow in a simulation: what has become of its tasks so far.
 
     `running` says when tasks started, `ended` holds the records of finished ones, with simulated
@@ -60,40 +60,40 @@ class Live:
 class Predictor(Protocol):
     """What the simulated scheduler asks and tells."""
 
-    def expect(self, workflows: Sequence[Live], now: float) -> None:
+    def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
         """Bring `expected` and `left` of `workflows` up to date."""
 
-    def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
+    def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
         """Learn from a task that has just ended."""
 
-    def finished(self, live: Live) -> None:
+    def finished(self, live: SimulatedWorkflow) -> None:
         """Learn from a workflow whose last task has ended."""
 
 
 class _Plain:
     """Adds up what is expected of tasks as if they were independent and shrank as they run."""
 
-    def expect(self, workflows: Sequence[Live], now: float) -> None:
+    def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
         for live in workflows:
             for task_id in live.waiting():
                 live.expected[task_id] = self.prediction(live, task_id)
             live.left = _plain(live, now)
 
-    def prediction(self, live: Live, task_id: str) -> Prediction:
+    def prediction(self, live: SimulatedWorkflow, task_id: str) -> Prediction:
         """Of a task that has not started."""
         raise NotImplementedError
 
-    def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
+    def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
         """Nothing is learnt."""
 
-    def finished(self, live: Live) -> None:
+    def finished(self, live: SimulatedWorkflow) -> None:
         """Nothing is learnt."""
 
 
 class Constants(_Plain):
     """15 s for a GPU task, 3 s for CPU, 1 s for I/O, for certain."""
 
-    def prediction(self, live: Live, task_id: str) -> Prediction:
+    def prediction(self, live: SimulatedWorkflow, task_id: str) -> Prediction:
         seconds = default_seconds(live.workflow.tasks[task_id].resource)
         return Prediction(seconds, seconds, seconds, "heuristic")
 
@@ -107,7 +107,7 @@ class Noisy(_Plain):
     def __init__(self, sigma: float, seed: object = 0) -> None:
         self._sigma, self._seed = sigma, seed
 
-    def prediction(self, live: Live, task_id: str) -> Prediction:
+    def prediction(self, live: SimulatedWorkflow, task_id: str) -> Prediction:
         known = live.expected.get(task_id)
         if known is not None:
             return known
@@ -129,7 +129,7 @@ class MovingAverage(_Plain):
         self._intervals = Intervals()
         self._widths: dict[str, Width] = {}
 
-    def prediction(self, live: Live, task_id: str) -> Prediction:
+    def prediction(self, live: SimulatedWorkflow, task_id: str) -> Prediction:
         task = live.workflow.tasks[task_id]
         tool = self._tool(task.function)
         level = self._levels.get(task.function, self._levels.get(f" {tool}"))
@@ -141,7 +141,7 @@ class MovingAverage(_Plain):
         seconds = math.exp(level)
         return Prediction(seconds, *width.around(seconds), "function_history")
 
-    def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
+    def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
         if task.record is None:
             return
         function, tool = task.function, self._tool(task.function)
@@ -178,8 +178,8 @@ class Malearn:
         self._bases: dict[str, Basis] = {}
         self._vectors: dict[str, FeatureVector] = {}
 
-    def expect(self, workflows: Sequence[Live], now: float) -> None:
-        rows: dict[str, list[tuple[Live, str, Basis, tuple[float, ...]]]] = {}
+    def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
+        rows: dict[str, list[tuple[SimulatedWorkflow, str, Basis, tuple[float, ...]]]] = {}
         for live in workflows:
             for task_id in live.waiting():
                 self._look_up(live, task_id, rows)
@@ -195,7 +195,7 @@ class Malearn:
             if state is not None:
                 live.checkpoints.add(state, live.expected, live.running, now)
 
-    def ended(self, live: Live, task: TaskTrace, start: float, end: float) -> None:
+    def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
         basis = self._bases.pop(task.task_id, None)
         vector = self._vectors.pop(task.task_id, None)
         record = live.done[task.task_id]
@@ -215,15 +215,15 @@ class Malearn:
         name = "" if tool_type is None else tool_type.name
         self._known.observe(Observation(task.function, name, start, end, values, context))
 
-    def finished(self, live: Live) -> None:
+    def finished(self, live: SimulatedWorkflow) -> None:
         seconds = {i: task.seconds for i, task in live.trace.tasks.items()}
         self._calibration.learn_many(live.checkpoints.scores(live.workflow, seconds))
 
     def _look_up(
         self,
-        live: Live,
+        live: SimulatedWorkflow,
         task_id: str,
-        rows: dict[str, list[tuple[Live, str, Basis, tuple[float, ...]]]],
+        rows: dict[str, list[tuple[SimulatedWorkflow, str, Basis, tuple[float, ...]]]],
     ) -> None:
         task = live.workflow.tasks[task_id]
         tool_type = self._tool_types.for_function(task.function)
@@ -241,14 +241,16 @@ class Malearn:
         else:
             rows.setdefault(tool_type.name, []).append((live, task_id, basis, vector.values))
 
-    def _answer(self, live: Live, task_id: str, basis: Basis, seconds: float | None) -> None:
+    def _answer(
+        self, live: SimulatedWorkflow, task_id: str, basis: Basis, seconds: float | None
+    ) -> None:
         default = default_seconds(live.workflow.tasks[task_id].resource)
         model = self._models.get(basis.tool_type)
         bounds = None if model is None else model.seconds_range
         live.expected[task_id] = estimator.answer(basis, default, seconds, model_range=bounds)
         self._bases[task_id] = basis
 
-    def _vector(self, live: Live, task_id: str, tool: str) -> FeatureVector:
+    def _vector(self, live: SimulatedWorkflow, task_id: str, tool: str) -> FeatureVector:
         """What the predecessors that have ended said of a task."""
         task = live.workflow.tasks[task_id]
         known = self._vectors.get(task_id)
@@ -264,7 +266,7 @@ class Malearn:
         return vector
 
 
-def _plain(live: Live, now: float) -> WorkflowPrediction:
+def _plain(live: SimulatedWorkflow, now: float) -> WorkflowPrediction:
     tasks = dict(live.expected)
     for task_id, started in live.running.items():
         one = tasks[task_id]

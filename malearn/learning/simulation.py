@@ -17,7 +17,7 @@ import simpy
 
 from malearn.kernel import policies
 from malearn.kernel.policies import Key
-from malearn.learning.simulated_predictors import Live, Predictor
+from malearn.learning.simulated_predictors import Predictor, SimulatedWorkflow
 from malearn.learning.traces import WorkflowTrace
 
 __all__ = ["POLICIES", "WITHOUT_SECONDS", "WITH_DEADLINES", "Completion", "Policy", "simulate"]
@@ -53,12 +53,14 @@ class _Board:
 
 
 #: What waits: its workflow, its id, when it became ready.
-_Waiting = tuple[Live, str, float]
-Policy = Callable[[Live, str, float, float, _Board], Key]
+_Waiting = tuple[SimulatedWorkflow, str, float]
+Policy = Callable[[SimulatedWorkflow, str, float, float, _Board], Key]
 
 
 def _of_workflow(key: Callable[..., Key], *, by_resource: bool = True) -> Policy:
-    def policy(live: Live, task_id: str, ready: float, now: float, board: _Board) -> Key:
+    def policy(
+        live: SimulatedWorkflow, task_id: str, ready: float, now: float, board: _Board
+    ) -> Key:
         if by_resource:
             return key(live.workflow, live.left, now, board.resource)
         return key(live.workflow, live.left, now)
@@ -66,17 +68,17 @@ def _of_workflow(key: Callable[..., Key], *, by_resource: bool = True) -> Policy
     return policy
 
 
-def _fcfs(live: Live, task_id: str, ready: float, now: float, board: _Board) -> Key:
+def _fcfs(live: SimulatedWorkflow, task_id: str, ready: float, now: float, board: _Board) -> Key:
     return (ready,)
 
 
-def _hacs(live: Live, task_id: str, ready: float, now: float, board: _Board) -> Key:
+def _hacs(live: SimulatedWorkflow, task_id: str, ready: float, now: float, board: _Board) -> Key:
     assert live.left is not None
     average = board.average_completion
     return policies.hacs(live.workflow, live.left, now, task_id, average, board.resource)
 
 
-def _daps(live: Live, task_id: str, ready: float, now: float, board: _Board) -> Key:
+def _daps(live: SimulatedWorkflow, task_id: str, ready: float, now: float, board: _Board) -> Key:
     assert live.left is not None
     return policies.daps(live.workflow, live.left, now, task_id, board.most_tasks, board.resource)
 
@@ -108,7 +110,7 @@ def simulate(
     slots: Mapping[str, int],
     deadline: float | Callable[[WorkflowTrace], float] | None = None,
     *,
-    probe: Callable[[Live, float], None] | None = None,
+    probe: Callable[[SimulatedWorkflow, float], None] | None = None,
 ) -> list[Completion]:
     """Replay workflows that arrive at the times given, in seconds; in order of their ends.
 
@@ -128,7 +130,7 @@ class _Scheduler:
         predictor: Predictor,
         slots: Mapping[str, int],
         deadline: float | Callable[[WorkflowTrace], float] | None,
-        probe: Callable[[Live, float], None] | None,
+        probe: Callable[[SimulatedWorkflow, float], None] | None,
     ) -> None:
         self._env = simpy.Environment()
         self._policy, self._predictor = POLICIES[policy], predictor
@@ -150,7 +152,7 @@ class _Scheduler:
         path = trace.critical_path
         factor = self._deadline(trace) if callable(self._deadline) else self._deadline
         deadline = None if factor is None else at + factor * path
-        live = Live(trace, trace.workflow(at, deadline))
+        live = SimulatedWorkflow(trace, trace.workflow(at, deadline))
         for resource, board in self._boards.items():
             here = sum(task.resource == resource for task in live.workflow.tasks.values())
             board.most_tasks = max(board.most_tasks, here)
@@ -162,7 +164,7 @@ class _Scheduler:
             self._predictor.expect([live], self._env.now)
             self._probe(live, 0.5)
 
-    def _make_ready(self, live: Live, task_ids: Sequence[str]) -> None:
+    def _make_ready(self, live: SimulatedWorkflow, task_ids: Sequence[str]) -> None:
         changed = set()
         for task_id in task_ids:
             resource = live.workflow.tasks[task_id].resource
@@ -193,7 +195,7 @@ class _Scheduler:
             self._free[resource] -= 1
             self._env.process(self._task(live, task_id))
 
-    def _task(self, live: Live, task_id: str) -> Generator[Any, Any, None]:
+    def _task(self, live: SimulatedWorkflow, task_id: str) -> Generator[Any, Any, None]:
         trace, start = live.trace.tasks[task_id], self._env.now
         live.running[task_id] = start
         yield self._env.timeout(trace.seconds)
@@ -222,7 +224,7 @@ class _Scheduler:
         if resource in self._free:
             self._dispatch(resource)
 
-    def _finish(self, live: Live) -> None:
+    def _finish(self, live: SimulatedWorkflow) -> None:
         self._predictor.finished(live)
         workflow, now = live.workflow, self._env.now
         assert workflow.arrived is not None

@@ -17,14 +17,14 @@ from malearn.kernel.tool_types import ToolTypes
 from malearn.learning import baselines, evaluation
 from malearn.learning.metrics import Scores, score
 
-__all__ = ["WINDOW", "Live", "fallback_share", "score_live"]
+__all__ = ["WINDOW", "LiveAccuracy", "fallback_share", "score_live"]
 
 #: Of each version the newest so many executions are scored.
 WINDOW = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveAccuracy:
     """How the recorded predictions of one version turned out; None: those made without a model.
 
     `coverage` is the share of outcomes within the intervals that go with such predictions;
@@ -37,7 +37,7 @@ class Live:
     baselines: Mapping[str, Scores]
 
 
-def score_live(executions: Sequence[Execution], tool_types: ToolTypes) -> tuple[Live, ...]:
+def score_live(executions: Sequence[Execution], tool_types: ToolTypes) -> tuple[LiveAccuracy, ...]:
     """Scores of the recorded predictions of one tool type, the newest version first."""
     ordered = sorted(executions, key=lambda e: (e.start, e.task_id))
     recorded = [i for i, e in enumerate(ordered) if e.predicted is not None and e.predicted > 0.0]
@@ -56,7 +56,7 @@ def score_live(executions: Sequence[Execution], tool_types: ToolTypes) -> tuple[
         actual = np.array([ordered[i].seconds for i in rows])
         inside = (low[newest] <= actual) & (actual <= high[newest])
         found.append(
-            Live(
+            LiveAccuracy(
                 version,
                 score(actual, predictions[newest]),
                 float(inside.mean()),

@@ -29,7 +29,7 @@ from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, score
 from malearn.lifecycle import drift, live, monitor_decision, registry, runs, trained_on
 from malearn.lifecycle.drift import Drift
-from malearn.lifecycle.live import Live
+from malearn.lifecycle.live import LiveAccuracy
 from malearn.lifecycle.monitor_decision import (
     PREVIOUS,
     PRODUCTION,
@@ -61,7 +61,7 @@ class MonitorReport:
     tool_type: str
     production: int | None
     previous: int | None
-    live: tuple[Live, ...]
+    live: tuple[LiveAccuracy, ...]
     fallback: float | None
     decision: MonitorDecision
     rows: int = 0

@@ -12,7 +12,7 @@ from malearn.data import extract
 from malearn.workload.inputs import RATE, Array, Image, drawing, english, sound
 from malearn.workload.network import Network
 
-__all__ = ["MODEL_TASKS", "Input", "Perform", "Result", "Task"]
+__all__ = ["MODEL_TASKS", "Input", "Perform", "TaskOutput", "WorkloadTask"]
 
 HARD = 0.3  # share of queries that every language model must reason about
 PATCH = 16  # side of an image patch, px
@@ -32,7 +32,7 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class WorkloadTask:
     """A task that can start. `inputs` are what its predecessors handed over, in their order."""
 
     function: str
@@ -45,14 +45,14 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class TaskOutput:
     """What a task leaves: keys of its record, and the input of each successor."""
 
     record: Mapping[str, object]
     gives: Mapping[str, Input] = field(default_factory=dict)
 
 
-Perform = Callable[[Task], Result]
+Perform = Callable[[WorkloadTask], TaskOutput]
 
 
 def text_features(text: str, reason: int) -> Features:
@@ -71,31 +71,31 @@ def vision_features(given: Input) -> Features:
     return means | prompt_features(given.prompt) | {"batch_size": len(each), "reason": 0}
 
 
-def reason(task: Task, function: str) -> int:
+def reason(task: WorkloadTask, function: str) -> int:
     """1 if `function` reasons before it answers: DeepSeek always, any model on a hard query."""
     return int("deepseek" in function or np.random.default_rng(task.seed).random() < HARD)
 
 
-def open_audio(task: Task) -> Result:
+def open_audio(task: WorkloadTask) -> TaskOutput:
     """The start of the speech workflow. What it tells its successor is flat: not under its name."""
     rng = task.rng()
     samples = sound(rng, 4, 60)
     given = Input(prompt=english(rng, 80, 4000), samples=samples)
     known = extract.audio_features(samples, RATE)
-    return Result({"succ_task_feat": known}, dict.fromkeys(task.successors, given))
+    return TaskOutput({"succ_task_feat": known}, dict.fromkeys(task.successors, given))
 
 
-def read_pictures(task: Task) -> Result:
+def read_pictures(task: WorkloadTask) -> TaskOutput:
     """Four to twenty-four pictures and a question about them."""
     rng = task.rng()
     pile = tuple(drawing(rng, 160, 640) for _ in range(int(rng.integers(4, 25))))
     given = Input(prompt=english(rng, 80, 600), images=pile)
     counts = {"num_images": len(pile), "total_size_bytes": sum(image.nbytes for image in pile)}
     record = {"status": "success", "curr_task_feat": counts}
-    return Result(record, dict.fromkeys(task.successors, given))
+    return TaskOutput(record, dict.fromkeys(task.successors, given))
 
 
-def deal_pictures(task: Task) -> Result:
+def deal_pictures(task: WorkloadTask) -> TaskOutput:
     """The pictures dealt in turn to the four models, and described to the scheduler."""
     (pile,), hands = task.inputs, len(task.successors)
     gives = {
@@ -103,16 +103,16 @@ def deal_pictures(task: Task) -> Result:
         for index, name in enumerate(task.successors)
     }
     known = {name: vision_features(given) for name, given in gives.items()}
-    return Result({"status": "success", "succ_task_feat": known}, gives)
+    return TaskOutput({"status": "success", "succ_task_feat": known}, gives)
 
 
-def conclude(task: Task) -> Result:
+def conclude(task: WorkloadTask) -> TaskOutput:
     """The end: all answers in one."""
     answer = "\n".join(given.text for given in task.inputs)
-    return Result({"status": "success", "final_answer": answer, "curr_task_feat": None})
+    return TaskOutput({"status": "success", "final_answer": answer, "curr_task_feat": None})
 
 
-def answer(task: Task) -> Result:
+def answer(task: WorkloadTask) -> TaskOutput:
     """llm_process: read the text, write an answer; each function has a network of its own."""
     (given,), reasons = task.inputs, reason(task, task.function)
     network = Network.of_size(*((288, 5) if "deepseek" in task.function else (224, 5)))
@@ -125,10 +125,10 @@ def answer(task: Task) -> Result:
         halves = prompt_features(given.prompt) | prompt_features(written, half)
         known[name] = halves | {"reason": 0}
     record = {"curr_task_feat": text_features(text, reasons), "succ_task_feat": known}
-    return Result(record, dict.fromkeys(task.successors, Input(written, given.prompt)))
+    return TaskOutput(record, dict.fromkeys(task.successors, Input(written, given.prompt)))
 
 
-def fuse(task: Task) -> Result:
+def fuse(task: WorkloadTask) -> TaskOutput:
     """llm_fuse2In1: read the question and two answers, write one."""
     network, (first, second) = Network.of_size(256, 6), task.inputs
     question = f"{first.prompt}\nTwo answers are given. Weigh them, and answer.\n"
@@ -137,10 +137,10 @@ def fuse(task: Task) -> Result:
     final = network.write(np.vstack(memory), write_length(whole), task.rng())
     halves = prompt_features(first.text, "text1") | prompt_features(second.text, "text2")
     features = prompt_features(whole) | halves | {"reason": 0}
-    return Result({"curr_task_feat": features, "final_answer": final})
+    return TaskOutput({"curr_task_feat": features, "final_answer": final})
 
 
-def look(task: Task) -> Result:
+def look(task: WorkloadTask) -> TaskOutput:
     """vlm_process: read the patches of every image, write about all of them."""
     (given,), network = task.inputs, Network.of_size(160, 4)
     memory = [network.read(network.project(patches(image))) for image in given.images]
@@ -150,10 +150,10 @@ def look(task: Task) -> Result:
     words = 16 + 12 * len(given.images) + 4 * min(40, blocks)
     written = network.write(np.vstack(memory)[-512:], words, task.rng())
     record = {"status": "success", "curr_task_feat": features}
-    return Result(record, dict.fromkeys(task.successors, Input(written)))
+    return TaskOutput(record, dict.fromkeys(task.successors, Input(written)))
 
 
-def transcribe(task: Task) -> Result:
+def transcribe(task: WorkloadTask) -> TaskOutput:
     """speech_process: read the spectrum of the sound, write as many words as were spoken."""
     (given,), network = task.inputs, Network.of_size(160, 3)
     assert given.samples is not None
@@ -166,7 +166,7 @@ def transcribe(task: Task) -> Result:
     known = {name: text_features(text, reason(task, name)) for name in task.successors}
     features = extract.audio_features(given.samples, RATE)
     record = {"curr_task_feat": features, "succ_task_feat": known}
-    return Result(record, dict.fromkeys(task.successors, Input(text, given.prompt)))
+    return TaskOutput(record, dict.fromkeys(task.successors, Input(text, given.prompt)))
 
 
 def write_length(text: str) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from malearn.workload import tasks
-from malearn.workload.tasks import MODEL_TASKS, Input, Perform, Task
+from malearn.workload.tasks import MODEL_TASKS, Input, Perform, WorkloadTask
 
 __all__ = ["WORKFLOWS", "Run", "plan"]
 
@@ -21,7 +21,7 @@ REPEATED = 0.25  # share of runs that ask an earlier query again, as in real log
 
 
 @dataclass(frozen=True, slots=True)
-class Workflow:
+class WorkflowTemplate:
     """Steps in an order in which they can run: function, what it does, which it waits for."""
 
     share: int  # of the runs, in proportion to the shares of the others
@@ -39,7 +39,7 @@ _LOOKS = tuple(f"task4{letter}_vlm_process" for letter in "abcd")
 
 _ANSWERS = ("task3_llm_process_qwen", "task4_llm_process_deepseek")
 WORKFLOWS = {
-    "gaia/speech": Workflow(
+    "gaia/speech": WorkflowTemplate(
         3,
         {
             "task1_speech_process": (tasks.open_audio, ()),
@@ -48,7 +48,7 @@ WORKFLOWS = {
             "task5_llm_fuse_answer": (tasks.fuse, _ANSWERS),
         },
     ),
-    "openagi/multimodal_vqa_complex": Workflow(
+    "openagi/multimodal_vqa_complex": WorkflowTemplate(
         1,
         {
             "task2_read_file": (tasks.read_pictures, ()),
@@ -75,7 +75,7 @@ class Run:
         handed: dict[tuple[str, str], Input] = {}
         for function, (perform, after) in workflow.steps.items():
             inputs = tuple(handed.pop((name, function)) for name in after)
-            task = Task(function, workflow.successors(function), inputs, self.seed)
+            task = WorkloadTask(function, workflow.successors(function), inputs, self.seed)
             start = time.time()
             result = perform(task)
             times = {"start_time": start, "end_time": time.time()}

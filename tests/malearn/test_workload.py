@@ -24,8 +24,8 @@ from malearn import workload
 from malearn.data import extract
 from malearn.kernel import errors
 from malearn.workload import inputs
-from malearn.workload.tasks import MODEL_TASKS, Input, Task
-from malearn.workload.workflows import WORKFLOWS, Workflow, plan
+from malearn.workload.tasks import MODEL_TASKS, Input, WorkloadTask
+from malearn.workload.workflows import WORKFLOWS, WorkflowTemplate, plan
 
 FEATURES = {  # CONTRACT.md
     "llm_process": {"text_length", "token_count", "batch_size", "reason"},
@@ -107,7 +107,7 @@ def every(runs: Runs) -> Iterator[tuple[str, Record]]:
     return ((function, record) for run in runs.values() for function, record in run.items())
 
 
-def workflow_of(run: dict[str, Record]) -> Workflow:
+def workflow_of(run: dict[str, Record]) -> WorkflowTemplate:
     return next(one for one in WORKFLOWS.values() if one.steps.keys() == run.keys())
 
 
@@ -304,7 +304,7 @@ def test_a_bigger_model_and_reasoning_work_longer_over_the_same_text() -> None:
 def work(workflow: str, function: str, given: list[Input]) -> float:
     """CPU seconds of one task at its quickest: unlike the clock, deaf to the neighbours."""
     perform, _ = WORKFLOWS[workflow].steps[function]
-    task = Task(function, (), tuple(given), (0,))
+    task = WorkloadTask(function, (), tuple(given), (0,))
     taken = []
     with threadpoolctl.threadpool_limits(1):  # as in a worker
         for _ in range(3):

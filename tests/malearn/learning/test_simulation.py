@@ -13,7 +13,7 @@ from malearn.kernel.errors import InputError
 from malearn.kernel.tool_types import declared
 from malearn.learning import knowledge, policy_comparison, scheduling_plots, simulation, traces
 from malearn.learning.policy_comparison import Settings
-from malearn.learning.simulated_predictors import Constants, Live, Noisy
+from malearn.learning.simulated_predictors import Constants, Noisy, SimulatedWorkflow
 from malearn.learning.traces import Traces
 
 DEFINITIONS = {
@@ -116,12 +116,14 @@ class _Spy(Constants):
         self.known: set[str] = set()
         self.leaked: set[str] = set()
 
-    def expect(self, workflows: list[Live], now: float) -> None:
+    def expect(self, workflows: list[SimulatedWorkflow], now: float) -> None:
         for live in workflows:
             self.leaked |= {task_id for task_id in live.done if task_id not in self.known}
         super().expect(workflows, now)
 
-    def ended(self, live: Live, task: traces.TaskTrace, start: float, end: float) -> None:
+    def ended(
+        self, live: SimulatedWorkflow, task: traces.TaskTrace, start: float, end: float
+    ) -> None:
         self.known.add(task.task_id)
 
 

@@ -1,6 +1,6 @@
-"""One batch of records on its way into the datasets, quickly.
+"""One batch of records on its way into the datasets, with a fast path for plain ones.
 
-Nearly all records are plain: times and features are numbers, the status says nothing bad.
+Nearly all records are plain: times and features are numbers, the status is no failure.
 Such a record is decoded straight into a typed struct, and a run of such records is joined
 right here, into rows. Whatever is not plain goes the long way through `records`, and its
 whole run with it where it teaches, so that both ways lead to the same rows and rejections.
@@ -252,7 +252,7 @@ class Batch:
 
     def _join_plain(self, tasks: Mapping[str, _PlainTask | _Unclaimed]) -> None:
         """As `joining.join`."""
-        # By function, who speaks of it: its end, its id and what it says.
+        # By function, the predecessors that report its features: end, id, features.
         suppliers: dict[str, list[tuple[float, str, _Features]]] = {}
         for task_id, task in tasks.items():
             if task.succ_task_feat:

@@ -30,7 +30,7 @@ from malearn.kernel.tool_types import ToolType
 __all__ = ["AppendResult", "Dataset"]
 
 
-#: Application id of the end, in milliseconds since the epoch, before which rows were let go.
+#: Application id of the end, in milliseconds since the epoch, before which retention deleted rows.
 _DELETED_BEFORE = "malearn-let-go"
 
 
@@ -117,7 +117,7 @@ class Dataset:
             return AppendResult(table.version(), added, replaced, duplicates)
 
     def rows_added_since(self, version: int) -> int:
-        """How many executions were ingested after `version`, whatever their own clocks said."""
+        """How many executions were ingested after `version`, whatever times they carry."""
         return self._table.rows_added_since(version)
 
     def ended_after(self, moment: float) -> list[Execution]:
@@ -183,7 +183,7 @@ class Dataset:
 
     @property
     def deleted_before(self) -> float:
-        """The end, in seconds since the epoch, before which executions were let go for good."""
+        """The end, in seconds since the epoch, before which retention deleted all executions."""
         return (self.position(_DELETED_BEFORE) or 0) / 1000.0
 
     def delete_before(self, until: float) -> int:

@@ -95,7 +95,7 @@ def audio_features(
 
     - `duration`: s;
     - `audio_entropy`: spectral entropy, bits: Shannon entropy of the power spectrum of
-      the whole signal taken as a distribution, 0…log2(samples / 2 + 1); silence has 0;
+      the whole signal taken as a distribution, 0…log2(samples / 2 + 1); a silent one has 0;
     - `audio_energy`: sum of squared samples.
 
     No samples: all three 0.

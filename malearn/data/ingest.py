@@ -1,10 +1,10 @@
-"""From batches of records to rows in the datasets, with every record accounted for.
+"""Ingestion: batches of records become rows in the datasets, and every record is counted.
 
-A batch is joined, freed of what is known, validated, fenced and stored. What
-judges it is handed in, because dependencies point one way: the flows know
-Great Expectations, this does not. Accepted rows are committed first, table by
-table, what was refused last; whoever is killed in between and starts again
-finds the rows there and goes on where the last commit left off.
+A batch is joined, deduplicated, validated, checked for outliers and stored. Validator and
+outlier fence are handed in, because dependencies point one way: the flows know Great
+Expectations, this does not. Accepted rows are committed first, table by table, rejected
+ones last; a process that is killed in between and starts again finds the rows there and
+continues after the last commit.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Ingest:
         before = self.rejections.position(f"{stream.key}:created") or 0
         state, others = stream.state(), stream.other_readers(self.home)
         if after > state.last or (state.added is not None and (read or 0) > state.added):
-            stream.begin_anew()
+            stream.restart()
             return 0, (state.added or 0) - state.length, [stream_gap.RESET]
         if after:  # a process killed before it trimmed leaves what is committed
             stream.trim(after)
@@ -176,7 +176,7 @@ class Ingest:
         for name, at in places.items():
             try:
                 ends = self.datasets[name].ends([task_ids[place] for place in at])
-            except DatasetDamaged:  # nothing of it is known; `take` says so
+            except DatasetDamaged:  # nothing of it is known; `take` reports it
                 continue
             latest[at] = np.maximum(latest[at], ends)
         return latest
@@ -206,9 +206,11 @@ class Ingest:
                 late.append(replace(kept, source=source))
             reports[name] = ToolTypeReport(quarantined=len(rows), refused=(why,))
         for name, rows in by_tool_type.items():
-            report, judged = self.judge(self.tool_types[name], rows, transaction)
+            report, rejected_rows = self.validate_and_store(
+                self.tool_types[name], rows, transaction
+            )
             reports[name] = report
-            late.extend(replace(refusal, source=source) for refusal in judged)
+            late.extend(replace(row, source=source) for row in rejected_rows)
         news = {
             id(refusal) for refusal in self.rejections.append([*early, *late], transaction, marks)
         }
@@ -256,10 +258,10 @@ class Ingest:
         dataset.delete_after(limit)
 
     def _new(self, found: Mapping[str, Rows]) -> tuple[dict[str, Rows], int, int]:
-        """Those that nobody knows, by tool type and the last of each task.
+        """The rows that are new, by tool type, only the last of each task.
 
-        And how many others there are: known ones, and those that ended before what their
-        dataset has let go.
+        And how many others there are: known ones, and those that ended before the retention
+        limit of their dataset.
         """
         new, known, expired = {}, 0, 0
         for name, rows in found.items():
@@ -275,7 +277,7 @@ class Ingest:
                 new[name] = rows.take(lately)
         return new, known, expired
 
-    def judge(
+    def validate_and_store(
         self,
         tool_type: ToolType,
         executions: Sequence[Execution],
@@ -283,7 +285,7 @@ class Ingest:
     ) -> tuple[ToolTypeReport, list[RejectedRow]]:
         """Validate, fence and store the new `executions` of one tool type.
 
-        What is refused is returned, for whoever keeps it; the caller holds `locks.dataset_lock`.
+        Rejected rows are returned, not stored; the caller holds `locks.dataset_lock`.
         """
         dataset = self.datasets[tool_type.name]
         accepted, quarantined, outliers = executions, list[Rejected](), list[Rejected]()
@@ -304,8 +306,8 @@ class Ingest:
         if self._fence is not None and accepted:
             functions = set(Rows.from_executions(tool_type, accepted).functions)
             recent = dataset.recent_log_seconds(functions)
-            judged = {e.task_id for e in accepted}  # one is no company for itself
-            doubtful = self.rejections.recent_outliers(functions, but=judged)
+            batch = {e.task_id for e in accepted}  # none of them counts as its own neighbour
+            doubtful = self.rejections.recent_outliers(functions, but=batch)
             accepted, outliers = self._fence(accepted, recent, doubtful)
         appended = dataset.append(accepted, transaction)
         kept_out = {rejected.task_id for rejected in (*quarantined, *outliers)}

@@ -1,9 +1,9 @@
-"""Results caught as they are set, for schedulers that delete them when a workflow is released.
+"""Reader of results as they are set, for schedulers that delete them when a workflow is released.
 
-Redis tells of each `SET result:…` (keyspace notifications), and the value is read at once.
-It tells whoever listens, once: what is set while nobody listens, and deleted before the
-scan that follows each connection, is lost. The stream loses nothing; this is for
-schedulers that do not write to it.
+Redis publishes each `SET result:…` (keyspace notifications), and the value is read at once.
+A notification reaches only current subscribers, once: a result that is set while nobody
+subscribes, and deleted before the scan that follows each connection, is lost. The stream
+loses nothing; this is for schedulers that do not write to it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _SETTING = "notify-keyspace-events"
 _FLAGS = "K$"
 #: Values that are read at once.
 _MANY = 500
-#: Records that are remembered, because tasks after them may need what they say.
+#: Records that are remembered, because they may hold features of later tasks.
 _REMEMBERED = 100_000
-#: Records that may wait; beyond that Redis keeps what it tells, for a while.
+#: Records that may wait; beyond that notifications stay in Redis's output buffer, for a while.
 _WAITING = 200_000
-#: Seconds between two looks whether to stop, and between two attempts to connect.
-_LOOK, _AGAIN = 0.25, 1.0
+#: Seconds between two checks whether to stop, and between two attempts to connect.
+_CHECK, _AGAIN = 0.25, 1.0
 
 
 class Watch:
@@ -48,8 +48,8 @@ class Watch:
         for batch in Watch(url, tool_types, stopped).batches():
             ingest.take(batch, "redis")
 
-    A batch ends after `size` records, or once none came for `quiet` seconds. `tell` hears,
-    in a sentence and from another thread, when Redis goes and comes back. With `enable`
+    A batch ends after `size` records, or once none came for `quiet` seconds. `tell` is called
+    with a sentence, from another thread, when Redis goes away and comes back. With `enable`
     the notifications are switched on where they are not.
     """
 
@@ -98,7 +98,7 @@ class Watch:
                     yield self._outcomes(waiting)
                     waiting = []
                 elif not self._caught:
-                    time.sleep(_LOOK)
+                    time.sleep(_CHECK)
         finally:
             self._over.set()
             catcher.join(30.0)
@@ -127,7 +127,7 @@ class Watch:
         return [self._caught.popleft() for _ in range(len(self._caught))]
 
     def _outcomes(self, fresh: Iterable[Record | Rejected]) -> Outcomes:
-        """Each of `fresh` with what all that is remembered of its run said of it beforehand."""
+        """Each of `fresh`, joined with its features in the remembered records of its run."""
         batch: Outcomes = []
         wanted: dict[str, str] = {}  # task id: run
         for one in fresh:
@@ -146,7 +146,7 @@ class Watch:
         return batch
 
     def _is_news(self, record: Record) -> bool:
-        """Remember `record`; False where it was: a scan finds what was told of, too."""
+        """Remember `record`; False where it is known: a scan finds notified results, too."""
         run = self._runs.setdefault(record.run, {})
         self._runs.move_to_end(record.run)
         if run.get(record.task_id) == record:
@@ -171,8 +171,8 @@ class Watch:
                     met = True
                     self._connected.set()
                     while not self._over.is_set():
-                        self._read(client, _told(listener))
-                    self._read(client, _told(listener))  # what was told until the end
+                        self._read(client, _notified(listener))
+                    self._read(client, _notified(listener))  # what was notified until the end
             except Unreachable as error:
                 if not met:
                     self._failure = error
@@ -212,7 +212,7 @@ class Watch:
             else:
                 self._caught.append(record_reader.read(redis_scan.task_id(key), value))
         while len(self._caught) > _WAITING and not self._over.is_set():
-            time.sleep(_LOOK)
+            time.sleep(_CHECK)
 
 
 @contextmanager
@@ -224,10 +224,10 @@ def _listener(client: redis.Redis) -> Iterator[Any]:
         yield listener
 
 
-def _told(listener: Any) -> list[bytes]:
+def _notified(listener: Any) -> list[bytes]:
     """The keys that were set lately, each once; waits a moment for the first."""
     keys: dict[bytes, None] = {}
-    message = listener.get_message(timeout=_LOOK)
+    message = listener.get_message(timeout=_CHECK)
     while message is not None:
         if message["type"] == "pmessage" and message["data"] == b"set":
             keys[message["channel"].partition(b":")[2]] = None

@@ -1,7 +1,7 @@
-"""Keeping the datasets small: old rows let go, small files merged, unused files removed.
+"""Maintenance of the datasets: retention, compaction and vacuum.
 
-Nothing goes unless it is asked for. Rows that are let go stay in the versions
-before; a version's files go with a vacuum, and never those of a version that a
+Nothing is deleted unless it is asked for. Deleted rows stay in the earlier versions of the
+table; a vacuum removes the files of old versions, but never those of a version that a
 registered model was trained on, which the caller names.
 """
 
@@ -32,7 +32,7 @@ __all__ = [
 
 #: What else lies beside the datasets, by the name of its directory.
 REJECTED, REPORTS = "_rejected", "_reports"
-#: Hours for which files that no version needs any more but old ones are kept.
+#: Hours for which a vacuum keeps files that only old versions need.
 WEEK = 168.0
 
 _DAY = 86_400.0

@@ -1,4 +1,4 @@
-"""The outlier fence: which durations are too strange to teach their function anything.
+"""The outlier fence: which durations are too far from all others of their function to learn from.
 
 Per function, on log-seconds, an execution is an outlier only when both hold:
 
@@ -16,8 +16,8 @@ than `ENOUGH` durations of a function there is no fence.
 `FACTOR` do look like outliers, and stay recorded as rejected; they are not in `recent` the
 next time. So that they still count as company for those that follow, hand the log-seconds
 of what was fenced off lately over as `doubtful`: with the third of its kind, each execution
-at hand is accepted. Those rejected before stay so until `malearn.data.quarantine` judges them anew;
-nothing here does so by itself.
+at hand is accepted. Those rejected before stay so until `malearn.data.quarantine` revalidates
+them; nothing here does so by itself.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def fence(
     recent: Mapping[str, Sequence[float]],
     doubtful: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[Sequence[Execution], list[Rejected]]:
-    """Split `executions` into those that may teach and the outliers, each in the given order.
+    """Split `executions` into those to learn from and the outliers, each in the given order.
 
     `recent` holds, by function, the natural logarithms of the seconds of what the dataset
     already has of it, lately; `doubtful` the same of what was fenced off lately. The result

@@ -1,10 +1,9 @@
-"""What was kept out: to look at, and to judge anew once its cause is mended.
+"""Quarantined records: listed by reason, and revalidated once their cause is fixed.
 
-Looking counts by reason and expectation. Re-admission takes what the declaration,
-the contract or the fence kept out through the same judgement again; what was wrong
-with a record's own form stays as it is. Accepted rows are committed first, then taken
-out of quarantine; whoever is killed in between finds them in their dataset the next
-time, and takes them out.
+`overview` counts them by reason and expectation. `retry` revalidates those that the
+declaration, the contract or the outlier fence kept out; malformed records stay as they
+are. Accepted rows are committed first, then deleted from quarantine; a process that is
+killed in between finds them in their dataset the next time, and deletes them.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ RETRYABLE = frozenset(
     }
 )
 
-#: Quarantined records that are judged at once, about.
+#: Quarantined records that are revalidated at a time, about.
 _SIZE = 50_000
 
 
@@ -131,10 +130,10 @@ def overview(rejections: Rejections, which: QuarantineFilter, limit: int = 10) -
 
 
 def retry(ingest: Ingest, which: QuarantineFilter, size: int = _SIZE) -> Iterator[RetryReport]:
-    """Judge `which` of the quarantine anew; reports what came of about `size` records at a time.
+    """Revalidate the records that `which` selects, about `size` at a time; one report for each.
 
-    Each record is judged by itself where `ingest` validates so: a share of bad ones refuses no
-    batch. What a task's predecessors said of it counts as far as they are in quarantine too.
+    Where `ingest` validates records one by one, a share of bad ones rejects no batch. Features
+    that predecessors reported count as far as those are in quarantine too.
     Raises `DatasetError`; what was reported by then is done.
     """
     settled, tasks = _candidates(ingest.rejections, which)
@@ -146,7 +145,7 @@ def retry(ingest: Ingest, which: QuarantineFilter, size: int = _SIZE) -> Iterato
 
 
 def _candidates(rejections: Rejections, which: QuarantineFilter) -> tuple[int, set[str]]:
-    """How many will not be judged anew, and the ids of the tasks that will."""
+    """How many will not be revalidated, and the ids of the tasks that will."""
     settled, tasks = 0, set[str]()
     for refusal in filter(which.holds, rejections.each()):
         if _may_change(refusal):
@@ -212,7 +211,7 @@ def _retry(ingest: Ingest, which: QuarantineFilter, tasks: Sequence[str]) -> Ret
                 new.append(execution)
                 continue
             gone.append(refusal)
-        verdicts = ingest.judge(ingest.tool_types[name], new)[1] if new else []
+        verdicts = ingest.validate_and_store(ingest.tool_types[name], new)[1] if new else []
         refused = {verdict.rejected.task_id: verdict for verdict in verdicts}
         for execution in new:
             refusal, verdict = group[execution.task_id][0], refused.get(execution.task_id)

@@ -23,7 +23,7 @@ from malearn.kernel.records import RejectReason
 __all__ = ["Rejections"]
 
 
-#: Reasons that a verdict gave, not the record's form; such a task is not judged again.
+#: Reasons that validation gave, not the record's form; such a task is not validated again.
 _JUDGED = frozenset(
     {RejectReason.INVALID_FEATURE, RejectReason.OUTLIER, RejectReason.BATCH_REFUSED}
 )

@@ -20,9 +20,9 @@ __all__ = ["DAMAGED", "RepairReport", "repair"]
 class RepairReport:
     """What was done to one table.
 
-    `damage` says what was wrong, a sentence each; nothing where it is in order. `lost` rows
+    `damage` lists what was wrong, a sentence each; empty where nothing was. `lost` rows
     stood in files that are gone, and `recovered` of all that was missing were found in others.
-    `failure` says why a table could not be repaired.
+    `failure` is the reason why a table could not be repaired.
     """
 
     table: str

@@ -52,7 +52,7 @@ def read(paths: Sequence[Path], size: int = 20_000) -> Iterator[Outcomes]:
 
 
 def examine(paths: Sequence[Path]) -> None:
-    """Look whether `paths` can be run logs, reading each up to its first record.
+    """Check whether `paths` can be run logs, reading each up to its first record.
 
     Raises `InputError` for one that is missing or no JSONL, as `read` would
     later, and where all of them together hold nothing.
@@ -77,7 +77,7 @@ class _Line(msgspec.Struct):
 
 
 class _TaskLine(msgspec.Struct):
-    """The same, once it names a task."""
+    """A line that names a task, with the data still to be read."""
 
     task_id: str
     function: str | None

@@ -14,8 +14,8 @@ __all__ = ["SchemaDiff", "diff_since"]
 class SchemaDiff:
     """The features of a tool type beside those of model version `version`.
 
-    `added` tells for each new one the version of the dataset that first had a column for
-    it; None where there is none yet. `removed` are declared no more.
+    `added` maps each new feature to the version of the dataset that first had a column for
+    it, None where there is none yet. `removed` are no longer declared.
     """
 
     version: int
@@ -42,8 +42,8 @@ class SchemaDiff:
         """The same for MLflow; empty where nothing has changed."""
         tags = {}
         if self.added:
-            told = (n if v is None else f"{n} (dataset v{v})" for n, v in self.added.items())
-            tags["malearn.features_added"] = ", ".join(told)
+            added = (n if v is None else f"{n} (dataset v{v})" for n, v in self.added.items())
+            tags["malearn.features_added"] = ", ".join(added)
         if self.removed:
             tags["malearn.features_removed"] = ", ".join(self.removed)
         return tags
@@ -54,7 +54,7 @@ def diff_since(
 ) -> SchemaDiff:
     """How `tool_type` differs from the features that model `version` was trained with.
 
-    `first` tells for each feature the dataset's first version with a column for it.
+    `first` maps each feature to the dataset's first version with a column for it.
 
     >>> from malearn.kernel.tool_types import declared
     >>> speech = declared()["speech_process"]

@@ -87,7 +87,7 @@ class Stream:
     def _marker(self) -> str:
         return f"{self.key}:created"
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Give the stream another name, because what was read under this one is no longer so."""
         self.created = max(_now(), self.created + 1)
         with redis_client.answering(self.url):

@@ -8,7 +8,7 @@ import msgspec
 
 __all__ = ["Prediction", "Source"]
 
-#: The rung of the ladder that answered, best first.
+#: Which part of the fallback chain answered, best first.
 Source = Literal["model", "function_history", "tool_history", "heuristic"]
 
 

@@ -1,8 +1,8 @@
-"""Run ids: what a task id says of its run, `<run id>-<function>`.
+"""Run ids: the run within a task id, `<run id>-<function>`.
 
 Maze's run ids are UUIDs. Others are 32 hexadecimal digits, a name, a date: a function is a
 Python name, which holds no hyphen, so that the last hyphen is where it begins. Where the
-function is told, because a log or a scheduler names it, nothing has to be guessed.
+function is given, because a log or a scheduler names it, nothing has to be guessed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def function_of(task_id: str) -> str:
 
 
 def run_of(task_id: str, function: str | None = None) -> str:
-    """The run's id within a task id, whose `function` may be told.
+    """The run's id within a task id, whose `function` may be given.
 
     >>> run_of("19725120-6620-445b-9f40-7ceccb20bae2-task1_speech_process")
     '19725120-6620-445b-9f40-7ceccb20bae2'

@@ -1,4 +1,4 @@
-"""A chronological replay: what every predictor would have said of each task, and how far off.
+"""A chronological replay: what every predictor would have predicted, and its error, per task.
 
 Each task is predicted from what had *ended* before it started, through the same
 history, models and intervals that serve; models are retrained as tasks finish.
@@ -217,7 +217,7 @@ def replay(
     family: str = DEFAULT,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Replayed:
-    """What a predictor would have answered, rung by rung, in order of start.
+    """What each source of the fallback chain would have answered, in order of start.
 
     A model answers once its tool type has enough rows, the history before that,
     the heuristic before anything is known. `family` may be empty: no models.

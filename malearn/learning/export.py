@@ -57,7 +57,7 @@ def metadata_for(
     dataset_version: int,
     calibration: Mapping[str, float] | None = None,
 ) -> ModelMetadata:
-    """What a model `fitted` on `rows` says of itself, the last executions of each function too."""
+    """The metadata of a model `fitted` on `rows`, with the last executions of each function."""
     tool_type = rows.tool_type
     clips = {}
     for i, name in enumerate(tool_type.feature_names):

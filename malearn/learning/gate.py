@@ -20,13 +20,13 @@ __all__ = ["Decision", "GateCheck", "decide"]
 MARGIN = 0.02
 #: How much lower than the best competitor's its pairwise accuracy may be.
 RANKING_SLACK = 0.01
-#: Test rows that are required: an average over fewer says nothing.
+#: Test rows that are required: an average over fewer means nothing.
 FEWEST_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class GateCheck:
-    """One condition for a promotion, whether it is met, and the sentence that says so."""
+    """One condition for a promotion, whether it is met, and a sentence about it."""
 
     check: str
     passed: bool

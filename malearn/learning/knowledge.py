@@ -1,7 +1,7 @@
 """What every predictor knows when a run begins, after all the runs before it.
 
 The runs are replayed one after another, each workflow executed alone: no task waits for anything
-but its predecessors. Between two runs models are fitted anew on the log so far, by the code that
+but its predecessors. Between two runs models are refitted on the log so far, by the code that
 trains. What was learnt up to the beginning of a run holds under any policy, for all that it was
 learnt from has ended by then.
 """

@@ -64,9 +64,9 @@ class Matrix:
     def split(self, newest: float, since: float = -math.inf) -> tuple[Matrix, Matrix]:
         """The older rows and the `newest` share of them, by time of start.
 
-        The older ones are those that had *ended* when the newest slice began:
+        The older ones are those that had *ended* when the newest share began:
         nothing in them was unknown then. Nothing that started before `since`,
-        seconds since the epoch, is in the newest slice, which needs one row.
+        seconds since the epoch, is in the newest share, which has at least one row.
         """
         first = len(self) - max(1, round(len(self) * newest))
         while first < len(self) - 1 and self.executions[first].start < since:
@@ -79,8 +79,8 @@ class Matrix:
 def known_before(execution: Execution) -> tuple[float, ...]:
     """The features as known before the task ran.
 
-    Where its predecessors said nothing, or their records are gone, what it
-    reported itself stands in: the best guess at what they would have said.
+    Where its predecessors reported none, or their records are gone, the features
+    that it reported itself stand in: the best guess at theirs.
     What float32 cannot hold is missing, as it is to a scheduler.
     """
     values = execution.serve if _was_announced(execution) else execution.ran
@@ -128,5 +128,5 @@ def build(tool_type: ToolType, executions: Sequence[Execution]) -> Matrix:
 
 
 def _was_announced(execution: Execution) -> bool:
-    """Whether its predecessors said anything of its features."""
+    """Whether its predecessors reported any of its features."""
     return any(not math.isnan(value) for value in execution.serve)

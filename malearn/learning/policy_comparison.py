@@ -272,7 +272,7 @@ def _one_policy(
         "noise_limited": lambda: Noisy(sigma, seed),
         "oracle": lambda: Noisy(0.0),
     }
-    # Policies that look at deadlines are simulated once for each factor, the others once.
+    # Policies that read deadlines are simulated once for each factor, the others once.
     factors = settings.deadlines if policy in simulation.WITH_DEADLINES else settings.deadlines[:1]
     cells: list[_Cell] = []
     for name in settings.predictors:
@@ -284,8 +284,8 @@ def _one_policy(
         seconds: tuple[float, ...] = ()
         for factor in factors:
             done = simulation.simulate(arrivals, policy, predictors[name](), settings.slots, factor)
-            judged = [factor] if len(factors) > 1 else settings.deadlines
-            for at in judged:
+            compared = [factor] if len(factors) > 1 else settings.deadlines
+            for at in compared:
                 missed = sum(d.seconds > at * d.trace.critical_path for d in done)
                 late[at] = missed / len(done)
             seconds = seconds or tuple(d.seconds for d in done)

@@ -46,7 +46,7 @@ def warm_start(incumbent: Incumbent, rows: Matrix) -> Recipe | None:
         return None
     try:
         regressor.update(known, rows)
-    except TrainingError:  # a family that is always fitted anew, or a model as large as it may be
+    except TrainingError:  # a family that cannot be updated, or a model at its size limit
         return None
     parameters = FAMILIES[known.family].parameters(regressor.monotone(rows))
     return Recipe(

@@ -19,16 +19,16 @@ from malearn.learning.matrix import Matrix
 
 __all__ = ["SHRINKAGE", "Regressor", "fit", "monotone", "update"]
 
-#: How far answers go from the level to what the estimator says: 0 not at all, 1 all the way. It is
-#: fitted to what the level leaves over, most of which is noise, so shrinking towards the level
-#: lowers the error.
+#: How far answers go from the level to what the estimator predicts: 0 not at all, 1 all the way.
+#: The estimator is fitted to what the level leaves over, most of which is noise, so shrinking
+#: towards the level lowers the error.
 SHRINKAGE = 0.7
 #: What is tried on held-out rows, and as how many of those rows the default counts.
 _SHRINKAGES = np.linspace(SHRINKAGE, 1.0, 4)
 _FEWEST_TO_TRY, _USUAL_ROWS = 100, 150
 #: Answers are held within the range of training, widened by this factor either way.
 _WIDER = 4.0
-#: An update looks at so many rows, the newest, and needs as many of them as a first fit.
+#: An update is fitted on so many rows, the newest, and needs as many of them as a first fit.
 _NEWEST = 500
 
 
@@ -94,7 +94,7 @@ def fit(family: str, rows: Matrix) -> Regressor:
 def update(fitted: Regressor, rows: Matrix) -> Regressor:
     """A model that goes on from `fitted`, which stays as it is, with the newest of `rows`.
 
-    Raises `TrainingError` when its family is always fitted anew, when it has grown as large as
+    Raises `TrainingError` when its family cannot be updated, when it has grown as large as
     it may, when it reads other columns, or when the rows are too few.
     """
     kind, name = _kind(fitted.family, rows), rows.tool_type.name
@@ -140,10 +140,10 @@ def _tune_shrinkage(kind: Family, rows: Matrix, relative: NDArray[np.float64]) -
     if first < _FEWEST_TO_TRY or first < kind.fewest_rows:
         return SHRINKAGE
     tried = kind.fit(rows.inputs[:first], relative[:first], monotone(rows))
-    said = np.asarray(tried.predict(rows.inputs[first:]), dtype=np.float64).reshape(-1)
-    said = np.clip(said, relative[:first].min(), relative[:first].max())
-    errors = np.abs(relative[first:] - np.outer(_SHRINKAGES, said)).sum(axis=1)
-    best, seen = float(_SHRINKAGES[np.argmin(errors)]), len(said)
+    found = np.asarray(tried.predict(rows.inputs[first:]), dtype=np.float64).reshape(-1)
+    found = np.clip(found, relative[:first].min(), relative[:first].max())
+    errors = np.abs(relative[first:] - np.outer(_SHRINKAGES, found)).sum(axis=1)
+    best, seen = float(_SHRINKAGES[np.argmin(errors)]), len(found)
     return (seen * best + _USUAL_ROWS * SHRINKAGE) / (seen + _USUAL_ROWS)
 
 

@@ -1,7 +1,7 @@
 """Model selection: candidates fitted, one chosen, everybody tested, the chosen one fitted again.
 
-Pure: rows in, a `Selection` out. Nothing is recorded, registered or promoted here; what MLflow
-is told of it is in `malearn.lifecycle.training`.
+Pure: rows in, a `Selection` out. Nothing is recorded, registered or promoted here;
+`malearn.lifecycle.training` logs it to MLflow.
 
 Candidates are a full fit of every family and, where enough is new to it, the incumbent updated.
 Which rows fit, choose and test is in `windows`; the one that is chosen is at last fitted on all.
@@ -99,7 +99,7 @@ def select(
 ) -> Selection | NothingSelected:
     """Select a model of one tool type from `families`, fitted on `rows`, and test it.
 
-    `progress` is told what is being fitted.
+    `progress` is called with what is being fitted.
     """
     if incumbent is not None:
         unseen = windows.unseen(rows, incumbent.trained_until)
@@ -198,7 +198,7 @@ def _learning_curve(
 ) -> dict[int, float]:
     """The error of the chosen family on the test window, by the number of rows fitted on.
 
-    Always the latest rows, so that the curve also says what the oldest are still worth.
+    Always the latest rows, so that the curve also shows what the oldest are still worth.
     """
     family, before, test = chosen.recipe.family, cut.before_test, cut.test
     curve = {}

@@ -1,8 +1,8 @@
-"""Who tells a simulated scheduler how long tasks take: malearn, what needs no model, and oracles.
+"""Predictors of a simulated scheduler: malearn, baselines without a model, and oracles.
 
 All but malearn count a running task as its expectation less what has passed, at least nothing,
 and take the tasks' errors for independent: P(in time) = Φ((deadline − now − path) ÷ σ), where σ²
-sums over the critical path. So nobody's residuals or spread are better than their own.
+sums over the critical path. So no predictor borrows another's residuals or scale.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SimulatedWorkflow:
 
 
 class Predictor(Protocol):
-    """What the simulated scheduler asks and tells."""
+    """What a simulated scheduler estimates with, and reports to."""
 
     def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
         """Bring `expected` and `left` of `workflows` up to date."""
@@ -251,7 +251,7 @@ class Malearn:
         self._bases[task_id] = basis
 
     def _vector(self, live: SimulatedWorkflow, task_id: str, tool: str) -> FeatureVector:
-        """What the predecessors that have ended said of a task."""
+        """A task's features, as reported by its predecessors that have ended."""
         task = live.workflow.tasks[task_id]
         known = self._vectors.get(task_id)
         if known is not None:

@@ -1,8 +1,8 @@
 """A discrete-event replay of one run's workflows under one policy and one predictor.
 
 Workflows arrive, tasks that are ready wait for a slot of their resource, the policy says whose
-turn it is, and each takes the seconds that it really took. The predictor is asked and told as it
-would be by a scheduler: it knows nothing that has not ended in the simulation.
+turn it is, and each takes the seconds that it really took. The predictor is called as a
+scheduler would call it: it knows nothing that has not ended in the simulation.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Completion:
 
 @dataclass(slots=True)
 class _Board:
-    """What a policy may look at beyond one workflow."""
+    """What a policy may read beyond one workflow."""
 
     resource: str
     average_completion: float = 0.0

@@ -1,1 +1,1 @@
-"""MLflow, promotion, monitoring: what is tracked, registered, served and watched."""
+"""MLflow, promotion, monitoring: what is tracked, registered, served and monitored."""

@@ -6,7 +6,7 @@ of them newer than what either version was fitted on; that is a fair comparison,
 recorded predictions.
 
 A check scores only executions that no earlier check has scored, and waits until there are enough
-of them. Its findings are kept on the version, in a tag; `monitor_decision` says what follows.
+of them. Its findings are kept on the version, in a tag; `monitor_decision` decides what follows.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def check(rows: Matrix, tool_types: ToolTypes, *, now: float | None = None) -> M
         why = f"version {production.number} has no ONNX file that can be loaded"
         return report(_nothing(why, state))
     # Neither a model nor a check has seen what ended after it was made, whatever the clocks of
-    # those who wrote executions said: one that ran ahead must not end all monitoring.
+    # the clocks of those who wrote executions: one that ran ahead must not end all monitoring.
     versions = {PRODUCTION: production, PREVIOUS: previous}
     until = {
         name: trained_on.until(version, models[name].metadata)

@@ -1,8 +1,8 @@
-"""From a registered version to the one that serves: proof first, then the alias.
+"""Promotion of a registered version: its ONNX file is verified first, then the alias moves.
 
-Nothing gets the alias `Production` unless its ONNX file answers, on real rows,
-what its trainer's model answers. Where a person gives it away in MLflow, the
-proof is made up for: `verify_manual_promotion` confirms the move, or undoes it.
+Nothing gets the alias `Production` unless its ONNX file predicts, on real rows, what its
+trainer's model predicts. Where a person moved the alias in MLflow, the file is verified
+afterwards: `verify_manual_promotion` confirms the move, or undoes it.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class ManualPromotion:
 
 
 def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
-    """Let version `number` serve if the gate let it through and its ONNX file is faithful.
+    """Promote version `number` if it passed the gate and its ONNX file matches its model.
 
-    `rows` are real executions to prove it on. `by_hand` overrules the gate, not
-    the proof; then a version that holds the trainer's model alone is converted,
-    and the version that comes of it serves. A version that is not promoted keeps
-    the alias `Candidate`. Raises `RegistryError` for a version that is not there
-    or, unless it is `by_hand`, was never judged.
+    `rows` are real executions to verify it on. `by_hand` bypasses the gate, not the
+    verification; then a version that holds the trainer's model alone is converted, and
+    the converted version is promoted. A version that is not promoted keeps the alias
+    `Candidate`. Raises `RegistryError` for a version that does not exist or, unless it
+    is promoted `by_hand`, has no decision of the gate.
     """
     tool_type = rows.tool_type
     version = registry.version(tool_type, number)
@@ -69,7 +69,7 @@ def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
         )
     if by_hand:
         version = replace(version, decision=_overruled(version))
-    version, decision = _proven(rows, version)
+    version, decision = _verified(rows, version)
     origin = version.tags.get(_CONVERTED_FROM)
     summary = f"Version {origin}, converted to ONNX." if origin else ""
     registry.decide(tool_type, version.number, decision, summary)
@@ -83,18 +83,18 @@ def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
 
 
 def verify_manual_promotion(rows: Matrix) -> ManualPromotion | None:
-    """Make up for the proof where a person moved `Production` in MLflow; None where nobody did.
+    """Verify the version to which a person moved `Production` in MLflow; None where nobody did.
 
-    What can be proven serves from now on, converted where that is needed. What cannot is
-    refused: it is tagged with the reason, and the alias goes back to the version that was
-    proven last, which schedulers go on serving meanwhile. Without rows nothing can be said.
+    A version that passes serves from now on, converted where that is needed. One that fails
+    is tagged with the reason, and the alias goes back to the version that was verified last,
+    which schedulers go on using meanwhile. Without rows nothing can be verified.
     """
     tool_type = rows.tool_type
     version = registry.by_alias(tool_type, registry.PRODUCTION)
     if version is None or not len(rows):
         return None
     last = registry.last_promoted(tool_type)
-    if last is not None and last.number == version.number and _is_proven(version):
+    if last is not None and last.number == version.number and _is_verified(version):
         return None
     promoted = promote(rows, version.number, by_hand=True)
     if not promoted.promoted:
@@ -104,28 +104,28 @@ def verify_manual_promotion(rows: Matrix) -> ManualPromotion | None:
     return ManualPromotion(version.number, promoted, serving.number if serving else None)
 
 
-def _is_proven(version: Version) -> bool:
+def _is_verified(version: Version) -> bool:
     reasons = version.decision.reasons if version.decision else ()
     return any(reason.check == "onnx" and reason.passed for reason in reasons)
 
 
 def _undo(tool_type: ToolType, refused: Version, last: Version | None) -> None:
-    """Back to the last that was proven; to none where none was."""
+    """Restore the last verified version; without one, remove the alias."""
     for known in (last, registry.by_alias(tool_type, registry.PREVIOUS)):
-        if known is not None and known.number != refused.number and _is_proven(known):
+        if known is not None and known.number != refused.number and _is_verified(known):
             registry.restore(tool_type, known.number)
             return
     registry.unpublish(tool_type)
 
 
 def _overruled(version: Version) -> Decision:
-    """What the gate said, if it was asked, and that a person wants it to serve all the same."""
-    judged = version.decision or Decision(True, version.family, 0, ())
-    decision = Decision(True, judged.candidate, judged.rows, judged.reasons)
+    """The gate's decision, if there is one, overruled by the person who promoted the version."""
+    gated = version.decision or Decision(True, version.family, 0, ())
+    decision = Decision(True, gated.candidate, gated.rows, gated.reasons)
     return decision.with_check("by hand", True, "a person promoted it over the gate")
 
 
-def _proven(rows: Matrix, version: Version) -> tuple[Version, Decision]:
+def _verified(rows: Matrix, version: Version) -> tuple[Version, Decision]:
     """The version that serves if it may, `version` itself or what it was converted to."""
     decision = version.decision or _overruled(version)
     if not len(rows):

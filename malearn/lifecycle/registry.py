@@ -1,8 +1,8 @@
 """Versions and aliases in MLflow's registry. The alias is the only truth about what serves.
 
 `Production` serves, `Previous` served before it, `Candidate` is the newest that
-was not promoted. A tag on the registered model remembers what was let serve last,
-so that an alias that a person moved in MLflow is noticed, and can be undone.
+was not promoted. A tag on the registered model holds the version that was promoted
+last, so that a move of the alias by a person in MLflow is noticed, and can be undone.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def last_promoted(tool_type: ToolType) -> Version | None:
 
 
 def restore(tool_type: ToolType, number: int) -> None:
-    """Let `Production` name version `number`, which is proven; the other aliases stay."""
+    """Point `Production` at version `number`, which is verified; the other aliases stay."""
     client, name = _client(), tool_type.registered_model
     if (last := last_promoted(tool_type)) is None or last.number != number:
         client.set_model_version_tag(name, str(number), MONITOR_STATE, "")

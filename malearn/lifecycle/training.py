@@ -44,9 +44,9 @@ class DatasetVersion:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of a retraining. Without a `version` nothing was registered; `why` says so.
+    """The result of a retraining. Without a `version` nothing was registered, for the reason `why`.
 
-    `schema_changes` says, a sentence a feature, how the declaration differs from the serving
+    `schema_changes` tells, a sentence a feature, how the declaration differs from the serving
     model's. `candidates` were scored on the same rows as everybody in `scores`.
     """
 

@@ -1,11 +1,11 @@
 """`ExecTimePredictor`: the same learning in one process, without Redis or a server.
 
-It keeps what it is told in a dataset of its own, learns in a background thread
+It keeps what is collected in a dataset of its own, learns in a background thread
 once enough is new, and answers from memory. Below its home stand::
 
     <tool_type>/executions/       a Delta table: what was collected
     <tool_type>/model.onnx        the model, describing itself
-    <tool_type>/importance.json   what that model looks at
+    <tool_type>/importance.json   how much that model uses each feature
     _rejected/                    a Delta table: what was refused, and why
 """
 
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 
 #: Seconds that a row waits for company, at most, and how many are company enough.
 _GATHER, _ENOUGH = 2.0, 1_000
-#: Executions, newest first, that a model is fitted on, and that a restart looks back on.
+#: Executions, newest first, that a model is fitted on, and that a restart reads back.
 _MOST_FITTED, _MOST_RECALLED = 50_000, 10_000
 _SHORTEST = 1e-3  # seconds; what is shorter is taken as this
 _TICK = 1e-6  # seconds between two ends, so that they have an order
@@ -137,14 +137,14 @@ class ExecTimePredictor:
         seconds = _seconds(actual_time)
         name = _text(function) or self._tool_type.name
         identity = _text(task_id) or f"{uuid.uuid4()}-{name}"
-        said = self._said(features)
-        prediction, basis = self._answer(name, said)
+        given = self._checked_features(features)
+        prediction, basis = self._answer(name, given)
         with self._lock:
             if self._closed:
                 raise InputError("ExecTimePredictor", "is closed and takes in nothing more")
             end = max(time.time(), self._latest + _TICK)
-            record = Record(identity, name, end - seconds, end, said)
-            outcome = self._judged(joining.to_execution(record, self._tool_type, said))
+            record = Record(identity, name, end - seconds, end, given)
+            outcome = self._validated(joining.to_execution(record, self._tool_type, given))
             if isinstance(outcome, Rejected):
                 self._write_buffer.refuse(outcome, end, seconds)
             else:
@@ -194,7 +194,9 @@ class ExecTimePredictor:
         no number within its bounds counts as missing. `model_version` is the
         version of the dataset that the model was fitted on.
         """
-        return self._answer(_text(function) or self._tool_type.name, self._said(features))[0]
+        return self._answer(
+            _text(function) or self._tool_type.name, self._checked_features(features)
+        )[0]
 
     def get_feature_importance(self) -> dict[str, float]:
         """Weight per column of the model, summing to 1, largest first.
@@ -239,9 +241,9 @@ class ExecTimePredictor:
     ) -> None:
         self.close()
 
-    # What was said of a task.
+    # The features of a task.
 
-    def _said(self, features: Mapping[str, object]) -> dict[str, object]:
+    def _checked_features(self, features: Mapping[str, object]) -> dict[str, object]:
         """The declared ones of `features`, as plain Python values."""
         if not isinstance(features, Mapping):
             kind = type(features).__name__
@@ -249,7 +251,7 @@ class ExecTimePredictor:
         names = (*self._tool_type.feature_names, *self._tool_type.context)
         return {n: _plain(features[n]) for n in names if n in features}
 
-    def _judged(self, outcome: Execution | Rejected) -> Execution | Rejected:
+    def _validated(self, outcome: Execution | Rejected) -> Execution | Rejected:
         """`outcome`, or why one of its features is not believed."""
         if isinstance(outcome, Rejected):
             return outcome
@@ -267,9 +269,9 @@ class ExecTimePredictor:
 
     # What is known, in memory.
 
-    def _answer(self, function: str, said: Mapping[str, object]) -> tuple[Prediction, Basis]:
+    def _answer(self, function: str, given: Mapping[str, object]) -> tuple[Prediction, Basis]:
         """The best answer that there is, and what it was given on."""
-        vector = self._schema.vectorize(said)
+        vector = self._schema.vectorize(given)
         values, context = vector.values, vector.context
         model = self._model
         with self._lock:
@@ -361,7 +363,7 @@ class ExecTimePredictor:
         try:
             act()
         except (MalearnError, OSError) as error:
-            if str(error) != self._trouble:  # said once, not every two seconds
+            if str(error) != self._trouble:  # logged once, not every two seconds
                 _log.warning("%s: could not %s, will try again: %s", name, what, error)
             self._trouble = str(error)
             return False

@@ -1,7 +1,7 @@
-"""The model of an `ExecTimePredictor`: one ONNX file on disk, and what it looks at beside it.
+"""The model of an `ExecTimePredictor`: one ONNX file on disk, and the importance of its features.
 
-Saving proves, then replaces: a file that does not answer as the trainer's model
-does never takes the place of one that did. Loading is parse, check, act.
+A file is verified before it replaces the last: one that does not predict what the trainer's
+model predicts never takes the place of one that did. Loading is parse, check, act.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class LocalModel(OnnxModel):
 
 
 def _shares(importance: Mapping[str, float]) -> Mapping[str, float]:
-    """As given, or all alike where a model looks at nothing."""
+    """As given, or all equal where a model uses no feature."""
     if sum(importance.values()) > 0.0:
         return importance
     return dict.fromkeys(importance, 1.0 / len(importance))

@@ -13,7 +13,7 @@ from malearn.platform.port import is_loopback
 
 __all__ = ["check_answers", "check_mlflow"]
 
-_LARGEST = 65_536  # bytes of an answer that says whether a server is there
+_LARGEST = 65_536  # bytes of a reply to a health check
 _LOGIN = (
     "put a login into the URL, or into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
     "or MLFLOW_TRACKING_TOKEN"

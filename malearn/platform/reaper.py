@@ -5,7 +5,7 @@ Run by its path with `-I -S`, so it starts in milliseconds and imports nothing o
     reaper.py LOCK_FD USERS_FILE STATE_FILE URL HOST COMMAND...
 
 The server gets a process group of its own, which is ended as a whole. `LOCK_FD` is the open
-lock that says "a server of this home runs"; server and reaper both hold it, so it is free
+lock that means "a server of this home runs"; server and reaper both hold it, so it is free
 only once both are gone. Should the reaper itself be killed, Linux sends the server SIGTERM.
 """
 

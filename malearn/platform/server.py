@@ -28,7 +28,7 @@ from malearn.platform.reaper import GRACE
 __all__ = ["Server"]
 
 PING_TIMEOUT = 2.0  # seconds within which a server that is up answers
-START_TIMEOUT = 180.0  # seconds a server may take until it answers, unless told otherwise
+START_TIMEOUT = 180.0  # seconds a server may take until it answers, by default
 POLL_INTERVAL = 0.05  # seconds between two pings of a server that is starting
 MIN_FREE_BYTES = 32 * 2**20  # that must be free below the home
 

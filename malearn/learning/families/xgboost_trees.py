@@ -34,7 +34,7 @@ _OPSET = 15
 def _parameters(monotone: Sequence[int]) -> Mapping[str, Any]:
     if not any(monotone):
         return _PARAMETERS
-    # The leaves of an absolute error are set anew once a tree is grown, past any constraint.
+    # The leaves of an absolute error are recomputed once a tree is grown, past any constraint.
     bound = {"objective": "reg:squarederror", "monotone_constraints": tuple(monotone)}
     return {**_PARAMETERS, **bound}
 

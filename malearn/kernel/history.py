@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel import experts, input_effects
+from malearn.kernel.input_effects import InputEffects
 from malearn.kernel.intervals import State
 from malearn.kernel.level_state import (
     LEAST_SCALE,
@@ -70,11 +71,35 @@ _LATELY = 0.95  # an earlier execution of the function counts so much less, one 
 
 # What is remembered at most: functions, each of their contexts counted; contexts of one function.
 _LINES, _CONTEXTS = 2048, 64
+_OUTLOOKS = 1024  # kept until the next execution: callers may ask for any context
 
 Table = NDArray[np.float64]
 _log1p = math.log1p
 _NAN = math.nan
 _UNKNOWN = (_NAN,) * len(FEATURES)
+
+
+class _Outlook:
+    """What to expect of a function in a context, whatever its inputs, until the next observation.
+
+    `line` is the one that tells most of the context, None if none does. `level` and `scale` are
+    log-seconds, `worth` is the share of a remembered effect that holds. `state` is what
+    `History.state` says, once it was asked.
+    """
+
+    __slots__ = ("inputs", "level", "line", "scale", "state", "worth")
+
+    def __init__(
+        self,
+        line: ContextLevel | None,
+        level: float,
+        scale: float,
+        inputs: InputEffects | None,
+        worth: float,
+    ) -> None:
+        self.line, self.level, self.scale = line, level, scale
+        self.inputs, self.worth = inputs, worth
+        self.state: tuple[State, float] | None = None
 
 
 class History:
@@ -87,7 +112,7 @@ class History:
     8.0
     """
 
-    __slots__ = ("_functions", "_regimes", "_tools", "_tracker", "_used")
+    __slots__ = ("_functions", "_outlooks", "_regimes", "_tools", "_tracker", "_used")
 
     def __init__(self, observations: Iterable[Observation] = ()) -> None:
         self._tracker = LevelTracker()
@@ -95,11 +120,14 @@ class History:
         self._functions: dict[str, FunctionState] = {}
         self._tools: dict[str, ToolTypeState] = {}
         self._used: dict[tuple[str, Context], None] = {}  # lines, the most recently used last
+        # Between two observations nothing changes, while a scheduler asks for many tasks.
+        self._outlooks: dict[tuple[str, str, Context], _Outlook] = {}
         for observation in sorted(observations, key=lambda o: o.end):
             self.observe(observation)
 
     def observe(self, observation: Observation) -> None:
         """Take in one execution that has ended; call in order of their ends."""
+        self._outlooks.clear()
         value = observation.log_seconds
         tool = self._tools.get(observation.tool_type)
         if tool is None:
@@ -165,17 +193,17 @@ class History:
             return (level, 0.0, _NAN, 0.0, 0.0, _NAN, _NAN)
         effect = same = mass = 0.0
         x, key = input_effects.encode(features)
-        line, level, scale = self._expected(known, tool, context)
-        inputs = known.inputs(line)
+        outlook = self._outlook(function, tool_type, context, known, tool)
+        line, inputs = outlook.line, outlook.inputs
         if x is not None and inputs is not None:
             effect, same, mass = inputs.effect(x, key)
-            effect *= tool.worth
-        level += effect
+            effect *= outlook.worth
+        level = outlook.level + effect
         median, mean = (_NAN, _NAN) if line is None else (line.median, line.mean)
         return (
             level,
             effect,
-            scale,
+            outlook.scale,
             _log1p(same),
             _log1p(mass),
             median - level,
@@ -196,14 +224,15 @@ class History:
         tool = self._tools.get(tool_type)
         if known is None or tool is None:
             return found
-        inputs = known.inputs(self._expected(known, tool, context)[0])
+        outlook = self._outlook(function, tool_type, context, known, tool)
+        inputs = outlook.inputs
         if inputs is None:
             return found
         missing = np.isnan(features)
         rows = np.where(missing, 0.0, features)
         effects = inputs.effects(rows)
         effects[missing.all(axis=1)] = 0.0
-        effect = effects[:, 0] * tool.worth
+        effect = effects[:, 0] * outlook.worth
         found[:, _EFFECT] = effect
         found[:, _COUNTS] = np.log1p(effects[:, 1:])
         found[:, _LEVEL] += effect
@@ -243,12 +272,11 @@ class History:
         known, tool = self._functions.get(function), self._tools.get(tool_type)
         if known is None or tool is None or known.count < _SETTLED:
             return "cold", 0.0
-        line = known.lines.get(context) or self._expected(known, tool, context)[0]
-        if line is None:
-            return "cold", 0.0
-        if not self._regimes.in_doubt(line.regimes):
-            return "steady", 0.0
-        return "in_doubt", self._regimes.apart(line.regimes, self._level(line, tool))
+        outlook = self._outlook(function, tool_type, context, known, tool)
+        if outlook.state is None:
+            line = known.lines.get(context) or outlook.line
+            outlook.state = self._state(line, tool)
+        return outlook.state
 
     def tool_seconds(self, tool_type: str) -> float | None:
         """What functions of `tool_type` take lately, in seconds."""
@@ -270,6 +298,35 @@ class History:
         del self._functions[function].lines[context]
         if not self._functions[function].lines:
             del self._functions[function]
+
+    def _outlook(
+        self,
+        function: str,
+        tool_type: str,
+        context: Context,
+        known: FunctionState,
+        tool: ToolTypeState,
+    ) -> _Outlook:
+        """The outlook of `function`, worked out once between two observations."""
+        key = function, tool_type, context
+        outlook = self._outlooks.get(key)
+        if outlook is None:
+            line, level, scale = self._expected(known, tool, context)
+            outlook = _Outlook(line, level, scale, known.inputs(line), tool.worth)
+            if len(self._outlooks) >= _OUTLOOKS:
+                self._outlooks.clear()
+            self._outlooks[key] = outlook
+        return outlook
+
+    def _state(self, line: ContextLevel | None, tool: ToolTypeState) -> tuple[State, float]:
+        """As `state`, by the line that says most of it."""
+        if line is None:
+            return "cold", 0.0
+        if not self._regimes.in_doubt(line.regimes):
+            return "steady", 0.0
+        if len(line.regimes.levels) < 2:
+            return "in_doubt", 0.0
+        return "in_doubt", self._regimes.apart(line.regimes, self._level(line, tool))
 
     def _expected(
         self, function: FunctionState, tool: ToolTypeState, context: Context

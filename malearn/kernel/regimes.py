@@ -38,6 +38,8 @@ _SURE_AFTER, _LATELY, _SELDOM, _SURE = 3, 30, 0.6, 0.9
 # What is known of a function counts so much less with each execution of any other.
 _AGES, _OLDEST = 0.95, 200
 _AGE_POWERS = [_AGES**age for age in range(_OLDEST + 1)]
+# What another's level says by itself, by how many it has: nothing, all are as likely.
+_UNKNOWN = [-math.log(max(count, 1)) for count in range(_LEVELS + 1)]
 _REMEMBERED = 64  # functions that ran last; companions of a level
 
 
@@ -88,6 +90,7 @@ class FunctionRegimes:
         "believed",
         "believed_at",
         "current",
+        "expected",
         "level",
         "levels",
         "number",
@@ -103,6 +106,7 @@ class FunctionRegimes:
         self.since = 0  # own executions since it moved to another level
         self.believed: list[float] = []  # kept for a while
         self.believed_at = 0
+        self.expected: float | None = None  # … by what is believed, once it was asked for
         self.levels: list[_Level] = []
         self.current: _Level | None = None
         self.stay, self.total = _STAY * _STAY_PRIOR, _STAY_PRIOR
@@ -128,6 +132,7 @@ class Regimes:
             or self._count - function.believed_at >= _KEPT
         ):
             function.believed, function.believed_at = self._believed(function), self._count + 1
+            function.expected = None
         return function.believed
 
     def in_doubt(self, function: FunctionRegimes) -> bool:
@@ -171,7 +176,7 @@ class Regimes:
             count = len(other.levels)
             if count > 1:
                 says = weight * _AGE_POWERS[min(now - other.at, _OLDEST)]
-                number, at, unknown = other.number, other.level, -math.log(count)
+                number, at, unknown = other.number, other.level, _UNKNOWN[count]
                 for i, level in enumerate(levels):
                     went = level.companions.get(number)
                     likely = unknown if went is None else went.log_likelihood(at, count)
@@ -184,14 +189,11 @@ class Regimes:
 
     def expected(self, function: FunctionRegimes) -> float:
         """The log-seconds to expect: the median of what may hold."""
-        so_far = 0.0
-        for value, share in sorted(
-            zip([level.value for level in function.levels], self.believed(function), strict=True)
-        ):
-            so_far += share
-            if so_far >= 0.5:
-                return value
-        return function.levels[-1].value
+        believed = self.believed(function)
+        # A function's levels move with its own executions only, and those end a belief.
+        if function.expected is None:
+            function.expected = _median(function.levels, believed)
+        return function.expected
 
     def observe(self, function: FunctionRegimes, value: float) -> float:
         """Take in an execution of `function`; returns the level that it was at."""
@@ -267,3 +269,12 @@ class Regimes:
         self._recent[function.number] = function
         if len(self._recent) > _REMEMBERED:
             del self._recent[next(iter(self._recent))]
+
+
+def _median(levels: list[_Level], believed: list[float]) -> float:
+    so_far = 0.0
+    for value, share in sorted(zip([level.value for level in levels], believed, strict=True)):
+        so_far += share
+        if so_far >= 0.5:
+            return value
+    return levels[-1].value

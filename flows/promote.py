@@ -24,18 +24,18 @@ __all__ = ["promote"]
     on_failure=[failure.record_cause],
 )
 def promote(
-    tool_type: str, version: int, home: str | None = None, by_hand: bool = False
+    tool_type: str, version: int, home: str | None = None, bypass_gate: bool = False
 ) -> Promoted:
     """Verify the ONNX export of `version` on the dataset's rows and move the alias if it passes.
 
-    `by_hand` bypasses the gate, not the verification.
+    `bypass_gate` skips the gate, not the verification.
     """
     types = tool_types.declared()
-    progress.tag(tool_type, "by hand" if by_hand else "by the gate")
+    progress.tag(tool_type, "by hand" if bypass_gate else "by the gate")
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         # Real rows of the dataset, not made-up ones: conversions go wrong at real thresholds.
         rows, _ = load(Dataset.open(Home.find(home), types[tool_type]))
-        promoted = promotion.promote(rows, version, by_hand=by_hand)
+        promoted = promotion.promote(rows, version, bypass_gate=bypass_gate)
         artifacts.promotion(promoted, types[tool_type])
     verdict = "is in Production" if promoted.promoted else "was not promoted"
     progress.finished(f"{tool_type}: version {version} {verdict}")

@@ -141,7 +141,7 @@ def test_training_goes_on_from_it_and_a_rollback_restores_it(old: Home) -> None:
     assert trained.version == 2
     assert "incumbent v1" in (trained.scores or {})
     assert "xgboost updated" in trained.candidates
-    assert promotion.promote(rows, 2, by_hand=True).promoted
+    assert promotion.promote(rows, 2, bypass_gate=True).promoted
     assert registry.rollback(LLM) == (2, 1)
     assert production(LLM).number == 1
 

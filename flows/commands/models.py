@@ -73,7 +73,7 @@ def promote(
     with servers.running(place):
         from malearn.flows.promote import promote as flow
 
-        done = flow(name, version, str(place.root), by_hand=True)
+        done = flow(name, version, str(place.root), bypass_gate=True)
     output.result(report.promoted(done), as_json, lambda: report.show_promoted(done))
     if not done.promoted:
         raise typer.Exit(1)

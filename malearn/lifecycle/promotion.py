@@ -52,22 +52,22 @@ class ManualPromotion:
     production: int | None
 
 
-def promote(rows: Matrix, number: int, *, by_hand: bool = False) -> Promoted:
+def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted:
     """Promote version `number` if it passed the gate and its ONNX file matches its model.
 
-    `rows` are real executions to verify it on. `by_hand` bypasses the gate, not the
+    `rows` are real executions to verify it on. `bypass_gate` skips the gate, not the
     verification; then a version that holds the trainer's model alone is converted, and
     the converted version is promoted. A version that is not promoted keeps the alias
-    `Candidate`. Raises `RegistryError` for a version that does not exist or, unless it
-    is promoted `by_hand`, has no decision of the gate.
+    `Candidate`. Raises `RegistryError` for a version that does not exist or, without
+    `bypass_gate`, has no decision of the gate.
     """
     tool_type = rows.tool_type
     version = registry.version(tool_type, number)
-    if version.decision is None and not by_hand:
+    if version.decision is None and not bypass_gate:
         raise RegistryError(
             tool_type.registered_model, f"version {number} was not registered by malearn's training"
         )
-    if by_hand:
+    if bypass_gate:
         version = replace(version, decision=_overruled(version))
     version, decision = _verified(rows, version)
     origin = version.tags.get(_CONVERTED_FROM)
@@ -96,7 +96,7 @@ def verify_manual_promotion(rows: Matrix) -> ManualPromotion | None:
     last = registry.last_promoted(tool_type)
     if last is not None and last.number == version.number and _is_verified(version):
         return None
-    promoted = promote(rows, version.number, by_hand=True)
+    promoted = promote(rows, version.number, bypass_gate=True)
     if not promoted.promoted:
         registry.tag(tool_type, version.number, _REFUSED, promoted.why[:1000])
         _undo(tool_type, version, last)

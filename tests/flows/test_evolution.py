@@ -56,7 +56,7 @@ def test_a_feature_comes_and_another_goes(
     ingest([str(log(80, TOOL, "before.jsonl", 0, sheet))], place)
     first = train(TOOL, place, ["linear"])
     assert (first.version, first.schema_changes) == (1, ())
-    assert promote(TOOL, 1, place, by_hand=True).promoted
+    assert promote(TOOL, 1, place, bypass_gate=True).promoted
 
     declare(AFTER)
     with DAGTaskPredictor("redis://127.0.0.1:1", tracking_uri, cache_dir=home.cache) as predictor:

@@ -138,7 +138,7 @@ def test_training_alone_promotes_nothing(
     assert trained.version is not None
     assert _production(tracking_uri) == before
 
-    promoted = promote(BY_HAND, trained.version, str(home.root), by_hand=True)
+    promoted = promote(BY_HAND, trained.version, str(home.root), bypass_gate=True)
     assert promoted.promoted
     assert "by hand" in {reason.check for reason in promoted.reasons}
     assert _production(tracking_uri) == trained.version

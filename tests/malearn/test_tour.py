@@ -35,7 +35,7 @@ def test_the_tour_ends_well_and_shows_what_it_promises(
     rows = matrix.build(tool_type, dataset.read())
     source = training.DatasetVersion(str(dataset.path), dataset.version)
     trained = training.train(rows, ToolTypes([tool_type]), source, families=("linear",))
-    assert promotion.promote(rows, trained.version, by_hand=True).promoted
+    assert promotion.promote(rows, trained.version, bypass_gate=True).promoted
 
     environment = {"MALEARN_HOME": str(home.root), "MLFLOW_TRACKING_URI": connected}
     done = subprocess.run(

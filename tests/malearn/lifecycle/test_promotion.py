@@ -97,16 +97,16 @@ def test_a_version_that_the_gate_stopped_stays_visible_as_candidate(rows, regist
 
 
 def test_by_hand_the_gate_is_overruled_and_that_is_on_record(rows, register) -> None:
-    promoted = promotion.promote(rows, register(NO), by_hand=True)
+    promoted = promotion.promote(rows, register(NO), bypass_gate=True)
     assert promoted.promoted
     assert "a person promoted it over the gate" in promoted.why
     assert aliases(rows) == {PRODUCTION: 1}
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_another_model_in_its_place_does_not_serve(rows, register, by_hand: bool) -> None:
+@pytest.mark.parametrize("bypass_gate", [False, True])
+def test_another_model_in_its_place_does_not_serve(rows, register, bypass_gate: bool) -> None:
     promotion.promote(rows, register())
-    promoted = promotion.promote(rows, register(family="mlp"), by_hand=by_hand)
+    promoted = promotion.promote(rows, register(family="mlp"), bypass_gate=bypass_gate)
     assert not promoted.promoted
     assert promoted.why.startswith("its ONNX file differs from the trainer's model on ")
     assert aliases(rows) == {PRODUCTION: 1, CANDIDATE: 2}
@@ -251,9 +251,9 @@ def test_a_version_without_an_onnx_file_is_converted_and_proven(
 
 
 def test_by_hand_such_a_version_is_converted_too_and_only_once(rows, trainers_alone) -> None:
-    first = promotion.promote(rows, trainers_alone, by_hand=True)
+    first = promotion.promote(rows, trainers_alone, bypass_gate=True)
     assert (first.promoted, first.version) == (True, 2)
-    assert promotion.promote(rows, trainers_alone, by_hand=True).version == 2
+    assert promotion.promote(rows, trainers_alone, bypass_gate=True).version == 2
 
 
 def test_a_file_somebody_registered_anew_is_proven_by_the_model_beside_it(rows, fit) -> None:

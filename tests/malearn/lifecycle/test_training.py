@@ -273,7 +273,7 @@ def warm(connected: str, own_tool_type: ToolType, synthetic) -> Trained:
     log = synthetic(tool_type, 330)
     known, everything = matrix.build(tool_type, log[:200]), matrix.build(tool_type, log)
     trained = train(known, families=("xgboost",))
-    assert promotion.promote(known, trained.version, by_hand=True).promoted
+    assert promotion.promote(known, trained.version, bypass_gate=True).promoted
     return train(everything, families=("xgboost",))
 
 

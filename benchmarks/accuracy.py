@@ -36,7 +36,7 @@ __all__ = ["figures", "logs"]
 Vector = NDArray[np.float64]
 
 _TARGETS = {"vlm_process": 0.65, "llm_process": 0.72, "llm_fuse2In1": 0.80, "speech_process": 1.0}
-_RIVALS = ("function_median", "function_ema")
+_BASELINES = ("function_median", "function_ema")
 _MOST_SECONDS = 60.0
 _SWAP = "run16.jsonl"  # the first on another backend
 _PHASES = ((5, 10), (15, 10_000))  # tasks of the function ended since
@@ -108,10 +108,10 @@ def ablation() -> Iterator[tuple[str, dict[str, float], float]]:
 
 
 def floors(done: Evaluation) -> dict[str, float]:
-    """How little could be erred with the future seen: the error as a share of the better rival's.
+    """The lowest error possible with the future known, as a share of the better baseline's.
 
-    Ten folds at random: a task is told from what its function took before and after, on that
-    backend, on the same inputs, and from what malearn said of it. The rest is noise to anyone.
+    Ten random folds: a task is predicted from what its function took before and after, on that
+    backend and on the same inputs, and from malearn's own prediction. The rest is noise.
     """
     return {name: _floor(done, name) for name in done.tool_types if len(done.rows(name)) >= 100}
 
@@ -121,7 +121,7 @@ def _floor(done: Evaluation, tool_type: str) -> float:
     change = _change(done)
     log_seconds = np.log([task.seconds for task in tasks])
     functions = sorted({task.function for task in tasks})
-    said = np.array([(*t.serve, functions.index(t.function)) for t in tasks])
+    given = np.array([(*t.serve, functions.index(t.function)) for t in tasks])
     ours = np.log(done.predicted[OURS][done.rows(tool_type)])
     when = np.array([t.start for t in tasks]) - change
     kinds = [(t.function, t.start >= change) for t in tasks]
@@ -132,7 +132,7 @@ def _floor(done: Evaluation, tool_type: str) -> float:
         for train, test in KFold(10, shuffle=True, random_state=seed).split(tasks):
             level = _medians(kinds, log_seconds, train, float(np.median(log_seconds[train])))
             same = _medians(inputs, log_seconds - level, train, math.nan)
-            rows = np.column_stack([said, when, level, same, ours - level])
+            rows = np.column_stack([given, when, level, same, ours - level])
             model = XGBRegressor(
                 n_estimators=200,
                 max_depth=5,
@@ -230,7 +230,7 @@ def _ratio(done: Evaluation, tool_type: str) -> float:
 
 def _better_rival(done: Evaluation, tool_type: str) -> float:
     scores = done.scores(tool_type)
-    return min(scores[name].mae for name in _RIVALS)
+    return min(scores[name].mae for name in _BASELINES)
 
 
 def logs() -> list[Path]:

@@ -1,4 +1,4 @@
-"""Hosted vision models: malearn, told which model answers, on files it never saw.
+"""Hosted vision models: malearn with the model as context, on files it never saw.
 
 Five folds, no image in two of them. Measured against XGBoost on the 13 contract features
 alone and against the median of each model. The requests are
@@ -35,7 +35,7 @@ Rows = NDArray[np.intp]
 
 _TOOL = declared()["vlm_process"]
 _FOLDS = 5
-_SHARE = 0.9  # of the error of the better rival
+_SHARE = 0.9  # of the error of the better baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ def figures() -> Iterator[Figure]:
     requests = _requests()
     if not requests:
         return
-    mae, ape = _errors(_shuffled(requests), _rivals(requests))
-    yield at_most("vision requests: MAE against the better rival", mae, "ratio", _SHARE)
-    yield at_most("vision requests: median APE against the better rival", ape, "ratio", _SHARE)
+    mae, ape = _errors(_shuffled(requests), _baselines(requests))
+    yield at_most("vision requests: MAE against the better baseline", mae, "ratio", _SHARE)
+    yield at_most("vision requests: median APE against the better baseline", ape, "ratio", _SHARE)
 
 
 def _shuffled(requests: Sequence[_Request]) -> list[_Request]:
@@ -61,17 +61,17 @@ def _shuffled(requests: Sequence[_Request]) -> list[_Request]:
     return random.Random(7).sample(requests, len(requests))
 
 
-def _rivals(requests: Sequence[_Request]) -> list[Scores]:
+def _baselines(requests: Sequence[_Request]) -> list[Scores]:
     actual = np.array([request.seconds for request in requests])
     return [score(actual, predict(requests)) for predict in (_features_alone, _model_median)]
 
 
-def _errors(requests: Sequence[_Request], rivals: Sequence[Scores]) -> tuple[float, float]:
-    """Our MAE and median APE, learnt in the order given, against the better rival's."""
+def _errors(requests: Sequence[_Request], baselines: Sequence[Scores]) -> tuple[float, float]:
+    """Our MAE and median APE, learnt in the order given, against the better baseline's."""
     found = score(np.array([request.seconds for request in requests]), _ours(requests))
     return (
-        found.mae / min(rival.mae for rival in rivals),
-        found.median_ape / min(rival.median_ape for rival in rivals),
+        found.mae / min(baseline.mae for baseline in baselines),
+        found.median_ape / min(baseline.median_ape for baseline in baselines),
     )
 
 
@@ -142,11 +142,11 @@ def _requests() -> list[_Request]:
 
 if __name__ == "__main__":
     recorded = _requests()
-    beside = _rivals(recorded)
+    beside = _baselines(recorded)
     for order, ordered in (
         ("random", _shuffled(recorded)),
         ("by model, as recorded", recorded),
         ("by file", sorted(recorded, key=lambda request: request.file)),
     ):
         mae, ape = _errors(ordered, beside)
-        print(f"learnt in order {order}: MAE {mae:.3f}, median APE {ape:.3f} of the better rival's")
+        print(f"order {order}: MAE {mae:.3f}, median APE {ape:.3f} of the better baseline's")

@@ -72,11 +72,11 @@ def _scan(count: int) -> list[Figure]:
     print(f"scan: {speed:,.0f} records/s; SCAN, MGET and json.loads {floor:,.0f}, with msgspec's")
     print(f"partial decoding {strict:,.0f}, of which ours is {speed / strict:.0%}; ours took")
     print(f"{ours['cpu'] / count * 1e6:.1f} µs of its processor a record", flush=True)
-    said = f"scan ingest of {count:,} records of 1 KB"
+    what = f"scan ingest of {count:,} records of 1 KB"
     return [
-        at_least(f"{said}, against SCAN + MGET + json.loads", speed / floor, "share", 0.25),
-        at_most(f"{said}, peak memory", ours["memory"], "MiB", 1024),
-        at_most(f"{said}, unaccounted", abs(count - ours["accounted"]), "records", 0),
+        at_least(f"{what}, against SCAN + MGET + json.loads", speed / floor, "share", 0.25),
+        at_most(f"{what}, peak memory", ours["memory"], "MiB", 1024),
+        at_most(f"{what}, unaccounted", abs(count - ours["accounted"]), "records", 0),
     ]
 
 
@@ -89,16 +89,16 @@ def _stream(count: int) -> list[Figure]:
         collected = _original(Path(folder))
     speed = count / ours["seconds"]
     print(f"stream: {speed:,.0f} entries/s; XREAD and json.loads {floor:,.0f}", flush=True)
-    said = f"stream ingest of {count:,} entries"
+    what = f"stream ingest of {count:,} entries"
     return [
-        at_least(f"{said}, against XREAD + json.loads", speed / floor, "share", 0.35),
+        at_least(f"{what}, against XREAD + json.loads", speed / floor, "share", 0.35),
         at_least(
-            f"{said}, against the original's collection at 10,000 rows",
+            f"{what}, against the original's collection at 10,000 rows",
             speed * collected,
             "times",
             1_000,
         ),
-        at_most(f"{said}, unaccounted", abs(count - ours["accounted"]), "entries", 0),
+        at_most(f"{what}, unaccounted", abs(count - ours["accounted"]), "entries", 0),
     ]
 
 

@@ -24,7 +24,7 @@ from malearn.learning.evaluation import OURS, Evaluation
 __all__ = ["SEEDS", "ReplayedTask", "after_changes", "figures", "orders", "tasks"]
 
 SEEDS = (1, 2, 3, 4, 5)
-RIVALS = ("function_median", "function_ema")
+BASELINES = ("function_median", "function_ema")
 
 _TARGETS = {"vlm_process": 0.48, "llm_process": 0.64, "llm_fuse2In1": 0.84}
 _FIRST_OF_THE_OTHER = 16  # the run from which on another backend answered
@@ -148,10 +148,10 @@ def _error(some: Sequence[ReplayedTask]) -> float:
 
 def _ratio(done: Evaluation, tool_type: str) -> float:
     scores = done.scores(tool_type)
-    return scores[OURS].mae / min(scores[name].mae for name in RIVALS)
+    return scores[OURS].mae / min(scores[name].mae for name in BASELINES)
 
 
-def rivals(replays: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
+def mean_errors(replays: Sequence[Evaluation]) -> dict[str, dict[str, float]]:
     """Per tool type, everyone's mean error over the orders, in seconds."""
     found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for done in replays:
@@ -170,7 +170,7 @@ if __name__ == "__main__":
             f"{name} {_ratio(evaluation, name):.3f}" for name in evaluation.tool_types
         )
         print(f"seed {number}: {cells}  order {evaluation.order()[OURS]:.3f}")
-    for name, errors in rivals(replayed).items():
+    for name, errors in mean_errors(replayed).items():
         ranked = sorted(errors.items(), key=lambda error: error[1])
         cells = "  ".join(f"{who} {error:.2f}" for who, error in ranked)
         print(f"{name}: {cells}")

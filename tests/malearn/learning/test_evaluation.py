@@ -14,7 +14,7 @@ from malearn.kernel.tool_types import declared
 from malearn.learning import baselines, evaluation
 
 RUN = "0f0f0f0f-0000-4000-8000-{:012d}"
-RIVALS = {"malearn", "contract_only", "stack", *baselines.BASELINES}
+PREDICTORS = {"malearn", "contract_only", "stack", *baselines.BASELINES}
 
 
 def execution(number: int, start: float, seconds: float, size: float) -> Execution:
@@ -44,7 +44,7 @@ def done() -> evaluation.Evaluation:
 
 
 def test_everyone_predicts_every_task(done: evaluation.Evaluation) -> None:
-    assert set(done.predicted) == RIVALS
+    assert set(done.predicted) == PREDICTORS
     for predicted in done.predicted.values():
         assert len(predicted) == len(done.executions)
         assert all(0 < seconds < math.inf for seconds in predicted)
@@ -91,7 +91,7 @@ def test_the_json_form_holds_no_number_that_json_cannot(done: evaluation.Evaluat
     result = json.loads(json.dumps(done.as_json(), allow_nan=False))
     assert result["n"] == result["tool_types"]["llm_process"]["n"] == 120
     predictors = result["tool_types"]["llm_process"]["predictors"]
-    assert set(predictors) == set(result["order"]) == RIVALS
+    assert set(predictors) == set(result["order"]) == PREDICTORS
     assert 0 < predictors["malearn"]["coverage"] <= 1
     assert predictors["function_ema"]["coverage"] is None
 
@@ -108,7 +108,7 @@ def test_every_scored_task_is_a_row_with_what_everyone_predicted() -> None:
     done = evaluation.evaluate(rows, declared(), {}, score_from=20, cadence=None)
     columns = done.columns()
     assert {len(values) for values in columns.values()} == {40}
-    assert set(columns) >= {*RIVALS, "task_id", "seconds", "low", "high", "source", "state"}
+    assert set(columns) >= {*PREDICTORS, "task_id", "seconds", "low", "high", "source", "state"}
 
 
 def test_a_long_log_is_retrained_on_more_rarely() -> None:

@@ -28,7 +28,7 @@ def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestRepor
     ingestion = Ingest(home, types, expectations.validate, outliers.fence)
     report = IngestReport()
     with _asked_to_stop() as stop:
-        source = keyspace.Watch(url, types, stop.is_set, enable=enable, tell=shown.step)
+        source = keyspace.Watch(url, types, stop.is_set, enable=enable, notify=shown.step)
         shown.step("Watching; Ctrl-C ends it")
         for batch in source.batches():
             report += ingestion.take(batch, "redis")

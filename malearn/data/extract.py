@@ -2,7 +2,7 @@
 
 Each function returns exactly the names of the execution-log contract that
 describe such an input, as finite numbers inside the contract's bounds. What is
-empty has features too (mostly 0); what is no text, image or sound is refused.
+empty has features too (mostly 0); what is no text, image or sound is an error.
 
     >>> text_features("Two words. 你好")
     {'text_length': 13, 'token_count': 5}

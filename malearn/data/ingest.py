@@ -236,7 +236,7 @@ class Ingest:
     def _quarantine_future(self, name: str) -> None:
         """Move rows that end in the future out of the dataset `name`.
 
-        Version 0.1.0 let them in. They come into quarantine first, so that whoever is killed in
+        Version 0.1.0 accepted them. They are quarantined first, so that a process that is killed in
         between finds them twice, and never not at all.
         """
         dataset = self.datasets[name]
@@ -307,8 +307,8 @@ class Ingest:
             functions = set(Rows.from_executions(tool_type, accepted).functions)
             recent = dataset.recent_log_seconds(functions)
             batch = {e.task_id for e in accepted}  # none of them counts as its own neighbour
-            doubtful = self.rejections.recent_outliers(functions, but=batch)
-            accepted, outliers = self._fence(accepted, recent, doubtful)
+            recent_outliers = self.rejections.recent_outliers(functions, but=batch)
+            accepted, outliers = self._fence(accepted, recent, recent_outliers)
         appended = dataset.append(accepted, transaction)
         kept_out = {rejected.task_id for rejected in (*quarantined, *outliers)}
         by_task = {

@@ -15,7 +15,7 @@ class ToolTypeReport:
 
     `replaced` of the accepted took the place of an earlier record of the same
     task. `version` is the dataset's afterwards; None while there is none.
-    `refused` holds, for each batch that was refused whole, the sentence why;
+    `refused` holds, for each batch that was rejected whole, the sentence why;
     its rows count as quarantined.
     """
 

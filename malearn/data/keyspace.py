@@ -48,7 +48,7 @@ class Watch:
         for batch in Watch(url, tool_types, stopped).batches():
             ingest.take(batch, "redis")
 
-    A batch ends after `size` records, or once none came for `quiet` seconds. `tell` is called
+    A batch ends after `size` records, or once none came for `quiet` seconds. `notify` is called
     with a sentence, from another thread, when Redis goes away and comes back. With `enable`
     the notifications are switched on where they are not.
     """
@@ -62,11 +62,11 @@ class Watch:
         size: int = 5_000,
         quiet: float = 2.0,
         enable: bool = False,
-        tell: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.url, self.missed = url, 0
         self._tool_types, self._stopped = tool_types, stopped
-        self._size, self._quiet, self._enable, self._tell = size, quiet, enable, tell
+        self._size, self._quiet, self._enable, self._notify = size, quiet, enable, notify
         self._caught: deque[Record | Rejected] = deque()
         self._connected, self._over = threading.Event(), threading.Event()
         self._failure: MalearnError | None = None
@@ -78,7 +78,8 @@ class Watch:
 
         `missed` counts what was gone before it could be read. Values are read on another
         thread meanwhile, however long a batch takes. A Redis that goes away is waited for.
-        Raises `Unreachable` where there is none at first, `InputError` where it tells nothing.
+        Raises `Unreachable` where there is none at first, `InputError` where
+        notifications are disabled.
         """
         catcher = threading.Thread(target=self._catch, name="malearn-watch", daemon=True)
         catcher.start()
@@ -167,7 +168,7 @@ class Watch:
                     listener.psubscribe(f"__keyspace@{_database(client)}__:result:*")
                     listener.get_message(timeout=5.0)  # from here on nothing escapes us
                     if met:
-                        self._tell("Redis is back; catching up")
+                        self._notify("Redis is back; catching up")
                     met = True
                     self._connected.set()
                     while not self._over.is_set():
@@ -177,18 +178,18 @@ class Watch:
                 if not met:
                     self._failure = error
                     return
-                self._tell(f"Waiting for Redis: {error}")
+                self._notify(f"Waiting for Redis: {error}")
                 self._over.wait(_AGAIN)
             except MalearnError as error:
                 self._failure = error
                 return
 
     def _prepare(self, client: redis.Redis) -> None:
-        """See that Redis tells what is set. Raises `InputError` with what to do if it does not."""
+        """Check that notifications are enabled. Raises `InputError` with what to do otherwise."""
         try:
             answer: Any = client.config_get(_SETTING)
         except redis.ResponseError:  # a managed Redis keeps its settings to itself
-            self._tell("This Redis hides its settings; assuming that it sends notifications")
+            self._notify("This Redis hides its settings; assuming that it sends notifications")
             return
         flags = str(answer.get(_SETTING, ""))
         if "K" in flags and ("$" in flags or "A" in flags):

@@ -1,12 +1,12 @@
-"""The outlier fence: which durations are too far from all others of their function to learn from.
+"""The outlier fence: durations too far from all others of their function to learn from.
 
 Per function, on log-seconds, an execution is an outlier only when both hold:
 
-- *far*: it lies further from the median of its function's recent and new durations than
-  `SPREADS` robust standard deviations (1.4826 x the median absolute deviation), and
+- *distant*: it lies further from the median of its function's recent and new durations than
+  `DEVIATIONS` robust standard deviations (1.4826 x the median absolute deviation), and
   further than a factor of `FACTOR`;
-- *alone*: going from one duration to the next that is within a factor of `FACTOR`, fewer
-  than `COMPANY` are reached, itself included (where few are known: less than a tenth).
+- *isolated*: going from one duration to the next that is within a factor of `FACTOR`, fewer
+  than `MIN_CLUSTER` are reached, itself included (where few are known: less than a tenth).
 
 So a backend that is 8 times faster or slower is never fenced off, nor is a mode of a
 function that has several, nor a new regime once a few of its executions are in. With fewer
@@ -14,8 +14,8 @@ than `ENOUGH` durations of a function there is no fence.
 
 **Reconsideration.** The first one or two executions of a regime that is further away than
 `FACTOR` do look like outliers, and stay recorded as rejected; they are not in `recent` the
-next time. So that they still count as company for those that follow, hand the log-seconds
-of what was fenced off lately over as `doubtful`: with the third of its kind, each execution
+next time. So that they still count for those that follow, hand the log-seconds
+of what was fenced off lately over as `recent_outliers`: with the third of its kind, each execution
 at hand is accepted. Those rejected before stay so until `malearn.data.quarantine` revalidates
 them; nothing here does so by itself.
 """
@@ -33,16 +33,16 @@ import numpy.typing as npt
 from malearn.data.rows import Rows, chosen
 from malearn.kernel.records import Execution, Rejected, RejectReason
 
-__all__ = ["COMPANY", "ENOUGH", "FACTOR", "SPREADS", "fence"]
+__all__ = ["DEVIATIONS", "ENOUGH", "FACTOR", "MIN_CLUSTER", "fence"]
 
 #: Below this many durations of a function nothing is fenced off.
 ENOUGH = 20
 #: Durations within this factor of one another belong together.
 FACTOR = 10.0
 #: Robust standard deviations from the median that are still ordinary.
-SPREADS = 6.0
+DEVIATIONS = 6.0
 #: So many durations that belong together are a regime, however strange.
-COMPANY = 3
+MIN_CLUSTER = 3
 
 _STEP = math.log(FACTOR)
 _TO_DEVIATION = 1.4826  # from a normal distribution's median absolute deviation
@@ -51,12 +51,12 @@ _TO_DEVIATION = 1.4826  # from a normal distribution's median absolute deviation
 def fence(
     executions: Sequence[Execution],
     recent: Mapping[str, Sequence[float]],
-    doubtful: Mapping[str, Sequence[float]] | None = None,
+    recent_outliers: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[Sequence[Execution], list[Rejected]]:
     """Split `executions` into those to learn from and the outliers, each in the given order.
 
     `recent` holds, by function, the natural logarithms of the seconds of what the dataset
-    already has of it, lately; `doubtful` the same of what was fenced off lately. The result
+    already has of it, lately; `recent_outliers` the same of what was fenced off lately. The result
     does not depend on any order. Times must be finite, as they are after validation.
 
     >>> day = [Execution(f"{n}", "f", "t", 0.0, 4.0 + n % 3, (), ()) for n in range(30)]
@@ -74,8 +74,8 @@ def fence(
     for function, places in positions.items():
         new = logs[places]
         known = np.concatenate([_finite(recent.get(function, ())), new])
-        company = _finite((doubtful or {}).get(function, ()))
-        odd = _outliers(new, known, company)
+        rejected_before = _finite((recent_outliers or {}).get(function, ()))
+        odd = _outliers(new, known, rejected_before)
         if odd.any():
             usual = _usual(known[~np.isin(known, new[odd])])
             for place in compress(places, odd):
@@ -89,21 +89,23 @@ def fence(
 
 
 def _outliers(
-    new: npt.NDArray[np.float64], known: npt.NDArray[np.float64], company: npt.NDArray[np.float64]
+    new: npt.NDArray[np.float64],
+    known: npt.NDArray[np.float64],
+    rejected_before: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.bool_]:
     """Which of `new` are outliers among `known`, which includes them. All in log-seconds."""
     if known.size < ENOUGH:
         return np.zeros(new.size, dtype=np.bool_)
     median = np.median(known)
     deviation = _TO_DEVIATION * np.median(np.abs(known - median))
-    far: npt.NDArray[np.bool_] = np.abs(new - median) > max(SPREADS * deviation, _STEP)
-    if not far.any():
-        return far
-    everything = np.sort(np.concatenate([known, company]))
+    distant: npt.NDArray[np.bool_] = np.abs(new - median) > max(DEVIATIONS * deviation, _STEP)
+    if not distant.any():
+        return distant
+    everything = np.sort(np.concatenate([known, rejected_before]))
     group = np.concatenate([[0], np.cumsum(np.diff(everything) > _STEP)])
     sizes = np.bincount(group)[group[np.searchsorted(everything, new)]]
-    alone: npt.NDArray[np.bool_] = sizes < min(COMPANY, 0.1 * everything.size)
-    return far & alone
+    isolated: npt.NDArray[np.bool_] = sizes < min(MIN_CLUSTER, 0.1 * everything.size)
+    return distant & isolated
 
 
 def _usual(ordinary: npt.NDArray[np.float64]) -> str:

@@ -28,7 +28,7 @@ _VALUES = 250
 
 
 class _Times(msgspec.Struct, gc=False):
-    """As much of a record as tells whether it was written again."""
+    """The part of a record that shows whether it was written again."""
 
     end_time: float | None = None
 
@@ -46,7 +46,7 @@ def scan(
     """The records in Redis at `url`, in batches of about `size`.
 
     Keys are collected first (SCAN; about 130 bytes of memory each, and of more than
-    `most_keys` only a part at a time, told by how their run ids begin), values then run by
+    `most_keys` only a part at a time, by the first characters of their run ids), values then run by
     run, so that keys written meanwhile wait for the next scan and keys deleted meanwhile are
     passed over. Left out are runs of which `ends` knows every task, none of them written again
     with a later end. Raises `Unreachable`.

@@ -35,7 +35,7 @@ class RejectedRow:
 
     @property
     def digest(self) -> str | None:
-        """What tells records without a task id apart."""
+        """What distinguishes records without a task id."""
         if self.rejected.task_id:
             return None
         return hashlib.sha256(self.rejected.record.encode()).hexdigest()[:16]

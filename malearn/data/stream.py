@@ -80,7 +80,7 @@ class Stream:
 
     @property
     def name(self) -> str:
-        """What tells it from any other."""
+        """What identifies this stream among all others."""
         return f"{self.key}@{self.created}"
 
     @property

@@ -25,7 +25,7 @@ class StreamGap:
     why: str
 
 
-#: Of a stream that begins anew under the same name.
+#: Of a stream that was deleted and created again under the same name.
 RESET = StreamGap(
     None,
     "The stream holds less than was read from it before: it was deleted, or Redis was restored "

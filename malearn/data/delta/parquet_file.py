@@ -1,4 +1,4 @@
-"""A single Parquet file, for whoever reads a result with a tool of their own."""
+"""A single Parquet file, for reading a result with other tools."""
 
 from __future__ import annotations
 

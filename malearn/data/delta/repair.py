@@ -71,7 +71,7 @@ def unreferenced(table: Path, names: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _mend_checkpoints(log: Path) -> Iterator[str]:
-    """Move aside checkpoints that cannot be read: the log, which is never cut, tells the same."""
+    """Move aside checkpoints that cannot be read: the log, which is never cut, holds the same."""
     broken = [file for file in sorted(log.glob("*.checkpoint*.parquet")) if not _is_readable(file)]
     for file in broken:
         _move_aside(file)

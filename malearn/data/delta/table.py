@@ -1,6 +1,6 @@
 """A versioned table on disk: one Delta Lake table with a fixed set of columns.
 
-Each commit is a version that can be read again until a vacuum, told which versions to keep,
+Each commit is a version that can be read again until a vacuum, given the versions to keep,
 removes its files. Writers may race: every commit carries Delta's application transaction
 `malearn`, so that of two commits from one version the second fails and looks again.
 """

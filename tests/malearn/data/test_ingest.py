@@ -58,7 +58,7 @@ def short_text(tool_type: ToolType, executions: Sequence[Execution]) -> Verdict:
 def under_a_minute(
     executions: Sequence[Execution],
     recent: Mapping[str, Sequence[float]],
-    doubtful: Mapping[str, Sequence[float]],
+    recent_outliers: Mapping[str, Sequence[float]],
 ) -> tuple[list[Execution], list[Rejected]]:
     """A fence at 60 s."""
     odd = [e for e in executions if e.seconds > 60.0]
@@ -207,9 +207,9 @@ def test_the_fence_sees_what_the_dataset_holds_and_what_was_fenced_off(home: Hom
     ingestion.take([record(1), record(2, 90.0)], "test")
     ingestion.take([record(3)], "test")
     assert seen[0] == ({}, {})
-    recent, doubtful = seen[1]
+    recent, recent_outliers = seen[1]
     assert recent["llm_process"] == pytest.approx([math.log(5.0)])
-    assert doubtful["llm_process"] == pytest.approx([math.log(90.0)])
+    assert recent_outliers["llm_process"] == pytest.approx([math.log(90.0)])
 
 
 def test_the_real_fence_fits_in(home: Home) -> None:

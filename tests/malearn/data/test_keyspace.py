@@ -39,7 +39,7 @@ class Watcher:
         self.sizes: list[int] = []
         self.caught: list[Execution | Rejected] = []
         self.stop = threading.Event()
-        options = {"quiet": 0.1, "tell": self.said.append, "enable": True} | options
+        options = {"quiet": 0.1, "notify": self.said.append, "enable": True} | options
         self.watch = Watch(url, TYPES, self.stop.is_set, **options)  # type: ignore[arg-type]
 
     def run(self) -> None:

@@ -213,7 +213,7 @@ def die_at_the_second_tool_type(home: Home) -> None:
     def fence(
         executions: Sequence[Execution],
         recent: Mapping[str, Sequence[float]],
-        doubtful: Mapping[str, Sequence[float]],
+        recent_outliers: Mapping[str, Sequence[float]],
     ) -> tuple[list[Execution], list[Rejected]]:
         judged.append(executions)
         if len(judged) == 2:

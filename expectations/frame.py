@@ -1,4 +1,4 @@
-"""Executions as the table that a suite looks at: one row each, labelled 0, 1, 2, …"""
+"""Executions as the table that a suite validates: one row each, labelled 0, 1, 2, …"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ EXAMPLES = 5
 class Result:
     """The result of one expectation: `failed` of `checked` values, and a few examples.
 
-    `column` is what a person looks at (`serve_duration`), `phrase` what is expected of it
+    `column` is the value that is checked (`serve_duration`), `phrase` what is expected of it
     ("between 0 and 86,400 s"). A missing value of a feature is not checked.
     """
 

@@ -24,7 +24,7 @@ def evaluate(
 ) -> Evaluation:
     """Replay the executions in `files`, each of which is a run of its own.
 
-    Of a task that stands in several files the one that ended last counts. Raises
+    Of a task that is in several files the one that ended last counts. Raises
     `InputError` where there is nothing to score.
     """
     types = tool_types.declared()

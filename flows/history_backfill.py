@@ -1,4 +1,4 @@
-"""Memories for schedulers that were not there: what others measured, put where they look.
+"""Backfill of the shared history in Redis with executions that came by another way.
 
 The collector writes a function's list as tasks finish. What comes to ingestion by another
 way, such as a file, is put into the same lists in the same form, so that a scheduler which

@@ -1,4 +1,4 @@
-"""The whole platform on one machine, to look at and to leave running."""
+"""The whole platform on one machine, kept running until it is interrupted."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class _Monitor:
 
 
 def _health_message(one: SupervisedServer) -> str:
-    """The sentence that tells a change of a server's health."""
+    """A sentence about a change of a server's health."""
     name, wait = one.server.name, max(one.next_start - time.monotonic(), 0.0)
     if one.health == "up":
         return f"{name} is up again"

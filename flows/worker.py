@@ -57,7 +57,7 @@ class Worker(Server):
     def _prepare(self) -> None:
         super()._prepare()
         declaration = self.directory() / "malearn.toml"
-        if not declaration.is_symlink():  # the runs look for it here; it may be written later
+        if not declaration.is_symlink():  # runs read it here; it may be written later
             declaration.symlink_to(self.home.root / "malearn.toml")
 
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
@@ -82,7 +82,7 @@ class Worker(Server):
         declaration = Path(os.environ.get("MALEARN_TOOL_TYPES") or "malearn.toml")
         if declaration.is_file():  # as this process sees it; the flows run elsewhere
             ours["MALEARN_TOOL_TYPES"] = str(declaration.absolute())
-        # Set for our own command line, which tells failures itself; here the log should.
+        # Set for our own command line, which prints failures itself; here they belong in the log.
         console = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
         return without(for_server(proxies=True), console) | ours
 

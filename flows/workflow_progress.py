@@ -56,12 +56,12 @@ def coverage(redis_url: str) -> Coverage | None:
 def described(found: Coverage | None) -> str:
     """The same in Markdown, for the monitor's report."""
     if found is None:
-        said = "Too few workflows that a scheduler asked about have finished to judge intervals."
+        text = "Too few workflows that a scheduler asked about have finished to judge intervals."
     else:
         side = "longer" if found.median > 0.0 else "shorter"
-        said = (
+        text = (
             f"Of {found.outcomes} predictions of whole workflows {found.inside:.0%} ended within "
             f"the interval ({COVERAGE:.0%} wanted). The median path was {side} than expected by "
             f"{abs(found.median):.1f} standard deviations before calibration."
         )
-    return f"## Whole workflows\n\n{said}"
+    return f"## Whole workflows\n\n{text}"

@@ -79,7 +79,7 @@ def _main(
     """Predict how many seconds a task will take, learnt from a scheduler's own logs."""
 
 
-# One table, so that the order of `malearn --help` stands in one place.
+# One table, so that the order of `malearn --help` is in one place.
 _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "ingest": ingest.ingest,

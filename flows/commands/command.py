@@ -1,4 +1,4 @@
-"""How the help of a command looks: arguments as they are typed, without Typer's notation."""
+"""The format of a command's help: arguments as they are typed, without Typer's notation."""
 
 from __future__ import annotations
 

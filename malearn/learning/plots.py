@@ -1,7 +1,7 @@
 """The pictures a data scientist compares runs by. Returns figures, draws nothing on a screen.
 
 Seconds and ratios stand on logarithmic axes, in words and sizes that are still read in the small
-previews of MLflow; colours are told apart by everyone (the palette of Okabe and Ito).
+previews of MLflow; everyone can tell the colours apart (the palette of Okabe and Ito).
 """
 
 from __future__ import annotations

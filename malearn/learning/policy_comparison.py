@@ -34,7 +34,7 @@ PREDICTORS = ("default", "function_ema", "malearn", "noise_limited", "oracle")
 #: σ of the logarithm of what the same task takes on the same inputs and backend, as measured on
 #: HuggingFace and on vLLM, which is three to four times as fast: nobody can know that part.
 _NOISE_SLOW, _NOISE_FAST = 0.09, 0.21
-_NOISE_TYPE = "vlm_process"  # whose median tells a run's backend …
+_NOISE_TYPE = "vlm_process"  # whose median shows a run's backend …
 _FAST = 0.5  # … where it is below this share of the whole log's
 
 _DRAWS = 2_000  # of whole runs, for an interval
@@ -310,7 +310,7 @@ def noise(runs: Sequence[RunTrace], tool_types: ToolTypes) -> dict[str, float]:
     tasks is taken for what its other medians are nearest to.
     """
     medians = {run.name: _medians(run, tool_types) for run in runs}
-    told = {name: found for name, found in medians.items() if _NOISE_TYPE in found}
+    known = {name: found for name, found in medians.items() if _NOISE_TYPE in found}
     usual = statistics.median(
         [
             task.seconds
@@ -321,10 +321,10 @@ def noise(runs: Sequence[RunTrace], tool_types: ToolTypes) -> dict[str, float]:
         ]
         or [math.nan]
     )
-    fast = {name for name, found in told.items() if found[_NOISE_TYPE] < _FAST * usual}
-    sides = [[told[name] for name in told if (name in fast) is side] for side in (True, False)]
+    fast = {name for name, found in known.items() if found[_NOISE_TYPE] < _FAST * usual}
+    sides = [[known[name] for name in known if (name in fast) is side] for side in (True, False)]
     for name, found in medians.items():
-        if name not in told and _distance(found, sides[0]) < _distance(found, sides[1]):
+        if name not in known and _distance(found, sides[0]) < _distance(found, sides[1]):
             fast.add(name)
     return {name: _NOISE_FAST if name in fast else _NOISE_SLOW for name in medians}
 

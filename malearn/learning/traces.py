@@ -1,6 +1,6 @@
 """The workflows that a scheduler ran, from its run logs: what a simulation replays.
 
-Which tasks a workflow has, what they run on and what they wait for stands in a file of
+Which tasks a workflow has, what they run on and what they wait for is in a file of
 definitions, JSON: `{workflow: {"tasks": {function: {"resource": "gpu"}}, "edges": [[from, to]]}}`.
 A task without a resource runs on a GPU. A logged run is of the definition whose functions are
 exactly those of its tasks.

@@ -1,4 +1,4 @@
-"""Whether numbers come from where they came from before: one test for everything that may drift.
+"""The drift test: whether two samples of numbers come from the same distribution.
 
 The two-sample Kolmogorov–Smirnov test: its distance is the largest difference
 between the two cumulative distributions, 0 for the same, 1 for disjoint ones.

@@ -1,4 +1,4 @@
-"""Addresses of MLflow's pages, for whoever opens them in a browser."""
+"""Addresses of MLflow's pages, for a browser."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a registered version was trained on: how many rows, until when, which columns.
 
 Kept in tags of the version, so that nobody needs to download its file to know. Versions that
-0.1.0 registered have no such tags; what their files say stands in.
+0.1.0 registered have no such tags; the metadata of their files is read instead.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ once enough is new, and answers from memory. Below its home stand::
     <tool_type>/executions/       a Delta table: what was collected
     <tool_type>/model.onnx        the model, describing itself
     <tool_type>/importance.json   how much that model uses each feature
-    _rejected/                    a Delta table: what was refused, and why
+    _rejected/                    a Delta table: rejected executions, and why
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class ExecTimePredictor:
             record = Record(identity, name, end - seconds, end, given)
             outcome = self._validated(joining.to_execution(record, self._tool_type, given))
             if isinstance(outcome, Rejected):
-                self._write_buffer.refuse(outcome, end, seconds)
+                self._write_buffer.reject(outcome, end, seconds)
             else:
                 self._take(outcome, prediction, basis)
         self._rouse()

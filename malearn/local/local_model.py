@@ -59,7 +59,7 @@ class LocalModel(OnnxModel):
     ) -> Self:
         """`fitted` on `rows`, as the model in `directory`.
 
-        They stand in `version` of the dataset, and the last of them ended at `until`, in
+        They are in `version` of the dataset, and the last of them ended at `until`, in
         seconds since the epoch. Raises `ExportError` where the file does not answer them as
         `fitted` does.
         """
@@ -67,7 +67,7 @@ class LocalModel(OnnxModel):
 
         name = rows.tool_type.name
         metadata = export.metadata_for(fitted, rows, "", version)  # there is no MLflow run
-        # Nobody starts from the executions in the file: they stand in the dataset beside it.
+        # Nobody starts from the executions in the file: they are in the dataset beside it.
         model = export.to_onnx(fitted, replace(metadata, trained_until=until, recent=()))
         error = export.parity_error(model, fitted, rows)
         if not error <= export.PARITY:
@@ -115,7 +115,7 @@ def _digest(model: bytes) -> str:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    """Write `file` so that whoever opens it finds the old content or the new, never a part."""
+    """Write `file` so that a reader finds the old content or the new, never a part."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with scratch.open("wb") as out:

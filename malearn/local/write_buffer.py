@@ -1,4 +1,4 @@
-"""Executions on their way into a dataset, and what was refused on its way to the rejections.
+"""Executions on their way into a dataset, and rejected ones on their way to the rejections.
 
 A commit costs milliseconds, whatever is in it: so single rows wait here for
 company. What could not be written stays, in order, for the next attempt.
@@ -41,8 +41,8 @@ class WriteBuffer:
         with self._lock:
             self._waiting.append(execution)
 
-    def refuse(self, rejected: Rejected, end: float, seconds: float) -> None:
-        """Keep what was refused of an execution that ended at `end` after `seconds`."""
+    def reject(self, rejected: Rejected, end: float, seconds: float) -> None:
+        """Keep the rejection of an execution that ended at `end` after `seconds`."""
         with self._lock:
             self._refused.append((rejected, end, seconds))
 

@@ -77,7 +77,7 @@ def reason(task: WorkloadTask, function: str) -> int:
 
 
 def open_audio(task: WorkloadTask) -> TaskOutput:
-    """The start of the speech workflow. What it tells its successor is flat: not under its name."""
+    """The start of the speech workflow, which gives its successor flat features, without a name."""
     rng = task.rng()
     samples = sound(rng, 4, 60)
     given = Input(prompt=english(rng, 80, 4000), samples=samples)

@@ -12,8 +12,8 @@ import socket
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+from malearn.kernel.redis_address import Address
 from malearn.serving import resp
-from malearn.serving.address import Address
 from malearn.serving.resp import INCOMPLETE, ProtocolError, Reply, ResponseError
 
 __all__ = ["Connection", "DeadlineExceeded", "connector"]

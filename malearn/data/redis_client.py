@@ -12,6 +12,7 @@ import redis
 
 from malearn.data import files
 from malearn.kernel.errors import InputError, Unreachable, without_password
+from malearn.kernel.redis_address import Address
 
 __all__ = ["REDIS_SETTING", "affordable", "answering", "connect", "connected", "key_count"]
 
@@ -47,6 +48,7 @@ def answering(url: str) -> Iterator[None]:
 
 def connect(url: str) -> redis.Redis:
     """A client that has not connected yet. Raises `InputError` for what is no Redis URL."""
+    Address.parse(url)  # stricter than redis-py, which passes over options that it does not know
     try:
         return redis.Redis.from_url(
             url, decode_responses=False, socket_connect_timeout=5.0, socket_timeout=60.0

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from malearn.kernel.errors import PlatformError
+from malearn.kernel.redis_address import Address
 from malearn.platform import private
 from malearn.platform.environment import for_server
 from malearn.platform.port import client_host, is_loopback
@@ -70,6 +71,7 @@ class EmbeddedRedis(Server):
     def ping(url: str, seconds: float = PING_TIMEOUT) -> None:
         import redis
 
+        Address.parse(url)  # stricter than redis-py, which passes over options it does not know
         with redis.Redis.from_url(
             url, socket_connect_timeout=seconds, socket_timeout=seconds
         ) as client:

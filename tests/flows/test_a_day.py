@@ -229,13 +229,13 @@ def test_a_bad_model_that_is_forced_on_schedulers_is_rolled_back(day: Day) -> No
     tool_type = declared()[TOOL]
     assert registry.by_alias(tool_type, PREVIOUS).number == day.forced
     why = registry.version(tool_type, day.forced).tags["malearn.unpublished"]
-    assert "back to the version before" in why
+    assert "roll back to the last version" in why
 
 
 def test_what_was_done_and_why_can_be_read_in_prefect(day: Day, artifacts: Artifacts) -> None:
     told = (artifact.data for artifact in artifacts("monitor"))
     (text,) = (page for page in told if f"# {TOOL}: rolled back" in page)
-    assert f"Now version {day.served[-1][0]} serves" in text
+    assert f"In Production now: version {day.served[-1][0]}." in text
     assert "worse in two consecutive checks: roll back to the last version" in text
     for name in ("production", "previous", "function_median", "without_model", "batch_size"):
         assert f"| {name} |" in text.replace("**", "")

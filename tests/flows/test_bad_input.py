@@ -61,7 +61,7 @@ WORDS: dict[tuple[str, ...], str] = {
     ("data", "export", "nonsense"): TOOL,
     ("data", "history", "nonsense"): TOOL,
     ("data", "import", "table.csv", "--tool", "nonsense"): TOOL,
-    ("train", "--family", "forest"): "malearn: forest: is no family; there are xgboost, ",
+    ("train", "--family", "forest"): "malearn: forest: not a model family; choose from xgboost, ",
     ("data", "export", "llm_process"): "malearn: Dataset llm_process: ",
     ("data", "import", "llm_process.csv"): "malearn: llm_process.csv: does not exist.",
 }

@@ -29,7 +29,7 @@ HOLDER = """
 import sys, time
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
-from malearn import turn
+from malearn.data import locks
 with locks.retrain_lock(Home.find(sys.argv[1]), declared()["llm_process"]):
     print("held", flush=True)
     time.sleep(300)

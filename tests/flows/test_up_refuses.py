@@ -72,4 +72,4 @@ def test_a_given_server_that_is_not_there(cli: Cli, home: Home) -> None:
 def test_a_host_that_is_none(cli: Cli, home: Home) -> None:
     done = cli("up", "--home", home.root, "--host", "everywhere")
     assert done.returncode == 2
-    assert "'everywhere' is no IPv4 address" in done.stderr
+    assert "'everywhere' is not an IPv4 address" in done.stderr

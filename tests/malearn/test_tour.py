@@ -38,6 +38,7 @@ def test_the_tour_ends_well_and_shows_what_it_promises(
     assert promotion.promote(rows, trained.version, bypass_gate=True).promoted
 
     environment = {"MALEARN_HOME": str(home.root), "MLFLOW_TRACKING_URI": connected}
+    environment["MLFLOW_REGISTRY_URI"] = connected  # another test may have left its own
     done = subprocess.run(
         [sys.executable, TOUR, "toured_process"],
         env=os.environ | environment,

@@ -145,13 +145,18 @@ def predictor(tool_types: ToolTypes, tmp_path: Path) -> Iterator[Callable[..., D
         predictor.close()
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class OwnRedis:
     """A server process to be killed, paused and started again on one port."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._folder = folder
         self._options = options or ("--appendonly", "yes", "--save", "")
@@ -169,6 +174,7 @@ class OwnRedis:
                     return
                 except redis.ConnectionError:
                     time.sleep(0.02)
+        self.kill()
         raise AssertionError("the server did not start")
 
     def client(self) -> redis.Redis:

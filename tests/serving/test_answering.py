@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ class Broken:
     """Stands where a model does, and fails as onnxruntime does, or answers what is no time."""
 
     tool_type, version, interval = "toy", 3, None
+    metadata = SimpleNamespace(seconds_range=(0.1, 3600.0))
 
     def __init__(self, answer: float | None) -> None:
         self.answer = answer

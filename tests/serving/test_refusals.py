@@ -13,6 +13,7 @@ from malearn import DAGTaskPredictor
 from malearn.serving import stream_format
 from malearn.serving.refusals import Refusals
 from malearn.serving.resp import ResponseError
+from tests.serving.conftest import free_port
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 Build = Callable[..., DAGTaskPredictor]
@@ -55,7 +56,7 @@ def test_a_user_without_permission_is_told_which_key(
         client.execute_command("ACL", "SETUSER", "ann", "on", ">secret", *rules)
     p = predictor(own_redis.url.replace("//", "//ann:secret@"))
     p.collect_data_for_task(f"{RUN}-1", "step", record())
-    eventually(lambda: p.stats().redis_refusal is not None)
+    eventually(lambda: warnings(caplog))
     (sentence,) = warnings(caplog)
     assert reason in sentence and "docs/serving.md" in sentence and "secret" not in sentence
 
@@ -130,8 +131,8 @@ def test_a_user_without_a_password_is_that_user(
 def test_a_cluster_is_called_by_its_name(
     predictor: Build, start_redis: Any, caplog: Any, eventually: Any
 ) -> None:
-    p = predictor(start_redis("--cluster-enabled", "yes").url)
-    eventually(lambda: p.stats().redis_refusal is not None)
+    predictor(start_redis("--cluster-enabled", "yes", "--cluster-port", str(free_port())).url)
+    eventually(lambda: warnings(caplog))
     (sentence,) = warnings(caplog)
     assert "a Redis Cluster, which malearn does not support" in sentence
 

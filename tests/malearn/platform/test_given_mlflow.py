@@ -64,7 +64,7 @@ def _mlflow_as_it_was() -> Iterator[None]:
     before = mlflow.get_tracking_uri()
     yield
     mlflow.set_tracking_uri(before)
-    mlflow.set_registry_uri(None)
+    mlflow.set_registry_uri(before)  # which child processes inherit
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from malearn.kernel.errors import InputError
+from malearn.kernel.redis_address import Address, Tls
 from malearn.platform.redis import binary
-from malearn.serving.address import Address, Tls
 from malearn.serving.connection import connector
 from malearn.serving.resp import ResponseError, pack
 
@@ -171,11 +172,13 @@ def secured(tmp_path: Path, redis_url: str) -> Iterator[tuple[int, Path]]:
             thread.join()
 
 
-def test_redis_is_spoken_to_through_tls(secured: Any, redis_client: Any) -> None:
+def test_redis_is_spoken_to_through_tls(secured: Any, redis_url: str, redis_client: Any) -> None:
     port, certificate = secured
     values = ["x" * 300_000, "short"]
     redis_client.mset(dict(zip("ab", values, strict=True)))
-    connection = connector(f"rediss://localhost:{port}?ssl_ca_certs={certificate}", 5.0)()
+    password = urlsplit(redis_url).password
+    url = f"rediss://:{password}@localhost:{port}?ssl_ca_certs={certificate}"
+    connection = connector(url, 5.0)()
     for _ in range(2):
         first, second, none = connection.get_many(["a", "b", "c"], time.perf_counter() + 5)
         assert [bytes(first or b"").decode(), bytes(second or b"").decode()] == values

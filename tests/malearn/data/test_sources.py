@@ -328,7 +328,7 @@ class TestScan:
             next(redis_scan.scan("redis://:secret@127.0.0.1:1/0", TYPES))
 
     def test_what_is_no_redis_url_is_refused(self) -> None:
-        with pytest.raises(InputError, match="is no Redis URL"):
+        with pytest.raises(InputError, match="is not a usable Redis URL"):
             next(redis_scan.scan("http://127.0.0.1:1", TYPES))
 
 

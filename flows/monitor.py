@@ -219,16 +219,7 @@ def _described(name: str, watched: MonitorOutcome) -> str:
             "",
         ]
         lines += _table(
-            (
-                "version",
-                "answers",
-                "MAE, s",
-                "median error",
-                "pairwise accuracy",
-                "covered",
-                "median",
-                "EMA",
-            ),
+            _LIVE_COLUMNS,
             [_live_row(one) for one in report.live],
         )
     if report.drifts:

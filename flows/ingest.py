@@ -161,7 +161,7 @@ def remember(ingestion: Ingest, fresh: Collection[str], url: str) -> None:
     """
     types = ingestion.tool_types
     try:
-        with redis.Redis.from_url(url) as client:
+        with redis_client.connect(url) as client:
             known = {
                 t.name for f in known_functions(client) if (t := types.for_function(f)) is not None
             }

@@ -76,6 +76,7 @@ HOMES = {
         "malearn.learning.state_plots",
         "malearn.learning.plots",
         "malearn.learning.scheduling_plots",
+        "malearn.learning.titled_figure",
         "malearn.lifecycle.runs",
     },
     "simpy": {"malearn.learning.simulation"},

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores
+from malearn.learning.titled_figure import INK, titled
 
 __all__ = [
     "calibration",
@@ -40,7 +41,7 @@ __all__ = [
     "residuals_over_time",
 ]
 
-_INK, _SOFT, _BLUE, _ORANGE = "#222222", "#8a8a8a", "#0072b2", "#d55e00"
+_SOFT, _BLUE, _ORANGE = "#8a8a8a", "#0072b2", "#d55e00"
 _PALETTE = (_BLUE, "#e69f00", "#009e73", "#cc79a7", _ORANGE)
 
 #: Most bars of a chart, and groups of a calibration; a group has at least so many rows.
@@ -272,11 +273,7 @@ def coverage_over_time(inside: Mapping[str, Vector], title: str, window: int = 1
 
 
 def _figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    # Left of the labels too: a long title of a chart of bars would leave the picture.
-    figure.suptitle(title, fontsize=13, color=_INK, x=0.01, ha="left")
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, axes = titled(title, size)
     axes.tick_params(labelsize=11)
     axes.xaxis.label.set_fontsize(12)
     axes.yaxis.label.set_fontsize(12)
@@ -294,7 +291,7 @@ def _bars(
     """Horizontal bars, the last on top, each with its label."""
     figure, axes = _figure(title, (8.0, 1.6 + 0.4 * max(len(names), 3)))
     bars = axes.barh(names, values, color=colours)
-    axes.bar_label(bars, labels, padding=4, color=_INK, fontsize=11)
+    axes.bar_label(bars, labels, padding=4, color=INK, fontsize=11)
     axes.set_xlim(0, max(values, default=0.0) * 1.3 or 1)
     axes.set_xlabel(axis)
     return figure

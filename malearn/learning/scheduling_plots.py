@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from malearn.learning.policy_comparison import Comparison, TaskRun
+from malearn.learning.titled_figure import titled
 
 __all__ = ["completions", "gantt", "lateness", "of_comparison"]
 
@@ -19,7 +20,6 @@ _COLOURS: Mapping[str, str] = {
     "noise_limited": "#009e73",
     "oracle": "#cc79a7",
 }
-_INK = "#222222"
 _PALETTE = tuple(_COLOURS.values())
 _MARKERS = "os^Dv<>PX"
 
@@ -35,7 +35,7 @@ def of_comparison(comparison: Comparison) -> dict[str, Figure]:
 def completions(comparison: Comparison) -> Figure:
     """Mean completion by policy and predictor, in seconds."""
     policies, predictors = comparison.settings.policies, comparison.settings.predictors
-    figure, axes = _figure("Mean completion of a workflow, by policy and predictor", (9.0, 5.0))
+    figure, axes = titled("Mean completion of a workflow, by policy and predictor", (9.0, 5.0))
     width = 0.8 / len(predictors)
     for number, predictor in enumerate(predictors):
         at = [row + (number - (len(predictors) - 1) / 2) * width for row in range(len(policies))]
@@ -51,7 +51,7 @@ def lateness(comparison: Comparison, predictor: str = "malearn") -> Figure:
     """The share of deadlines missed, against how far away they are, by policy."""
     settings = comparison.settings
     shown = predictor if predictor in settings.predictors else settings.predictors[0]
-    figure, axes = _figure(f"Missed deadlines, predictions by {shown}", (8.0, 4.8))
+    figure, axes = titled(f"Missed deadlines, predictions by {shown}", (8.0, 4.8))
     factors = sorted(settings.deadlines)
     for number, policy in enumerate(settings.policies):
         values = [comparison.late(policy, shown, factor) for factor in factors]
@@ -67,7 +67,7 @@ def lateness(comparison: Comparison, predictor: str = "malearn") -> Figure:
 
 def gantt(tasks: Sequence[TaskRun]) -> Figure:
     """One simulated run: what each slot did when, a colour for each workflow."""
-    figure, axes = _figure("Slots of one simulated run, a colour for each workflow", (10.0, 4.0))
+    figure, axes = titled("Slots of one simulated run, a colour for each workflow", (10.0, 4.0))
     free_at: list[float] = []
     workflows = {name: n for n, name in enumerate(dict.fromkeys(t.workflow for t in tasks))}
     for task in sorted(tasks, key=lambda task: task.start):
@@ -78,14 +78,6 @@ def gantt(tasks: Sequence[TaskRun]) -> Figure:
     axes.set_yticks(range(len(free_at)), [f"slot {slot + 1}" for slot in range(len(free_at))])
     axes.set_xlabel("seconds")
     return figure
-
-
-def _figure(title: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    figure.suptitle(title, fontsize=13, color=_INK, x=0.01, ha="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _legend(axes: Axes, columns: int) -> None:

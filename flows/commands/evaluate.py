@@ -8,17 +8,20 @@ from typing import Annotated
 import typer
 
 from malearn.flows.commands import options, output, servers
-from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.flows.commands.options import (
+    HomeOption,
+    JsonOption,
+    MoreLogsArgument,
+    RunLogsOption,
+)
 from malearn.kernel.home import Home
 
 __all__ = ["evaluate"]
 
 
 def evaluate(
-    source: Annotated[
-        list[Path], typer.Option("--from", metavar="FILE…", help="Run logs, one file per run.")
-    ],
-    more: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")] = None,
+    source: RunLogsOption,
+    more: MoreLogsArgument = None,
     score_from: Annotated[
         int,
         typer.Option(
@@ -58,7 +61,7 @@ def evaluate(
 
     from malearn.flows import console, predictions_file, report
     from malearn.flows.evaluate import evaluate as replay
-    from malearn.lifecycle import evaluation_runs, mlflow_connection
+    from malearn.lifecycle import evaluation_runs
 
     files = options.run_logs([*source, *(more or [])])
     every = _cadence(cadence)
@@ -78,10 +81,7 @@ def evaluate(
     output.result(done.as_json(), as_json, lambda: report.show_evaluation(done))
     if no_mlflow:
         return
-    with (
-        servers.running(Home.find(home), prefect=False) as platform,
-        mlflow_connection.connected(platform.tracking_uri),
-    ):
+    with servers.tracking(Home.find(home)):
         evaluation_runs.log_evaluation(done, f"replay {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
 
 

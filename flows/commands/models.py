@@ -81,13 +81,10 @@ def promote(
 
 def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Restore the previous Production version."""
-    from malearn.lifecycle import mlflow_connection, registry
+    from malearn.lifecycle import registry
 
     tool_type = options.tool_type(tool)
-    with (
-        servers.running(Home.find(home), prefect=False) as platform,
-        mlflow_connection.connected(platform.tracking_uri),
-    ):
+    with servers.tracking(Home.find(home)):
         before, now = registry.rollback(tool_type)
     value = {"tool_type": tool_type.name, "before": before, "production": now}
     output.result(

@@ -48,17 +48,13 @@ def status(
     from malearn.data import redis_client, stream
     from malearn.flows import report
     from malearn.kernel import tool_types
-    from malearn.lifecycle import mlflow_connection
 
     place = Home.find(home)
     if workflows:
         _workflows(place, as_json)
         return
     tool_types.declared()
-    with (
-        servers.running(place, prefect=False) as platform,
-        mlflow_connection.connected(platform.tracking_uri),
-    ):
+    with servers.tracking(place):
         rows = report.status(place)
     output.result(rows, as_json, lambda: report.show_status(rows))
     if url := os.environ.get(redis_client.REDIS_SETTING):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = [
     "HomeOption",
     "JsonOption",
+    "MoreLogsArgument",
+    "RunLogsOption",
     "ToolArgument",
     "ToolsArgument",
     "at_least",
@@ -33,6 +35,11 @@ HomeOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON and nothing else.")
 ]
+RunLogsOption = Annotated[
+    list[Path], typer.Option("--from", metavar="FILE…", help="Run logs, one file per run.")
+]
+#: The files after the first: a shell expands `--from run*.jsonl` to words without an option.
+MoreLogsArgument = Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")]
 ToolArgument = Annotated[str, typer.Argument(metavar="TOOL", help="A tool type.")]
 ToolsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[TOOL…]", help="Tool types; all without any.")

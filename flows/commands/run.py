@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from malearn.flows.commands import options, output
-from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.flows.commands.options import HomeOption, JsonOption, MoreLogsArgument
 from malearn.kernel.home import Home
 
 __all__ = ["run"]
@@ -19,7 +19,7 @@ def run(
         list[Path] | None,
         typer.Option("--from", metavar="FILE…", help="Run logs (task_exec_result.jsonl)."),
     ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")] = None,
+    more: MoreLogsArgument = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

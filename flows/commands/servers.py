@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from malearn.kernel.home import Home
     from malearn.platform import Platform
 
-__all__ = ["running"]
+__all__ = ["running", "tracking"]
 
 
 @contextmanager
@@ -30,3 +30,15 @@ def running(
         console.following(shown) if prefect else nullcontext(),
     ):
         yield platform
+
+
+@contextmanager
+def tracking(home: Home) -> Iterator[None]:
+    """The MLflow of `home`, with its client connected; no other server."""
+    from malearn.lifecycle import mlflow_connection
+
+    with (
+        running(home, prefect=False) as platform,
+        mlflow_connection.connected(platform.tracking_uri),
+    ):
+        yield

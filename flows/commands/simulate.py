@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from malearn.flows.commands import options, output, servers
-from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.flows.commands.options import (
+    HomeOption,
+    JsonOption,
+    MoreLogsArgument,
+    RunLogsOption,
+)
 from malearn.kernel.home import Home
 
 if TYPE_CHECKING:
@@ -21,9 +26,7 @@ _RECORDED = "recorded"
 
 
 def simulate(
-    source: Annotated[
-        list[Path], typer.Option("--from", metavar="FILE…", help="Run logs, one file per run.")
-    ],
+    source: RunLogsOption,
     workflows: Annotated[
         Path,
         typer.Option(
@@ -31,7 +34,7 @@ def simulate(
             help="Workflow definitions (JSON): the resource of each function, and the edges.",
         ),
     ],
-    more: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")] = None,
+    more: MoreLogsArgument = None,
     slots: Annotated[
         str,
         typer.Option(
@@ -78,7 +81,7 @@ def simulate(
 
     from malearn.flows import console, report
     from malearn.flows import simulate as flow
-    from malearn.lifecycle import evaluation_runs, mlflow_connection
+    from malearn.lifecycle import evaluation_runs
 
     found = flow.read(options.run_logs([*source, *(more or [])]), workflows)
     with console.progress() as shown:
@@ -92,10 +95,7 @@ def simulate(
     output.result(done.as_json(), as_json, lambda: report.show_comparison(done))
     if no_mlflow:
         return
-    with (
-        servers.running(Home.find(home), prefect=False) as platform,
-        mlflow_connection.connected(platform.tracking_uri),
-    ):
+    with servers.tracking(Home.find(home)):
         evaluation_runs.log_comparison(done, f"simulation {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
 
 

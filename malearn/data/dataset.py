@@ -97,7 +97,8 @@ class Dataset:
                 if not latest:
                     return AppendResult(None)
                 table = self._table.create()
-            self._refresh(table.version())
+            before = table.version()
+            self._refresh(before)
             known = self._keys.ends(latest.task_ids)
             later = latest.end > known
             duplicates = tuple(compress(latest.task_ids, ~later))
@@ -105,9 +106,8 @@ class Dataset:
                 return AppendResult(table.version(), duplicates=duplicates)
             replaced = tuple(compress(latest.task_ids, later & (known > -np.inf)))
             chosen = latest.take(later)
-            before = table.version()
             rows = execution_columns.table(chosen)
-            if not self._table.commit(table, rows, positions, replaces=bool(replaced)):
+            if not self._table.commit(table, before, rows, positions, replaces=bool(replaced)):
                 continue
             version = table.version()
             self._learn(chosen, before, version, bool(replaced))

@@ -67,13 +67,13 @@ class Rejections:
                 if not refusals and transaction is None and not marks:
                     return []
                 table = self._table.create()
-            self._refresh(table.version())
+            before = table.version()
+            self._refresh(before)
             new = self._new(refusals)
             positions = [*([] if transaction is None else [transaction]), *marks]
             if not new and all(map(self._is_past, positions)):
                 return []
-            before = table.version()
-            if not self._table.commit(table, rejection_columns.table(new), positions):
+            if not self._table.commit(table, before, rejection_columns.table(new), positions):
                 continue
             version = table.version()
             if version == before + 1:

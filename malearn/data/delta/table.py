@@ -123,19 +123,21 @@ class VersionedTable:
     def commit(
         self,
         table: DeltaTable,
+        onto: int,
         rows: pa.Table,
         positions: Sequence[Position] = (),
         replaces: bool = False,
     ) -> bool:
-        """Write `rows` onto exactly this version of `table`; False when another came first.
+        """Write `rows` onto version `onto` of `table`; False when another commit came first.
 
         `positions` become part of the commit; one never moves back. Once it returns True, the
         commit survives a power failure.
         """
-        marks = [Transaction(_WRITER, table.version() + 1)]
+        if table.version() != onto:  # a reader of the same handle took it along to a newer one
+            return False
+        marks = [Transaction(_WRITER, onto + 1)]
         for name, position in positions:
             marks.append(Transaction(name, max(position, table.transaction_version(name) or 0)))
-        before = table.version()
         properties = CommitProperties(app_transactions=marks)
         grown = not {f.name for f in table.schema().fields} >= set(self.schema.names)
         try:
@@ -161,7 +163,7 @@ class VersionedTable:
             return False
         except DeltaError as error:
             raise DatasetError(self.path.name, _one_line(error)) from error
-        durability.sync_commits(self.path, range(before + 1, table.version() + 1))
+        durability.sync_commits(self.path, range(onto + 1, table.version() + 1))
         return True
 
     def tidy(self, table: DeltaTable) -> bool:

@@ -14,11 +14,13 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from malearn.kernel.errors import DeclarationError, UnknownToolType
+from malearn.kernel.pattern_index import PatternIndex
 
 __all__ = [
     "CONTEXT",
@@ -42,6 +44,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FEATURE_KEYS = {"unit", "min", "max", "default", "monotone"}
 _TOOL_KEYS = {"functions", "resource", "features", "context", "retrain_after", "default_seconds"}
 
+#: Function names whose tool type is remembered, and how long one may be that is.
+_NAMES, _LONGEST_NAME = 10_000, 200
 #: New executions after which a tool type is retrained between two schedules.
 _RETRAIN_AFTER = 100
 
@@ -134,9 +138,8 @@ class ToolTypes(Mapping[str, ToolType]):
 
     def __init__(self, tool_types: Iterable[ToolType]) -> None:
         self._by_name = {tool_type.name: tool_type for tool_type in tool_types}
-        self._by_function: dict[str, ToolType | None] = {}
-        self._patterns: list[tuple[tuple[str, ...], ToolType]] = []
         claimed: dict[str, str] = {}
+        patterns: list[tuple[str, ToolType]] = []
         for tool_type in self._by_name.values():
             for pattern in tool_type.functions:
                 owner = claimed.setdefault(pattern.lower(), tool_type.name)
@@ -144,9 +147,13 @@ class ToolTypes(Mapping[str, ToolType]):
                     raise DeclarationError(
                         tool_type.name, f"function pattern '{pattern}' already belongs to {owner}"
                     )
-                self._patterns.append((_tokens(pattern), tool_type))
-        # Longest first, so that the first hit is the most specific one.
-        self._patterns.sort(key=lambda item: (-len("_".join(item[0])), item[0]))
+                patterns.append((pattern, tool_type))
+        self._patterns = PatternIndex(patterns)
+        # Names come from outside: the memo is bounded, and what is asked for stays in it.
+        self._find = lru_cache(maxsize=_NAMES)(self._patterns.find)
+
+    def __reduce__(self) -> tuple[type[ToolTypes], tuple[list[ToolType]]]:
+        return ToolTypes, (list(self.values()),)
 
     def __getitem__(self, name: str) -> ToolType:
         try:
@@ -174,33 +181,11 @@ class ToolTypes(Mapping[str, ToolType]):
         the name on `_` boundaries; of equally long ones the leftmost. A token
         may carry a number after it: `llm_process2` is an `llm_process`.
         """
-        try:
-            return self._by_function[function]
-        except KeyError:
-            pass
-        found = self._match(_tokens(function))
-        # Names come from outside: keep the memo bounded.
-        if len(self._by_function) < 10_000 and len(function) <= 200:
-            self._by_function[function] = found
-        return found
+        return (self._find if len(function) <= _LONGEST_NAME else self._patterns.find)(function)
 
     def with_added(self, tool_type: ToolType) -> ToolTypes:
         """These and `tool_type`, which replaces one of its name."""
         return ToolTypes([*(t for t in self.values() if t.name != tool_type.name), tool_type])
-
-    def _match(self, name: tuple[str, ...]) -> ToolType | None:
-        best: tuple[int, int] | None = None
-        found = None
-        for pattern, tool_type in self._patterns:
-            if pattern == name:
-                return tool_type
-            position = _position(pattern, name)
-            if position is None:
-                continue
-            rank = (-len("_".join(pattern)), position)
-            if best is None or rank < best:
-                best, found = rank, tool_type
-        return found
 
 
 def declared(path: str | os.PathLike[str] | None = None) -> ToolTypes:
@@ -352,20 +337,3 @@ def _feature(name: str, table: object, refuse: Any) -> Feature:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
-
-
-def _tokens(name: str) -> tuple[str, ...]:
-    return tuple(token for token in name.lower().split("_") if token)
-
-
-def _position(pattern: tuple[str, ...], name: tuple[str, ...]) -> int | None:
-    """Where `pattern` first stands in `name`, token by token."""
-    width = len(pattern)
-    for start in range(len(name) - width + 1):
-        if all(_same(p, n) for p, n in zip(pattern, name[start : start + width], strict=True)):
-            return start
-    return None
-
-
-def _same(pattern: str, token: str) -> bool:
-    return token == pattern or (token.startswith(pattern) and token[len(pattern) :].isdigit())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -110,10 +113,32 @@ def test_no_name_raises_and_asking_twice_gives_the_same(name: str) -> None:
 
 def test_names_from_outside_do_not_fill_the_memory() -> None:
     types = declared()
+    tracemalloc.start()
     for i in range(20_000):
         types.for_function(f"task{i}_" + "x" * 1000)
-    assert len(types._by_function) <= 10_000
-    assert sum(map(len, types._by_function)) < 10_000 * 300
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 3_000_000
+
+
+def test_a_new_name_costs_no_more_steps_with_a_thousand_tool_types_than_with_ten() -> None:
+    def steps(count: int) -> int:
+        types = ToolTypes(ToolType(f"t{n}", (f"tool{n}_process",), "gpu", ()) for n in range(count))
+        events = []
+        before = sys.getprofile()
+        sys.setprofile(lambda *event: events.append(event[1]))
+        found = types.for_function("task1_tool3_process_fast")
+        sys.setprofile(before)
+        assert found is types["t3"]
+        return len(events)
+
+    assert steps(1_000) == steps(10)
+
+
+def test_tool_types_can_be_sent_to_another_process() -> None:
+    again = pickle.loads(pickle.dumps(TYPES))
+    assert again == TYPES
+    assert again.for_function("task2_llm_process") == TYPES["llm_process"]
 
 
 def test_a_pattern_belongs_to_one_tool_type_only() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictorAnswer", "Report", "run"]
 
-_CALLS = 300
+_CALLS = 300  # of the predictor, for the latency that the report shows
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from malearn.serving import workflow_publisher
 
 __all__ = ["coverage", "described", "find", "in_progress"]
 
-_PAGE = 256
+_PAGE = 256  # workflows per round trip
 
 
 def in_progress(redis_url: str) -> list[WorkflowStatus]:

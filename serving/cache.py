@@ -29,7 +29,7 @@ _log = logging.getLogger("malearn.serving")
 _FILE = re.compile(
     r"(?P<model>.+)-v(?P<version>\d{1,18})-(?P<digest>[0-9a-f]{64}|[0-9a-f]{16})\.onnx"
 )
-_WHOLE = 64
+_WHOLE = 64  # hexadecimal digits of a SHA-256
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 

@@ -21,7 +21,7 @@ from malearn.serving.stream_format import CompletedTask
 
 __all__ = ["Collector"]
 
-_BATCH = 256
+_BATCH = 256  # entries per round trip: a few ms of Redis, so that others' commands come between
 _YIELD_AFTER = 16  # entries encoded before other threads are let in
 
 

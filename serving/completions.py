@@ -26,7 +26,7 @@ from malearn.serving.stream_format import CompletedTask, Predicted
 
 __all__ = ["CompletionHandler"]
 
-_MOST_WAITING = 64
+_MOST_WAITING = 64  # beyond it whoever reports learns, too, so that memory stays bounded
 _AT_ONCE = 32  # so many are learnt when there are as many; less than a millisecond
 
 

@@ -18,7 +18,7 @@ from malearn.serving.resp import INCOMPLETE, ProtocolError, Reply, ResponseError
 
 __all__ = ["Connection", "DeadlineExceeded", "connector"]
 
-_RECEIVE_SIZE = 64 * 1024
+_RECEIVE_SIZE = 64 * 1024  # bytes per `recv`; a larger buffer costs cache, not calls
 #: Bytes of the answers to one call. No honest answer comes near it, and hiredis keeps them all.
 _MAX_RECEIVED = 1024 * 1024 * 1024
 

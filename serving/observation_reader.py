@@ -19,8 +19,8 @@ from malearn.serving.stats import CallCounters
 
 __all__ = ["ObservationReader"]
 
-_MAX_FUNCTIONS = 5_000
-_PAGE = 256
+_MAX_FUNCTIONS = 5_000  # whose lists are read at a start; SCAN ends there
+_PAGE = 256  # entries per round trip: a few ms of Redis
 
 
 class ObservationReader:

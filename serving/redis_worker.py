@@ -31,8 +31,8 @@ _TICK = 0.05  # seconds between two rounds
 _TIMEOUT = 2.0  # seconds for one exchange
 _FOLLOW_INTERVAL = 2.0  # seconds between two looks at the stream
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds before what was refused is sent again
-_MAX_TO_READ = 20_000
-_PAGE = 256
+_MAX_TO_READ = 20_000  # task ids whose records are yet to be read, some 2 MB
+_PAGE = 256  # records per round trip: up to 25 MB where they hold long texts
 
 #: Takes `(task_id, function, raw)` of a record that was read for it.
 OnRecord = Callable[[str, str | None, bytes], None]

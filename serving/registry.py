@@ -28,8 +28,8 @@ DIGEST = onnx_model.DIGEST_TAG
 _API = "/api/2.0/mlflow"
 _FILE = "model.onnx"
 _PREFIX = "malearn-"
-_LARGEST_ANSWER = 8 * 1024 * 1024
-_MOST_PAGES = 100
+_LARGEST_ANSWER = 8 * 1024 * 1024  # bytes of JSON; a page of models takes a few KB
+_MOST_PAGES = 100  # a server that repeats its page token must not hold the thread for ever
 #: Statuses that say nothing of the registry itself, but of who may ask, or of an outage.
 _NOT_ANSWERED = {401, 403, 407, 408, 429, 500, 502, 503, 504}
 

@@ -21,7 +21,7 @@ from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["SharedHistory"]
 
-_KEPT = 8192
+_KEPT = 8192  # latest observations: those a history is rebuilt from, and known by their task id
 
 
 class SharedHistory:

@@ -45,7 +45,7 @@ KEEP_SECONDS = 30 * 86_400  # a function unseen for so long is forgotten
 Found = tuple[str, Observation]
 
 _LARGEST = sys.float_info.max
-_MOST_UNCLAIMED = 32
+_MOST_UNCLAIMED = 32  # features of a function that nobody claims; the rest stays in its record
 _LONGEST_TEXT = 64  # what stands where a number should is kept, shortened, for the reject's report
 _encode = msgspec.json.Encoder().encode
 

@@ -22,7 +22,7 @@ __all__ = ["SCORES", "WorkflowPublisher", "scores"]
 SCORES = "malearn:workflow_scores"
 
 _KEEP_STATUS = 3600  # seconds
-_MAX_SCORES = 512
+_MAX_SCORES = 512  # of finished workflows in the shared list: twice what a calibration uses
 _PAGE = 128  # statuses that are sent at once
 _INTERVAL = 1.0  # seconds between two looks at what has changed
 

@@ -62,7 +62,7 @@ _LEVEL, _EFFECT = FEATURES.index("level"), FEATURES.index("effect")
 _COUNTS = [FEATURES.index("same_count"), FEATURES.index("similar_mass")]
 _BESIDE_LEVEL = [FEATURES.index(name) for name in ("median", "mean")]
 
-_NEWCOMER_RATE = 0.3
+_NEWCOMER_RATE = 0.3  # of the level that functions seen for the first time start at
 # `mean` takes in an execution by this share, once there were as many, and by no more than
 # `_FAR` scales of it.
 _MEAN_RATE, _FAR = 1.0 / 300.0, 2.0

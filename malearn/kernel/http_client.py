@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 __all__ = ["Answer", "HttpClient", "TooLarge", "authorization", "without_credentials"]
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-_CHUNK = 256 * 1024
+_CHUNK = 256 * 1024  # bytes between two looks at the deadline
 
 
 class TooLarge(Exception):

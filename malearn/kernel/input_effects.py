@@ -18,7 +18,7 @@ from malearn.kernel.robust import clip_step
 
 __all__ = ["InputEffects", "encode"]
 
-_EFFECT_RATE = 0.3
+_EFFECT_RATE = 0.3  # by which identical inputs move towards their latest duration
 _REMEMBERED = 128  # for similar inputs
 _IDENTICAL = 512  # for identical ones
 _EXACT, _NEAR, _WIDTH, _FARTHEST, _PRIOR = 4.0, 2.0, 0.1, 2.0, 1.0  # see `InputEffects.similar`

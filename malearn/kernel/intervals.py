@@ -43,12 +43,14 @@ State = Literal["cold", "in_doubt", "steady"]
 COVERAGE = 0.8
 
 _BLIND = math.log(100.0)  # what is assumed while nothing is known may be off tenfold either way
-_FUNCTION_RATE, _TOOL_RATE = 0.1, 0.05
+_FUNCTION_RATE, _TOOL_RATE = 0.1, 0.05  # by which a usual miss takes in the latest one
 _PRIOR = 5.0  # predictions of a function before its own errors outweigh its tool type's
 _LEAST, _FIRST = 0.03, 0.5  # log-seconds
-_WINDOW, _ENOUGH = 200, 10
+_WINDOW, _ENOUGH = 200, 10  # latest errors that count; so many stand for quantiles of their own
 _ASSUMED_REACH = 2.0  # scales, until enough outcomes say otherwise
-_TAIL = (1.0 - COVERAGE) / 2.0
+_TAIL = (1.0 - COVERAGE) / 2.0  # share of outcomes that either side is to leave out
+# Adaptive conformal inference: each outcome moves the share left out by this much of its miss,
+# within limits, so that cover holds while errors drift and no spell of luck closes an interval.
 _FEEDBACK, _LEAST_TAIL, _MOST = 0.01, 0.005, 0.25
 _MOST_FUNCTIONS = 2048  # whose misses are remembered; the one seen longest ago goes first
 

@@ -26,7 +26,7 @@ __all__ = [
 #: Words that a task ran with, one per name of its tool type's context; empty where none is known.
 Context = tuple[str, ...]
 
-LEAST_SCALE, _FIRST_SCALE = 0.1, 0.2
+LEAST_SCALE, _FIRST_SCALE = 0.1, 0.2  # log-seconds: noise that no machine is free of; assumed first
 LONGEST_RUN = 3  # errors in a row on one side that are told apart
 _RECENT = 20  # executions of which `median` is taken
 
@@ -40,7 +40,7 @@ _FOLLOWS_OTHERS = 0.0  # how much of what came from other contexts, until seen o
 
 _WORD_VARIANCE = 0.25  # squared log-seconds, of what is not known of a word
 _WORDS = 512  # contexts, and words of context, that a tool type remembers at most
-_WORTH_RIDGE = 25.0
+_WORTH_RIDGE = 25.0  # executions' worth of doubt that the inputs' effect explains anything
 
 
 class RunningShare:

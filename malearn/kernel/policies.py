@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 
+from malearn.kernel import daps as formulas
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 
 __all__ = [
@@ -39,8 +40,7 @@ Key = tuple[float, ...]
 
 _HOPELESS = 0.9  # a workflow that is late with more than this probability waits for the others
 _WAITED = 0.5  # seconds of work that one second of waiting makes up for
-_HACS_GROWTH, _HACS_LIMIT = 1.1, 20.0
-_DAPS_URGENCY, _DAPS_CRITICALITY = 2.0, 1.0
+_HACS_GROWTH, _HACS_LIMIT = 1.1, 20.0  # Maze's own; the limit keeps the power finite
 
 
 def arrival(workflow: Workflow, left: WorkflowPrediction, now: float) -> Key:
@@ -122,6 +122,6 @@ def daps(
     `most_tasks` is the most open tasks on `resource` of any known workflow. True seconds make it
     worse by 8 % in mean completion than constants do.
     """
-    urgency = 1.0 - left.left.get(resource, 0) / most_tasks if most_tasks > 0 else 0.0
-    criticality = left.tasks[task_id].seconds / left.seconds if left.seconds > 0.0 else 0.0
-    return (-(_DAPS_URGENCY * urgency + _DAPS_CRITICALITY * criticality),)
+    urgency = formulas.urgency(left.left.get(resource, 0), most_tasks)
+    criticality = formulas.criticality(left.tasks[task_id].seconds, left.seconds)
+    return (-formulas.score(urgency, criticality),)

@@ -21,7 +21,7 @@ LEAST_SCALE = 0.15  # log-seconds; what differs by less is one level
 
 _LEVELS = 3  # remembered per function and context
 _FAR = 4.5  # scales from every level on which a new one begins
-_RATE, _SCALE_RATE = 0.1, 0.1
+_RATE, _SCALE_RATE = 0.1, 0.1  # by which a level and its scale take in one more execution
 _MOST = 50.0  # executions that a level counts at most
 _SCALE = 0.2  # of a level seen once
 _WIDER = 0.5  # share of the scale of the nearest level that a new one starts with

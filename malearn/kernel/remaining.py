@@ -27,9 +27,9 @@ __all__ = ["Z80", "Path", "longest_path", "of_running"]
 Z80 = 1.2815515655446004
 
 _LOG9 = math.log(9.0)
-_MOST_LOG, _HUGE = 50.0, math.exp(30.0)
+_MOST_LOG, _HUGE = 50.0, math.exp(30.0)  # beyond them powers overflow and differences vanish
 _LEAST_SPREAD = 0.03  # half an interval, in log-seconds
-_LEAST_SECONDS = 1e-3
+_LEAST_SECONDS = 1e-3  # a task that still runs is never 0 from its end
 #: Correlation of the errors of two tasks of one workflow, measured on real runs: one after the
 #: other hardly any; at the same time 0.7 where each loads a model of its own, 0.2 on a server.
 _ALONG, _ACROSS = 0.05, 0.5

@@ -30,8 +30,12 @@ _NORMAL = NormalDist()
 _WINDOW = 256  # latest scores that count, of each state
 _PRIOR = 12.0  # scores that a normal distribution stands for until there are others
 _LEAST, _MOST = 0.04, 1.5  # relative deviation of a path
+# A workflow that hung for an hour is one outlier among many, not a reason to promise nothing.
 _FARTHEST_SCORE = 8.0
 _FEWEST = 20  # outcomes that a coverage is said of
+# Each outcome moves the share that either side leaves out by this much of its miss, so that
+# cover holds while the errors' distribution drifts; within these limits, lest a lucky spell
+# close the interval.
 _FEEDBACK, _LOWEST, _HIGHEST = 0.01, 0.02, 0.25
 
 

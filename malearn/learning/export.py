@@ -24,7 +24,7 @@ PARITY = 1e-4
 #: Executions per function that a model carries with it, for schedulers that saw none.
 _CARRIED = 32
 
-_OPSET, _OPSET_ML = 15, 3
+_OPSET, _OPSET_ML = 15, 3  # the oldest that have all operators used: any onnxruntime reads them
 _OPSETS = (helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _OPSET_ML))
 
 

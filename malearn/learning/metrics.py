@@ -13,7 +13,7 @@ __all__ = ["CLEARLY_LONGER", "Scores", "pairwise_accuracy", "score"]
 #: Two tasks whose times differ by more than this factor have an order worth getting right.
 CLEARLY_LONGER = 1.2
 
-_MOST_PAIRED = 3_000
+_MOST_PAIRED = 3_000  # rows of which all pairs are compared: 4.5 million, 0.1 s
 
 
 @dataclass(frozen=True, slots=True)

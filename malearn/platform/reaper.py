@@ -26,7 +26,7 @@ from pathlib import Path
 
 GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 TICK = 0.25  # seconds between two checks of who still uses the server
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # of prctl(2): Python has no name for it
 
 
 def main(arguments: list[str]) -> int:

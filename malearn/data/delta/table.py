@@ -31,7 +31,7 @@ __all__ = ["Commit", "Position", "VersionedTable"]
 #: How far a source was read: an application id and a number that only grows, kept in commits.
 Position = tuple[str, int]
 _WRITER = "malearn"
-_ATTEMPTS = 50
+_ATTEMPTS = 50  # commits that may come first before a writer gives up: half a minute of waiting
 #: Versions after which small files are merged, and the bytes that such a file has at most.
 _TIDIED, _SMALL = 8, 4 * 2**20
 #: Rows that are read at once.

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from malearn import __version__
 from malearn.data.dataset import Dataset
 from malearn.flows import console
 from malearn.kernel import tool_types
 from malearn.kernel.home import Home
+from malearn.operations.upgrade import upgrade
 from malearn.platform import Platform
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def run(home: Home, files: Sequence[Path], shown: console.Progress) -> Report:
     """Run `files`, or the records of a small real workload executed on this machine,
     through the whole lifecycle below `home`, and ask a predictor for predictions.
     """
+    upgrade(home, __version__, notify=shown.step)
     with Platform(home, redis=True, mlflow=True, prefect=True, on_event=shown.server) as platform:
         if not files:
             _work(platform.redis_url, shown)

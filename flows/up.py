@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 
+from malearn import __version__
 from malearn.flows import console
 from malearn.flows.worker import Worker
 from malearn.kernel.errors import without_password
 from malearn.kernel.home import Home
+from malearn.operations.upgrade import upgrade
 from malearn.platform import Platform, PrefectServer
 from malearn.platform.port import LOOPBACK, is_loopback
 from malearn.platform.server import MIN_FREE_BYTES, Server
@@ -34,6 +36,7 @@ def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
     """
     with ExitStack() as stack:
         with console.progress() as shown:
+            upgrade(home, __version__, notify=shown.step)
             platform = Platform(
                 home,
                 redis=True,

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from malearn.flows.commands import (
+    backup,
     data,
     doctor,
     evaluate,
@@ -93,6 +94,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate,
     "simulate": simulate.simulate,
     "doctor": doctor.doctor,
+    "backup": backup.backup,
+    "restore": backup.restore,
     "up": up.up,
 }
 for _name, _function in _COMMANDS.items():

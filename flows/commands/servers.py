@@ -18,18 +18,21 @@ def running(
     home: Home, *, redis: bool = False, mlflow: bool = True, prefect: bool = True
 ) -> Iterator[Platform]:
     """The platform of `home` with the servers asked for, progress shown on stderr."""
+    from malearn import __version__
     from malearn.flows import console
+    from malearn.operations.upgrade import upgrade
     from malearn.platform import Platform
 
-    with (
-        console.progress() as shown,
-        Platform(
-            home, redis=redis, mlflow=mlflow, prefect=prefect, on_event=shown.server
-        ) as platform,
-        # Imports Prefect, which takes seconds and reads the address that Platform has just set.
-        console.following(shown) if prefect else nullcontext(),
-    ):
-        yield platform
+    with console.progress() as shown:
+        upgrade(home, __version__, notify=shown.step)
+        with (
+            Platform(
+                home, redis=redis, mlflow=mlflow, prefect=prefect, on_event=shown.server
+            ) as platform,
+            # Imports Prefect, which takes seconds and reads the address Platform has just set.
+            console.following(shown) if prefect else nullcontext(),
+        ):
+            yield platform
 
 
 @contextmanager

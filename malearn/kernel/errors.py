@@ -4,6 +4,8 @@
     ├── DeclarationError        a tool-type declaration is invalid
     │   └── UnknownToolType     the tool type is not declared
     ├── InputError              a file or a value handed to us cannot be read
+    ├── HomeTooNew              a newer malearn wrote the home
+    ├── BackupError             a backup cannot be made, or cannot be restored
     ├── Unreachable             Redis, MLflow or Prefect does not answer
     ├── PlatformError           a server of ours does not start or stay up
     ├── DatasetError            a table is missing, locked, or of another shape
@@ -27,11 +29,13 @@ from pathlib import Path
 
 __all__ = [
     "ArtifactRefused",
+    "BackupError",
     "BatchRefused",
     "DatasetDamaged",
     "DatasetError",
     "DeclarationError",
     "ExportError",
+    "HomeTooNew",
     "InputError",
     "MalearnError",
     "PlatformError",
@@ -70,6 +74,25 @@ class UnknownToolType(DeclarationError):
 
 class InputError(MalearnError):
     """A file or a value handed to us cannot be read."""
+
+    def __init__(self, what: object, problem: str) -> None:
+        self.what, self.problem = str(what), problem
+        super().__init__(f"{what}: {problem}.")
+
+
+class HomeTooNew(MalearnError):
+    """A newer malearn wrote the home."""
+
+    def __init__(self, home: object, found: int, version: str, known: int) -> None:
+        self.home, self.found, self.version = str(home), found, version
+        super().__init__(
+            f"The home {home} has format {found}, of malearn {version}; this malearn knows formats "
+            f"up to {known}: install malearn {version} or newer, or name another home with --home."
+        )
+
+
+class BackupError(MalearnError):
+    """A backup cannot be made, or cannot be restored."""
 
     def __init__(self, what: object, problem: str) -> None:
         self.what, self.problem = str(what), problem

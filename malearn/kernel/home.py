@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from malearn.kernel import home_format
+
 __all__ = ["Home"]
 
 
@@ -21,8 +23,13 @@ class Home:
 
     @classmethod
     def find(cls, root: str | os.PathLike[str] | None = None) -> Home:
-        """`root`, else `$MALEARN_HOME`, else the working directory."""
-        return cls(Path(root or os.environ.get("MALEARN_HOME") or ".").absolute())
+        """`root`, else `$MALEARN_HOME`, else the working directory.
+
+        Raises `HomeTooNew` for one that a newer malearn wrote.
+        """
+        place = Path(root or os.environ.get("MALEARN_HOME") or ".").absolute()
+        home_format.check(place)
+        return cls(place)
 
     @property
     def data(self) -> Path:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
-__all__ = ["create", "uri"]
+__all__ = ["create", "upgrade", "uri"]
 
 ARTIFACTS = "mlflow-artifacts:/"  # relative to whichever server is asked
 
@@ -46,6 +48,26 @@ def create(database: Path) -> None:
             fresh.replace(database)
 
 
+def upgrade(database: Path) -> None:
+    """Migrate `database` to the schema of the installed MLflow, if an older one wrote it.
+
+    A copy of the old one is kept beside it, named after its schema.
+    """
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine(uri(database))  # type: ignore[no-untyped-call]
+    try:
+        found = utils._get_schema_version(engine)  # type: ignore[no-untyped-call]
+        if found == utils._get_latest_schema_revision():  # type: ignore[no-untyped-call]
+            return
+        copy = database.with_name(f"{database.name}.before-{found}")
+        with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(copy)) as new:
+            old.backup(new)
+        utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
+    finally:
+        engine.dispose()
+
+
 def _create_tables(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
@@ -56,6 +78,7 @@ def _create_tables(database: Path) -> None:
 def main(arguments: list[str]) -> None:
     database, *rest = arguments
     create(Path(database))
+    upgrade(Path(database))
     from mlflow.cli import cli
 
     try:

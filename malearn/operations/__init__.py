@@ -1,0 +1,1 @@
+"""What keeps an installation going: backup, restore and upgrade of a home, and its metrics."""

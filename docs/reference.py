@@ -61,6 +61,10 @@ VARIABLES = {
     "MLFLOW_TRACKING_CLIENT_CERT_PATH": ("a certificate to show it", "none is shown"),
     "MLFLOW_TRACKING_INSECURE_TLS": ("`true`: its certificate is not checked", "it is checked"),
     "PREFECT_API_URL": ("an external Prefect server, with its path `/api`", "commands start one"),
+    "MALEARN_NOTIFY": (
+        "where notifications go: `https://…` (a webhook), or an address of Apprise, `mailtos://…`",
+        "none are sent",
+    ),
     "XDG_CACHE_HOME": ("where caches are kept", "`~/.cache`"),
 }
 

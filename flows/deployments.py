@@ -23,6 +23,8 @@ from prefect.schedules import Cron, Interval, Schedule
 from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
+from malearn.flows import notifications
+
 __all__ = ["POOL", "build", "declared", "deploy", "flow_for", "job_template"]
 
 #: The work pool of every deployment.
@@ -69,6 +71,7 @@ def deploy(client: SyncPrefectClient, folder: Path) -> None:
         client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
     for deployment in build(folder):
         deployment.apply()
+    notifications.configure(client)
 
 
 def job_template(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from malearn.data import csv_files, maintenance, outliers, redis_client, redis_s
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
 from malearn.data.stream import Stream
-from malearn.flows import artifacts, failure, news, progress
+from malearn.flows import artifacts, failure, figures, news, progress
 from malearn.flows.history_backfill import backfill, known_functions
 from malearn.kernel import tool_types
 from malearn.kernel.errors import BatchRefused, InputError, without_password
@@ -75,6 +75,7 @@ def ingest(
         found = scan_results(ingestion, url)
     report = streamed + found
     publish(validator, report, place)
+    figures.ingested(place, report)
     news.emit(ingestion.datasets, report)
     if url:
         # What came by the stream its schedulers have remembered themselves.

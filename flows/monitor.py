@@ -15,7 +15,7 @@ from prefect.runtime import deployment
 
 from malearn.data import locks, redis_client
 from malearn.data.dataset import Dataset
-from malearn.flows import failure, news, progress, workflow_progress
+from malearn.flows import failure, figures, news, progress, workflow_progress
 from malearn.flows.retrain import RetrainOutcome, renew
 from malearn.flows.train import load
 from malearn.kernel import tool_types
@@ -120,6 +120,11 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
         with locks.retrain_lock(Home.find(home), tool_type):
             serving = monitoring.act(report, tool_type)
         page = chart(report, tool_type) if report.rows else None
+    figures.checked(Home.find(home), name, report)
+    if report.decision.action in (Action.ROLL_BACK, Action.DISABLE_MODEL):
+        instead = f"version {serving} is in its place" if serving else "no model is"
+        about = {"version": report.production, "why": _why(report), "instead": instead}
+        emit_event(news.WITHDRAWN, news.resource(name), payload=about)
     retrained = None
     if report.decision.retrain:
         about = {"version": report.production, "why": _why(report)}

@@ -14,7 +14,7 @@ from malearn.data.ingest_report import IngestReport
 from malearn.kernel.errors import Unreachable
 from malearn.lifecycle import mlflow_connection, untrained
 
-__all__ = ["DRIFT", "ENOUGH", "INGESTED", "STREAM_GAP", "emit", "resource"]
+__all__ = ["DRIFT", "ENOUGH", "INGESTED", "STREAM_GAP", "WITHDRAWN", "emit", "resource"]
 
 #: Executions of a tool type were accepted.
 INGESTED = "malearn.executions.ingested"
@@ -22,6 +22,8 @@ INGESTED = "malearn.executions.ingested"
 ENOUGH = "malearn.executions.enough"
 #: A check calls for another model: drift, or a competitor with a clearly lower error.
 DRIFT = "malearn.drift.found"
+#: The monitor took a version out of Production: a rollback, or no model at all.
+WITHDRAWN = "malearn.production.withdrawn"
 #: Entries left the stream before they were read.
 STREAM_GAP = "malearn.stream.gap"
 

@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 
 from malearn.data import locks
 from malearn.data.dataset import Dataset
-from malearn.flows import artifacts, failure, progress
+from malearn.flows import artifacts, failure, figures, progress
 from malearn.flows.promote import promote
 from malearn.flows.train import train
 from malearn.kernel import tool_types
@@ -66,6 +66,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
         if trained.version is not None:
             promoted = promote(tool_type, trained.version, home)
             why, reasons = promoted.why, promoted.reasons
+            figures.decided(Home.find(home), tool_type, promoted.promoted)
         with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
             serving = registry.by_alias(declared, registry.PRODUCTION)
     return RetrainOutcome(

@@ -8,16 +8,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from malearn import __version__
 from malearn.flows import console
 from malearn.flows.worker import Worker
-from malearn.kernel.errors import without_password
+from malearn.kernel.errors import PlatformError, without_password
 from malearn.kernel.home import Home
+from malearn.operations.endpoint import Endpoint
+from malearn.operations.metrics import PlatformMetrics, ServiceHealth
 from malearn.operations.upgrade import upgrade
 from malearn.platform import Platform, PrefectServer
-from malearn.platform.port import LOOPBACK, is_loopback
+from malearn.platform.port import LOOPBACK, find_free, is_loopback
 from malearn.platform.server import MIN_FREE_BYTES, Server
 from malearn.platform.supervisor import SupervisedServer, Supervisor
 
@@ -56,6 +58,7 @@ def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
         stack.enter_context(suppress(KeyboardInterrupt, SystemExit))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         monitor = _Monitor(platform, supervisor, worker)
+        stack.enter_context(monitor.endpoint(host, ports.get("Metrics")))
         with monitor.board:
             if not is_loopback(host):
                 monitor.board.say(_exposed(host), "yellow")
@@ -88,6 +91,7 @@ class _Monitor:
         self._unresponsive: set[Server] = set()  # among the given ones
         self._last_ping = time.monotonic()
         self._disk_full = False
+        self._metrics = ""  # where they are served
         self.board = console.StatusTable(
             ("service", "address", "health", "restarts"),
             f"{_logins(platform)}Logs in {platform.home.logs}. Ctrl-C stops everything.",
@@ -100,6 +104,29 @@ class _Monitor:
         if time.monotonic() - self._last_ping > PING_SECONDS:
             self._ping_given()
         self.board.show(self._rows())
+
+    @contextmanager
+    def endpoint(self, host: str, port: int | None) -> Iterator[None]:
+        """Serve `/metrics` and `/health` of what is supervised here."""
+        home = self._platform.home
+        chosen = port or find_free(f"{home.root}/metrics", host)
+        try:
+            endpoint = Endpoint(PlatformMetrics(home, self._services), chosen, host)
+        except OSError as error:
+            problem = f"cannot listen on {host}:{chosen} ({error.strerror}); choose another port"
+            raise PlatformError("Metrics", problem) from error
+        with endpoint:
+            self._metrics = f"{endpoint.url}/metrics"
+            yield
+
+    def _services(self) -> list[ServiceHealth]:
+        supervised = {one.server: one for one in self._supervisor.supervised}
+        found = []
+        for server in (*self._platform.servers, self._worker):
+            one = supervised.get(server)
+            up = one.health == "up" if one else server not in self._unresponsive
+            found.append(ServiceHealth(server.name, up, max(one.restarts, 0) if one else 0))
+        return found
 
     def _ping_given(self) -> None:
         """Ping the servers that were given, and check that the disk has room."""
@@ -124,6 +151,7 @@ class _Monitor:
             health = one.health if one else given
             restarts = str(one.restarts or "") if one else ""
             yield server.name, self._address(server), health, restarts
+        yield "Metrics", self._metrics, "up", ""
 
     def _address(self, server: Server) -> str:
         """Where people look: Prefect's pages, not its API."""

@@ -82,7 +82,7 @@ HOMES = {
         "malearn.lifecycle.runs",
     },
     "simpy": {"malearn.learning.simulation"},
-    "prometheus_client": {"malearn.serving.prometheus"},
+    "prometheus_client": {"malearn.operations.metrics", "malearn.serving.prometheus"},
     "typer": {"malearn.flows.commands"},
     "rich": {"malearn.flows.console", "malearn.flows.report"},
     "hiredis": {"malearn.serving.resp"},

@@ -39,6 +39,7 @@ def up(
     redis_port: PortOption = None,
     mlflow_port: PortOption = None,
     prefect_port: PortOption = None,
+    metrics_port: PortOption = None,
 ) -> None:
     """Run Redis, MLflow, Prefect and a worker until Ctrl-C.
 
@@ -52,6 +53,11 @@ def up(
     except ValueError:
         raise typer.BadParameter(f"'{host}' is not an IPv4 address") from None
     tool_types.declared()
-    ports = {"Redis": redis_port, "MLflow": mlflow_port, "Prefect": prefect_port}
+    ports = {
+        "Redis": redis_port,
+        "MLflow": mlflow_port,
+        "Prefect": prefect_port,
+        "Metrics": metrics_port,
+    }
     chosen = {name: port for name, port in ports.items() if port is not None}
     stay(Home.find(home), host=host, ports=chosen)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from malearn.platform import http, private
-from malearn.platform.environment import QUIET, for_server, without
-from malearn.platform.port import client_host, is_loopback
+from malearn.platform.environment import QUIET, for_server, reachable_directly, without
+from malearn.platform.port import LOOPBACK, client_host, is_loopback
 from malearn.platform.server import PING_TIMEOUT, Server
 
 __all__ = ["PrefectServer"]
@@ -62,7 +62,10 @@ class PrefectServer(Server):
             "PREFECT_SERVER_CORS_",
             "PREFECT_SERVER_DATABASE_",
         )
-        return without(for_server(), *replaced) | QUIET | ours
+        # Notifications are sent by the server; without any, it talks to nobody outside.
+        outside = bool(os.environ.get("MALEARN_NOTIFY", "").strip())
+        direct = reachable_directly([LOOPBACK, "localhost"]) if outside else {}
+        return without(for_server(proxies=outside), *replaced) | QUIET | ours | direct
 
     def client(self) -> dict[str, str]:
         """Prefect's clients keep their profiles and results here, not in the user's HOME."""

@@ -1,0 +1,189 @@
+"""The platform's metrics: what `/metrics` shows, in Prometheus' form.
+
+Some figures are left by flows (`MetricStore`); the rest is asked for at each scrape: the stream,
+the versions in Production, and how many runs of each flow failed. A source that does not answer
+leaves out its own figures, and says so in `malearn_source_up`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+from urllib.request import ProxyHandler, Request, build_opener
+
+from malearn.data import redis_client, stream
+from malearn.kernel import stream_entries, tool_types
+from malearn.kernel.home import Home
+from malearn.kernel.http_client import HttpClient
+from malearn.operations.metric_store import MetricStore, Sample
+from malearn.platform.port import is_loopback
+
+__all__ = ["FLOWS", "METRICS", "PlatformMetrics", "ServiceHealth"]
+
+#: Names of the flows whose runs are counted.
+FLOWS = ("ingest", "lifecycle", "retrain", "maintain", "monitor", "train", "promote")
+#: What `/metrics` holds beside what a predictor exposes: name, kind and help.
+METRICS: dict[str, tuple[str, str]] = {
+    "malearn_service_up": ("gauge", "Whether a service of the platform answers."),
+    "malearn_service_restarts": ("counter", "Times that a service was started again."),
+    "malearn_source_up": ("gauge", "Whether a source of these figures could be asked."),
+    "malearn_stream_entries": ("gauge", "Executions in the stream, waiting for ingestion."),
+    "malearn_stream_limit": ("gauge", "Entries from which the stream drops the oldest."),
+    "malearn_ingest_lag_seconds": ("gauge", "Age of the oldest execution not yet ingested."),
+    "malearn_ingest_timestamp_seconds": ("gauge", "When executions were last ingested."),
+    "malearn_ingested_records": ("counter", "Records by tool type and what became of them."),
+    "malearn_rejected_records": ("counter", "Records rejected before validation, by reason."),
+    "malearn_lost_entries": ("counter", "Entries that left the stream before they were read."),
+    "malearn_production_version": ("gauge", "Version that the alias Production names."),
+    "malearn_production_age_seconds": ("gauge", "Age of the version in Production."),
+    "malearn_gate_decisions": ("counter", "Trained versions, by what the gate decided."),
+    "malearn_monitor_checks": ("counter", "Checks of the monitor, by the action they led to."),
+    "malearn_monitor_timestamp_seconds": ("gauge", "When the monitor last checked a model."),
+    "malearn_live_mae_seconds": ("gauge", "Mean absolute error on new executions, by predictor."),
+    "malearn_drifted_inputs": ("gauge", "Inputs and errors in which the last check found drift."),
+    "malearn_flow_runs": ("counter", "Runs of a flow, by the state in which they ended."),
+    "malearn_disk_free_bytes": ("gauge", "Bytes free below the home."),
+}
+
+_PATIENCE = 5.0  # seconds for one answer of a server
+_FRESH = 10.0  # seconds for which answers of servers are used again
+_ENDED = {"COMPLETED": "completed", "FAILED": "failed", "CRASHED": "crashed"}
+_LARGEST = 2**20
+_log = logging.getLogger("malearn.operations")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHealth:
+    """One service of the platform: whether it answers, and how often it was started again."""
+
+    name: str
+    up: bool
+    restarts: int = 0
+
+
+class PlatformMetrics:
+    """The metrics of one home. `services` gives the health of its services; servers are found in
+    the environment, as everywhere. Any thread may ask.
+    """
+
+    def __init__(self, home: Home, services: Callable[[], Sequence[ServiceHealth]]) -> None:
+        self._home, self._services = home, services
+        self._lock = threading.Lock()
+        self._asked, self._answers = -_FRESH, list[Sample]()
+
+    def health(self) -> dict[str, Any]:
+        """Whether every service answers, and which does not, for `/health`."""
+        services = self._services()
+        return {
+            "healthy": all(service.up for service in services),
+            "services": {s.name: {"up": s.up, "restarts": s.restarts} for s in services},
+        }
+
+    def text(self) -> bytes:
+        """Everything, in Prometheus' text form."""
+        from prometheus_client import CollectorRegistry, generate_latest
+
+        registry = CollectorRegistry()
+        registry.register(_Families(self.samples()))
+        return generate_latest(registry)
+
+    def samples(self) -> list[Sample]:
+        """All figures; those of servers are asked for once in `_FRESH` seconds."""
+        with self._lock:
+            if time.monotonic() - self._asked >= _FRESH:
+                self._answers, self._asked = list(self._ask()), time.monotonic()
+        return [*self._own(), *MetricStore(self._home).read(), *self._answers]
+
+    def _own(self) -> Iterator[Sample]:
+        for service in self._services():
+            labels = {"service": service.name}
+            yield Sample("malearn_service_up", labels, service.up)
+            yield Sample("malearn_service_restarts", labels, service.restarts)
+        disk = os.statvfs(self._home.root)
+        yield Sample("malearn_disk_free_bytes", {}, disk.f_bavail * disk.f_frsize)
+
+    def _ask(self) -> Iterator[Sample]:
+        sources = {"Redis": _stream, "MLflow": _production, "Prefect": _flow_runs}
+        for name, source in sources.items():
+            try:
+                found = list(source())
+            except Exception as error:  # noqa: BLE001  whatever a server answers, the rest is shown
+                _log.debug("No metrics of %s: %s", name, error)
+                yield Sample("malearn_source_up", {"source": name}, 0)
+                continue
+            yield Sample("malearn_source_up", {"source": name}, 1)
+            yield from found
+
+
+class _Families:
+    """A collector of `prometheus-client`: every declared metric, with its samples."""
+
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._samples = list(samples)
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
+        for name, (kind, text) in METRICS.items():
+            found = [sample for sample in self._samples if sample.name == name]
+            names = sorted({label for sample in found for label in sample.labels})
+            family = kinds[kind](name, text, labels=names)
+            for sample in found:
+                labels = [sample.labels.get(label, "") for label in names]
+                family.add_metric(labels, sample.value)
+            yield family
+
+
+def _stream() -> Iterator[Sample]:
+    url = os.environ[redis_client.REDIS_SETTING]
+    state = stream.state_of(url)
+    yield Sample("malearn_stream_entries", {}, state.length)
+    yield Sample("malearn_stream_limit", {}, state.limit)
+    with redis_client.connected(url) as client:
+        oldest: Any = client.xrange(stream_entries.STREAM, count=1)
+    lag = max(time.time() - int(oldest[0][0].split(b"-")[0]) / 1e3, 0.0) if oldest else 0.0
+    yield Sample("malearn_ingest_lag_seconds", {}, lag)
+
+
+def _production() -> Iterator[Sample]:
+    client = HttpClient(os.environ["MLFLOW_TRACKING_URI"], _PATIENCE)
+    for name, tool_type in tool_types.declared().items():
+        model = quote(tool_type.registered_model)
+        path = f"/api/2.0/mlflow/registered-models/alias?name={model}&alias=Production"
+        answer = client.get(path, _LARGEST, time.monotonic() + _PATIENCE)
+        if answer.status in (400, 404):  # MLflow's answer where there is no such alias
+            continue
+        version = json.loads(answer.body)["model_version"]
+        age = time.time() - int(version["creation_timestamp"]) / 1e3
+        yield Sample("malearn_production_version", {"tool_type": name}, int(version["version"]))
+        yield Sample("malearn_production_age_seconds", {"tool_type": name}, max(age, 0.0))
+
+
+def _flow_runs() -> Iterator[Sample]:
+    url = os.environ["PREFECT_API_URL"].rstrip("/")
+    here = is_loopback(urlsplit(url).hostname or "")
+    opener = build_opener(ProxyHandler({})) if here else build_opener()
+    headers = {"Content-Type": "application/json"}
+    if login := os.environ.get("PREFECT_API_AUTH_STRING", ""):
+        headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
+    elif key := os.environ.get("PREFECT_API_KEY", ""):
+        headers["Authorization"] = f"Bearer {key}"
+    for flow in FLOWS:
+        for state, shown in _ENDED.items():
+            which = {
+                "flows": {"name": {"any_": [flow]}},
+                "flow_runs": {"state": {"type": {"any_": [state]}}},
+            }
+            asked = Request(f"{url}/flow_runs/count", json.dumps(which).encode(), headers)
+            with opener.open(asked, timeout=_PATIENCE) as answer:
+                count = int(answer.read(_LARGEST))
+            yield Sample("malearn_flow_runs", {"flow": flow, "state": shown}, count)

@@ -60,7 +60,7 @@ def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
         monitor = _Monitor(platform, supervisor, worker)
         stack.enter_context(monitor.endpoint(host, ports.get("Metrics")))
         with monitor.board:
-            if not is_loopback(host):
+            if not is_loopback(host) and platform.embedded:
                 monitor.board.say(_exposed(host), "yellow")
             stack.callback(monitor.board.say, "Stopping …")
             while True:

@@ -1,4 +1,4 @@
-"""The platform's HTTP endpoint: `/metrics` for Prometheus, `/health` for probes."""
+"""The platform's HTTP endpoint: `/metrics` for Prometheus, `/health` and `/live` for probes."""
 
 from __future__ import annotations
 
@@ -62,8 +62,10 @@ class _Handler(BaseHTTPRequestHandler):
             health = self.metrics.health()
             status = HTTPStatus.OK if health["healthy"] else HTTPStatus.SERVICE_UNAVAILABLE
             self._answer(status, json.dumps(health).encode() + b"\n", "json")
+        elif self.path == "/live":  # for who would restart this process, not the servers it uses
+            self._answer(HTTPStatus.OK, b"alive\n", "plain")
         else:
-            self._answer(HTTPStatus.NOT_FOUND, b"There are /metrics and /health.\n", "plain")
+            self._answer(HTTPStatus.NOT_FOUND, b"There are /metrics, /health, /live.\n", "plain")
 
     def _answer(self, status: HTTPStatus, content: bytes, form: str) -> None:
         self.send_response(status)

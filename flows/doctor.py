@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
-from typing import Literal
 
 from malearn.data import redis_client, stream
 from malearn.data import repair as tables
@@ -21,12 +20,16 @@ from malearn.data.dataset import Dataset
 from malearn.data.quarantine import QuarantineFilter
 from malearn.data.rejections import Rejections
 from malearn.flows.quarantine import revalidate
-from malearn.kernel import tool_types
+from malearn.kernel import onnx_model, tool_types
 from malearn.kernel.errors import MalearnError, without_password
 from malearn.kernel.home import Home
 from malearn.kernel.records import RejectReason
-from malearn.kernel.tool_types import ToolTypes
+from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.lifecycle import mlflow_connection, registry
+from malearn.operations import home_checks
+from malearn.operations.finding import Finding
 from malearn.platform import EmbeddedRedis, MLflowServer, PrefectServer
+from malearn.serving.cache import default_directory
 
 __all__ = ["Finding", "examine", "repair"]
 
@@ -37,17 +40,6 @@ _LEAST_FREE = 500_000_000
 #: Seconds between two clocks from which durations and retention are off.
 _CLOCKS = 5.0
 
-_Level = Literal["ok", "warning", "problem"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was checked: `subject`, how it is, and a sentence about it."""
-
-    subject: str
-    level: _Level
-    detail: str
-
 
 def examine(home: Home) -> Iterator[Finding]:
     """Check the installation and `home`, one finding after another."""
@@ -55,15 +47,21 @@ def examine(home: Home) -> Iterator[Finding]:
     types, finding = _declaration()
     yield finding
     yield _directory(home)
+    yield from home_checks.examine(home)
     yield from _external_servers()
+    yield _cache()
+    yield from _production(types or {})
     for name, tool_type in (types or {}).items():
         yield _table(name, lambda: Dataset.open(home, tool_type))  # noqa: B023  called at once
     yield _table("_rejected", lambda: Rejections.open(home))
 
 
 def repair(home: Home) -> Iterator[Finding]:
-    """Repair the damaged tables of `home`; a finding for each, and for rows that waited for it."""
+    """Do what is safe: a finding for each table that was damaged, for rows that waited for it,
+    and for whatever else was put right.
+    """
     types = tool_types.declared()
+    yield from home_checks.repair(home)
     for report in tables.repair(home, types):
         subject = f"repair of {report.table}"
         if report.failure:
@@ -145,6 +143,49 @@ def _redis(url: str, shown: str) -> Finding:
         detail = f"the clock of {shown} is {off:+.0f} s off this one; synchronise both (NTP)"
         return Finding("Redis", "warning", detail)
     return Finding("Redis", "warning", full) if full else Finding("Redis", "ok", shown)
+
+
+def _cache() -> Finding:
+    """Whether the directory of a predictor on this machine can be used."""
+    place = default_directory()
+    if place is None:
+        return Finding("cache", "warning", "there is no HOME: set MALEARN_CACHE for schedulers")
+    if not place.exists():
+        return Finding("cache", "ok", f"{place}: nothing yet")
+    found = place.stat()
+    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+        detail = f"{place} is another user's, or others can write in it: predictors do not use it"
+        return Finding("cache", "warning", f"{detail}; chmod go-w it, or set MALEARN_CACHE")
+    files = [file for file in place.rglob("*.onnx") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    return Finding("cache", "ok", f"{place}: {len(files)} models, {size / 1e6:.1f} MB")
+
+
+def _production(types: Mapping[str, ToolType]) -> Iterator[Finding]:
+    """Whether a scheduler could load each version in Production, of an MLflow that is given."""
+    url = os.environ.get(MLflowServer.setting, "").strip()
+    if not url:
+        return
+    try:
+        with mlflow_connection.connected(url):
+            for name, tool_type in types.items():
+                yield _version(name, tool_type)
+    except MalearnError as error:
+        yield Finding("registry", "problem", str(error))
+
+
+def _version(name: str, tool_type: ToolType) -> Finding:
+    subject = f"model {name}"
+    serving = registry.by_alias(tool_type, registry.PRODUCTION)
+    if serving is None:
+        return Finding(subject, "ok", "no version is in Production")
+    try:
+        file = registry.model_file(tool_type, serving.number)
+        onnx_model.load(file, tool_type, f"version {serving.number}")
+    except MalearnError as error:
+        detail = f"schedulers refuse it ({str(error).rstrip('.')}); train, or roll back"
+        return Finding(subject, "problem", detail)
+    return Finding(subject, "ok", f"version {serving.number} can be loaded")
 
 
 def _table(name: str, open_table: Callable[[], Dataset | Rejections]) -> Finding:

@@ -18,13 +18,13 @@ def doctor(
     home: HomeOption = None,
     repair: Annotated[
         bool,
-        typer.Option(
-            "--repair", help="Repair damaged tables first; say what was lost, delete nothing."
-        ),
+        typer.Option("--repair", help="Repair damaged tables and rights first; say what was lost."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check versions, servers, disk and every table; change nothing without --repair.
+    """Check versions, servers, rights, disk, databases, models and every table.
+
+    Nothing is changed without --repair.
 
     Exit status 1 if there is a problem.
     """

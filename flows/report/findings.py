@@ -10,7 +10,7 @@ from rich.text import Text
 from malearn.flows.report import tables
 
 if TYPE_CHECKING:
-    from malearn.flows.doctor import Finding
+    from malearn.operations.finding import Finding
 
 __all__ = ["show_findings"]
 

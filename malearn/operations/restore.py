@@ -15,7 +15,7 @@ from malearn.operations import archive
 from malearn.operations.archive import Entry, Manifest
 from malearn.platform import private
 
-__all__ = ["restore"]
+__all__ = ["STAGING", "restore"]
 
 #: Moved into place one by one, once everything is there.
 _PARTS = (
@@ -25,7 +25,8 @@ _PARTS = (
     Path("malearn.toml"),
     Path(".malearn"),
 )
-_STAGING = ".malearn-restoring"
+#: Directory below a home into which a backup is unpacked.
+STAGING = ".malearn-restoring"
 Notify = Callable[[str], None]
 
 
@@ -42,7 +43,7 @@ def restore(file: Path, home: Home, notify: Notify = lambda _: None) -> Manifest
     manifest = archive.read_manifest(file)
     if manifest.home_format > home_format.FORMAT:
         raise HomeTooNew(file, manifest.home_format, manifest.malearn, home_format.FORMAT)
-    staging = home.root / _STAGING
+    staging = home.root / STAGING
     marker = staging / hashlib.sha256(str(manifest).encode()).hexdigest()
     if not marker.exists():
         _refuse_to_overwrite(home, staging)

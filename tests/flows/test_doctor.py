@@ -42,3 +42,29 @@ def test_what_is_damaged_or_away_is_named(stored: Home, cli: Cli) -> None:
     done = cli("doctor", "--repair", "--home", stored.root)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 rows can be read, 2 are lost" in done.stdout
+
+
+def test_what_others_can_read_is_named_and_closed(stored: Home, cli: Cli) -> None:
+    secret = stored.state / "secrets" / "redis"
+    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.write_text("password")
+    secret.chmod(0o644)
+    done = cli("doctor", "--home", stored.root)
+    assert done.returncode == 1
+    assert f"✗ rights: others can read {secret}" in done.stdout
+
+    done = cli("doctor", "--repair", "--home", stored.root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert secret.stat().st_mode & 0o077 == 0
+
+
+def test_a_damaged_database_and_an_interrupted_restoration_are_named(
+    stored: Home, cli: Cli
+) -> None:
+    stored.mlruns.mkdir()
+    (stored.mlruns / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
+    (stored.root / ".malearn-restoring").mkdir()
+    done = cli("doctor", "--home", stored.root)
+    assert done.returncode == 1
+    assert "✗ MLflow's database: " in done.stdout
+    assert "✗ restore: a restoration was interrupted" in done.stdout

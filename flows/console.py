@@ -33,6 +33,7 @@ class Progress:
     def __init__(self, console: Console, status: Status | None) -> None:
         self._console, self._status = console, status
         self._shown = ""
+        self._awaited: dict[str, None] = {}  # services that are starting, in order
         self._stopped = False
 
     def stop(self, number: int, frame: FrameType | None) -> NoReturn:
@@ -63,12 +64,18 @@ class Progress:
 
     def server(self, service: str, event: str, seconds: float) -> None:
         """For `Platform(on_event=…)`."""
-        if event == "starting" and self._status is not None:
-            self.step(f"Starting {service} …")
+        if event == "starting":
+            self._awaited[service] = None
         elif event == "slow":
             self.step(f"{service} has not answered for {seconds:.0f} s; still waiting …")
-        elif event == "ready":
-            self.done(f"{service} is up", seconds)
+        elif event in ("ready", "attached"):
+            self._awaited.pop(service, None)
+            if event == "attached":
+                self.done(f"{service} was up already, and is used")
+            else:
+                self.done(f"{service} is up", seconds)
+        if self._awaited and event != "slow" and self._status is not None:
+            self.step(f"Starting {', '.join(self._awaited)} …")
 
     def _print(self, line: Text) -> None:
         self._console.print(line, soft_wrap=True)

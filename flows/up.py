@@ -26,6 +26,10 @@ from malearn.platform.supervisor import SupervisedServer, Supervisor
 __all__ = ["up"]
 
 POLL_SECONDS = 0.25  # between two polls of the supervisor
+_ATTACHED = (
+    "Another `malearn up` runs on this home. This one uses its servers and its worker, and takes "
+    "over what ends; Ctrl-C here leaves them running."
+)
 PING_SECONDS = 5.0  # between two pings of the given servers
 
 
@@ -60,6 +64,8 @@ def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
         monitor = _Monitor(platform, supervisor, worker)
         stack.enter_context(monitor.endpoint(host, ports.get("Metrics")))
         with monitor.board:
+            if worker.attached:
+                monitor.board.say(_ATTACHED)
             if not is_loopback(host) and platform.embedded:
                 monitor.board.say(_exposed(host), "yellow")
             stack.callback(monitor.board.say, "Stopping …")
@@ -80,7 +86,8 @@ def _start_worker(supervisor: Supervisor, shown: console.Progress) -> None:
                 shown.step(_health_message(one))
         shown.check()
         time.sleep(POLL_SECONDS)
-    shown.server(worker.server.name, "ready", time.monotonic() - began)
+    event = "attached" if worker.server.attached else "ready"
+    shown.server(worker.server.name, event, time.monotonic() - began)
 
 
 class _Monitor:

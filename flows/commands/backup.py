@@ -22,7 +22,7 @@ def backup(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a home to one file, while it runs; verify what was written.
+    """Write a home to one file while it runs, and verify it.
 
     Datasets, models, MLflow's and Prefect's databases, Redis and passwords. Interrupted, the same
     command continues.

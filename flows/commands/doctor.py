@@ -22,9 +22,9 @@ def doctor(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check versions, servers, rights, disk, databases, models and every table.
+    """Check an installation and its data; change nothing without --repair.
 
-    Nothing is changed without --repair.
+    Versions, servers, clocks, rights, disk, databases, models and every table.
 
     Exit status 1 if there is a problem.
     """

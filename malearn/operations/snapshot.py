@@ -68,7 +68,6 @@ def left_out(home: Home) -> list[str]:
         "MALEARN_REDIS_URL": "Redis",
         "MLFLOW_TRACKING_URI": "MLflow",
         "PREFECT_API_URL": "Prefect",
-        "MALEARN_DATA": "Datasets",
     }
     return [
         f"{name} outside the home ({setting}) must be backed up where it is"

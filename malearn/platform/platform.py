@@ -28,7 +28,7 @@ __all__ = ["Event", "OnEvent", "Platform"]
 
 GIVEN_TIMEOUT = 30.0  # seconds in which a given server must answer: its first answer may be slow
 
-Event = Literal["starting", "slow", "ready", "stopped"]
+Event = Literal["starting", "slow", "ready", "attached", "stopped"]
 OnEvent = Callable[[str, Event, float], None]  # service, what happened, seconds it took
 
 
@@ -39,8 +39,9 @@ class Platform:
     has answered. Inside, the process environment names every service asked for, and switches
     telemetry off; outside, it is as it was. SIGTERM leaves the `with` like `sys.exit(143)`.
 
-    `on_event` is called with ("Redis", "starting", 0.0), then "ready" with the seconds since, and
-    "stopped" with the seconds that took. A given service is only "ready"; one that another
+    `on_event` is called with ("Redis", "starting", 0.0), then "ready" with the seconds since, or
+    "attached" where it was there already, and "stopped" with the seconds that took. A given
+    service is only "ready"; one that another
     process still uses is not "stopped". A server that has not answered after `START_TIMEOUT` is
     an error or, without `give_up`, "slow", and waited for as long as its process runs. `host`,
     and `ports` by service, are where embedded servers listen; see `Server`.
@@ -133,7 +134,8 @@ class Platform:
             for server, steps in list(starting.items()):
                 if next(steps, server) is server:
                     del starting[server]
-                    self._on_event(server.name, "ready", time.monotonic() - began)
+                    event: Event = "attached" if server.attached else "ready"
+                    self._on_event(server.name, event, time.monotonic() - began)
             time.sleep(POLL_INTERVAL if starting else 0.0)
 
     def _stop(self, servers: list[Server]) -> None:

@@ -46,7 +46,7 @@ def test_what_is_damaged_or_away_is_named(stored: Home, cli: Cli) -> None:
 
 def test_what_others_can_read_is_named_and_closed(stored: Home, cli: Cli) -> None:
     secret = stored.state / "secrets" / "redis"
-    secret.parent.mkdir(parents=True, exist_ok=True)
+    secret.parent.mkdir(0o700, parents=True)
     secret.write_text("password")
     secret.chmod(0o644)
     done = cli("doctor", "--home", stored.root)

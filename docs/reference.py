@@ -15,7 +15,7 @@ from malearn.flows.commands import app
 from malearn.kernel.tool_types import parse
 from malearn.learning import gate
 from malearn.learning.baselines import BASELINES
-from malearn.learning.families import FAMILIES
+from malearn.learning.families import SHIPPED
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference.md"
@@ -68,6 +68,8 @@ VARIABLES = {
     "XDG_CACHE_HOME": ("where caches are kept", "`~/.cache`"),
 }
 
+FAMILY_HEADS = ("Family", "Fewest rows", "Hyper-parameters", "Searched by `--tune`")
+
 
 def text() -> str:
     """The whole page."""
@@ -76,7 +78,7 @@ def text() -> str:
         ["## The commands", *_commands()],
         ["## Environment", _table(("Variable", "Meaning", "Without it"), _variables())],
         ["## Tool types", *_tool_types()],
-        ["## Families", _table(("Family", "Fewest rows", "Parameters"), _families())],
+        ["## Families", _table(FAMILY_HEADS, _families())],
         ["## The gate", *_gate()],
         ["## Deployments", _table(("Deployment", "What it does", "When"), _deployments())],
         ["## Reasons for a rejection", _table(("Code", "Meaning"), _reasons())],
@@ -156,9 +158,10 @@ def _families() -> list[Sequence[str]]:
         (
             f"`{name}`",
             str(family.fewest_rows),
-            ", ".join(f"{key} {value}" for key, value in family.parameters(()).items()),
+            ", ".join(f"{key} {value}" for key, value in family.defaults.items()),
+            ", ".join(f"{key} {space}" for key, space in family.search.items()),
         )
-        for name, family in FAMILIES.items()
+        for name, family in SHIPPED.items()
     ]
 
 

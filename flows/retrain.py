@@ -86,7 +86,7 @@ def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | 
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         if untrained.count(dataset):
             return None
-        newest = registry.versions(tool_type)[0].number
+        newest = untrained.full(tool_type)[0].number
         why = f"version {newest} was trained on the same executions"
         trained = Trained(tool_type.name, dataset.rows, why)
         artifacts.training(trained, tool_type, trigger)

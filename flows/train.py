@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+import numpy as np
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
@@ -15,8 +17,8 @@ from malearn.flows import artifacts, failure, progress
 from malearn.kernel import believable, tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
+from malearn.learning import families as model_families
 from malearn.learning import matrix
-from malearn.learning.families import FAMILIES
 from malearn.learning.matrix import Matrix
 from malearn.lifecycle import mlflow_connection, training
 from malearn.lifecycle.training import DatasetVersion, Trained
@@ -33,32 +35,40 @@ __all__ = ["load", "train"]
 def train(
     tool_type: str,
     home: str | None = None,
-    families: Sequence[str] = tuple(FAMILIES),
+    families: Sequence[str] | None = None,
     trigger: str = "manual",
+    data_version: int | None = None,
+    newest_rows: int | None = None,
+    since: float | None = None,
 ) -> Trained:
     """Fit, choose and test candidates on the dataset below `home`; register the best.
 
-    MLflow is at `$MLFLOW_TRACKING_URI`.
+    `families` are those that the declaration names where none are given. `data_version`, its
+    `newest_rows` and those that started `since` then, in seconds since the epoch, limit what is
+    read. MLflow is at `$MLFLOW_TRACKING_URI`.
     """
     types = tool_types.declared()
     chosen = types[tool_type]
+    model_families.check(chosen)
+    names = tuple(families or model_families.tried(chosen))
     progress.tag(tool_type, trigger)
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        rows, source = load(Dataset.open(Home.find(home), chosen))
+        dataset = Dataset.open(Home.find(home), chosen)
+        rows, source = load(dataset, data_version, newest_rows, since)
         bar = progress.Steps(
-            artifacts.key("progress", tool_type), len(families) + 1, f"Training {tool_type}"
+            artifacts.key("progress", tool_type), len(names) + 1, f"Training {tool_type}"
         )
         trained = training.train(
             rows,
             types,
             source,
-            families=families,
+            families=names,
             trigger=trigger,
             progress=lambda what: bar.next(f"Fitting {what}"),
         )
         bar.end()
         publish(trained, chosen, trigger)
-    for sentence in trained.schema_changes:
+    for sentence in (*trained.schema_changes, *trained.failed.values()):
         get_run_logger().warning("%s: %s", tool_type, sentence)
     progress.finished(_line(trained))
     return trained
@@ -77,9 +87,20 @@ def _line(trained: Trained) -> str:
 
 
 @task(cache_policy=NO_CACHE)
-def load(dataset: Dataset) -> tuple[Matrix, DatasetVersion]:
-    """The dataset as it is now, replayed in time, and which version that is."""
-    version = dataset.version
+def load(
+    dataset: Dataset,
+    data_version: int | None = None,
+    newest_rows: int | None = None,
+    since: float | None = None,
+) -> tuple[Matrix, DatasetVersion]:
+    """The dataset as it is now, replayed in time, and which version that is.
+
+    Or as it was in `data_version`. Of it only the `newest_rows` that started `since` then, in
+    seconds since the epoch; what was before them is still what their history knows of.
+    """
+    newest = dataset.version
+    version = newest if data_version is None else data_version
+    limits = {}
     # A dataset of an older version may hold executions dated into the future.
     now = time.time()
     executions = [
@@ -88,7 +109,18 @@ def load(dataset: Dataset) -> tuple[Matrix, DatasetVersion]:
         if believable.are_believable(e.start, e.end, now)
     ]
     rows = matrix.build(dataset.tool_type, executions)
-    return rows, DatasetVersion(str(dataset.path), version or 0, dataset.first_versions())
+    if version != newest:
+        limits["data_version"] = f"dataset version {version}"
+    first = 0
+    if since is not None:
+        limits["data_since"] = f"since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
+        first = sum(e.start < since for e in rows.executions)
+    if newest_rows is not None:
+        limits["data_rows"] = f"the newest {newest_rows:,} rows"
+        first = max(first, len(rows) - newest_rows)
+    if first:
+        rows = rows.rows(np.arange(first, len(rows)))
+    return rows, DatasetVersion(str(dataset.path), version or 0, dataset.first_versions(), limits)
 
 
 def publish(trained: Trained, tool_type: ToolType, trigger: str) -> None:

@@ -8,7 +8,6 @@ import typer
 
 from malearn.flows.commands import options, output, servers
 from malearn.flows.commands.options import HomeOption, JsonOption, ToolArgument, ToolsArgument
-from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 
 __all__ = ["promote", "rollback", "train"]
@@ -20,8 +19,31 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="FAMILY",
-            help="xgboost, mlp or linear; repeat the option for several.",
-            show_default="all of them",
+            help="A model family, such as xgboost; repeat the option for several.",
+            show_default="xgboost, mlp, linear, and what malearn.toml adds",
+        ),
+    ] = None,
+    data_version: Annotated[
+        int | None,
+        typer.Option(
+            "--data-version",
+            metavar="N",
+            help="Train on this version of the dataset, not the newest.",
+            callback=options.at_least(0),
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Train on the newest N rows alone.", callback=options.at_least(1)
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE",
+            help="Train on tasks that started since then alone, such as 2026-03-01, in UTC.",
+            callback=options.moment,
         ),
     ] = None,
     home: HomeOption = None,
@@ -37,16 +59,23 @@ def train(
 
     place, types = Home.find(home), tool_types.declared()
     names = [types[name].name for name in tools or types]
-    chosen = family or list(families.FAMILIES)
-    if unknown := sorted(set(chosen) - set(families.FAMILIES)):
-        raise InputError(
-            ", ".join(unknown),
-            f"not a model family; choose from {', '.join(families.FAMILIES)}",
-        )
+    for name in names:  # before any server is started
+        families.check(types[name])
+    chosen = [families.get(name).name for name in family] if family else None
     with servers.running(place):
         from malearn.flows.train import train as flow
 
-        done = [flow(name, str(place.root), chosen) for name in names]
+        done = [
+            flow(
+                name,
+                str(place.root),
+                chosen,
+                data_version=data_version,
+                newest_rows=rows,
+                since=options.seconds(since),
+            )
+            for name in names
+        ]
     output.result(report.trained(done), as_json, lambda: report.show_trained(done))
 
 

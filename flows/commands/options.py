@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,9 @@ __all__ = [
     "ToolArgument",
     "ToolsArgument",
     "at_least",
+    "moment",
     "run_logs",
+    "seconds",
     "tool_type",
 ]
 
@@ -55,6 +58,25 @@ def at_least(least: float) -> Callable[[Any], Any]:
         return value
 
     return check
+
+
+def moment(value: str | None) -> str | None:
+    """A callback that refuses what is no date."""
+    seconds(value)
+    return value
+
+
+def seconds(value: str | None) -> float | None:
+    """A date, or a date and a time, as seconds since the epoch; UTC unless it says otherwise."""
+    if value is None:
+        return None
+    try:
+        known = datetime.fromisoformat(value)
+    except ValueError:
+        raise typer.BadParameter(
+            f"must be a date such as 2026-03-01, or 2026-03-01T12:00, not {value}"
+        ) from None
+    return (known if known.tzinfo else known.replace(tzinfo=UTC)).timestamp()
 
 
 def tool_type(name: str) -> ToolType:

@@ -26,6 +26,8 @@ def trained(results: Sequence[Trained]) -> dict[str, Any]:
             "promote": r.decision.promote if r.decision else False,
             "why": r.why,
             "schema_changes": list(r.schema_changes),
+            "failed": dict(r.failed),
+            "limits": r.limits,
             "scores": {name: s.as_dict() for name, s in (r.scores or {}).items()},
         }
         for r in results
@@ -61,6 +63,8 @@ def show_trained(results: Sequence[Trained]) -> None:
         verdict = "passes the gate" if decision and decision.promote else "does not pass the gate"
         reasons = decision.reasons if decision else (GateCheck("rows", False, result.why),)
         tables.reasons(console, f"{result.tool_type} {verdict}", reasons)
+        for reason in result.failed.values():
+            tables.line(console, f"{result.tool_type}: {reason}", "yellow")
         for sentence in result.schema_changes:
             tables.line(console, f"{result.tool_type}: {sentence}.", "yellow")
 

@@ -28,6 +28,7 @@ __all__ = [
     "Feature",
     "ToolType",
     "ToolTypes",
+    "declaration_file",
     "declared",
     "default_seconds",
     "plain",
@@ -42,7 +43,16 @@ CONTEXT = ("model", "backend", "node")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FEATURE_KEYS = {"unit", "min", "max", "default", "monotone"}
-_TOOL_KEYS = {"functions", "resource", "features", "context", "retrain_after", "default_seconds"}
+_TOOL_KEYS = {
+    "functions",
+    "resource",
+    "features",
+    "context",
+    "retrain_after",
+    "default_seconds",
+    "families",
+    "hyperparameters",
+}
 
 #: Function names whose tool type is remembered, and how long one may be that is.
 _NAMES, _LONGEST_NAME = 10_000, 200
@@ -95,6 +105,8 @@ class ToolType:
 
     After `retrain_after` new executions it is retrained without waiting for its schedule.
     `default_seconds`, by resource, is what a task of it is assumed to take while nothing is known.
+    `families` are the model families that its trainings try, the usual ones where there are none;
+    `hyperparameters`, by family, what these are fitted with instead of their defaults.
     """
 
     name: str
@@ -108,6 +120,8 @@ class ToolType:
     default_seconds: Mapping[str, float] = field(
         default_factory=lambda: DEFAULT_SECONDS, hash=False
     )
+    families: tuple[str, ...] = ()
+    hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     #: Names in matrix order.
     feature_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -127,6 +141,9 @@ class ToolType:
 class ToolTypes(Mapping[str, ToolType]):
     """All tool types, by name, and the function names they claim.
 
+    `families` are references to model families that a declaration adds, `file` is its path; both
+    are empty where nothing was read but what is shipped.
+
     >>> types = declared()
     >>> types.for_function("task3b_llm_process_extract_structure_info").name
     'llm_process'
@@ -136,7 +153,10 @@ class ToolTypes(Mapping[str, ToolType]):
     True
     """
 
-    def __init__(self, tool_types: Iterable[ToolType]) -> None:
+    def __init__(
+        self, tool_types: Iterable[ToolType], families: Iterable[str] = (), file: str = ""
+    ) -> None:
+        self.families, self.file = tuple(families), file
         self._by_name = {tool_type.name: tool_type for tool_type in tool_types}
         claimed: dict[str, str] = {}
         patterns: list[tuple[str, ToolType]] = []
@@ -185,7 +205,8 @@ class ToolTypes(Mapping[str, ToolType]):
 
     def with_added(self, tool_type: ToolType) -> ToolTypes:
         """These and `tool_type`, which replaces one of its name."""
-        return ToolTypes([*(t for t in self.values() if t.name != tool_type.name), tool_type])
+        others = (t for t in self.values() if t.name != tool_type.name)
+        return ToolTypes([*others, tool_type], self.families, self.file)
 
 
 def declared(path: str | os.PathLike[str] | None = None) -> ToolTypes:
@@ -197,15 +218,22 @@ def declared(path: str | os.PathLike[str] | None = None) -> ToolTypes:
     """
     shipped = resources.files("malearn").joinpath("tool_types.toml").read_text(encoding="utf-8")
     tool_types = {t.name: t for t in parse(shipped, "tool_types.toml")}
-    chosen = path or os.environ.get("MALEARN_TOOL_TYPES")
-    file = Path(chosen or "malearn.toml")
-    if chosen or file.is_file():
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DeclarationError(file, f"cannot be read ({error})") from error
-        tool_types |= {t.name: t for t in parse(text, str(file))}
-    return ToolTypes(tool_types.values())
+    file = declaration_file(path)
+    if not (path or os.environ.get("MALEARN_TOOL_TYPES") or file.is_file()):
+        return ToolTypes(tool_types.values())
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DeclarationError(file, f"cannot be read ({error})") from error
+    tables = _tables(text, str(file))
+    families = _families(tables.pop("families", []), str(file))
+    tool_types |= {t.name: t for t in _declarations(tables, str(file), tool_types)}
+    return ToolTypes(tool_types.values(), families, str(file))
+
+
+def declaration_file(path: str | os.PathLike[str] | None = None) -> Path:
+    """The file of the user's declaration, whether it is there or not."""
+    return Path(path or os.environ.get("MALEARN_TOOL_TYPES") or "malearn.toml")
 
 
 def default_seconds(resource: str | None, tool_type: ToolType | None = None) -> float:
@@ -226,11 +254,54 @@ def default_seconds(resource: str | None, tool_type: ToolType | None = None) -> 
 
 def parse(text: str, source: str) -> list[ToolType]:
     """The tool types that a TOML `text` declares; `source` names it in errors."""
+    return _declarations(_tables(text, source), source, {})
+
+
+def _tables(text: str, source: str) -> dict[str, Any]:
     try:
-        tables = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise DeclarationError(source, f"is not valid TOML ({error})") from error
-    return [_tool_type(name, table, source) for name, table in tables.items()]
+
+
+def _declarations(
+    tables: Mapping[str, Any], source: str, shipped: Mapping[str, ToolType]
+) -> list[ToolType]:
+    """The tool types of `tables`. A table without features changes the shipped type's keys."""
+    return [
+        _tool_type(name, _completed(table, shipped.get(name)), source)
+        for name, table in tables.items()
+    ]
+
+
+def _completed(table: object, shipped: ToolType | None) -> object:
+    """`table` with the keys that it lacks taken from the shipped type, if it has no features."""
+    if shipped is None or not isinstance(table, dict) or "features" in table:
+        return table
+    usual = {
+        "functions": list(shipped.functions),
+        "resource": shipped.resource,
+        "context": list(shipped.context),
+        "retrain_after": shipped.retrain_after,
+        "default_seconds": dict(shipped.default_seconds),
+        "features": {feature.name: _keys(feature) for feature in shipped.features},
+    }
+    return usual | table
+
+
+def _keys(feature: Feature) -> dict[str, Any]:
+    """`feature` as it would be declared."""
+    numbers = {"min": feature.minimum, "max": feature.maximum, "default": feature.default}
+    known = {key: n for key, n in numbers.items() if n is not None and math.isfinite(n)}
+    return {"unit": feature.unit, "monotone": feature.monotone, **known}
+
+
+def _families(given: object, source: str) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(name, str) and name for name in given):
+        raise DeclarationError(
+            source, "'families' must be a list of model families, such as [\"own_models:RIDGE\"]"
+        )
+    return tuple(dict.fromkeys(given))
 
 
 def plain(name: str, features: Iterable[str], source: str) -> ToolType:
@@ -280,7 +351,42 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
         tuple(dict.fromkeys(context)),
         retrain_after,
         seconds,
+        _names_of_families(table.get("families", []), refuse),
+        _hyperparameters(table.get("hyperparameters", {}), refuse),
     )
+
+
+def _names_of_families(given: object, refuse: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(
+        isinstance(name, str) and _NAME.fullmatch(name) for name in given
+    ):
+        raise refuse("'families' must be a list of names of model families")
+    return tuple(dict.fromkeys(given))
+
+
+def _hyperparameters(given: object, refuse: Any) -> dict[str, dict[str, Any]]:
+    """By family; what a family takes is for it to say, when it is fitted."""
+    if not isinstance(given, dict) or not all(isinstance(table, dict) for table in given.values()):
+        raise refuse("'hyperparameters' must hold a table for each family")
+    found: dict[str, dict[str, Any]] = {}
+    for family, table in given.items():
+        if not _NAME.fullmatch(family):
+            raise refuse(f"hyperparameters of '{family}', which is not a model family's name")
+        found[family] = {}
+        for key, value in table.items():
+            plain = tuple(value) if isinstance(value, list) else value
+            parts = plain if isinstance(plain, tuple) else (plain,)
+            if not parts or not all(_is_plain(part) for part in parts):
+                raise refuse(
+                    f"hyperparameters.{family}: '{key}' must be a finite number, true, false, "
+                    "a text or a list of these"
+                )
+            found[family][key] = plain
+    return found
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _default_seconds(given: object, refuse: Any) -> dict[str, float]:

@@ -24,8 +24,8 @@ from malearn.kernel.prediction import Source
 from malearn.kernel.records import Execution
 from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolTypes, default_seconds
-from malearn.learning import baselines, regressor
-from malearn.learning.families import DEFAULT, FAMILIES
+from malearn.learning import baselines, families, regressor
+from malearn.learning.families import DEFAULT
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, pairwise_accuracy, score
 from malearn.learning.regressor import Regressor
@@ -323,7 +323,7 @@ def _refitted(
     models: dict[str, Any] = {}
     ended: dict[str, list[int]] = defaultdict(list)
     asked: dict[str, list[int]] = defaultdict(list)  # of the model that is there, all at once
-    kind = FAMILIES["xgboost"]
+    kind = families.get("xgboost")
     fitted, finished = 0, 0
 
     def inputs(chosen: Sequence[int]) -> NDArray[np.float32]:
@@ -346,7 +346,7 @@ def _refitted(
                 if len(known) >= kind.fewest_rows:
                     x = inputs(known)
                     y = np.log([executions[j].seconds for j in known]) - base[known]
-                    models[tool] = kind.fit(x, y, [0] * x.shape[1])
+                    models[tool] = kind.fit(x, y, kind.parameters())
         asked[executions[i].tool_type].append(i)
     for tool in list(asked):
         predict(tool)
@@ -378,7 +378,7 @@ def _retrain(
     models: dict[str, Regressor],
 ) -> None:
     for name, rows in ended.items():
-        if len(rows) >= FAMILIES[family].fewest_rows:
+        if len(rows) >= families.get(family).fewest_rows:
             known = Matrix(
                 tool_types[name],
                 tuple(executions[j] for j in rows),

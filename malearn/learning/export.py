@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from malearn.kernel import history, onnx_model
-from malearn.kernel.errors import ExportError
+from malearn.kernel.errors import ArtifactRefused, ExportError
 from malearn.kernel.model_metadata import INPUT, KEY, MOST_RECENT, OUTPUT, Carried, ModelMetadata
-from malearn.learning.families import FAMILIES
+from malearn.learning import families
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
 
-__all__ = ["PARITY", "metadata_for", "parity_error", "seconds", "to_onnx"]
+__all__ = ["PARITY", "metadata_for", "parity_error", "prove", "seconds", "to_onnx"]
 
 #: The largest relative difference in seconds that still counts as the same answer.
 PARITY = 1e-4
@@ -43,10 +43,10 @@ def to_onnx(regressor: Regressor, metadata: ModelMetadata) -> bytes:
         model.ir_version = 10  # readable by every onnxruntime since 1.18
         helper.set_model_props(model, {KEY: metadata.to_json()})
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, RuntimeError, ValueError, TypeError) as error:
-        raise ExportError(
-            metadata.tool_type, regressor.family, f"ONNX refuses it ({error})"
-        ) from error
+    except Exception as error:  # whatever a family's converter raises
+        reason = " ".join(str(error).split())[:300]
+        problem = f"it does not convert to ONNX ({type(error).__name__}: {reason})"
+        raise ExportError(metadata.tool_type, regressor.family, problem) from error
     return bytes(model.SerializeToString())
 
 
@@ -115,17 +115,47 @@ def parity_error(model: bytes, regressor: Regressor, rows: Matrix) -> float:
     return float((np.abs(answers - expected) / expected).max(initial=0.0))
 
 
+def prove(fitted: Regressor, rows: Matrix) -> None:
+    """Convert `fitted` and compare the answers to `rows`, which are to be real ones.
+
+    Raises `ExportError` where it does not convert, uses what a scheduler does not run, or does
+    not answer the same.
+    """
+    name = rows.tool_type.name
+    try:
+        model = to_onnx(fitted, metadata_for(fitted, rows, "", 0))
+        error = parity_error(model, fitted, rows)
+    except ArtifactRefused as refusal:
+        raise ExportError(name, fitted.family, "; ".join(refusal.reasons)) from refusal
+    if not error <= PARITY:
+        raise ExportError(
+            name, fitted.family, f"its answers differ from the trainer's by up to {error:.1e}"
+        )
+
+
 def _estimator(
     regressor: Regressor,
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """The family's own converter at work; its output is renamed to `ratio`."""
-    convert = FAMILIES[regressor.family].to_onnx
+    """The family's own converter at work, its input renamed to ours, its output to `ratio`.
+
+    Nodes that pass on what they are given are left out.
+    """
+    convert = families.get(regressor.family).to_onnx
     model = convert(regressor.estimator, len(regressor.columns), INPUT)
-    answer = model.graph.output[0].name
-    for node in model.graph.node:
-        node.output[:] = ["ratio" if name == answer else name for name in node.output]
-        node.input[:] = ["ratio" if name == answer else name for name in node.input]
-    return list(model.graph.node), list(model.graph.initializer)
+    graph = model.graph
+    same = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
+    nodes = [node for node in graph.node if node.op_type != "Identity"]
+
+    def source(name: str) -> str:
+        while name in same:
+            name = same[name]
+        return name
+
+    names = {graph.input[0].name: INPUT, source(graph.output[0].name): "ratio"}
+    for node in nodes:
+        node.output[:] = [names.get(name, name) for name in node.output]
+        node.input[:] = [names.get(source(name), source(name)) for name in node.input]
+    return nodes, list(graph.initializer)
 
 
 def _around() -> list[onnx.NodeProto]:

@@ -18,8 +18,8 @@ from malearn.kernel.estimator import Estimator
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolTypes
 from malearn.kernel.workflow_calibration import WorkflowCalibration
-from malearn.learning import matrix, regressor, simulation
-from malearn.learning.families import DEFAULT, FAMILIES
+from malearn.learning import families, matrix, regressor, simulation
+from malearn.learning.families import DEFAULT
 from malearn.learning.regressor import Regressor
 from malearn.learning.simulated_predictors import Malearn, MovingAverage, SimulatedWorkflow
 from malearn.learning.traces import RunTrace, WorkflowTrace
@@ -135,6 +135,6 @@ def _fitted(log: Sequence[Record], tool_types: ToolTypes) -> dict[str, Regressor
     executions, _ = joining.join(log, tool_types)
     models = {}
     for name, tool_type in tool_types.items():
-        if sum(e.tool_type == name for e in executions) >= FAMILIES[DEFAULT].fewest_rows:
+        if sum(e.tool_type == name for e in executions) >= families.get(DEFAULT).fewest_rows:
             models[name] = regressor.fit(DEFAULT, matrix.build(tool_type, executions))
     return models

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel.errors import TrainingError
-from malearn.learning.families import FAMILIES, Family
+from malearn.learning import families
+from malearn.learning.families import Family, Parameters
 from malearn.learning.matrix import Matrix
 
-__all__ = ["SHRINKAGE", "Regressor", "fit", "monotone", "update"]
+__all__ = ["SHRINKAGE", "Regressor", "fit", "monotone", "parameters_for", "update"]
 
 #: How far answers go from the level to what the estimator predicts: 0 not at all, 1 all the way.
 #: The estimator is fitted to what the level leaves over, most of which is noise, so shrinking
@@ -65,15 +66,18 @@ class Regressor:
     @property
     def importance(self) -> dict[str, float]:
         """Weight per column, summing to 1, largest first."""
-        weights = FAMILIES[self.family].importance(self.estimator, len(self.columns))
+        weights = families.get(self.family).importance(self.estimator, len(self.columns))
         total = float(weights.sum()) or 1.0
         shares = {c: float(w) / total for c, w in zip(self.columns, weights, strict=True)}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def fit(family: str, rows: Matrix) -> Regressor:
-    """Fit `family` on `rows`. Raises `TrainingError` when there are too few."""
-    kind = _kind(family, rows)
+def fit(family: str, rows: Matrix, given: Parameters | None = None) -> Regressor:
+    """Fit `family` on `rows`, with the hyper-parameters `given`, else those that are declared.
+
+    Raises `TrainingError` when there are too few rows, or the family fails.
+    """
+    kind, parameters = _kind(family, rows), parameters_for(family, rows, given)
     column = rows.columns.index("level")
     target = rows.log_seconds
     default = float(np.median(target))
@@ -82,13 +86,37 @@ def fit(family: str, rows: Matrix) -> Regressor:
     return Regressor(
         family,
         rows.columns,
-        kind.fit(rows.inputs, relative, monotone(rows)),
+        _estimator(kind, rows, relative, parameters),
         column,
         default,
         (float(relative.min()), float(relative.max())),
         (float(target.min()) - wider, float(target.max()) + wider),
-        _tune_shrinkage(kind, rows, relative),
+        _tune_shrinkage(kind, rows, relative, parameters),
     )
+
+
+def parameters_for(family: str, rows: Matrix, given: Parameters | None = None) -> Parameters:
+    """All hyper-parameters of a fit of `family`: `given`, else what the tool type declares."""
+    chosen = rows.tool_type.hyperparameters.get(family, {}) if given is None else given
+    parameters: Parameters = families.get(family).parameters(chosen, monotone(rows))
+    return parameters
+
+
+def _estimator(
+    kind: Family, rows: Matrix, target: NDArray[np.float64], parameters: Parameters
+) -> Any:
+    """Fitted, and known to answer. Raises `TrainingError` for whatever its library raises."""
+    name = rows.tool_type.name
+    try:
+        estimator = kind.fit(rows.inputs[: len(target)], target, parameters)
+        answers = np.asarray(estimator.predict(rows.inputs[:2]), dtype=np.float64)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        problem = f"{kind.name} fails ({type(error).__name__}: {reason})"
+        raise TrainingError(name, problem) from error
+    if answers.size != len(rows.inputs[:2]) or not np.all(np.isfinite(answers)):
+        raise TrainingError(name, f"{kind.name} does not predict one finite number a row")
+    return estimator
 
 
 def update(fitted: Regressor, rows: Matrix) -> Regressor:
@@ -103,7 +131,8 @@ def update(fitted: Regressor, rows: Matrix) -> Regressor:
     newest = rows.rows(np.arange(max(0, len(rows) - _NEWEST), len(rows)))
     target = newest.log_seconds
     relative = target - _level(newest.inputs, fitted.level_column, fitted.level_default)
-    estimator = kind.update(fitted.estimator, newest.inputs, relative, monotone(newest))
+    parameters = parameters_for(kind.name, newest)
+    estimator = kind.update(fitted.estimator, newest.inputs, relative, parameters)
     if estimator is None:
         raise TrainingError(name, f"this {kind.name} model is as large as it may become")
     wider = float(np.log(_WIDER))
@@ -124,7 +153,7 @@ def monotone(rows: Matrix) -> list[int]:
 
 def _kind(family: str, rows: Matrix) -> Family:
     """The family of that name. Raises `TrainingError` when `rows` are too few for it."""
-    kind = FAMILIES[family]
+    kind = families.get(family)
     if len(rows) < kind.fewest_rows:
         raise TrainingError(
             rows.tool_type.name, f"{family} needs {kind.fewest_rows} rows, there are {len(rows)}"
@@ -132,14 +161,16 @@ def _kind(family: str, rows: Matrix) -> Family:
     return kind
 
 
-def _tune_shrinkage(kind: Family, rows: Matrix, relative: NDArray[np.float64]) -> float:
+def _tune_shrinkage(
+    kind: Family, rows: Matrix, relative: NDArray[np.float64], parameters: Parameters
+) -> float:
     """How much to believe `kind`: what would have been best on the newest quarter, drawn to the
     usual as by `_USUAL_ROWS` more rows.
     """
     first = len(rows) - len(rows) // 4
     if first < _FEWEST_TO_TRY or first < kind.fewest_rows:
         return SHRINKAGE
-    tried = kind.fit(rows.inputs[:first], relative[:first], monotone(rows))
+    tried = _estimator(kind, rows, relative[:first], parameters)
     found = np.asarray(tried.predict(rows.inputs[first:]), dtype=np.float64).reshape(-1)
     found = np.clip(found, relative[:first].min(), relative[:first].max())
     errors = np.abs(relative[first:] - np.outer(_SHRINKAGES, found)).sum(axis=1)

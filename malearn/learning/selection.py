@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel.errors import ExportError, TrainingError
 from malearn.kernel.tool_types import ToolTypes
-from malearn.learning import baselines, gate, recipes, regressor, windows
-from malearn.learning.families import DEFAULT, FAMILIES
+from malearn.learning import baselines, export, gate, recipes, regressor, windows
+from malearn.learning import families as model_families
+from malearn.learning.families import DEFAULT, Parameters
 from malearn.learning.gate import Decision
 from malearn.learning.incumbent import Incumbent
 from malearn.learning.matrix import Matrix
@@ -35,6 +37,8 @@ ENOUGH_TO_UPDATE = 4 * gate.FEWEST_ROWS
 _CLEARLY = 0.05
 #: Most rows that a point of the learning curve is fitted on, beside the last one.
 _CURVE_ROWS = 20_000
+#: Rows, at most, on which a candidate's export is compared with it.
+_PROVEN_ROWS = 2_000
 #: Ends of the interval that goes with the model: it encloses 80 % of the test window.
 _INTERVAL = (0.1, 0.9)
 
@@ -63,6 +67,7 @@ class Selection:
     `fitted` is the chosen recipe fitted on all rows. `calibration` holds the factors, `low` and
     `high`, by which the middle 80 % of actual seconds in the test window differ from predicted
     ones. `learning_curve` is the error there, in seconds, by the number of rows fitted on.
+    `failed` says of every recipe that came to no candidate why, by name.
     """
 
     rows: Matrix
@@ -74,6 +79,7 @@ class Selection:
     fitted: Regressor
     calibration: Mapping[str, float]
     learning_curve: Mapping[int, float]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def competitors(self) -> dict[str, Scores]:
@@ -93,51 +99,89 @@ def select(
     rows: Matrix,
     tool_types: ToolTypes,
     *,
-    families: Sequence[str] = tuple(FAMILIES),
+    families: Sequence[str] | None = None,
+    found: Mapping[str, Parameters] | None = None,
     incumbent: Incumbent | None = None,
+    explore: bool = False,
+    prove: Callable[[Regressor, Matrix], None] = export.prove,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Selection | NothingSelected:
     """Select a model of one tool type from `families`, fitted on `rows`, and test it.
 
-    `progress` is called with what is being fitted.
+    Without `families` those that are declared. `found` are hyper-parameters that a search found,
+    by family; each adds a candidate. With `explore` models are also fitted where the incumbent
+    knows the rows that would test it: then it is left out of the comparison, and none may be
+    promoted. `progress` is called with what is being fitted. A recipe that cannot be fitted, or
+    whose model `prove` refuses to export, is no candidate; raises `TrainingError` or
+    `ExportError` where none is left.
     """
+    names = tuple(families or model_families.tried(rows.tool_type))
+    left_out = None
     if incumbent is not None:
         unseen = windows.unseen(rows, incumbent.trained_until)
-        if unseen < gate.FEWEST_ROWS:
+        if unseen < gate.FEWEST_ROWS and not explore:
             return NothingSelected(
                 f"{unseen} executions have started since {incumbent.name} was trained; at least "
                 f"{gate.FEWEST_ROWS} are required to compare another model with it"
             )
-    warm = _warm_start(rows, incumbent, families)
+        if unseen < gate.FEWEST_ROWS:
+            incumbent, left_out = None, incumbent
+    warm = _warm_start(rows, incumbent, names)
     seen_until = -math.inf if incumbent is None else incumbent.trained_until
     cut = windows.cut(rows, seen_until, warm_start=warm is not None)
-    tried = [recipes.full_fit(family, rows) for family in families] + ([warm] if warm else [])
+    tried = [recipes.full_fit(family, rows) for family in names]
+    tried += [recipes.tuned(family, rows, given) for family, given in (found or {}).items()]
+    tried += [warm] if warm else []
     tried = [recipe for recipe in tried if len(cut.train) >= recipe.fewest_rows]
     if not tried:
-        need = min(FAMILIES[name].fewest_rows for name in families)
+        need = min(model_families.get(name).fewest_rows for name in names)
         return NothingSelected(
             f"{len(rows)} rows, {len(cut.train)} of them in the train window; at least {need} "
             "are required there"
         )
-    candidates = []
-    for recipe in tried:
-        progress(recipe.name)
-        candidates.append(_try(recipe, cut))
+    candidates, failed = _candidates(tried, cut, prove, progress)
     chosen = _choose(candidates)
     scores = _competitors(rows, cut.test, tool_types, incumbent)
     scores[chosen.recipe.name] = chosen.test
     progress(f"{chosen.recipe.name} on all {len(rows)} rows")
+    decision = gate.decide(chosen.recipe.name, scores)
+    if left_out is not None:
+        detail = f"not compared with {left_out.name}, which was trained on the test window"
+        decision = decision.with_check("error against incumbent", False, detail)
     return Selection(
         rows,
         cut,
-        tuple(candidates),
+        candidates,
         chosen,
         scores,
-        gate.decide(chosen.recipe.name, scores),
+        decision,
         chosen.recipe.fit(rows),
         _calibration(cut.test.seconds, chosen.seconds),
         _learning_curve(chosen, candidates, cut),
+        failed,
     )
+
+
+def _candidates(
+    tried: Sequence[Recipe],
+    cut: Windows,
+    prove: Callable[[Regressor, Matrix], None],
+    progress: Callable[[str], None],
+) -> tuple[tuple[Candidate, ...], dict[str, str]]:
+    """Those that could be fitted and exported, and why the others could not, by name."""
+    candidates: list[Candidate] = []
+    failed: dict[str, str] = {}
+    reasons: list[ExportError | TrainingError] = []
+    for recipe in tried:
+        progress(recipe.name)
+        try:
+            candidates.append(_try(recipe, cut, prove))
+        except (ExportError, TrainingError) as error:
+            failed[recipe.name] = str(error)
+            reasons.append(error)
+    if not candidates:
+        raise reasons[0]
+    return tuple(candidates), failed
 
 
 def _warm_start(
@@ -149,10 +193,11 @@ def _warm_start(
     return recipe if recipe is not None and recipe.family in families else None
 
 
-def _try(recipe: Recipe, cut: Windows) -> Candidate:
+def _try(recipe: Recipe, cut: Windows, prove: Callable[[Regressor, Matrix], None]) -> Candidate:
     # Two fits: one that has not seen the validation window chooses, one that has is tested.
     validated = recipe.fit(cut.train).seconds(cut.validation.inputs)
     fitted = recipe.fit(cut.before_test)
+    prove(fitted, cut.validation.rows(np.arange(min(len(cut.validation), _PROVEN_ROWS))))
     predicted = fitted.seconds(cut.test.inputs)
     return Candidate(
         recipe,
@@ -166,11 +211,13 @@ def _try(recipe: Recipe, cut: Windows) -> Candidate:
 def _choose(candidates: Sequence[Candidate]) -> Candidate:
     """The candidate with the lowest error on the validation window.
 
-    Of the default family it is the better of full fit and update; another family is preferred
-    only where it is clearly better, so that chance does not change the family every night.
+    Of the default family it is the better of full fit and update; another family, or what a
+    search found on that very window, is preferred only where it is clearly better, so that chance
+    does not change the family every night.
     """
     best = min(candidates, key=lambda c: c.validation.mae)
-    defaults = [c for c in candidates if c.recipe.family == DEFAULT] or [best]
+    usual = [c for c in candidates if c.recipe.family == DEFAULT and not c.recipe.tuned]
+    defaults = usual or [c for c in candidates if not c.recipe.tuned] or [best]
     default = min(defaults, key=lambda c: c.validation.mae)
     return best if best.validation.mae < (1.0 - _CLEARLY) * default.validation.mae else default
 
@@ -204,9 +251,10 @@ def _learning_curve(
     curve = {}
     for share in (0.125, 0.25, 0.5):
         size = min(round(share * len(before)), _CURVE_ROWS)
-        if size >= FAMILIES[family].fewest_rows:
+        if size >= model_families.get(family).fewest_rows:
             latest = before.rows(np.arange(len(before) - size, len(before)))
-            predicted = regressor.fit(family, latest).seconds(test.inputs)
+            predicted = regressor.fit(family, latest, chosen.recipe.given).seconds(test.inputs)
             curve[size] = score(test.seconds, predicted).mae
-    full = next((c for c in candidates if c.recipe.name == family), chosen)
+    own = next((c for c in candidates if c.recipe.name == family), chosen)
+    full = chosen if chosen.recipe.tuned else own
     return {**curve, len(before): full.test.mae}

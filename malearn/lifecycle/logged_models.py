@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from malearn.kernel.errors import RegistryError
+from malearn.kernel.errors import DeclarationError, InputError, RegistryError
 from malearn.kernel.model_metadata import INPUT, OUTPUT
-from malearn.learning.families import FAMILIES, TRUSTED_TYPES, Family
+from malearn.learning import families
+from malearn.learning.families import TRUSTED_TYPES, Family
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import SHRINKAGE, Regressor
+from malearn.lifecycle import native_form
 
 __all__ = ["load_native", "log_native", "log_onnx", "native_beside", "native_facts"]
 
-_PACKAGES = ("mlflow", "numpy", "onnxruntime", "scikit-learn", "xgboost", "skops")
+_PACKAGES = ("mlflow", "numpy", "onnxruntime", "scikit-learn", "skops")
 
 
 def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> str:
@@ -27,10 +29,11 @@ def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> 
     """
     import mlflow
 
+    family = families.get(regressor.family)
     common: dict[str, Any] = {
         "name": "native",
         "signature": _signature(len(rows.columns)),
-        "pip_requirements": _requirements(),
+        "pip_requirements": _requirements(family.package),
         "metadata": {
             "malearn": {
                 "family": regressor.family,
@@ -45,16 +48,35 @@ def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> 
             }
         },
     }
-    if FAMILIES[regressor.family].flavor == "xgboost":
+    if family.flavor == "xgboost":
         info = mlflow.xgboost.log_model(regressor.estimator, model_format="ubj", **common)
-    else:
+    elif family.flavor == "lightgbm":
+        info = mlflow.lightgbm.log_model(regressor.estimator, **common)
+    elif family.flavor == "catboost":
+        info = mlflow.catboost.log_model(regressor.estimator, format="cbm", **common)
+    elif family.flavor == "sklearn":
         info = mlflow.sklearn.log_model(
             regressor.estimator,
             serialization_format="skops",  # no pickle, which runs what it is given
-            skops_trusted_types=TRUSTED_TYPES,
+            skops_trusted_types=[*TRUSTED_TYPES, *family.trusted],
             **common,
         )
+    else:
+        info = _log_own(regressor.estimator, family, common)
     return str(info.model_uri)
+
+
+def _log_own(estimator: Any, family: Family, common: Mapping[str, Any]) -> Any:
+    """In the form that the family itself writes, where MLflow has none for it."""
+    import mlflow
+
+    assert family.save is not None  # or it has a flavor
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / family.files[0]).write_bytes(family.save(estimator))
+        (Path(folder) / native_form.FAMILY).write_text(family.name, "utf-8")
+        return mlflow.pyfunc.log_model(
+            loader_module=native_form.__name__, data_path=folder, **common
+        )
 
 
 def log_onnx(model: bytes, rows: Matrix) -> str:
@@ -86,9 +108,10 @@ def load_native(model_uri: str) -> Regressor:
     when there is none, or it is not what it should be.
     """
     kept = native_facts(model_uri)
-    family = FAMILIES.get(str(kept["family"]))
-    if family is None:
-        raise RegistryError(model_uri, f"there is no family '{kept['family']}' of models")
+    try:
+        family = families.get(str(kept["family"]))
+    except (InputError, DeclarationError) as error:
+        raise RegistryError(model_uri, f"its family cannot be loaded ({error})") from error
     file = _native_file(model_uri, family)
     try:
         return Regressor(
@@ -112,9 +135,9 @@ def _native_file(model_uri: str, family: Family) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
-            for name in family.files:
-                if (path / name).is_file():
-                    return (path / name).read_bytes()
+            for file in (path / at / name for at in ("", "data") for name in family.files):
+                if file.is_file():
+                    return file.read_bytes()
             others = sorted(p.name for p in path.iterdir() if p.name.startswith("model."))
         except (mlflow.exceptions.MlflowException, OSError) as error:
             problem = f"the trainer's model cannot be loaded ({error})"
@@ -166,8 +189,9 @@ def _signature(width: int) -> Any:
     )
 
 
-def _requirements() -> list[str]:
+def _requirements(*packages: str) -> list[str]:
     """The versions in use, named here because MLflow would take xgboost for two packages."""
     from importlib.metadata import version
 
-    return [f"{package}=={version(package)}" for package in _PACKAGES]
+    names = dict.fromkeys((*_PACKAGES, *packages))
+    return [f"{package}=={version(package)}" for package in names]

@@ -17,7 +17,10 @@ from malearn.kernel.tool_types import ToolType
 from malearn.lifecycle import registry
 from malearn.lifecycle.registry import Version
 
-__all__ = ["TrainedOn", "of_version", "tags", "until"]
+__all__ = ["LIMITS", "TrainedOn", "of_version", "tags", "until"]
+
+#: The tag of what was trained on a part of a dataset, or an old version of it: which, in words.
+LIMITS = "malearn.limits"
 
 _ROWS, _UNTIL, _COLUMNS = "malearn.rows", "malearn.trained_until", "malearn.columns"
 

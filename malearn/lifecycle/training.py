@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,7 +17,7 @@ from malearn.data.schema_diff import SchemaDiff
 from malearn.kernel import onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import baselines, export, plots, selection
-from malearn.learning.families import FAMILIES
+from malearn.learning.families import Parameters
 from malearn.learning.gate import Decision
 from malearn.learning.incumbent import Incumbent
 from malearn.learning.matrix import Matrix
@@ -34,12 +34,21 @@ _log = logging.getLogger(__name__)
 class DatasetVersion:
     """The dataset that a retraining reads: a Delta table's path and its version.
 
-    `first` holds for each feature the first version with a column for it.
+    `first` holds for each feature the first version with a column for it. `limits` are those that
+    a person set to what is read of it, by parameter name: what is trained so is an experiment,
+    which no gate promotes.
     """
 
     table: str
     version: int
     first: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def described(self) -> str:
+        """The version and the limits, in words."""
+        parts = [f"dataset version {self.version}", *self.limits.values()]
+        return ", ".join(dict.fromkeys(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,9 @@ class Trained:
     """The result of a retraining. Without a `version` nothing was registered, for the reason `why`.
 
     `schema_changes` tells, a sentence a feature, how the declaration differs from the serving
-    model's. `candidates` were scored on the same rows as everybody in `scores`.
+    model's. `candidates` were scored on the same rows as everybody in `scores`; `failed` says, by
+    name, why others could not be fitted or exported. `limits` are those of the dataset that was
+    read, in words.
     """
 
     tool_type: str
@@ -60,6 +71,8 @@ class Trained:
     run_id: str | None = None
     candidates: Mapping[str, Scores] = field(default_factory=dict)
     schema_changes: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    limits: str = ""
 
 
 def train(
@@ -67,13 +80,16 @@ def train(
     tool_types: ToolTypes,
     source: DatasetVersion,
     *,
-    families: Sequence[str] = tuple(FAMILIES),
+    families: Sequence[str] | None = None,
+    found: Mapping[str, Parameters] | None = None,
     trigger: str = "manual",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Trained:
     """Train `families` on `rows` and register the best as a version, with the gate's decision.
 
-    Nothing is promoted here. Needs `mlflow_connection.connect` first.
+    Without `families` those that are declared; `found` are hyper-parameters that a search found,
+    by family. Nothing is promoted here. Needs `mlflow_connection.connect` first. Raises
+    `TrainingError` or `ExportError` where none can be fitted or exported.
     """
     tool_type = rows.tool_type
     incumbent = incumbents.load(rows)
@@ -85,17 +101,30 @@ def train(
         rows,
         tool_types,
         families=families,
+        found=found,
         incumbent=incumbent,
+        explore=bool(found or source.limits),
         progress=lambda what: progress(f"{tool_type.name}: {what}"),
     )
+    limits = source.described if source.limits else ""
     if isinstance(selected, NothingSelected):
-        return Trained(tool_type.name, len(rows), selected.why, schema_changes=sentences)
+        return Trained(
+            tool_type.name, len(rows), selected.why, schema_changes=sentences, limits=limits
+        )
+    for reason in selected.failed.values():
+        _log.warning("%s: %s", tool_type.name, reason)
+    if limits:
+        detail = f"trained on {limits}: only `malearn promote` may let it serve"
+        decision = selected.decision.with_check("data", False, detail)
+        selected = replace(selected, decision=decision)
     tags = {
         "malearn.tool_type": tool_type.name,
         "malearn.trigger": trigger,
         "malearn.dataset_version": str(source.version),
         "malearn.rows": str(len(rows)),
         **(changes.tags if changes else {}),
+        **({trained_on.LIMITS: limits} if limits else {}),
+        **{f"malearn.failed.{name}": why for name, why in selected.failed.items()},
     }
     run_id, version = _record(selected, source, tags, sentences)
     decision = selected.decision
@@ -111,6 +140,8 @@ def train(
         run_id,
         {c.recipe.name: c.test for c in selected.candidates},
         sentences,
+        selected.failed,
+        limits,
     )
 
 
@@ -132,6 +163,9 @@ def _record(
     """
     rows, chosen = selected.rows, selected.chosen
     name, description = f"retraining on data v{source.version}", _description(selected, source)
+    if source.limits:
+        name = f"experiment on {source.described}"
+    description += "".join(f"\n\n{reason}" for reason in selected.failed.values())
     description += "".join(f"\n\n{sentence[0].upper()}{sentence[1:]}." for sentence in sentences)
     with runs.retraining(rows.tool_type, name, tags, description) as run_id:
         runs.log_lineage(rows, source.table, source.version, "training")
@@ -163,6 +197,7 @@ def _log_candidate(
     parameters = {
         "family": one.recipe.family,
         **one.recipe.parameters,
+        **source.limits,
         "shrinkage": round(one.fitted.shrinkage, 3),
     }
     scores = {**selected.competitors, name: one.test}
@@ -202,7 +237,7 @@ def _description(selected: Selection, source: DatasetVersion) -> str:
     rows, cut = selected.rows, selected.windows
     return (
         f"{len(selected.candidates)} candidates on {len(rows)} {rows.tool_type.name} executions "
-        f"(dataset version {source.version}): fitted on {len(cut.train)}, chosen on a validation "
+        f"({source.described}): fitted on {len(cut.train)}, chosen on a validation "
         f"window of {len(cut.validation)}, tested on the newest {len(cut.test)}."
     )
 
@@ -218,7 +253,7 @@ def _summary(selected: Selection, source: DatasetVersion) -> str:
     return (
         f"**{selected.chosen.recipe.name}**, fitted on {len(rows):,} {rows.tool_type.name} "
         f"executions of {functions} function{'s' if functions > 1 else ''}, from {first} to {last} "
-        f"UTC (dataset version {source.version}). Fitted without the test window, the newest "
+        f"UTC ({source.described}). Fitted without the test window, the newest "
         f"{test.n}, it had there a mean absolute error of {test.mae:.3g} s, a median error of "
         f"{test.median_ape:.0%} and a pairwise accuracy of {test.pairwise_accuracy:.0%}."
     )

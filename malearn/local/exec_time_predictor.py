@@ -35,8 +35,8 @@ from malearn.kernel.home import Home
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes, default_seconds
-from malearn.learning import matrix, regressor
-from malearn.learning.families import DEFAULT, FAMILIES
+from malearn.learning import families, matrix, regressor
+from malearn.learning.families import DEFAULT
 from malearn.local.feature_names import FeatureNames
 from malearn.local.local_model import LocalModel
 from malearn.local.write_buffer import WriteBuffer
@@ -88,8 +88,8 @@ class ExecTimePredictor:
         declared = type(self).tool_types.declared() if tool_types is None else tool_types
         self._tool_type: ToolType = declared[tool_type]
         self._schema = features.FeatureSchema(self._tool_type)
-        if model not in FAMILIES:
-            raise InputError("model", f"'{model}' is none of {', '.join(FAMILIES)}")
+        if model not in families.FAMILIES and model not in (known := families.known()):
+            raise InputError("model", f"'{model}' is none of {', '.join(known)}")
         if not isinstance(retrain_after, int) or retrain_after < 0:
             raise InputError("retrain_after", "must be a whole number of executions, or 0")
         _need("deltalake", "pyarrow", "onnx")
@@ -323,7 +323,7 @@ class ExecTimePredictor:
 
     def _due(self) -> bool:
         """Whether enough is new for another model."""
-        enough = self._rows >= FAMILIES[self._family].fewest_rows
+        enough = self._rows >= families.get(self._family).fewest_rows
         return enough and self._retrain_after > 0 and self._new >= self._next
 
     def _rouse(self) -> None:

@@ -1,4 +1,4 @@
-"""The families `mlp` and `linear`: scikit-learn pipelines, and what all such families share."""
+"""The families `mlp` and `linear`, and how any pipeline of scikit-learn becomes a family."""
 
 from __future__ import annotations
 
@@ -6,53 +6,71 @@ import copy
 import io
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from malearn.learning.families.family import SEED, Family, Inputs, Vector
+from malearn.learning.families.family import (
+    SEED,
+    Choice,
+    Family,
+    Inputs,
+    Parameters,
+    Range,
+    Vector,
+)
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["LINEAR", "MLP", "TRUSTED_TYPES"]
+__all__ = ["LINEAR", "MLP", "TRUSTED_TYPES", "family", "scaled"]
 
-_MLP: Mapping[str, Any] = {
-    "hidden_layer_sizes": (16,),
-    "solver": "lbfgs",
-    "alpha": 1.0,
-    "max_iter": 200,
-}
-_LINEAR: Mapping[str, Any] = {"alpha": 10.0, "max_iter": 300}
 #: Iterations that an update of the `mlp` goes on for.
 _MORE_STEPS = 40
 _OPSET = 15
 #: What skops may make beside the types of numpy and scikit-learn that it knows to be harmless.
-TRUSTED_TYPES = ["numpy.dtype"]
+TRUSTED_TYPES = ("numpy.dtype",)
 _LARGEST_FILE = 256 * 1024 * 1024  # bytes, unpacked
 
 
-def _fit_mlp(inputs: Inputs, target: Vector, monotone: Sequence[int]) -> Any:
-    from sklearn.neural_network import MLPRegressor
+def family(
+    name: str,
+    build: Callable[..., Any],
+    *,
+    defaults: Parameters | None = None,
+    search: Mapping[str, Range | Choice] | None = None,
+    also: tuple[str, ...] = (),
+    fewest_rows: int = 30,
+    update: Callable[[Any, Inputs, Vector, Parameters], Any | None] | None = None,
+    trusted: tuple[str, ...] = (),
+    package: str = "scikit-learn",
+) -> Family:
+    """A family of the estimators that `build(**hyper-parameters)` makes: scikit-learn pipelines.
 
-    return _fitted(_scaled(MLPRegressor(**_MLP, random_state=SEED)), inputs, target)
+    `build` is called with `defaults` and what a declaration or a search sets instead. Its native
+    form is skops', of which nothing is read but a pipeline of the same steps.
+    """
+    chosen = defaults or {}
+    return Family(
+        name=name,
+        fewest_rows=fewest_rows,
+        defaults=chosen,
+        search=search or {},
+        also=also,
+        fit=lambda inputs, target, parameters: _fitted(build(**parameters), inputs, target),
+        importance=_importance,
+        to_onnx=_to_onnx,
+        flavor="sklearn",
+        files=("model.skops",),
+        read=lambda file: _read(file, build(**chosen), trusted),
+        update=update,
+        trusted=trusted,
+        package=package,
+    )
 
 
-def _update_mlp(estimator: Any, inputs: Inputs, target: Vector, monotone: Sequence[int]) -> Any:
-    updated = copy.deepcopy(estimator)
-    updated[-1].set_params(warm_start=True, max_iter=_MORE_STEPS)
-    _fitted(updated[-1], updated[:-1].transform(inputs), target)
-    return updated
-
-
-def _fit_linear(inputs: Inputs, target: Vector, monotone: Sequence[int]) -> Any:
-    from sklearn.linear_model import HuberRegressor
-
-    return _fitted(_scaled(HuberRegressor(**_LINEAR)), inputs, target)
-
-
-def _scaled(estimator: Any) -> Any:
+def scaled(estimator: Any) -> Any:
     """Medians for what is missing, inputs held to the range of training, then `estimator`."""
     from sklearn.impute import SimpleImputer
     from sklearn.pipeline import make_pipeline
@@ -66,6 +84,25 @@ def _scaled(estimator: Any) -> Any:
     )
 
 
+def _mlp(**parameters: Any) -> Any:
+    from sklearn.neural_network import MLPRegressor
+
+    return scaled(MLPRegressor(**parameters, random_state=SEED))
+
+
+def _update_mlp(estimator: Any, inputs: Inputs, target: Vector, parameters: Parameters) -> Any:
+    updated = copy.deepcopy(estimator)
+    updated[-1].set_params(warm_start=True, max_iter=_MORE_STEPS)
+    _fitted(updated[-1], updated[:-1].transform(inputs), target)
+    return updated
+
+
+def _linear(**parameters: Any) -> Any:
+    from sklearn.linear_model import HuberRegressor
+
+    return scaled(HuberRegressor(**parameters))
+
+
 def _fitted(estimator: Any, inputs: Inputs, target: Vector) -> Any:
     """Fit on one thread: small as these are, more only get in each other's way."""
     from sklearn.exceptions import ConvergenceWarning
@@ -77,12 +114,17 @@ def _fitted(estimator: Any, inputs: Inputs, target: Vector) -> Any:
         return estimator.fit(inputs, target)
 
 
-def _first_layer(estimator: Any, columns: int) -> Vector:
-    return np.asarray(np.abs(estimator[-1].coefs_[0]).sum(axis=1), dtype=np.float64)
-
-
-def _coefficients(estimator: Any, columns: int) -> Vector:
-    return np.asarray(np.abs(estimator[-1].coef_), dtype=np.float64).reshape(-1)
+def _importance(estimator: Any, columns: int) -> Vector:
+    """The weights of the last step, where they belong to the columns; else all equal."""
+    last = estimator[-1] if hasattr(estimator, "steps") else estimator
+    if hasattr(last, "feature_importances_"):
+        weights = last.feature_importances_
+    elif hasattr(last, "coefs_"):  # of a network: its first layer
+        weights = np.abs(last.coefs_[0]).sum(axis=1)
+    else:
+        weights = np.abs(getattr(last, "coef_", np.ones(columns)))
+    found = np.asarray(weights, dtype=np.float64).reshape(-1)
+    return found if len(found) == columns else np.ones(columns)
 
 
 def _to_onnx(estimator: Any, columns: int, name: str) -> onnx.ModelProto:
@@ -94,48 +136,42 @@ def _to_onnx(estimator: Any, columns: int, name: str) -> onnx.ModelProto:
     return model
 
 
-def _read(file: bytes) -> Any:
-    """A pipeline of exactly the steps that `_scaled` makes, from skops' form."""
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import HuberRegressor
-    from sklearn.neural_network import MLPRegressor
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import MinMaxScaler, StandardScaler
+def _read(file: bytes, alike: Any, trusted: tuple[str, ...]) -> Any:
+    """What skops kept, if it has exactly the steps of `alike`."""
     from skops.io import loads
 
     with zipfile.ZipFile(io.BytesIO(file)) as archive:
         if sum(part.file_size for part in archive.infolist()) > _LARGEST_FILE:
             raise ValueError("it is too large")
-    estimator = loads(file, trusted=TRUSTED_TYPES)
-    expected = [{SimpleImputer}, {MinMaxScaler}, {StandardScaler}, {MLPRegressor, HuberRegressor}]
-    kinds = [type(step) for _, step in estimator.steps] if type(estimator) is Pipeline else []
-    if len(kinds) != len(expected) or any(
-        kind not in accepted for kind, accepted in zip(kinds, expected, strict=True)
-    ):
+    estimator = loads(file, trusted=[*TRUSTED_TYPES, *trusted])
+    if _steps(estimator) != _steps(alike):
         raise ValueError("it is not a pipeline of the steps that malearn trains")
     return estimator
 
 
-MLP = Family(
-    name="mlp",
+def _steps(estimator: Any) -> list[type]:
+    steps = estimator.steps if hasattr(estimator, "steps") else []
+    return [type(estimator), *(type(step) for _, step in steps)]
+
+
+MLP = family(
+    "mlp",
+    _mlp,
     fewest_rows=100,
-    parameters=lambda _: _MLP,
-    fit=_fit_mlp,
-    importance=_first_layer,
-    to_onnx=_to_onnx,
-    flavor="sklearn",
-    files=("model.skops",),
-    read=_read,
+    defaults={"hidden_layer_sizes": (16,), "solver": "lbfgs", "alpha": 1.0, "max_iter": 200},
+    search={
+        "hidden_layer_sizes": Choice(((8,), (16,), (32,), (16, 8))),
+        "alpha": Range(0.01, 100.0, log=True),
+        "max_iter": Range(50, 400),
+    },
+    also=("activation", "tol"),
     update=_update_mlp,
 )
-LINEAR = Family(
-    name="linear",
+LINEAR = family(
+    "linear",
+    _linear,
     fewest_rows=30,
-    parameters=lambda _: _LINEAR,
-    fit=_fit_linear,
-    importance=_coefficients,
-    to_onnx=_to_onnx,
-    flavor="sklearn",
-    files=("model.skops",),
-    read=_read,
+    defaults={"alpha": 10.0, "max_iter": 300, "epsilon": 1.35},
+    search={"alpha": Range(0.01, 1000.0, log=True), "epsilon": Range(1.05, 3.0)},
+    also=("tol",),
 )

@@ -3,62 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from malearn.learning.families.family import SEED, Family, Inputs, Vector
+from malearn.learning.families.family import SEED, Family, Inputs, Parameters, Range, Vector
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = ["XGBOOST"]
 
-_PARAMETERS: Mapping[str, Any] = {
-    "n_estimators": 75,
-    "max_depth": 4,
-    "learning_rate": 0.06,
-    "objective": "reg:absoluteerror",
-    "subsample": 0.7,
-    "colsample_bytree": 0.5,
-    "min_child_weight": 8,
-    "max_bin": 64,
-}
 #: Trees that an update adds, and that there may be after any number of updates.
 _MORE_TREES, _MOST_TREES = 15, 150
 _MANY = 20_000  # rows, from which on a second thread pays
 _OPSET = 15
 
 
-def _parameters(monotone: Sequence[int]) -> Mapping[str, Any]:
-    if not any(monotone):
-        return _PARAMETERS
+def _constrain(parameters: Parameters, monotone: Sequence[int]) -> Parameters:
     # The leaves of an absolute error are recomputed once a tree is grown, past any constraint.
     bound = {"objective": "reg:squarederror", "monotone_constraints": tuple(monotone)}
-    return {**_PARAMETERS, **bound}
+    return {**parameters, **bound}
 
 
-def _fit(inputs: Inputs, target: Vector, monotone: Sequence[int]) -> Any:
+def _fit(inputs: Inputs, target: Vector, parameters: Parameters) -> Any:
     from xgboost import XGBRegressor
 
     return XGBRegressor(
-        **_parameters(monotone),
+        **parameters,
         n_jobs=1 if len(inputs) < _MANY else os.cpu_count(),
         random_state=SEED,
     ).fit(inputs, target)
 
 
-def _update(estimator: Any, inputs: Inputs, target: Vector, monotone: Sequence[int]) -> Any | None:
+def _update(estimator: Any, inputs: Inputs, target: Vector, parameters: Parameters) -> Any | None:
     from xgboost import XGBRegressor
 
     booster = estimator.get_booster()
-    if booster.num_boosted_rounds() + _MORE_TREES > _MOST_TREES:
+    most = max(_MOST_TREES, parameters["n_estimators"] + _MORE_TREES)
+    if booster.num_boosted_rounds() + _MORE_TREES > most:
         return None
-    parameters = {**_parameters(monotone), "n_estimators": _MORE_TREES}
-    return XGBRegressor(**parameters, n_jobs=1, random_state=SEED).fit(
-        inputs, target, xgb_model=booster
-    )
+    more = {**parameters, "n_estimators": _MORE_TREES}
+    return XGBRegressor(**more, n_jobs=1, random_state=SEED).fit(inputs, target, xgb_model=booster)
 
 
 def _importance(estimator: Any, columns: int) -> Vector:
@@ -86,7 +73,27 @@ def _read(file: bytes) -> Any:
 XGBOOST = Family(
     name="xgboost",
     fewest_rows=40,
-    parameters=_parameters,
+    defaults={
+        "n_estimators": 75,
+        "max_depth": 4,
+        "learning_rate": 0.06,
+        "objective": "reg:absoluteerror",
+        "subsample": 0.7,
+        "colsample_bytree": 0.5,
+        "min_child_weight": 8.0,
+        "max_bin": 64,
+    },
+    # No larger: a scheduler waits for every tree of it.
+    search={
+        "n_estimators": Range(25, 200),
+        "max_depth": Range(2, 6),
+        "learning_rate": Range(0.01, 0.3, log=True),
+        "subsample": Range(0.4, 1.0),
+        "colsample_bytree": Range(0.2, 1.0),
+        "min_child_weight": Range(1.0, 40.0, log=True),
+    },
+    also=("colsample_bylevel", "gamma", "max_delta_step", "max_leaves", "reg_alpha", "reg_lambda"),
+    constrain=_constrain,
     fit=_fit,
     importance=_importance,
     to_onnx=_to_onnx,
@@ -94,4 +101,5 @@ XGBOOST = Family(
     files=("model.ubj", "model.json"),
     read=_read,
     update=_update,
+    package="xgboost",
 )

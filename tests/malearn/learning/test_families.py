@@ -25,7 +25,7 @@ def family(request: pytest.FixtureRequest) -> families.Family:
 
 
 def fitted(family: families.Family, monotone: tuple[int, ...] = (0, 0, 0)):
-    return family.fit(*rows(), monotone)
+    return family.fit(*rows(), family.parameters(monotone=monotone))
 
 
 def test_each_is_called_what_the_table_calls_it(family: families.Family) -> None:
@@ -46,7 +46,7 @@ def test_a_fit_can_be_repeated_exactly(family: families.Family) -> None:
 
 def test_it_is_fitted_on_the_fewest_rows_it_asks_for(family: families.Family) -> None:
     few = family.fewest_rows
-    assert np.all(np.isfinite(family.fit(*rows(few), (0, 0, 0)).predict(rows()[0])))
+    assert np.all(np.isfinite(family.fit(*rows(few), family.parameters()).predict(rows()[0])))
 
 
 def test_missing_inputs_are_no_obstacle(family: families.Family) -> None:
@@ -54,7 +54,7 @@ def test_missing_inputs_are_no_obstacle(family: families.Family) -> None:
     inputs, target = rows()
     inputs[::4, 0] = NAN
     inputs[:, 1] = NAN
-    estimator = family.fit(inputs, target, (0, 0, 0))
+    estimator = family.fit(inputs, target, family.parameters())
     assert np.all(np.isfinite(estimator.predict(np.full((2, 3), NAN, dtype=np.float32))))
     assert np.all(np.isfinite(estimator.predict(rows(seed=1)[0])))
 
@@ -62,14 +62,14 @@ def test_missing_inputs_are_no_obstacle(family: families.Family) -> None:
 def test_a_constant_input_is_no_obstacle(family: families.Family) -> None:
     inputs, target = rows()
     inputs[:, 1] = 5.0
-    assert np.all(np.isfinite(family.fit(inputs, target, (0, 0, 0)).predict(rows()[0])))
+    assert np.all(np.isfinite(family.fit(inputs, target, family.parameters()).predict(rows()[0])))
 
 
 def test_outside_the_range_of_training_it_says_no_more_than_at_its_edge(
     family: families.Family,
 ) -> None:
     inputs, target = rows()
-    estimator = family.fit(inputs, target, (0, 0, 0))
+    estimator = family.fit(inputs, target, family.parameters())
     edge = np.array([[inputs[:, 0].max(), 5, 5]], dtype=np.float32)
     beyond = np.array([[1e7, 5, 5]], dtype=np.float32)
     assert estimator.predict(beyond) == pytest.approx(estimator.predict(edge), abs=1e-4)
@@ -83,10 +83,11 @@ def test_what_decides_weighs_more_than_what_says_nothing(family: families.Family
     assert weights[0] > 2 * weights[1]
 
 
+@pytest.mark.parametrize("name", [n for n in ("xgboost", "lightgbm", "catboost") if n in FAMILIES])
 @pytest.mark.parametrize("direction", [1, -1])
-def test_trees_keep_to_the_declared_direction(direction: int) -> None:
+def test_trees_keep_to_the_declared_direction(direction: int, name: str) -> None:
     """Even against the data: more of the third input never shortens, or never lengthens."""
-    estimator = fitted(FAMILIES["xgboost"], (0, 0, direction))
+    estimator = fitted(FAMILIES[name], (0, 0, direction))
     line = np.full((50, 3), 5.0, dtype=np.float32)
     line[:, 2] = np.linspace(0, 10, 50)
     assert np.all(direction * np.diff(estimator.predict(line)) >= -1e-6)
@@ -102,7 +103,7 @@ def test_an_update_learns_what_changed_and_leaves_the_old_one_as_it_is(
     inputs, target = rows()
     old = fitted(family)
     before = old.predict(inputs)
-    new = family.update(old, inputs, target + 1.0, (0, 0, 0))
+    new = family.update(old, inputs, target + 1.0, family.parameters())
     assert np.array_equal(old.predict(inputs), before)
     moved = float(np.mean(new.predict(inputs) - before))
     assert 0.3 < moved < 1.2
@@ -111,10 +112,11 @@ def test_an_update_learns_what_changed_and_leaves_the_old_one_as_it_is(
 def test_trees_are_added_up_to_a_limit() -> None:
     """A booster that grows with every retraining would get slower with every retraining."""
     inputs, target = rows()
-    update, estimator = FAMILIES["xgboost"].update, fitted(FAMILIES["xgboost"])
+    xgboost = FAMILIES["xgboost"]
+    update, estimator = xgboost.update, fitted(xgboost)
     sizes = []
     while estimator is not None:
         sizes.append(estimator.get_booster().num_boosted_rounds())
-        estimator = update(estimator, inputs, target, (0, 0, 0))
+        estimator = update(estimator, inputs, target, xgboost.parameters())
     assert sizes[0] < sizes[1] < sizes[-1] <= 300
     assert len(sizes) < 20

@@ -58,6 +58,7 @@ HOMES = {
         "malearn.lifecycle.mlflow_pages",
         "malearn.lifecycle.registry",
         "malearn.lifecycle.runs",
+        "malearn.lifecycle.tuning",
         "malearn.platform",
     },
     "deltalake": {"malearn.data.delta"},

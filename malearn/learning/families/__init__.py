@@ -15,7 +15,7 @@ from malearn.kernel.errors import DeclarationError, InputError
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.families import own
 from malearn.learning.families.catboost_trees import CATBOOST
-from malearn.learning.families.family import Choice, Family, Parameters, Range
+from malearn.learning.families.family import SEED, Choice, Family, Parameters, Range
 from malearn.learning.families.lightgbm_trees import LIGHTGBM
 from malearn.learning.families.pipelines import LINEAR, MLP, TRUSTED_TYPES
 from malearn.learning.families.xgboost_trees import XGBOOST
@@ -23,6 +23,7 @@ from malearn.learning.families.xgboost_trees import XGBOOST
 __all__ = [
     "DEFAULT",
     "FAMILIES",
+    "SEED",
     "SHIPPED",
     "TRUSTED_TYPES",
     "USUAL",

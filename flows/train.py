@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -20,7 +21,8 @@ from malearn.kernel.tool_types import ToolType
 from malearn.learning import families as model_families
 from malearn.learning import matrix
 from malearn.learning.matrix import Matrix
-from malearn.lifecycle import mlflow_connection, training
+from malearn.learning.tuning import Found
+from malearn.lifecycle import mlflow_connection, training, tuning
 from malearn.lifecycle.training import DatasetVersion, Trained
 
 __all__ = ["load", "train"]
@@ -40,12 +42,15 @@ def train(
     data_version: int | None = None,
     newest_rows: int | None = None,
     since: float | None = None,
+    trials: int = 0,
+    seconds: float | None = None,
 ) -> Trained:
     """Fit, choose and test candidates on the dataset below `home`; register the best.
 
     `families` are those that the declaration names where none are given. `data_version`, its
     `newest_rows` and those that started `since` then, in seconds since the epoch, limit what is
-    read. MLflow is at `$MLFLOW_TRACKING_URI`.
+    read. With `trials` the hyper-parameters of each family are searched for first, so often, and
+    for `seconds` at most; what is found adds candidates. MLflow is at `$MLFLOW_TRACKING_URI`.
     """
     types = tool_types.declared()
     chosen = types[tool_type]
@@ -55,14 +60,16 @@ def train(
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         dataset = Dataset.open(Home.find(home), chosen)
         rows, source = load(dataset, data_version, newest_rows, since)
-        bar = progress.Steps(
-            artifacts.key("progress", tool_type), len(names) + 1, f"Training {tool_type}"
-        )
+        found = _search(rows, source, home, names, trials, seconds) if trials else []
+        better = {one.family: one.parameters for one in found if one.better}
+        steps = len(names) + len(better) + 1
+        bar = progress.Steps(artifacts.key("progress", tool_type), steps, f"Training {tool_type}")
         trained = training.train(
             rows,
             types,
             source,
             families=names,
+            found=better,
             trigger=trigger,
             progress=lambda what: bar.next(f"Fitting {what}"),
         )
@@ -70,8 +77,29 @@ def train(
         publish(trained, chosen, trigger)
     for sentence in (*trained.schema_changes, *trained.failed.values()):
         get_run_logger().warning("%s: %s", tool_type, sentence)
+    trained = replace(trained, found=tuple(found))
     progress.finished(_line(trained))
     return trained
+
+
+def _search(
+    rows: Matrix,
+    source: DatasetVersion,
+    home: str | None,
+    names: Sequence[str],
+    trials: int,
+    seconds: float | None,
+) -> list[Found]:
+    """What a search finds for each family, shown trial by trial."""
+    tool_type = rows.tool_type.name
+    searched = [name for name in names if model_families.get(name).search]
+    key = artifacts.key("search", tool_type)
+    bar = progress.Steps(key, trials * len(searched), f"Searching for {tool_type}")
+    found = tuning.tune(
+        rows, source, Home.find(home), searched, trials=trials, seconds=seconds, progress=bar.next
+    )
+    bar.end()
+    return found
 
 
 def _line(trained: Trained) -> str:

@@ -22,6 +22,7 @@ from malearn.flows.commands import (
     predict,
     run,
     simulate,
+    tuned,
     up,
     workflows,
 )
@@ -85,6 +86,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "ingest": ingest.ingest,
     "train": models.train,
+    "tuned": tuned.tuned,
     "promote": models.promote,
     "rollback": models.rollback,
     "monitor": monitor.monitor,

@@ -46,12 +46,33 @@ def train(
             callback=options.moment,
         ),
     ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option("--tune", help="Search for better hyper-parameters first, with Optuna."),
+    ] = False,
+    trials: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="With --tune: trials per family, with those of a search that was interrupted.",
+            callback=options.at_least(1),
+        ),
+    ] = 30,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="With --tune: search for at most so long, per tool type.",
+            callback=options.at_least(1),
+        ),
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train candidates and register the best; promote nothing.
 
     Prints the score of every candidate and baseline, and what the promotion gate decided.
+    What is trained on a part of the data, or an older version of it, never passes the gate.
     """
     from malearn.flows import report
     from malearn.kernel import tool_types
@@ -73,6 +94,8 @@ def train(
                 data_version=data_version,
                 newest_rows=rows,
                 since=options.seconds(since),
+                trials=trials if tune else 0,
+                seconds=seconds,
             )
             for name in names
         ]

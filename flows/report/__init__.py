@@ -8,10 +8,18 @@ from malearn.flows.report.monitoring import monitored, show_monitored, show_stat
 from malearn.flows.report.quarantine import quarantined, show_quarantined, show_revalidated
 from malearn.flows.report.run import show_run
 from malearn.flows.report.scheduling import show_comparison
-from malearn.flows.report.training import promoted, show_promoted, show_trained, trained
+from malearn.flows.report.training import (
+    found,
+    promoted,
+    show_found,
+    show_promoted,
+    show_trained,
+    trained,
+)
 from malearn.flows.report.workflows import show_workflow, show_workflows, workflow_status
 
 __all__ = [
+    "found",
     "ingested",
     "monitored",
     "promoted",
@@ -19,6 +27,7 @@ __all__ = [
     "show_comparison",
     "show_evaluation",
     "show_findings",
+    "show_found",
     "show_history",
     "show_ingested",
     "show_maintained",

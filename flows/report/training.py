@@ -10,10 +10,11 @@ from malearn.flows.report import tables
 from malearn.learning.gate import GateCheck
 
 if TYPE_CHECKING:
+    from malearn.learning.tuning import Found
     from malearn.lifecycle.promotion import Promoted
     from malearn.lifecycle.training import Trained
 
-__all__ = ["promoted", "show_promoted", "show_trained", "trained"]
+__all__ = ["found", "promoted", "show_found", "show_promoted", "show_trained", "trained"]
 
 
 def trained(results: Sequence[Trained]) -> dict[str, Any]:
@@ -28,10 +29,41 @@ def trained(results: Sequence[Trained]) -> dict[str, Any]:
             "schema_changes": list(r.schema_changes),
             "failed": dict(r.failed),
             "limits": r.limits,
+            "found": [found(one) for one in r.found],
             "scores": {name: s.as_dict() for name, s in (r.scores or {}).items()},
         }
         for r in results
     }
+
+
+def found(one: Found) -> dict[str, Any]:
+    """What a search came to: the best hyper-parameters, and errors on the validation window."""
+    return {
+        "family": one.family,
+        "parameters": dict(one.parameters),
+        "validation_mae": one.error,
+        "declared_validation_mae": one.declared_error,
+        "validation_rows": one.rows,
+        "trials": one.trials,
+        "better": one.better,
+    }
+
+
+def show_found(tool_type: str, results: Sequence[Found]) -> None:
+    """Print what searches found, and whether it is better than what is declared."""
+    console = tables.console()
+    for one in results:
+        verdict = (
+            f"MAE {one.error:.3g} s after {one.trials} trials, declared {one.declared_error:.3g} s"
+            if one.better
+            else f"nothing better than the declared ones in {one.trials} trials "
+            f"(MAE {one.declared_error:.3g} s)"
+        )
+        title = f"{tool_type}, {one.family}: {verdict}, on {one.rows} validation rows"
+        tables.line(console, title, "bold")
+        if one.better:
+            for name, value in one.parameters.items():
+                tables.line(console, f"  {name} = {value}")
 
 
 def promoted(result: Promoted) -> dict[str, Any]:
@@ -43,6 +75,7 @@ def show_trained(results: Sequence[Trained]) -> None:
     """Print all scores per tool type, and the gate's decision."""
     console = tables.console()
     for result in results:
+        show_found(result.tool_type, result.found)
         if result.scores:
             tables.line(console, f"{result.tool_type}, version {result.version}", "bold")
             table = tables.table("predictor", "MAE, s", "median error", "pairwise accuracy", "R²")

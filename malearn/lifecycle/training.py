@@ -23,6 +23,7 @@ from malearn.learning.incumbent import Incumbent
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores
 from malearn.learning.selection import Candidate, NothingSelected, Selection
+from malearn.learning.tuning import Found
 from malearn.lifecycle import incumbents, logged_models, registry, runs, trained_on
 
 __all__ = ["DatasetVersion", "Trained", "train"]
@@ -58,7 +59,7 @@ class Trained:
     `schema_changes` tells, a sentence a feature, how the declaration differs from the serving
     model's. `candidates` were scored on the same rows as everybody in `scores`; `failed` says, by
     name, why others could not be fitted or exported. `limits` are those of the dataset that was
-    read, in words.
+    read, in words; `found` is what a search came to before.
     """
 
     tool_type: str
@@ -73,6 +74,7 @@ class Trained:
     schema_changes: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
     limits: str = ""
+    found: tuple[Found, ...] = ()
 
 
 def train(

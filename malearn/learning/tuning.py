@@ -193,9 +193,9 @@ def _try(study: optuna.Study, family: str, cut: Windows, declared: Parameters) -
                 break
     except TrainingError:
         state = optuna.trial.TrialState.FAIL
-    failed = state == optuna.trial.TrialState.FAIL
-    last = math.nan if failed or not errors else errors[-1]
-    study.tell(trial, None if failed else last, state=state)
+    complete = state == optuna.trial.TrialState.COMPLETE
+    last = errors[-1] if errors else math.nan
+    study.tell(trial, last if complete else None, state=state)
     return Trial(trial.number, given, last, state.name.lower(), time.monotonic() - began)
 
 

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["CATBOOST"]
 
 #: `allow_writing_files`: else it leaves a directory of its own wherever it is run.
-_FIXED = {"thread_count": 1, "random_seed": SEED, "verbose": False, "allow_writing_files": False}
+_FIXED = {
+    "thread_count": 1,
+    "random_seed": SEED,
+    "verbose": False,
+    "allow_const_label": True,
+    "allow_writing_files": False,
+}
 
 
 def _constrain(parameters: Parameters, monotone: Sequence[int]) -> Parameters:
@@ -61,6 +67,8 @@ CATBOOST = Family(
         "depth": 4,
         "learning_rate": 0.06,
         "loss_function": "MAE",
+        "bootstrap_type": "Bernoulli",  # the usual one fails where all times are equal
+        "subsample": 0.8,
         "l2_leaf_reg": 3.0,
         "rsm": 0.5,
         "border_count": 64,
@@ -71,8 +79,9 @@ CATBOOST = Family(
         "learning_rate": Range(0.01, 0.3, log=True),
         "l2_leaf_reg": Range(0.5, 30.0, log=True),
         "rsm": Range(0.2, 1.0),
+        "subsample": Range(0.4, 1.0),
     },
-    also=("bootstrap_type", "min_data_in_leaf", "random_strength", "subsample"),
+    also=("min_data_in_leaf", "random_strength"),
     constrain=_constrain,
     fit=_fit,
     importance=_importance,

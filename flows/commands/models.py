@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from malearn.flows.commands import options, output, servers
 from malearn.flows.commands.options import HomeOption, JsonOption, ToolArgument, ToolsArgument
 from malearn.kernel.home import Home
+
+if TYPE_CHECKING:
+    from malearn.lifecycle.promotion import Promoted
+    from malearn.lifecycle.training import Trained
 
 __all__ = ["promote", "rollback", "train"]
 
@@ -66,13 +70,18 @@ def train(
             callback=options.at_least(1),
         ),
     ] = None,
+    promote: Annotated[
+        bool,
+        typer.Option("--promote", help="Promote to Production what passes the gate."),
+    ] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train candidates and register the best; promote nothing.
+    """Train candidates and register the best; promote it only with --promote.
 
-    Prints the score of every candidate and baseline, and what the promotion gate decided.
-    What is trained on a part of the data, or an older version of it, never passes the gate.
+    Prints the score of every candidate and baseline, what the promotion gate decided, and what
+    to do next. What is trained on a part of the data, or an older version of it, never passes
+    the gate.
     """
     from malearn.flows import report
     from malearn.kernel import tool_types
@@ -99,33 +108,52 @@ def train(
             )
             for name in names
         ]
-    output.result(report.trained(done), as_json, lambda: report.show_trained(done))
+        promoted = [_promoted(one, place) for one in done if promote and one.passes]
+    output.result(
+        report.trained(done, promoted), as_json, lambda: report.show_trained(done, promoted)
+    )
+    if not all(one.promoted for one in promoted):
+        raise typer.Exit(1)
+
+
+def _promoted(trained: Trained, place: Home) -> Promoted:
+    """What came of promoting a version that has just passed the gate."""
+    from malearn.flows.promote import promote as flow
+
+    assert trained.version is not None
+    return flow(trained.tool_type, trained.version, str(place.root))
 
 
 def promote(
     tool: ToolArgument,
     version: Annotated[
-        int,
+        int | None,
         typer.Argument(
-            metavar="VERSION",
-            help="The number of a registered version.",
+            metavar="[VERSION]",
+            help="The number of a registered version, which may have failed the gate; "
+            "without it, the newest that passed.",
             callback=options.at_least(1),
         ),
-    ],
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Promote a version to Production, bypassing the gate.
+    """Promote a version to Production; a version named by its number bypasses the gate.
 
     Its ONNX export is created if missing and always verified.
     """
     from malearn.flows import report
 
-    place, name = Home.find(home), options.tool_type(tool).name
-    with servers.running(place):
+    place, tool_type = Home.find(home), options.tool_type(tool)
+    with servers.running(place) as platform:
         from malearn.flows.promote import promote as flow
+        from malearn.lifecycle import mlflow_connection, promotion
 
-        done = flow(name, version, str(place.root), bypass_gate=True)
+        number = version
+        if number is None:
+            with mlflow_connection.connected(platform.tracking_uri):
+                number = promotion.newest_passed(tool_type).number
+        done = flow(tool_type.name, number, str(place.root), bypass_gate=version is not None)
     output.result(report.promoted(done), as_json, lambda: report.show_promoted(done))
     if not done.promoted:
         raise typer.Exit(1)

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["found", "promoted", "show_found", "show_promoted", "show_trained", "trained"]
 
 
-def trained(results: Sequence[Trained]) -> dict[str, Any]:
-    """Per tool type the version registered, or why there is none."""
+def trained(results: Sequence[Trained], promotions: Sequence[Promoted] = ()) -> dict[str, Any]:
+    """Per tool type the version registered, or why there is none, and whether it was promoted."""
+    serving = {p.tool_type for p in promotions if p.promoted}
     return {
         r.tool_type: {
             "rows": r.rows,
             "version": r.version,
             "family": r.family,
-            "promote": r.decision.promote if r.decision else False,
+            "promote": r.passes,
+            "promoted": r.tool_type in serving,
             "why": r.why,
             "schema_changes": list(r.schema_changes),
             "failed": dict(r.failed),
@@ -71,8 +73,8 @@ def promoted(result: Promoted) -> dict[str, Any]:
     return {**asdict(result), "reasons": [asdict(reason) for reason in result.reasons]}
 
 
-def show_trained(results: Sequence[Trained]) -> None:
-    """Print all scores per tool type, and the gate's decision."""
+def show_trained(results: Sequence[Trained], promotions: Sequence[Promoted] = ()) -> None:
+    """Print all scores per tool type, the gate's decision, and what to do next."""
     console = tables.console()
     for result in results:
         show_found(result.tool_type, result.found)
@@ -93,13 +95,32 @@ def show_trained(results: Sequence[Trained]) -> None:
                 )
             console.print(table)
         decision = result.decision
-        verdict = "passes the gate" if decision and decision.promote else "does not pass the gate"
+        verdict = "passes the gate" if result.passes else "does not pass the gate"
         reasons = decision.reasons if decision else (GateCheck("rows", False, result.why),)
         tables.reasons(console, f"{result.tool_type} {verdict}", reasons)
         for reason in result.failed.values():
             tables.line(console, f"{result.tool_type}: {reason}", "yellow")
         for sentence in result.schema_changes:
             tables.line(console, f"{result.tool_type}: {sentence}.", "yellow")
+    for promotion in promotions:
+        show_promoted(promotion)
+    done = {promotion.tool_type for promotion in promotions}
+    for result in results:
+        if result.tool_type not in done:
+            tables.line(console, _next_step(result))
+
+
+def _next_step(result: Trained) -> str:
+    """What a person may do after a training that promoted nothing."""
+    name, version = result.tool_type, result.version
+    if version is None:
+        return f"Next: ingest more logs of {name}, then `malearn train {name}` again."
+    if result.passes:
+        return f"Next: `malearn promote {name}` puts version {version} into Production."
+    return (
+        f"Next: {name} stays as it is until a version passes; `malearn promote {name} {version}` "
+        "would promote this one over the gate."
+    )
 
 
 def show_promoted(result: Promoted) -> None:

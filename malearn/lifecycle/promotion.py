@@ -22,7 +22,7 @@ from malearn.learning.matrix import Matrix
 from malearn.lifecycle import logged_models, registry, runs
 from malearn.lifecycle.registry import Version
 
-__all__ = ["ManualPromotion", "Promoted", "promote", "verify_manual_promotion"]
+__all__ = ["ManualPromotion", "Promoted", "newest_passed", "promote", "verify_manual_promotion"]
 
 #: Notes on versions: why it must not serve; what it was converted to, and from.
 _REFUSED, _CONVERTED_TO, _CONVERTED_FROM = (
@@ -30,6 +30,9 @@ _REFUSED, _CONVERTED_TO, _CONVERTED_FROM = (
     "malearn.converted_to",
     "malearn.converted_from",
 )
+
+#: The check that stands for a person's word against the gate's.
+_BY_HAND = "by hand"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted
     """Promote version `number` if it passed the gate and its ONNX file matches its model.
 
     `rows` are real executions to verify it on. `bypass_gate` skips the gate, not the
-    verification; then a version that holds the trainer's model alone is converted, and
+    verification, and is noted on the version where the gate had not let it pass; then a version that holds the trainer's model alone is converted, and
     the converted version is promoted. A version that is not promoted keeps the alias
     `Candidate`. Raises `RegistryError` for a version that does not exist or, without
     `bypass_gate`, has no decision of the gate.
@@ -67,7 +70,7 @@ def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted
         raise RegistryError(
             tool_type.registered_model, f"version {number} was not registered by malearn's training"
         )
-    if bypass_gate:
+    if bypass_gate and not (version.decision and version.decision.promote):
         version = replace(version, decision=_overruled(version))
     version, decision = _verified(rows, version)
     origin = version.tags.get(_CONVERTED_FROM)
@@ -80,6 +83,31 @@ def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted
     return Promoted(
         tool_type.name, version.number, decision.promote, decision.why, decision.reasons
     )
+
+
+def newest_passed(tool_type: ToolType) -> Version:
+    """The newest version that passed the gate by itself.
+
+    Raises `RegistryError` where none did, and for one that served before and was taken out of
+    service: that had a reason, so it is promoted again only by its number.
+    """
+    known = registry.versions(tool_type)
+    passed = next((version for version in known if _passed(version)), None)
+    if passed is None:
+        number = known[0].number if known else "VERSION"
+        raise RegistryError(
+            tool_type.registered_model,
+            f"no version has passed the promotion gate; `malearn train {tool_type.name}` says what "
+            f"is missing, `malearn promote {tool_type.name} {number}` bypasses the gate",
+        )
+    if _was_replaced(passed):
+        raise RegistryError(
+            tool_type.registered_model,
+            f"version {passed.number}, the newest that passed the gate, was in Production before "
+            f"and was replaced; `malearn promote {tool_type.name} {passed.number}` promotes it "
+            "again",
+        )
+    return passed
 
 
 def verify_manual_promotion(rows: Matrix) -> ManualPromotion | None:
@@ -109,6 +137,22 @@ def _is_verified(version: Version) -> bool:
     return any(reason.check == "onnx" and reason.passed for reason in reasons)
 
 
+def _passed(version: Version) -> bool:
+    """Whether the gate let it pass, and not a person over the gate."""
+    decision = version.decision
+    return (
+        decision is not None
+        and decision.promote
+        and all(reason.check != _BY_HAND for reason in decision.reasons)
+    )
+
+
+def _was_replaced(version: Version) -> bool:
+    """Whether it has served and does not any more; a promotion renews what the monitor noted."""
+    served = registry.PREVIOUS in version.aliases or registry.monitor_state(version) is not None
+    return served and registry.PRODUCTION not in version.aliases
+
+
 def _undo(tool_type: ToolType, refused: Version, last: Version | None) -> None:
     """Restore the last verified version; without one, remove the alias."""
     for known in (last, registry.by_alias(tool_type, registry.PREVIOUS)):
@@ -122,7 +166,7 @@ def _overruled(version: Version) -> Decision:
     """The gate's decision, if there is one, overruled by the person who promoted the version."""
     gated = version.decision or Decision(True, version.family, 0, ())
     decision = Decision(True, gated.candidate, gated.rows, gated.reasons)
-    return decision.with_check("by hand", True, "a person promoted it over the gate")
+    return decision.with_check(_BY_HAND, True, "a person promoted it over the gate")
 
 
 def _verified(rows: Matrix, version: Version) -> tuple[Version, Decision]:

@@ -76,6 +76,11 @@ class Trained:
     limits: str = ""
     found: tuple[Found, ...] = ()
 
+    @property
+    def passes(self) -> bool:
+        """Whether there is a version, and the gate would let it serve."""
+        return self.decision is not None and self.decision.promote
+
 
 def train(
     rows: Matrix,

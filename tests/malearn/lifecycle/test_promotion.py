@@ -103,6 +103,39 @@ def test_by_hand_the_gate_is_overruled_and_that_is_on_record(rows, register) -> 
     assert aliases(rows) == {PRODUCTION: 1}
 
 
+def test_a_gate_that_agreed_is_not_said_to_be_overruled(rows, register) -> None:
+    promoted = promotion.promote(rows, register(), bypass_gate=True)
+    assert promoted.promoted
+    assert [reason.check for reason in promoted.reasons] == ["rows", "onnx"]
+
+
+def test_without_a_number_the_newest_version_that_passed_the_gate_is_meant(rows, register) -> None:
+    for decision in (YES, YES, NO):
+        register(decision)
+    promotion.promote(rows, 3, bypass_gate=True)  # by a person, over the gate
+    assert promotion.newest_passed(rows.tool_type).number == 2
+
+
+def test_where_no_version_passed_the_gate_the_error_says_what_can_be_done(rows, register) -> None:
+    with pytest.raises(RegistryError, match="no version has passed the promotion gate"):
+        promotion.newest_passed(rows.tool_type)
+    register(NO)
+    with pytest.raises(RegistryError, match=f"promote {rows.tool_type.name} 1` bypasses the gate"):
+        promotion.newest_passed(rows.tool_type)
+
+
+def test_a_version_that_was_rolled_back_is_promoted_again_only_by_its_number(
+    rows, register
+) -> None:
+    for _ in range(2):
+        promotion.promote(rows, register())
+    assert promotion.newest_passed(rows.tool_type).number == 2
+    registry.rollback(rows.tool_type)
+    with pytest.raises(RegistryError, match="version 2, .* was in Production before"):
+        promotion.newest_passed(rows.tool_type)
+    assert promotion.promote(rows, 2, bypass_gate=True).promoted
+
+
 @pytest.mark.parametrize("bypass_gate", [False, True])
 def test_another_model_in_its_place_does_not_serve(rows, register, bypass_gate: bool) -> None:
     promotion.promote(rows, register())

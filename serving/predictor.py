@@ -13,11 +13,11 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from time import perf_counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from malearn.kernel import intervals, record_reader
 from malearn.kernel.believable import Clock
@@ -77,7 +77,9 @@ class DAGTaskPredictor:
     often the alias is looked up, both in seconds. `cache_dir` holds the last
     good models. Building one reads that cache and touches no network.
 
-    Safe to share between threads; after a fork the child goes on by itself.
+    Safe to share between threads; after a fork the child goes on by itself. Pickled, as `spawn`
+    and Ray do, it arrives as a new one with the same addresses, settings and tool types, which
+    knows what is in Redis and in its cache. Passwords in the addresses travel with it.
     """
 
     def __init__(
@@ -93,12 +95,13 @@ class DAGTaskPredictor:
         clock: Clock = time.time,
     ) -> None:
         self._tool_types = declared() if tool_types is None else tool_types
-        self._refresh_interval = refresh_interval
+        self._alias, self._budget, self._refresh_interval = alias, budget, refresh_interval
+        self._cache_dir, self._clock = cache_dir, clock
         self._predecessors = PredecessorCache(self._tool_types, _REMEMBERED)
         self._history = SharedHistory()
         self._predicted: GenerationalCache[str, Predicted] = GenerationalCache(_REMEMBERED)
         self._counters = CallCounters()
-        url = redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
+        self._redis_url = url = redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
         self._refusals = Refusals(without_password(url))
         self._collector = Collector(self._refusals)
         self._completions = CompletionHandler(
@@ -124,7 +127,7 @@ class DAGTaskPredictor:
             drain=self._completions.drain_yielding,
         )
         self._reader = PredecessorReader(self._predecessors, self._worker, budget)
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self._tracking_uri = uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         self._cache = open_cache(cache_dir, uri, alias)
         self._models = Models(
             lambda: self._tool_types, Registry(uri, alias) if uri else None, self._cache, self._warm
@@ -357,6 +360,21 @@ class DAGTaskPredictor:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Callable[..., DAGTaskPredictor], tuple[object, ...]]:
+        # What the environment named here may not be set where it arrives. The cache's place is
+        # left to the environment there, unless it was given: it may be another machine.
+        settings = {
+            "redis_url": self._redis_url,
+            "tracking_uri": self._tracking_uri,
+            "alias": self._alias,
+            "budget": self._budget,
+            "refresh_interval": self._refresh_interval,
+            "cache_dir": self._cache_dir,
+            "tool_types": self._tool_types,
+            "clock": self._clock,
+        }
+        return _built, (type(self), settings)
+
     def _answer_many(self, tasks: Iterable[Task], started: float) -> list[Answer]:
         claimed = [(self._tool_types.for_function(task[0]), *_unpacked(*task)) for task in tasks]
         task_ids = [one for tool_type, _, _, ids, *_ in claimed if tool_type for one in ids]
@@ -444,6 +462,11 @@ class DAGTaskPredictor:
         self._completions.renew_locks()
         self._completions.drain()  # what the parent reported is known here, but not ours to send
         self._worker.abandon()
+
+
+def _built(kind: type[DAGTaskPredictor], settings: Mapping[str, Any]) -> DAGTaskPredictor:
+    """A predictor of such settings, as it arrives in another process."""
+    return kind(**settings)
 
 
 def _read(

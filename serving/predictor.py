@@ -101,7 +101,9 @@ class DAGTaskPredictor:
         self._history = SharedHistory()
         self._predicted: GenerationalCache[str, Predicted] = GenerationalCache(_REMEMBERED)
         self._counters = CallCounters()
-        self._redis_url = url = redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
+        self._redis_url = url = (
+            redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
+        )
         self._refusals = Refusals(without_password(url))
         self._collector = Collector(self._refusals)
         self._completions = CompletionHandler(

@@ -59,10 +59,10 @@ def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted
     """Promote version `number` if it passed the gate and its ONNX file matches its model.
 
     `rows` are real executions to verify it on. `bypass_gate` skips the gate, not the
-    verification, and is noted on the version where the gate had not let it pass; then a version that holds the trainer's model alone is converted, and
-    the converted version is promoted. A version that is not promoted keeps the alias
-    `Candidate`. Raises `RegistryError` for a version that does not exist or, without
-    `bypass_gate`, has no decision of the gate.
+    verification, and is noted on the version where the gate had not let it pass; then a version
+    that holds the trainer's model alone is converted, and the converted version is promoted. A
+    version that is not promoted keeps the alias `Candidate`. Raises `RegistryError` for a version
+    that does not exist or, without `bypass_gate`, has no decision of the gate.
     """
     tool_type = rows.tool_type
     version = registry.version(tool_type, number)

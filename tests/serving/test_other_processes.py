@@ -1,4 +1,4 @@
-"""A predictor that is sent to another process, or used in an event loop, as docs/serving.md says."""
+"""A predictor sent to another process, or used in an event loop, as docs/serving.md says."""
 
 from __future__ import annotations
 

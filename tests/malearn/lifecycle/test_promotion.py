@@ -131,7 +131,7 @@ def test_a_version_that_was_rolled_back_is_promoted_again_only_by_its_number(
         promotion.promote(rows, register())
     assert promotion.newest_passed(rows.tool_type).number == 2
     registry.rollback(rows.tool_type)
-    with pytest.raises(RegistryError, match="version 2, .* was in Production before"):
+    with pytest.raises(RegistryError, match=r"version 2, .* was in Production before"):
         promotion.newest_passed(rows.tool_type)
     assert promotion.promote(rows, 2, bypass_gate=True).promoted
 

@@ -10,10 +10,11 @@ import typer
 from malearn.flows.commands.options import HomeOption
 from malearn.kernel.home import Home
 
-__all__ = ["up"]
+__all__ = ["port", "up"]
 
 
-def _port(value: Any) -> Any:
+def port(value: Any) -> Any:
+    """A callback that refuses what is no port, in words."""
     if value is not None and not 1 <= value <= 65535:
         raise typer.BadParameter(f"a port is a number from 1 to 65535, not {value}")
     return value
@@ -22,7 +23,7 @@ def _port(value: Any) -> Any:
 PortOption = Annotated[
     int | None,
     typer.Option(
-        metavar="PORT", help="Port to listen on.", show_default="a free one", callback=_port
+        metavar="PORT", help="Port to listen on.", show_default="a free one", callback=port
     ),
 ]
 

@@ -1,0 +1,1 @@
+"""malearn where something else calls it: schedulers of other makes and of other languages."""

@@ -1,0 +1,79 @@
+"""The door of the HTTP service: who may ask, under which name, and who may not.
+
+A page in a browser can reach a service on loopback, under a name of its own that it has pointed
+there (DNS rebinding) or as a cross-site request. So a Host that is not ours and any foreign Origin
+are refused, before anything else is looked at.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from malearn.integrations.http.refused import RequestRefused
+
+__all__ = ["LOOPBACK_NAMES", "Guard", "Headers"]
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+#: What a prober may ask without a token: it says nothing but that the service is up.
+_OPEN = frozenset({"/health"})
+_LONGEST = 512  # characters of a host's name
+
+#: As ASGI gives them: lower-case names, raw values.
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Guard:
+    """Checks a request's headers: `hosts` are names that this service goes by.
+
+    `token` is what `Authorization: Bearer` must carry, None where nobody needs one.
+    """
+
+    def __init__(self, token: str | None, hosts: Iterable[str] = ()) -> None:
+        self._expected = None if token is None else f"Bearer {token}".encode()
+        self._hosts = LOOPBACK_NAMES | {_bracketed(host.lower()) for host in hosts}
+
+    def check(self, path: str, headers: Headers, arrived_at: str) -> None:
+        """Raise `RequestRefused` for a request that may not pass.
+
+        `arrived_at` is the address of ours that the connection was made to, which is always a
+        fine name: a rebound name is never an address.
+        """
+        found: dict[bytes, bytes] = {}
+        for name, value in headers:
+            if name in (b"host", b"origin", b"authorization"):
+                if name in found:
+                    raise RequestRefused(400, f"The header {name.decode()} is there twice.")
+                found[name] = value
+        host = found.get(b"host", b"").decode("latin-1").lower()
+        if not self._is_ours(host, arrived_at):
+            raise RequestRefused(
+                HTTPStatus.FORBIDDEN,
+                f"The host '{host[:_LONGEST]}' is not a name of this service; "
+                "start it with --allow-host if it should be.",
+            )
+        origin = found.get(b"origin")
+        if origin is not None and origin.decode("latin-1").lower().partition("://")[2] != host:
+            raise RequestRefused(
+                HTTPStatus.FORBIDDEN, "Pages of other origins may not use this service."
+            )
+        if self._expected is None or path in _OPEN:
+            return
+        given = found.get(b"authorization", b"")
+        if not hmac.compare_digest(given, self._expected):
+            raise RequestRefused(
+                HTTPStatus.UNAUTHORIZED,
+                "A token is needed: send it as 'Authorization: Bearer TOKEN'.",
+            )
+
+    def _is_ours(self, host: str, arrived_at: str) -> bool:
+        name, colon, port = host.rpartition(":")
+        if not colon or not port.isdigit():
+            name = host
+        return name in self._hosts or name == _bracketed(arrived_at)
+
+
+def _bracketed(host: str) -> str:
+    """An IPv6 address as it stands in a Host."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

@@ -1,0 +1,66 @@
+"""Serving the HTTP interface with uvicorn, until the process is told to stop."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from malearn.kernel.errors import InputError
+
+__all__ = ["listen", "run"]
+
+#: Connections at once; more are answered with 503.
+_MOST_CONNECTIONS = 1_000
+_BACKLOG = 2_048
+#: Seconds for which an idle connection is kept, and requests are waited for at the end.
+_KEEP_ALIVE, _GRACE = 75, 5
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens at `host` and `port`, 0 for any. Raises `InputError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InputError(f"{host}:{port}", f"cannot be listened at ({error.strerror})") from error
+    return listener
+
+
+def run(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer requests at `listener` until SIGINT or SIGTERM; `ready` is called once it does."""
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        http="h11",  # bounds the size of a request's head
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    _Server(config, ready).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()

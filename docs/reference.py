@@ -46,6 +46,10 @@ VARIABLES = {
         "how long rows are kept, in days: a number, or `NAME=NUMBER` several times",
         "rows are kept for ever",
     ),
+    "MALEARN_HTTP_TOKEN": (
+        "what clients of `malearn serve` must send; at least 16 characters",
+        "the file `.malearn/http/token` of the home, made when it is not there",
+    ),
     "MALEARN_KEEP_ROWS": ("how many rows are kept, in the same form", "all of them"),
     "MLFLOW_TRACKING_URI": (
         "an external MLflow server",

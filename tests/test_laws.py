@@ -31,6 +31,7 @@ ALLOWED = {
     "operations": {"platform", "lifecycle", "learning", "data", "kernel"},
     "workload": {"data", "kernel"},
     "serving": {"kernel"},
+    "integrations": {"serving", "data", "kernel"},
     "expectations": {"lifecycle", "learning", "data", "kernel"},
     "flows": {
         "expectations",
@@ -42,6 +43,7 @@ ALLOWED = {
         "operations",
         "platform",
         "workload",
+        "integrations",
         "kernel",
     },
 }
@@ -86,7 +88,14 @@ HOMES = {
         "malearn.lifecycle.runs",
     },
     "simpy": {"malearn.learning.simulation"},
-    "prometheus_client": {"malearn.operations.metrics", "malearn.serving.prometheus"},
+    "prometheus_client": {
+        "malearn.operations.metrics",
+        "malearn.serving.prometheus",
+        "malearn.integrations.http.metrics",
+    },
+    "fastapi": {"malearn.integrations.http.app"},
+    "starlette": {"malearn.integrations.http"},
+    "uvicorn": {"malearn.integrations.http.server"},
     "typer": {"malearn.flows.commands"},
     "rich": {"malearn.flows.console", "malearn.flows.report"},
     "hiredis": {"malearn.serving.resp"},

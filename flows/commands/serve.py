@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from malearn.flows.commands import output, servers
 from malearn.flows.commands.options import HomeOption
-from malearn.flows.commands.up import port
 from malearn.kernel.home import Home
 
 __all__ = ["serve"]
 
 _DEFAULT_PORT = 8470
 _VARIABLE = "MALEARN_HTTP_TOKEN"
+
+
+def _port(value: Any) -> Any:
+    if not 0 <= value <= 65535:
+        raise typer.BadParameter(f"a port is a number from 0 to 65535, not {value}")
+    return value
 
 
 def serve(
@@ -25,7 +30,10 @@ def serve(
         typer.Option(metavar="ADDRESS", help="Address to listen on; any but loopback is open."),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(metavar="PORT", help="Port to listen on.", callback=port)
+        int,
+        typer.Option(
+            metavar="PORT", help="Port to listen on; 0: any that is free.", callback=_port
+        ),
     ] = _DEFAULT_PORT,
     allow_host: Annotated[
         list[str] | None,

@@ -10,11 +10,10 @@ import typer
 from malearn.flows.commands.options import HomeOption
 from malearn.kernel.home import Home
 
-__all__ = ["port", "up"]
+__all__ = ["up"]
 
 
-def port(value: Any) -> Any:
-    """A callback that refuses what is no port, in words."""
+def _port(value: Any) -> Any:
     if value is not None and not 1 <= value <= 65535:
         raise typer.BadParameter(f"a port is a number from 1 to 65535, not {value}")
     return value
@@ -23,7 +22,7 @@ def port(value: Any) -> Any:
 PortOption = Annotated[
     int | None,
     typer.Option(
-        metavar="PORT", help="Port to listen on.", show_default="a free one", callback=port
+        metavar="PORT", help="Port to listen on.", show_default="a free one", callback=_port
     ),
 ]
 

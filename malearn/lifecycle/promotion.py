@@ -100,7 +100,7 @@ def newest_passed(tool_type: ToolType) -> Version:
             f"no version has passed the promotion gate; `malearn train {tool_type.name}` says what "
             f"is missing, `malearn promote {tool_type.name} {number}` bypasses the gate",
         )
-    if _was_replaced(passed):
+    if _was_replaced(tool_type, passed):
         raise RegistryError(
             tool_type.registered_model,
             f"version {passed.number}, the newest that passed the gate, was in Production before "
@@ -147,10 +147,15 @@ def _passed(version: Version) -> bool:
     )
 
 
-def _was_replaced(version: Version) -> bool:
+def _was_replaced(tool_type: ToolType, version: Version) -> bool:
     """Whether it has served and does not any more; a promotion renews what the monitor noted."""
-    served = registry.PREVIOUS in version.aliases or registry.monitor_state(version) is not None
-    return served and registry.PRODUCTION not in version.aliases
+    production, previous = (
+        registry.by_alias(tool_type, alias) for alias in (registry.PRODUCTION, registry.PREVIOUS)
+    )
+    if production is not None and production.number == version.number:
+        return False
+    replaced = previous is not None and previous.number == version.number
+    return replaced or registry.monitor_state(version) is not None
 
 
 def _undo(tool_type: ToolType, refused: Version, last: Version | None) -> None:

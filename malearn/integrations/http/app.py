@@ -45,6 +45,11 @@ _log = logging.getLogger(__name__)
 
 #: Bytes of a body, and seconds in which it must have arrived.
 LARGEST_BODY, BODY_TIMEOUT = 4 * 1024 * 1024, 10.0
+#: Bytes of a larger body that are read all the same: a client that still sends when the connection
+#: ends never sees why.
+_MOST_DISCARDED = 16 * LARGEST_BODY
+#: Statuses after which a part of the body may be unread.
+_UNREAD = {401, 403, 408, 413, 415}
 #: Tasks that are predicted on the event loop, in about a millisecond; more go to a thread.
 _ON_THE_LOOP = 128
 _THREADS = 4
@@ -296,27 +301,24 @@ async def _read(kind: type[_Body], request: Request) -> _Body:
     headers = request.headers
     if headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
         raise RequestRefused(415, f"The body must be JSON, sent with Content-Type: {_JSON}.")
-    length = headers.get("content-length", "0")
-    if length.isdigit() and int(length) > LARGEST_BODY:
-        raise _too_large()
-    read = bytearray()
+    read, size = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for chunk in request.stream():
-                read += chunk
-                if len(read) > LARGEST_BODY:
-                    raise _too_large()
+                size += len(chunk)
+                if size <= LARGEST_BODY:
+                    read += chunk
+                elif size > _MOST_DISCARDED:
+                    break
     except TimeoutError:
         raise RequestRefused(
             408, f"The body did not arrive within {BODY_TIMEOUT:g} seconds."
         ) from None
+    if size > LARGEST_BODY:
+        raise RequestRefused(
+            413, f"The body is larger than {LARGEST_BODY // 1024**2} MiB; send several requests."
+        )
     return bodies.decode(kind, bytes(read))
-
-
-def _too_large() -> RequestRefused:
-    return RequestRefused(
-        413, f"The body is larger than {LARGEST_BODY // 1024**2} MiB; send several requests."
-    )
 
 
 def _answer(value: msgspec.Struct) -> Response:
@@ -324,8 +326,7 @@ def _answer(value: msgspec.Struct) -> Response:
 
 
 def _sentence(status: int, sentence: str) -> Response:
-    # What is left of a body is not read: the connection ends with the answer.
-    headers = {"Connection": "close"} if status != 404 else {}
+    headers = {"Connection": "close"} if status in _UNREAD else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(_encode(_Error("error", sentence)), status, headers, _JSON)

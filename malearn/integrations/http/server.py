@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from starlette.types import ASGIApp
 
 from malearn.kernel.errors import InputError
 
-__all__ = ["listen", "run"]
+__all__ = ["configuration", "listen", "run"]
 
 #: Connections at once; more are answered with 503.
 _MOST_CONNECTIONS = 1_000
@@ -35,7 +36,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 def run(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Answer requests at `listener` until SIGINT or SIGTERM; `ready` is called once it does."""
-    config = uvicorn.Config(
+    # uvicorn raises the signal again that ended it; Ctrl-C is how a person ends a service.
+    with contextlib.suppress(KeyboardInterrupt):
+        _Server(configuration(app), ready).run([listener])
+
+
+def configuration(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves `app`: within bounds, and silent about itself."""
+    return uvicorn.Config(
         app,
         loop="asyncio",
         http="h11",  # bounds the size of a request's head
@@ -51,7 +59,6 @@ def run(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> Non
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_GRACE,
     )
-    _Server(config, ready).run([listener])
 
 
 class _Server(uvicorn.Server):

@@ -17,7 +17,7 @@ from malearn.kernel.errors import InputError
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["read", "write"]
+__all__ = ["append", "columns", "read", "write"]
 
 
 #: What other programs write between the cells.
@@ -75,25 +75,39 @@ def write(file: Path, tool_type: ToolType, executions: Iterable[Execution]) -> N
 
     Texts that a spreadsheet would run as a formula are written with an apostrophe before them.
     """
-    features, words = tool_type.feature_names, tool_type.context
-    unknown = ("",) * len(words)
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out)
-        writer.writerow(
-            ["task_id", "timestamp", *features, "execution_time"]
-            + ["function", "query", "predicted", "model_version"]
-            + [f"serve_{name}" for name in (*features, *words)]
-            + list(words)
-        )
-        for e in executions:
-            context = [*(e.serve_context or unknown), *(e.ran_context or unknown)]
-            writer.writerow(
-                [_inert(e.task_id), repr(e.start), *map(_digits, e.ran), repr(e.seconds)]
-                + [_inert(e.function), _inert(e.query)]
-                + [_digits(e.predicted), _digits(e.model_version)]
-                + [_digits(value) for value in e.serve]
-                + [_inert(word) for word in context]
-            )
+        writer.writerow(columns(tool_type))
+        writer.writerows(_row(tool_type, e) for e in executions)
+
+
+def append(file: Path, tool_type: ToolType, executions: Iterable[Execution]) -> None:
+    """Add `executions` at the end of a `file` that `write` began."""
+    with file.open("a", newline="", encoding="utf-8") as out:
+        csv.writer(out).writerows(_row(tool_type, e) for e in executions)
+
+
+def columns(tool_type: ToolType) -> list[str]:
+    """The names in the first line."""
+    features, words = tool_type.feature_names, tool_type.context
+    return (
+        ["task_id", "timestamp", *features, "execution_time"]
+        + ["function", "query", "predicted", "model_version"]
+        + [f"serve_{name}" for name in (*features, *words)]
+        + list(words)
+    )
+
+
+def _row(tool_type: ToolType, e: Execution) -> list[str]:
+    unknown = ("",) * len(tool_type.context)
+    context = [*(e.serve_context or unknown), *(e.ran_context or unknown)]
+    return (
+        [_inert(e.task_id), repr(e.start), *map(_digits, e.ran), repr(e.seconds)]
+        + [_inert(e.function), _inert(e.query)]
+        + [_digits(e.predicted), _digits(e.model_version)]
+        + [_digits(value) for value in e.serve]
+        + [_inert(word) for word in context]
+    )
 
 
 def _digits(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Executions on their way into a dataset, and rejected ones on their way to the rejections.
+"""Executions on their way into a dataset and its CSV file, and rejected ones to the rejections.
 
 A commit costs milliseconds, whatever is in it: so single rows wait here for
 company. What could not be written stays, in order, for the next attempt.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from malearn.kernel.records import Execution, Rejected
 from malearn.kernel.tool_types import ToolType
+from malearn.local.csv_export import CsvExport
 
 if TYPE_CHECKING:
     from malearn.data.dataset import Dataset
@@ -21,13 +22,15 @@ __all__ = ["WriteBuffer"]
 
 
 class WriteBuffer:
-    """The dataset at `path`, the rejections at `rejected`, and what waits for them. Thread-safe.
+    """The dataset in `directory`, the rejections at `rejected`, and what waits. Thread-safe.
 
-    `source` says in a rejection where it came from.
+    `source` says in a rejection where it came from. A directory that holds a CSV file alone, such
+    as the original's, begins with what is in it.
     """
 
-    def __init__(self, path: Path, rejected: Path, tool_type: ToolType, source: str) -> None:
-        self._path, self._rejected = path, rejected
+    def __init__(self, directory: Path, rejected: Path, tool_type: ToolType, source: str) -> None:
+        self._path, self._rejected = directory / "executions", rejected
+        self._csv = CsvExport(directory, tool_type)
         self._tool_type, self._source = tool_type, source
         self._waiting: list[Execution] = []
         self._refused: list[tuple[Rejected, float, float]] = []
@@ -58,6 +61,7 @@ class WriteBuffer:
                 dataset.append(waiting)
                 with self._lock:
                     del self._waiting[: len(waiting)]
+                self._csv.add(waiting, dataset)
             if refused:
                 name = self._tool_type.name
                 rejections.append([RejectedRow(r, self._source, name, e, s) for r, e, s in refused])
@@ -66,7 +70,7 @@ class WriteBuffer:
 
     def read(self) -> tuple[list[Execution], int]:
         """The newest version of the dataset, in order of end, and its number; -1: there is none."""
-        if not self._path.is_dir():
+        if not self._path.is_dir() and not self._csv.file.is_file():
             return [], -1
         with self._writing:
             dataset, _ = self._open()
@@ -79,5 +83,10 @@ class WriteBuffer:
             from malearn.data.dataset import Dataset
             from malearn.data.rejections import Rejections
 
-            self._tables = Dataset(self._path, self._tool_type), Rejections(self._rejected)
+            dataset = Dataset(self._path, self._tool_type)
+            if dataset.version is None:
+                for batch in self._csv.found():
+                    dataset.append(batch)
+            self._csv.complete(dataset)
+            self._tables = dataset, Rejections(self._rejected)
         return self._tables

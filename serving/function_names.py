@@ -1,31 +1,35 @@
 """`DAGTaskPredictor.func_name_to_tool_type`: a view of the declaration.
 
-The original keeps a dictionary of that name. Here the declaration is the one
-place where it stands which function belongs where; this reads it, and what is
-set through it is declared.
+The original's documentation names a dictionary so. Here the declaration is the one place where it
+stands which function belongs where; this reads it, and what is set through it is declared: on the
+class for every predictor that this process builds later, on a predictor for that one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import replace
+from typing import Protocol
 
-from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.kernel import process_declaration
+from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["FunctionNames"]
+__all__ = ["FunctionNames", "OnClassAndPredictor"]
 
 
 class FunctionNames(MutableMapping[str, str]):
     """`{function-name pattern: tool type's name}`, live in both directions.
 
-    Setting a pattern to a name nobody declared declares it: a tool type without
-    features, whose tasks are estimated from their history alone.
+    `add` and `remove` declare what is set and deleted. Setting a pattern to a name nobody declared
+    declares it: a tool type without features, whose tasks are estimated from their history alone.
     """
 
     def __init__(
-        self, tool_types: Callable[[], ToolTypes], declare: Callable[[ToolTypes], None]
+        self,
+        tool_types: Callable[[], ToolTypes],
+        add: Callable[[str, str], None],
+        remove: Callable[[str], None],
     ) -> None:
-        self._tool_types, self._declare = tool_types, declare
+        self._tool_types, self._add, self._remove = tool_types, add, remove
 
     def __getitem__(self, pattern: str) -> str:
         return self._patterns()[pattern]
@@ -37,19 +41,10 @@ class FunctionNames(MutableMapping[str, str]):
         return len(self._patterns())
 
     def __setitem__(self, pattern: str, name: str) -> None:
-        types = [_without(t, pattern) for t in self._tool_types().values()]
-        if name not in self._tool_types():
-            types.append(ToolType(name, (), "gpu", ()))
-        self._declare(
-            ToolTypes(
-                replace(t, functions=(*t.functions, pattern)) if t.name == name else t
-                for t in types
-            )
-        )
+        self._add(pattern, name)
 
     def __delitem__(self, pattern: str) -> None:
-        self._patterns()[pattern]  # KeyError for what is not there
-        self._declare(ToolTypes(_without(t, pattern) for t in self._tool_types().values()))
+        self._remove(pattern)
 
     def __repr__(self) -> str:
         return repr(self._patterns())
@@ -58,8 +53,19 @@ class FunctionNames(MutableMapping[str, str]):
         return {p: t.name for t in self._tool_types().values() for p in t.functions}
 
 
-def _without(tool_type: ToolType, pattern: str) -> ToolType:
-    kept = tuple(p for p in tool_type.functions if p != pattern)
-    return (
-        tool_type if len(kept) == len(tool_type.functions) else replace(tool_type, functions=kept)
-    )
+class HasFunctionNames(Protocol):
+    """Whose functions are asked for."""
+
+    @property
+    def function_names(self) -> FunctionNames: ...
+
+
+class OnClassAndPredictor:
+    """The attribute: on the class what this process declares, on a predictor its own."""
+
+    def __init__(self) -> None:
+        here = process_declaration.HERE
+        self._of_class = FunctionNames(here.declared, here.add_function, here.remove_function)
+
+    def __get__(self, predictor: HasFunctionNames | None, owner: object) -> FunctionNames:
+        return self._of_class if predictor is None else predictor.function_names

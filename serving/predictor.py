@@ -19,12 +19,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-from malearn.kernel import intervals, record_reader
+from malearn.kernel import intervals, process_declaration, record_reader
 from malearn.kernel.believable import Clock
 from malearn.kernel.errors import without_password
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record, Rejected
-from malearn.kernel.tool_types import ToolTypes, declared, default_seconds
+from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.serving import process_hooks, requests, stream_format, workflow_estimator
 from malearn.serving.answering import Answer, Answerer
@@ -32,7 +32,7 @@ from malearn.serving.cache import open_cache
 from malearn.serving.collector import Collector
 from malearn.serving.completions import CompletionHandler
 from malearn.serving.connection import connector
-from malearn.serving.function_names import FunctionNames
+from malearn.serving.function_names import FunctionNames, OnClassAndPredictor
 from malearn.serving.generational_cache import GenerationalCache
 from malearn.serving.model import Model
 from malearn.serving.models import Models
@@ -82,6 +82,10 @@ class DAGTaskPredictor:
     knows what is in Redis and in its cache. Passwords in the addresses travel with it.
     """
 
+    #: `{function-name pattern: tool type's name}`. What is set on the class holds for predictors
+    #: built later, what is set on a predictor for that one.
+    func_name_to_tool_type = OnClassAndPredictor()
+
     def __init__(
         self,
         redis_url: str | None = None,
@@ -94,6 +98,7 @@ class DAGTaskPredictor:
         tool_types: ToolTypes | None = None,
         clock: Clock = time.time,
     ) -> None:
+        declared = process_declaration.HERE.declared
         self._tool_types = declared() if tool_types is None else tool_types
         self._alias, self._budget, self._refresh_interval = alias, budget, refresh_interval
         self._cache_dir, self._clock = cache_dir, clock
@@ -143,7 +148,15 @@ class DAGTaskPredictor:
         self._workflows = WorkflowEstimator(
             self._predecessors, self._reader, self._answerer, self._tracker
         )
-        self.func_name_to_tool_type = FunctionNames(lambda: self._tool_types, self._declare)
+        self._function_names = FunctionNames(
+            lambda: self._tool_types,
+            lambda pattern, name: self._declare(
+                process_declaration.with_function(self._tool_types, pattern, name)
+            ),
+            lambda pattern: self._declare(
+                process_declaration.without_function(self._tool_types, pattern)
+            ),
+        )
         self._refreshed = threading.Event()
         self._stop = threading.Event()
         self._start_lock = threading.Lock()
@@ -151,6 +164,11 @@ class DAGTaskPredictor:
         self._models.load_cached()
         process_hooks.add(self)
         self._start()
+
+    @property
+    def function_names(self) -> FunctionNames:
+        """What `func_name_to_tool_type` is on a predictor."""
+        return self._function_names
 
     def predict(
         self, succ_func_name: str, succ_task_type: str | None, pred_task_ids: Sequence[str]

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import replace
 
+from malearn.kernel import process_declaration
 from malearn.kernel.errors import DeclarationError
-from malearn.kernel.tool_types import ToolType, ToolTypes, declared, plain
+from malearn.kernel.process_declaration import ProcessDeclaration
+from malearn.kernel.tool_types import ToolTypes, declared, plain
 
 __all__ = ["FeatureNames"]
 
@@ -24,21 +26,18 @@ class FeatureNames(MutableMapping[str, Iterable[str]]):
     Features that were declared keep their bounds, defaults and units when set
     anew; others are numbers without bounds. Predictors built later see it.
 
-    >>> names = FeatureNames()
+    >>> names = FeatureNames(ProcessDeclaration())
     >>> names["video_process"] = ["duration", "frame_count", "batch_size"]
     >>> names["video_process"]
     ['duration', 'frame_count', 'batch_size']
     """
 
-    def __init__(self) -> None:
-        self._added: dict[str, ToolType] = {}
+    def __init__(self, declaration: ProcessDeclaration = process_declaration.HERE) -> None:
+        self._declaration = declaration
 
     def declared(self) -> ToolTypes:
         """The declaration, and what was set here."""
-        tool_types = declared()
-        for tool_type in list(self._added.values()):
-            tool_types = tool_types.with_added(tool_type)
-        return tool_types
+        return self._declaration.declared()
 
     def __getitem__(self, name: str) -> list[str]:
         tool_type = self.declared().get(name)
@@ -60,13 +59,12 @@ class FeatureNames(MutableMapping[str, Iterable[str]]):
         if known is not None:
             kept = {feature.name: feature for feature in known.features}
             given = replace(known, features=tuple(kept.get(f.name, f) for f in given.features))
-        declared().with_added(given)  # refuses what does not hold together
-        self._added[name] = given
+        self._declaration.add(given)
 
     def __delitem__(self, name: str) -> None:
-        if name not in self._added and name in declared():
+        if not self._declaration.has_added(name) and name in declared():
             raise DeclarationError(_SOURCE, f"{name} is declared in a file; remove it there")
-        del self._added[name]
+        self._declaration.remove(name)
 
     def __repr__(self) -> str:
         return repr({name: self[name] for name in self})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from malearn.kernel import stream_entries
@@ -38,16 +38,21 @@ class Collector:
 
     `capacity` counts tasks waiting; `stream_length` is about how many entries the stream keeps
     (`$MALEARN_STREAM_LENGTH`).
-    What Redis refuses to write is counted in `refusals`.
+    What Redis refuses to write is counted in `refusals`. `on_entry` is called on the background
+    thread with each entry of the stream, before it is sent.
     """
 
     def __init__(
-        self, refusals: Refusals, capacity: int = 20_000, stream_length: int | None = None
+        self,
+        refusals: Refusals,
+        capacity: int = 20_000,
+        stream_length: int | None = None,
+        on_entry: Callable[[bytes], None] | None = None,
     ) -> None:
         if stream_length is None:
             stream_length = stream_entries.length_limit()
         self.sent = self.dropped = 0
-        self._refusals = refusals
+        self._refusals, self._on_entry = refusals, on_entry
         self._capacity = capacity
         self._tasks: deque[CompletedTask] = deque()
         self._encoded: deque[_Encoded] = deque()
@@ -80,6 +85,8 @@ class Collector:
                 self.dropped += 1
                 continue
             encoded.append(one)
+            if self._on_entry is not None:
+                self._on_entry(one.stream_entry)
             if number % _YIELD_AFTER == 0:
                 time.sleep(0)
         while len(encoded) > self._capacity:

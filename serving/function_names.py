@@ -56,8 +56,7 @@ class FunctionNames(MutableMapping[str, str]):
 class HasFunctionNames(Protocol):
     """Whose functions are asked for."""
 
-    @property
-    def function_names(self) -> FunctionNames: ...
+    _function_names: FunctionNames
 
 
 class OnClassAndPredictor:
@@ -68,4 +67,4 @@ class OnClassAndPredictor:
         self._of_class = FunctionNames(here.declared, here.add_function, here.remove_function)
 
     def __get__(self, predictor: HasFunctionNames | None, owner: object) -> FunctionNames:
-        return self._of_class if predictor is None else predictor.function_names
+        return self._of_class if predictor is None else predictor._function_names

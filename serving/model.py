@@ -11,7 +11,7 @@ from malearn.kernel import intervals, onnx_model
 from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "load", "of_version"]
 
 _log = logging.getLogger("malearn.serving")
 
@@ -49,13 +49,18 @@ def load(
             name,
             ", ".join(removed),
         )
+    return of_version(checked, version, onnx_model.digest(artifact))
+
+
+def of_version(loaded: OnnxModel, version: int, digest: str = "") -> Model:
+    """`loaded` as what answers from now on."""
     return Model(
-        checked.tool_type,
-        checked.metadata,
-        checked.session,
-        checked.columns,
+        loaded.tool_type,
+        loaded.metadata,
+        loaded.session,
+        loaded.columns,
         version,
-        onnx_model.digest(artifact),
-        intervals.calibrated(checked.metadata.calibration),
+        digest,
+        intervals.calibrated(loaded.metadata.calibration),
         time.time(),
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, MalearnError, Unreachable
+from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.onnx_trial import Trial
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.serving import model as models
@@ -104,6 +105,11 @@ class Models:
             self.failures = 0
             self.refreshed_at = time.time()
             return True
+
+    def use(self, loaded: OnnxModel, version: int) -> None:
+        """Serve a model that was fitted and verified in this process."""
+        with self._lock:
+            self._use(models.of_version(loaded, version))
 
     def renew_locks(self) -> None:
         """After a fork nobody holds what another thread held."""

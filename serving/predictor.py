@@ -21,7 +21,8 @@ from typing import Any, Self
 
 from malearn.kernel import intervals, process_declaration, record_reader
 from malearn.kernel.believable import Clock
-from malearn.kernel.errors import without_password
+from malearn.kernel.errors import InputError, without_password
+from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolTypes, default_seconds
@@ -34,6 +35,7 @@ from malearn.serving.completions import CompletionHandler
 from malearn.serving.connection import connector
 from malearn.serving.function_names import FunctionNames, OnClassAndPredictor
 from malearn.serving.generational_cache import GenerationalCache
+from malearn.serving.local_learning import LocalLearning
 from malearn.serving.model import Model
 from malearn.serving.models import Models
 from malearn.serving.observation_reader import ObservationReader
@@ -77,6 +79,11 @@ class DAGTaskPredictor:
     often the alias is looked up, both in seconds. `cache_dir` holds the last
     good models. Building one reads that cache and touches no network.
 
+    With a `model_dir` it learns by itself, in this process, from what is reported to it, and asks
+    no MLflow: below `<model_dir>/<tool_type>/` stand data and model, which is fitted anew in a
+    background thread once `retrain_after` executions are new. `model` is the family: "xgboost",
+    "mlp" or "linear". It needs malearn[lifecycle].
+
     Safe to share between threads; after a fork the child goes on by itself. Pickled, as `spawn`
     and Ray do, it arrives as a new one with the same addresses, settings and tool types, which
     knows what is in Redis and in its cache. Passwords in the addresses travel with it.
@@ -97,11 +104,21 @@ class DAGTaskPredictor:
         cache_dir: str | os.PathLike[str] | None = None,
         tool_types: ToolTypes | None = None,
         clock: Clock = time.time,
+        model_dir: str | os.PathLike[str] | None = None,
+        model: str = "xgboost",
+        retrain_after: int = 50,
     ) -> None:
+        if model_dir is not None and tracking_uri is not None:
+            raise InputError("model_dir", "models come from it or from tracking_uri: give one")
         declared = process_declaration.HERE.declared
         self._tool_types = declared() if tool_types is None else tool_types
         self._alias, self._budget, self._refresh_interval = alias, budget, refresh_interval
         self._cache_dir, self._clock = cache_dir, clock
+        self._learning_settings = {
+            "model_dir": model_dir,
+            "model": model,
+            "retrain_after": retrain_after,
+        }
         self._predecessors = PredecessorCache(self._tool_types, _REMEMBERED)
         self._history = SharedHistory()
         self._predicted: GenerationalCache[str, Predicted] = GenerationalCache(_REMEMBERED)
@@ -110,7 +127,14 @@ class DAGTaskPredictor:
             redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
         )
         self._refusals = Refusals(without_password(url))
-        self._collector = Collector(self._refusals)
+        self._learning = (
+            LocalLearning(model_dir, self._tool_types, model, retrain_after, self._use)
+            if model_dir is not None
+            else None
+        )
+        self._collector = Collector(
+            self._refusals, on_entry=self._learning.add if self._learning else None
+        )
         self._completions = CompletionHandler(
             self._predecessors,
             self._history,
@@ -134,7 +158,8 @@ class DAGTaskPredictor:
             drain=self._completions.drain_yielding,
         )
         self._reader = PredecessorReader(self._predecessors, self._worker, budget)
-        self._tracking_uri = uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self._tracking_uri = uri = uri if model_dir is None else None
         self._cache = open_cache(cache_dir, uri, alias)
         self._models = Models(
             lambda: self._tool_types, Registry(uri, alias) if uri else None, self._cache, self._warm
@@ -162,13 +187,10 @@ class DAGTaskPredictor:
         self._start_lock = threading.Lock()
         self._closed = False
         self._models.load_cached()
+        if self._learning is not None:
+            self._history.restore(self._learning.restore())
         process_hooks.add(self)
         self._start()
-
-    @property
-    def function_names(self) -> FunctionNames:
-        """What `func_name_to_tool_type` is on a predictor."""
-        return self._function_names
 
     def predict(
         self, succ_func_name: str, succ_task_type: str | None, pred_task_ids: Sequence[str]
@@ -366,6 +388,8 @@ class DAGTaskPredictor:
         process_hooks.remove(self)
         self._stop.set()
         self._worker.close(timeout)
+        if self._learning is not None:
+            self._learning.close(timeout)
         if (lost := self._collector.dropped) > 0:
             _log.warning("%d finished tasks could not be sent to Redis", lost)
 
@@ -392,6 +416,7 @@ class DAGTaskPredictor:
             "cache_dir": self._cache_dir,
             "tool_types": self._tool_types,
             "clock": self._clock,
+            **self._learning_settings,
         }
         return _built, (type(self), settings)
 
@@ -435,6 +460,10 @@ class DAGTaskPredictor:
         rows = stream_format.recent(model.metadata.recent, model.metadata.features, tool_type)
         self._history.restore(rows)
 
+    def _use(self, loaded: OnnxModel, version: int) -> None:
+        """Answer from a model that was fitted in this process."""
+        self._models.use(loaded, version)
+
     # Housekeeping.
 
     def _declare(self, tool_types: ToolTypes) -> None:
@@ -443,6 +472,8 @@ class DAGTaskPredictor:
         self._predicted.clear()
         self._tool_types = tool_types
         self._predecessors.declare(tool_types)
+        if self._learning is not None:
+            self._learning.declare(tool_types)
 
     def _ensure_running(self) -> None:
         if not self._worker.running and not self._closed:
@@ -482,6 +513,8 @@ class DAGTaskPredictor:
         self._completions.renew_locks()
         self._completions.drain()  # what the parent reported is known here, but not ours to send
         self._worker.abandon()
+        if self._learning is not None:
+            self._learning.after_fork()
 
 
 def _built(kind: type[DAGTaskPredictor], settings: Mapping[str, Any]) -> DAGTaskPredictor:

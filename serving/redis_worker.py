@@ -130,6 +130,7 @@ class RedisWorker:
             self._wake.wait(_TICK)
             self._wake.clear()
         self._drain()
+        self._collector.encode()
         if self._to_read or len(self._collector):
             self._send_at = 0.0
             # An outage that lasts is tried once more; what was just reported is worth it.

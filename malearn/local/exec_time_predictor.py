@@ -7,7 +7,6 @@ once enough is new, and answers from memory. `learner` says what stands below it
 from __future__ import annotations
 
 import atexit
-import concurrent.futures.thread  # noqa: F401 - what writes at exit needs it, too late to import then
 import logging
 import os
 import threading

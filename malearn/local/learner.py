@@ -12,6 +12,7 @@ model once enough is new. Below the directory that a learner is given stand::
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - what writes at exit needs it, too late to import then
 import importlib.util
 import logging
 import math
@@ -118,8 +119,8 @@ class Learner:
             self._new += 1
         self._rouse()
 
-    def reject(self, rejected: Rejected, end: float, seconds: float) -> None:
-        """Keep the rejection of a task that ended at `end` after `seconds`."""
+    def reject(self, rejected: Rejected, end: float | None, seconds: float | None) -> None:
+        """Keep the rejection of a task that ended at `end` after `seconds`, where that is known."""
         self._write_buffer.reject(rejected, end, seconds)
         self._rouse()
 
@@ -154,11 +155,11 @@ class Learner:
         if len(self._write_buffer):
             self._write_buffer.flush()
 
-    def close(self) -> None:
+    def close(self, timeout: float | None = None) -> None:
         """Write what was collected, and stop. Safe to repeat.
 
-        Waits for a training that runs. Raises `DatasetError` or `OSError` where something could
-        not be written.
+        Waits `timeout` seconds for a training that runs, None: until it ends. Raises
+        `DatasetError` or `OSError` where something could not be written.
         """
         with self._lock:
             if self._closed and not len(self._write_buffer):
@@ -168,7 +169,7 @@ class Learner:
         self._hurry.set()
         self._wake.set()
         if thread is not None:
-            thread.join()
+            thread.join(timeout)
         self.flush()
 
     # The background thread.

@@ -33,7 +33,7 @@ class WriteBuffer:
         self._csv = CsvExport(directory, tool_type)
         self._tool_type, self._source = tool_type, source
         self._waiting: list[Execution] = []
-        self._refused: list[tuple[Rejected, float, float]] = []
+        self._refused: list[tuple[Rejected, float | None, float | None]] = []
         self._tables: tuple[Dataset, Rejections] | None = None
         self._lock, self._writing = threading.Lock(), threading.RLock()
 
@@ -44,8 +44,8 @@ class WriteBuffer:
         with self._lock:
             self._waiting.append(execution)
 
-    def reject(self, rejected: Rejected, end: float, seconds: float) -> None:
-        """Keep the rejection of an execution that ended at `end` after `seconds`."""
+    def reject(self, rejected: Rejected, end: float | None, seconds: float | None) -> None:
+        """Keep the rejection of an execution that ended at `end` after `seconds`, if known."""
         with self._lock:
             self._refused.append((rejected, end, seconds))
 

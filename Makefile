@@ -2,7 +2,10 @@
 # make test   the test suite
 # make lint   ruff and strict types
 # make bench  every figure beside its target
+# make soak   a steady load while everything is restarted: ARGS="--minutes 60"
 # make docs   write docs/reference.md from the code
+# make site   the documentation site, in site/
+# make sbom   what the lock contains: CycloneDX and a table of licences, in dist/
 # make lock   resolve requirements.lock anew from pyproject.toml
 
 PYTHON ?= python3
@@ -10,9 +13,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 ARGS ?=
+# A directory of the site for each version: make site SITE_VERSION=0.1
+SITE_VERSION ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench docs lock clean
+.PHONY: help install run test lint bench soak docs site sbom lock clean
 
 help:
 	@sed -n '/^# /!q;s/^# //p' $(firstword $(MAKEFILE_LIST))
@@ -45,13 +50,22 @@ lint: install
 bench: install
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+soak: install
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
 docs: install
 	@$(BIN)/python docs/reference.py
+
+site: install
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --clean --site-dir site/$(SITE_VERSION)
+
+sbom: install
+	@$(BIN)/python docs/licences.py dist
 
 lock: install
 	@$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --no-header \
 	  --upgrade pyproject.toml --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) .malearn data .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .malearn data site dist .pytest_cache .mypy_cache .ruff_cache
 	find mlruns -mindepth 1 ! -name .gitkeep -delete

@@ -49,6 +49,9 @@ class PrefectServer(Server):
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",  # into our log file, where it helps
             # The UI asks its settings where the API is; `--port` alone leaves 4200 there. From
             # other machines it is where the page came from.
+            # Links in notifications begin with it.
+            "PREFECT_UI_URL": os.environ.get("PREFECT_UI_URL")
+            or self.url_at(port).removesuffix("/api"),
             "PREFECT_SERVER_UI_API_URL": self.url_at(port) if is_loopback(self.host) else "/api",
             # In memory, a restarted server would hold the slots of runs that died with the last.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,

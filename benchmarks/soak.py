@@ -115,6 +115,7 @@ def _load(
     process.stdin.close()
     process.wait(120)
     reader.join()
+    lines.close()
     _ingest(seen, store, redis.url)
 
 
@@ -159,7 +160,7 @@ def _second_versions(url: str) -> None:
     for tool_type in TYPES.values():
         name = tool_type.registered_model
         first = client.get_model_version(name, "1")
-        client.create_model_version(name, first.source, tags=first.tags, run_id=first.run_id)
+        client.create_model_version(name, first.source or "", tags=first.tags, run_id=first.run_id)
 
 
 def _move_aliases(url: str, version: int) -> int:
@@ -214,7 +215,7 @@ def _slope(samples: Sequence[dict[str, Any]]) -> float:
     fifth = max(len(samples) // 5, 1)
     first = sum(s["rss"] for s in samples[:fifth]) / fifth
     last = sum(s["rss"] for s in samples[-fifth:]) / fifth
-    return (last - first) / max(len(samples) - fifth, 1) * 3600.0
+    return float(last - first) / max(len(samples) - fifth, 1) * 3600.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

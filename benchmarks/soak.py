@@ -108,8 +108,10 @@ def _load(
     lines = process.stdout
     reader = Thread(target=lambda: seen.samples.extend(map(json.loads, lines)))
     reader.start()
+    while not seen.samples and process.poll() is None:
+        time.sleep(0.05)  # it imports, and loads its models
     until, steps = time.monotonic() + seconds, _trouble(seen, store, redis, mlflow)
-    while time.monotonic() < until and process.poll() is None:
+    while process.poll() is None and (time.monotonic() < until or not seen.redis_restarts):
         next(steps)
         time.sleep(min(every / 4, max(until - time.monotonic(), 0.0)))
     process.stdin.close()

@@ -47,7 +47,7 @@ def load(reference: str, file: str) -> Family:
     if found is None:
         raise refuse(f"is not there: module {name} has no {attribute}")
     if not isinstance(found, Family):
-        raise refuse(f"is a {type(found).__name__}, not a malearn.learning.families.Family")
+        raise refuse(f"is of type {type(found).__name__}, not a malearn.learning.families.Family")
     return found
 
 

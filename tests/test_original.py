@@ -20,6 +20,7 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor, ExecTimePredictor
+from malearn.kernel.errors import InputError
 from malearn.kernel.process_declaration import HERE
 from malearn.serving import daps
 
@@ -277,3 +278,10 @@ def test_what_is_set_on_one_predictor_stays_with_it() -> None:
     with DAGTaskPredictor("redis://127.0.0.1:1/0") as one:
         one.func_name_to_tool_type["cut_clip"] = "vlm_process"
         assert "cut_clip" not in DAGTaskPredictor.func_name_to_tool_type
+
+
+def test_models_come_from_one_place() -> None:
+    with pytest.raises(InputError, match="models come from it or from tracking_uri: give one"):
+        DAGTaskPredictor(model_dir="models", tracking_uri="http://127.0.0.1:1")
+    with pytest.raises(InputError, match="is another name of home: give one of them"):
+        ExecTimePredictor("llm_process", home="a", model_dir="b")

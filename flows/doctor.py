@@ -136,13 +136,17 @@ def _redis(url: str, shown: str) -> Finding:
             before = time.time()
             seconds, microseconds = client.time()
             off = seconds + microseconds / 1e6 - (before + time.time()) / 2
-        full = stream.state_of(url).warning
+        warnings = stream.warnings(url)
     except MalearnError as error:
         return Finding("Redis", "warning", f"{shown} answers, but not every command: {error}")
     if abs(off) > _CLOCKS:
         detail = f"the clock of {shown} is {off:+.0f} s off this one; synchronise both (NTP)"
         return Finding("Redis", "warning", detail)
-    return Finding("Redis", "warning", full) if full else Finding("Redis", "ok", shown)
+    if "writes" in warnings:
+        return Finding("Redis", "problem", warnings["writes"])
+    if warnings:
+        return Finding("Redis", "warning", " ".join(warnings.values()))
+    return Finding("Redis", "ok", shown)
 
 
 def _cache() -> Finding:

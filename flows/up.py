@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 from malearn import __version__
+from malearn.data import stream
 from malearn.flows import console
 from malearn.flows.worker import Worker
-from malearn.kernel.errors import PlatformError, without_password
+from malearn.kernel.errors import MalearnError, PlatformError, without_password
 from malearn.kernel.home import Home
 from malearn.operations.endpoint import Endpoint
 from malearn.operations.metrics import PlatformMetrics, ServiceHealth
@@ -31,6 +32,7 @@ _ATTACHED = (
     "over what ends; Ctrl-C here leaves them running."
 )
 PING_SECONDS = 5.0  # between two pings of the given servers
+ANSWER_SECONDS = 2.0  # for one answer of Redis
 
 
 def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
@@ -99,6 +101,7 @@ class _Monitor:
         self._last_ping = time.monotonic()
         self._disk_full = False
         self._metrics = ""  # where they are served
+        self._warned: dict[str, str] = {}  # about Redis, by kind
         self.board = console.StatusTable(
             ("service", "address", "health", "restarts"),
             f"{_logins(platform)}Logs in {platform.home.logs}. Ctrl-C stops everything.",
@@ -110,6 +113,7 @@ class _Monitor:
             self.board.say(_health_message(one))
         if time.monotonic() - self._last_ping > PING_SECONDS:
             self._ping_given()
+            self._check_redis()
         self.board.show(self._rows())
 
     @contextmanager
@@ -149,6 +153,19 @@ class _Monitor:
             self._disk_full = not self._disk_full
             now = "is nearly full" if self._disk_full else "has room again"
             self.board.say(f"The disk {now}: {free // 2**20} MB are free below {home}")
+
+    def _check_redis(self) -> None:
+        """Say once what is wrong with a Redis that answers, and once that it is over."""
+        try:
+            found = stream.warnings(self._platform.redis_url, ANSWER_SECONDS)
+        except MalearnError:
+            return  # away, which the board shows
+        for kind, sentence in found.items():
+            if kind not in self._warned:
+                self.board.say(sentence, "yellow")
+        if "writes" in self._warned and "writes" not in found:
+            self.board.say("Redis takes writes again")
+        self._warned = found
 
     def _rows(self) -> Iterator[tuple[str, str, str, str]]:
         supervised = {one.server: one for one in self._supervisor.supervised}

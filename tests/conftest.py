@@ -1,19 +1,21 @@
 """What tests share: real servers, started when first asked for, and an environment of their own.
 
 `redis_url`, `tracking_uri` and `prefect_api` last the whole session, each on a home of its own
-whose path has a space, a `?` and a `#` in it. Nothing reads or writes the user's settings or
-servers.
+whose path has a space, a `?` and a `#` in it. MLflow and Prefect are started once for all workers
+of pytest-xdist, Redis once in each. Nothing reads or writes the user's settings or servers.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from malearn.data import run_logs
 from malearn.kernel import joining, tool_types
@@ -24,6 +26,33 @@ from malearn.platform.environment import QUIET
 
 ROOT = Path(__file__).parents[1]
 TRACES = "MALEARN_TRACES"
+#: This worker of pytest-xdist; also a tag of every flow run that it starts.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+#: The files that take longest, longest first. Whole files go to one worker, so these must not be
+#: what is left at the end.
+LONGEST = (
+    "flows/test_up.py",
+    "flows/test_a_day.py",
+    "flows/test_bad_input.py",
+    "malearn/test_workload.py",
+    "test_end_to_end.py",
+    "test_docs.py",
+    "malearn/lifecycle/test_promotion.py",
+    "flows/test_two_at_once.py",
+    "flows/test_custom_tool_type.py",
+    "malearn/platform/test_platform.py",
+    "test_old_homes.py",
+    "test_laws.py",
+    "malearn/data/test_ingest.py",
+    "malearn/data/test_maintenance.py",
+)
+
+# Generated examples are the same in every run, and none is late on a busy machine. To look for new
+# ones: --hypothesis-profile=random.
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("random", _PATIENT)
+settings.register_profile("suite", _PATIENT, derandomize=True)
+settings.load_profile("suite")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,6 +67,21 @@ def pytest_configure(config: pytest.Config) -> None:
         "PREFECT_HOME": scratch.name,
         "PREFECT_LOGGING_LEVEL": "ERROR",
     }
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which what we start inherits
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    places = {str(ROOT / "tests" / name): place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(places)))
+
+
+@pytest.fixture(scope="session")
+def for_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that this session's workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if WORKER != "alone" else own
 
 
 @pytest.fixture(scope="session")
@@ -61,23 +105,24 @@ def _flushed_redis(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
-def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tracking_uri(for_all_workers: Path) -> Iterator[str]:
     """A real MLflow server; tests keep apart by naming their experiments and models."""
-    with MLflowServer(Home(tmp_path_factory.mktemp("mlflow home? #1", numbered=False))) as server:
+    with MLflowServer(Home(for_all_workers / "mlflow home? #1")) as server:
         yield server.url
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_api(for_all_workers: Path) -> Iterator[str]:
     """A real Prefect server, which flows of this and of child processes report to."""
-    home = Home(tmp_path_factory.mktemp("prefect home? #1", numbered=False))
+    home = Home(for_all_workers / "prefect home? #1")
     with PrefectServer(home) as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", server.url)
         patch.setenv("PREFECT_API_AUTH_STRING", server.login())
+        from prefect import tags
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-        settings = {PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.login()}
-        with temporary_settings(settings):  # it may be imported already
+        login = {PREFECT_API_URL: server.url, PREFECT_API_AUTH_STRING: server.login()}
+        with temporary_settings(login), tags(WORKER):  # it may be imported already
             yield server.url
 
 

@@ -59,10 +59,10 @@ def status(
     output.result(rows, as_json, lambda: report.show_status(rows))
     if url := os.environ.get(redis_client.REDIS_SETTING):
         try:
-            warning = stream.state_of(url).warning
+            found = list(stream.warnings(url).values())
         except MalearnError as error:
-            warning = str(error)
-        if warning:
+            found = [str(error)]
+        for warning in found:
             output.note(warning)
 
 

@@ -117,9 +117,12 @@ class Ingest:
         any moment, the next call goes on from there. Entries that left the stream unread are
         reported too. Raises `Unreachable`, `InputError` and `DatasetError`.
         """
+        said: set[StreamGap] = set()
         while True:
             with locks.dataset_lock(self.home), gc_pause.gc_paused():
                 after, read, gaps = self._resume(stream)
+                gaps = [gap for gap in gaps if gap not in said]
+                said |= {stream_gap.NOT_COUNTED} & {*gaps}  # of every batch, but once is enough
                 position, batch = stream.read(after, size)
                 lost = sum(gap.lost or 0 for gap in gaps)
                 marks = [
@@ -130,7 +133,8 @@ class Ingest:
                     report = self._take(batch, stream.key, (stream.name, position), marks)
                     stream.trim(position)
                 elif gaps:
-                    self.rejections.append((), marks=marks)
+                    if gaps != [stream_gap.NOT_COUNTED]:  # which changes nothing
+                        self.rejections.append((), marks=marks)
                     report = IngestReport()
                 else:
                     return

@@ -14,19 +14,29 @@ from malearn.data import files
 from malearn.kernel.errors import InputError, Unreachable, without_password
 from malearn.kernel.redis_address import Address
 
-__all__ = ["REDIS_SETTING", "affordable", "answering", "connect", "connected", "key_count"]
+__all__ = [
+    "REDIS_SETTING",
+    "affordable",
+    "answering",
+    "check_writable",
+    "connect",
+    "connected",
+    "key_count",
+]
 
 
 #: Bytes that one answer of Redis may bring, about; bounds memory where values are huge.
 _ANSWER_BYTES = 32 * 2**20
+#: Seconds for which one answer is waited for.
+_TIMEOUT = 60.0
 #: The variable that names the Redis server.
 REDIS_SETTING = "MALEARN_REDIS_URL"
 
 
 @contextmanager
-def connected(url: str) -> Iterator[redis.Redis]:
+def connected(url: str, timeout: float = _TIMEOUT) -> Iterator[redis.Redis]:
     """A client of the Redis at `url`. Raises `Unreachable` when that is or goes away."""
-    with answering(url), connect(url) as client:
+    with answering(url), connect(url, timeout) as client:
         yield client
 
 
@@ -46,12 +56,27 @@ def answering(url: str) -> Iterator[None]:
         raise InputError(f"Redis at {without_password(url)}", _refusal(error)) from error
 
 
-def connect(url: str) -> redis.Redis:
-    """A client that has not connected yet. Raises `InputError` for what is no Redis URL."""
+def connect(url: str, timeout: float = _TIMEOUT) -> redis.Redis:
+    """A client that has not connected yet, and waits `timeout` seconds for each answer.
+
+    Raises `InputError` for what is no Redis URL.
+    """
     Address.parse(url)  # stricter than redis-py, which passes over options that it does not know
     return redis.Redis.from_url(
-        url, decode_responses=False, socket_connect_timeout=5.0, socket_timeout=60.0
+        url,
+        decode_responses=False,
+        socket_connect_timeout=min(5.0, timeout),
+        socket_timeout=timeout,
     )
+
+
+def check_writable(client: redis.Redis, key: str) -> None:
+    """Raise what a write to `key` would raise. Nothing is written: `key` must not exist.
+
+    A replica, a server that cannot save to its disk or whose memory is full, and one whose user
+    may only read answer everything else as a healthy one does.
+    """
+    client.set(key, 1, xx=True)
 
 
 def affordable(mean: float, most: int) -> int:
@@ -76,6 +101,17 @@ def _refusal(error: redis.ResponseError) -> str:
         return f"does not let its user do what ingestion needs ({said}); see docs/operating.md"
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return "is out of memory (maxmemory); give it more, or ingest more often"
+    if said.startswith("MISCONF"):
+        return "cannot save to its disk and so takes no writes; see its log, free some space"
+    if "unknown command" in said.lower():
+        return (
+            f"is no Redis that holds data ({said}), a Sentinel perhaps; give the primary's address"
+        )
+    if said.startswith(("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN")):
+        return (
+            "is a node of a Redis Cluster, which malearn does not support; use a single server, or "
+            "a proxy that stands for the whole cluster"
+        )
     if said.startswith("WRONGTYPE"):
         return f"holds something else under a key of malearn ({said}); delete or rename that key"
     return f"refuses: {said}"

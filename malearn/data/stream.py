@@ -16,7 +16,7 @@ from malearn.kernel.home import Home
 from malearn.kernel.stream_entries import STREAM
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["Stream", "StreamState", "state_of"]
+__all__ = ["UNCOUNTED", "Stream", "StreamState", "warnings"]
 
 
 _FIELD = b"e"
@@ -26,6 +26,11 @@ _ENTRIES = 5_000
 _SEQUENCE_BITS = 21
 #: Seconds for which a home counts as a reader.
 _READER_SECONDS = 30 * 86_400.0
+#: What is said of a Redis before version 7.
+UNCOUNTED = (
+    "This Redis does not count the entries of its stream (versions before 7 do not): whether any "
+    "left it before they were read cannot be known"
+)
 #: The share of its length from which a stream is nearly full.
 _NEARLY_FULL = 0.8
 
@@ -147,10 +152,25 @@ class Stream:
         self.close()
 
 
-def state_of(url: str, key: str = STREAM) -> StreamState:
-    """The stream `key` of the Redis at `url`. Raises `Unreachable` and `InputError`."""
-    with redis_client.connected(url) as client:
-        return _state(client, key)
+def warnings(url: str, timeout: float = 60.0, key: str = STREAM) -> dict[str, str]:
+    """What is wrong with a Redis that answers, in sentences by kind; empty where all is well.
+
+    `writes`: it refuses them; `full`: the stream nearly is; `uncounted`: lost entries cannot be
+    counted. Raises `Unreachable`, and `InputError` where it refuses to tell.
+    """
+    found = {}
+    with redis_client.connected(url, timeout) as client:
+        state = _state(client, key)
+        try:
+            with redis_client.answering(url):
+                redis_client.check_writable(client, f"{key}:writable")
+        except InputError as error:
+            found["writes"] = f"{error} Until then no execution is recorded or ingested."
+    if state.is_nearly_full:
+        found["full"] = state.warning
+    if state.added is None:
+        found["uncounted"] = f"{UNCOUNTED}."
+    return found
 
 
 def _now() -> int:

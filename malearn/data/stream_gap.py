@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from malearn.data.stream import StreamState
+from malearn.data.stream import UNCOUNTED, StreamState
 from malearn.kernel import stream_entries
 
-__all__ = ["RESET", "StreamGap", "find", "unknown_before"]
+__all__ = ["NOT_COUNTED", "RESET", "StreamGap", "find", "unknown_before"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ RESET = StreamGap(
     "The stream holds less than was read from it before: it was deleted, or Redis was restored "
     "from an older state. How many entries are lost cannot be known",
 )
+#: Of a stream on a Redis before version 7.
+NOT_COUNTED = StreamGap(None, UNCOUNTED)
 
 
 def find(
@@ -39,10 +41,10 @@ def find(
     """What is missing from a stream of which `read` entries were read, up to position `after`.
 
     `others` are other homes that read it. `first` says that this home never read it before.
-    None where nothing is missing, or where Redis does not count.
+    None where nothing is missing, `NOT_COUNTED` where Redis does not count.
     """
     if state.added is None:
-        return None
+        return NOT_COUNTED
     lost = state.added - read - state.length
     if lost <= 0:
         return None

@@ -18,8 +18,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-__all__ = ["Answer", "HttpClient", "TooLarge", "authorization", "without_credentials"]
+__all__ = [
+    "FIRST_ANSWER",
+    "Answer",
+    "HttpClient",
+    "TooLarge",
+    "authorization",
+    "without_credentials",
+]
 
+#: Seconds in which a server that was given must answer at all: its first answer may be slow, of
+#: one that sleeps while nobody asks or that has just been started.
+FIRST_ANSWER = 30.0
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CHUNK = 256 * 1024  # bytes between two looks at the deadline
 

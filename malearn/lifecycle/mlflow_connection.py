@@ -12,12 +12,10 @@ from http.client import responses
 from urllib.parse import urlsplit
 
 from malearn.kernel.errors import RegistryError, Unreachable, without_password
-from malearn.kernel.http_client import HttpClient, TooLarge
+from malearn.kernel.http_client import FIRST_ANSWER, HttpClient, TooLarge
 
 __all__ = ["connect", "connected"]
 
-#: How long a server may take to say that it is there, in seconds.
-_PATIENCE = 5.0
 _LARGEST_ANSWER = 65_536  # bytes
 
 #: What MLflow's client reads in the environment, unless the user has set it.
@@ -41,11 +39,14 @@ _LEFT_BEHIND = (
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def connect(tracking_uri: str) -> None:
-    """Make MLflow's client use `tracking_uri`. Raises `Unreachable` when nothing answers there."""
+def connect(tracking_uri: str, patience: float = FIRST_ANSWER) -> None:
+    """Make MLflow's client use `tracking_uri`.
+
+    Raises `Unreachable` when nothing answers there within `patience` seconds.
+    """
     _settle_environment(tracking_uri)
     if tracking_uri.startswith("http"):
-        _check_answers(tracking_uri)
+        _check_answers(tracking_uri, patience)
     import mlflow
 
     mlflow.set_tracking_uri(tracking_uri)
@@ -73,11 +74,11 @@ def connected(tracking_uri: str) -> Iterator[None]:
         raise RegistryError(where, f"it refuses ({said[:300]})") from error
 
 
-def _check_answers(tracking_uri: str) -> None:
+def _check_answers(tracking_uri: str, patience: float) -> None:
     """Ask the server whether it is there; credentials and TLS are as for MLflow's client."""
     try:
-        client = HttpClient(tracking_uri, _PATIENCE)
-        answer = client.get("/health", _LARGEST_ANSWER, time.monotonic() + _PATIENCE)
+        client = HttpClient(tracking_uri, patience)
+        answer = client.get("/health", _LARGEST_ANSWER, time.monotonic() + patience)
     except (OSError, ValueError, TooLarge) as error:
         reason = getattr(error, "reason", error)
         raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI", reason) from error

@@ -3,8 +3,8 @@
 Processes that open a fresh database at once corrupt it for good, and so does a kill while
 it is being created. So it is created aside, under a lock, and renamed into place complete.
 
-Run by its path with `-P`, this is the embedded server: it has MLflow imported for the
-creation already, and that import is most of a server's start.
+Run by its path with `-P`, this is the embedded server, in one process: importing MLflow is most
+of a server's start, so it is done once, for the creation, the command line and the service.
 
     database.py DATABASE mlflow-server-arguments...
 """
@@ -79,14 +79,24 @@ def main(arguments: list[str]) -> None:
     database, *rest = arguments
     create(Path(database))
     upgrade(Path(database))
+    from mlflow import server
     from mlflow.cli import cli
 
+    server._exec_cmd = _serve  # type: ignore[assignment,attr-defined]  # not another process
     try:
         cli(["server", "--backend-store-uri", uri(Path(database)), *rest])
     except SystemExit as ended:  # click always ends so
         sys.stderr.flush()
         # Taking MLflow's modules apart would cost a second or two at every stop.
         os._exit(ended.code if isinstance(ended.code, int) else 1)
+
+
+def _serve(command: list[str], extra_env: dict[str, str], **_: object) -> None:
+    """Do what `command`, `python -m uvicorn arguments...`, would do in a process of its own."""
+    import uvicorn
+
+    os.environ |= extra_env
+    uvicorn.main([str(word) for word in command[3:]])
 
 
 if __name__ == "__main__":

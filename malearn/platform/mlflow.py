@@ -18,9 +18,8 @@ __all__ = ["MLflowServer"]
 class MLflowServer(Server):
     """An MLflow tracking server with its UI for one home, on loopback.
 
-    One worker and no job execution: half the memory, and ready in half the time. What is
-    left of its start is Python importing MLflow twice, once to parse the command line and
-    once in the worker.
+    One process and no job execution: a third of the memory, and ready in a third of the time.
+    What is left of its start is Python importing MLflow; see `database.py`.
     """
 
     name = "MLflow"

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from malearn.kernel.errors import Unreachable
 from malearn.kernel.home import Home
+from malearn.kernel.http_client import FIRST_ANSWER
 from malearn.platform.environment import QUIET, reachable_directly, unusable_proxies
 from malearn.platform.mlflow import MLflowServer
 from malearn.platform.port import LOOPBACK, is_loopback
@@ -26,7 +27,6 @@ from malearn.platform.server import POLL_INTERVAL, START_TIMEOUT, Server
 
 __all__ = ["Event", "OnEvent", "Platform"]
 
-GIVEN_TIMEOUT = 30.0  # seconds in which a given server must answer: its first answer may be slow
 
 Event = Literal["starting", "slow", "ready", "attached", "stopped"]
 OnEvent = Callable[[str, Event, float], None]  # service, what happened, seconds it took
@@ -114,7 +114,7 @@ class Platform:
     def _check_given(self, server: Server) -> None:
         url, began = self._given_urls[server.name], time.monotonic()
         try:
-            server.ping(url, GIVEN_TIMEOUT)
+            server.ping(url, FIRST_ANSWER)
         except Exception as error:  # each client has its own tree of them
             raise Unreachable(server.name, url, server.setting, _cause(error)) from error
         self._on_event(server.name, "ready", time.monotonic() - began)

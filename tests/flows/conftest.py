@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import pytest
 
 from malearn.kernel.home import Home
+from tests.conftest import WORKER
 
 MALEARN = Path(sys.executable).with_name("malearn")
 Log = Callable[..., Path]
@@ -130,15 +131,21 @@ def log(tmp_path: Path) -> Log:
 
 @pytest.fixture
 def artifacts(prefect_api: str) -> Artifacts:
-    """The artifacts of a key, newest first."""
+    """The artifacts of a key that flow runs of this worker left, newest first."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.filters import (
+        ArtifactFilter,
+        ArtifactFilterKey,
+        FlowRunFilter,
+        FlowRunFilterTags,
+    )
     from prefect.client.schemas.sorting import ArtifactSort
 
     def find(key: str) -> list[Any]:
         with get_client(sync_client=True) as client:
             return client.read_artifacts(
                 artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
+                flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[WORKER])),
                 sort=ArtifactSort.CREATED_DESC,
             )
 

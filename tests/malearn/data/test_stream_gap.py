@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable
+import select
+import shutil
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -28,6 +36,27 @@ def add(client: redis.Redis, numbers: Iterable[int], limit: int | None = None) -
         entry |= {"tool_type": "llm_process", "start": 1.0, "end": 6.0}
         entry |= {"serve": {"text_length": number}, "ran": {}}
         client.xadd(STREAM, {b"e": json.dumps(entry)}, maxlen=limit, approximate=False)
+
+
+@contextlib.contextmanager
+def old_redis(url: str) -> Iterator[str]:
+    """The Redis at `url` as one before version 7, which says nothing of entries ever added."""
+    there = urlsplit(url)
+
+    class Older(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((there.hostname or "", there.port or 0)) as server:
+                ends = {self.request: server, server: self.request}
+                while True:
+                    for source in select.select([*ends], [], [])[0]:
+                        if not (data := source.recv(65_536)):
+                            return
+                        ends[source].sendall(data.replace(b"entries-added", b"entries-other"))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Older) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield url.replace(f":{there.port}/", f":{server.server_address[1]}/")
+        server.shutdown()
 
 
 def drain(home: Home, url: str) -> IngestReport:
@@ -99,12 +128,13 @@ def test_a_stream_four_fifths_full_is_a_warning(
 ) -> None:
     monkeypatch.setenv(stream_entries.LENGTH_SETTING, "10")
     add(redis_client, range(7))
-    assert stream.state_of(redis_url).warning == ""
+    assert stream.warnings(redis_url) == {}
     add(redis_client, range(1))
-    assert stream.state_of(redis_url).warning.startswith("The stream holds 8 of about 10 entries")
+    full = stream.warnings(redis_url)["full"]
+    assert full.startswith("The stream holds 8 of about 10 entries")
     monkeypatch.setenv(stream_entries.LENGTH_SETTING, "many")
     with pytest.raises(InputError, match="MALEARN_STREAM_LENGTH: must be a number of entries"):
-        stream.state_of(redis_url)
+        stream.warnings(redis_url)
 
 
 def test_a_user_without_dangerous_commands_ingests(
@@ -141,3 +171,74 @@ def test_a_redis_that_refuses_writes_is_named_with_what_to_do(
             drain(home, redis_url)
     finally:
         redis_client.replicaof("NO", "ONE")
+
+
+def test_where_redis_does_not_count_that_is_said_each_time(
+    home: Home, redis_url: str, redis_client: redis.Redis
+) -> None:
+    add(redis_client, range(3))
+    with old_redis(redis_url) as url:
+        first, second = drain(home, url), drain(home, url)
+        add(redis_client, range(3, 5))
+        third = drain(home, url)
+        assert set(stream.warnings(url)) == {"uncounted"}
+    assert [report.accepted for report in (first, second, third)] == [3, 0, 2]
+    for report in (first, second, third):
+        assert report.gaps == (stream.UNCOUNTED,) and report.lost == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend", "sentence"),
+    [
+        (
+            lambda client: client.replicaof("127.0.0.1", "1"),
+            lambda client: client.replicaof("NO", "ONE"),
+            "is a read-only replica; point MALEARN_REDIS_URL at the primary",
+        ),
+        (
+            lambda client: _break_saving(client),
+            lambda client: _mend_saving(client),
+            "cannot save to its disk and so takes no writes; see its log, free some space",
+        ),
+        (
+            lambda client: client.config_set("maxmemory", 1),
+            lambda client: client.config_set("maxmemory", 0),
+            "is out of memory (maxmemory); give it more, or ingest more often",
+        ),
+    ],
+    ids=["a replica", "a full disk", "a full memory"],
+)
+def test_a_redis_that_takes_no_writes_is_not_taken_for_healthy(
+    redis_url: str,
+    redis_client: redis.Redis,
+    spoil: Callable[[redis.Redis], object],
+    mend: Callable[[redis.Redis], object],
+    sentence: str,
+) -> None:
+    assert stream.warnings(redis_url) == {}
+    spoil(redis_client)
+    try:
+        found = stream.warnings(redis_url)
+    finally:
+        mend(redis_client)
+    assert sentence in found["writes"] and "no execution is recorded or ingested" in found["writes"]
+    assert stream.warnings(redis_url) == {} and redis_client.dbsize() == 0
+
+
+def _snapshots(client: redis.Redis) -> Path:
+    return Path(client.config_get("dir")["dir"]) / client.config_get("dbfilename")["dbfilename"]
+
+
+def _break_saving(client: redis.Redis) -> None:
+    """Let the next snapshot fail, as on a full disk: a directory has its name."""
+    (_snapshots(client) / "full").mkdir(parents=True)
+    client.config_set("save", "3600 1")  # without a schedule, one that fails stops nothing
+    client.bgsave()
+    while client.info("persistence")["rdb_bgsave_in_progress"]:
+        time.sleep(0.02)
+
+
+def _mend_saving(client: redis.Redis) -> None:
+    shutil.rmtree(_snapshots(client))
+    client.config_set("save", "")
+    client.config_set("stop-writes-on-bgsave-error", "no")

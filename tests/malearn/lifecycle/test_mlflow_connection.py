@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -15,11 +14,9 @@ from malearn.kernel.errors import Unreachable
 from malearn.lifecycle import mlflow_connection
 
 
-def refusal(uri: str) -> str:
-    begin = time.monotonic()
+def refusal(uri: str, patience: float = 30.0) -> str:
     with pytest.raises(Unreachable) as refused:
-        mlflow_connection.connect(uri)
-    assert time.monotonic() - begin < 3.0
+        mlflow_connection.connect(uri, patience)
     return str(refused.value)
 
 
@@ -50,10 +47,9 @@ def test_a_server_that_speaks_no_http_is_not_mlflow() -> None:
     assert "cannot be reached (" in said
 
 
-def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mlflow_connection, "_PATIENCE", 0.2)
+def test_a_server_that_never_answers_is_given_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert "timed out" in refusal(f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert "timed out" in refusal(f"http://127.0.0.1:{server.getsockname()[1]}", 0.2)
 
 
 class Guarded(BaseHTTPRequestHandler):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -27,6 +29,7 @@ __all__ = ["DAMAGED", "Damage", "find_and_mend", "unreferenced"]
 #: The folder, beside the tables, for what cannot be read.
 DAMAGED = "_damaged"
 _LOG = "_delta_log"
+_YEAR_9999 = 2.5e11  # seconds since the epoch: what a date can name
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +130,24 @@ def _drop_lost_files(table: Path) -> tuple[int, list[str]]:
         if file.exists():
             _move_aside(file)
         lost += rows
-        sentences.append(f"file {file.name} with {rows:,} rows {state}")
+        sentences.append(f"file {file.name} with {rows:,} rows {state}{_contents(action)}")
     if sentences:
         opened.repair()
         durability.sync_commits(table, [DeltaTable(str(table)).version()])
     return lost, sentences
+
+
+def _contents(action: Mapping[str, Any]) -> str:
+    """Which rows a file held, as far as the log's statistics tell."""
+    first, last = action.get("min.task_id"), action.get("max.task_id")
+    told = ""
+    if first and last:
+        told = f": task {first}" if first == last else f": tasks between {first} and {last}"
+    low, high = action.get("min.end"), action.get("max.end")
+    if told and low is not None and high is not None and 0.0 <= low <= high < _YEAR_9999:
+        from_, to = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}" for at in (low, high))
+        told += f", ended {from_} UTC" if from_ == to else f", ended {from_} to {to} UTC"
+    return told
 
 
 def _files(table: DeltaTable) -> Iterable[str]:

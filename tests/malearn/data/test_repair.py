@@ -73,7 +73,11 @@ DAMAGES: list[tuple[Callable[[Path], None], str, int]] = [
     (cut, "was empty or cut", 0),
     (remove_a_middle_one, "commit 25 was missing", 0),
     (ruin_the_checkpoint, "could not be read; the log is used instead", 0),
-    (lose_a_file, "with 1 rows was missing", 1),
+    (
+        lose_a_file,
+        "with 1 rows was missing: task run24-speech_process, ended 1970-01-01 00:00:26",
+        1,
+    ),
     (ruin_a_file, "with 1 rows could not be read", 1),
 ]
 
@@ -109,6 +113,17 @@ def test_a_damaged_table_is_named_and_repaired(
     assert set(done.values()) == {RepairReport(name) for name in done}
     assert [r.damage for r in repair(home, TYPES)] == [()] * 5  # all is well now
     Dataset.open(home, SPEECH).append([execution(99)])
+
+
+def test_of_a_lost_file_the_tasks_are_named_as_far_as_the_log_tells(home: Home) -> None:
+    dataset = Dataset.open(home, SPEECH)
+    dataset.append([execution(number) for number in range(1, 8)])
+    lose_a_file(dataset.path)
+    (report,) = (one for one in repair(home, TYPES) if one.table == SPEECH.name)
+    (sentence,) = report.damage
+    assert (report.rows, report.lost) == (0, 7)
+    assert "with 7 rows was missing: tasks between run1-speech_process and run7-" in sentence
+    assert sentence.endswith("ended 1970-01-01 00:00:03 to 1970-01-01 00:00:09 UTC")
 
 
 def test_ingestion_of_other_tool_types_goes_on_and_the_rows_wait(home: Home) -> None:

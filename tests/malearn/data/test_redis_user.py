@@ -1,0 +1,72 @@
+"""The Redis user that docs/operating.md describes may do all that ingestion does, and no more."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import redis
+
+from malearn.data import redis_scan, stream
+from malearn.data.ingest import Ingest
+from malearn.data.ingest_report import IngestReport
+from malearn.data.stream import Stream
+from malearn.flows import doctor, history_backfill
+from malearn.kernel.home import Home
+from malearn.kernel.observation import Observation
+from malearn.kernel.tool_types import declared
+
+PAGE = Path(__file__).parents[3] / "docs" / "operating.md"
+TYPES = declared()
+RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
+
+
+@pytest.fixture
+def url(redis_url: str, redis_client: redis.Redis) -> str:
+    """The session's Redis for that user."""
+    (line,) = re.findall(r"^ACL SETUSER (malearn-ingest .*)$", PAGE.read_text("utf-8"), re.M)
+    user, *rules = line.split()
+    redis_client.execute_command("ACL", "SETUSER", user, "reset", *rules)
+    return f"redis://{user}:password@{redis_url.rpartition('@')[2]}"
+
+
+def test_it_reads_the_stream_and_the_results(
+    home: Home, url: str, redis_client: redis.Redis
+) -> None:
+    entry = '{"task_id": "run1-llm_process", "function": "llm_process", "start": 1.0, "end": 6.0, '
+    entry += '"tool_type": "llm_process", "serve": {"text_length": 3}, "ran": {}}'
+    redis_client.xadd(stream.STREAM, {"e": entry})
+    record = '{"start_time": 1, "end_time": 5, "curr_task_feat": {"text_length": 9}}'
+    redis_client.set(f"result:{RUN}-task2_llm_process", record)
+    ingestion = Ingest(home, TYPES)
+    with Stream(url, TYPES) as source:
+        report = sum(ingestion.drain(source), IngestReport())
+    for batch in redis_scan.scan(url, TYPES, ends=ingestion.ends):
+        report += ingestion.take(batch, "redis")
+    assert (report.records, report.accepted) == (2, 2)
+    assert redis_client.xlen(stream.STREAM) == 0
+
+
+def test_it_publishes_recent_durations(url: str, redis_client: redis.Redis) -> None:
+    seen = Observation("task_llm_process", "llm_process", 1.0, 6.0, (1.0,) * 4)
+    with redis.Redis.from_url(url) as client:
+        assert history_backfill.backfill(client, [seen], TYPES) == 1
+        assert history_backfill.known_functions(client) == {"task_llm_process"}
+    assert redis_client.llen("malearn:history:task_llm_process") == 1
+
+
+def test_it_is_told_what_is_wrong_with_the_server(
+    home: Home, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stream.warnings(url) == {}
+    monkeypatch.setenv("MALEARN_REDIS_URL", url)
+    (found,) = (one for one in doctor.examine(home) if one.subject == "Redis")
+    assert found.level == "ok", found
+
+
+def test_it_may_touch_nothing_else(url: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        for command in ("FLUSHALL", "GET func:1", "SET result:x 1", "CONFIG SET save 1"):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.execute_command(*command.split())

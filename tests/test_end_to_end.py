@@ -37,7 +37,7 @@ def done(home: Home, traces: Path) -> subprocess.CompletedProcess[str]:
         env=clean(home.root.parent),
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=1700,
         check=False,
     )
 

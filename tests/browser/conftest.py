@@ -29,7 +29,7 @@ FLAGS = (
     "--hide-scrollbars",
     "--remote-debugging-port=0",
 )
-PATIENCE = 60.0  # seconds that a page may take to show what is waited for
+PATIENCE = 300.0  # seconds that a page may take to show what is waited for
 
 
 class Page:
@@ -132,7 +132,7 @@ def page(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
             yield Page(socket)
     finally:
         browser.terminate()
-        browser.wait(30)
+        browser.wait(120)
 
 
 def address(browser: subprocess.Popen[bytes], log: Path) -> str:
@@ -149,7 +149,7 @@ def address(browser: subprocess.Popen[bytes], log: Path) -> str:
 
 def tab(host: str) -> str:
     """The socket of its first tab."""
-    with urllib.request.urlopen(f"http://{host}/json", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://{host}/json", timeout=120) as answer:
         tabs = json.load(answer)
     found = (one["webSocketDebuggerUrl"] for one in tabs if one["type"] == "page")
     return str(next(found))

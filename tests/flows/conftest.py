@@ -30,7 +30,7 @@ class Cli(Protocol):
     """Runs `malearn` to its end; keywords are environment variables."""
 
     def __call__(
-        self, *words: object, timeout: float = 120, **environment: object
+        self, *words: object, timeout: float = 600, **environment: object
     ) -> subprocess.CompletedProcess[str]: ...
 
 
@@ -62,7 +62,7 @@ class Running:
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait_for(self, words: str, seconds: float = 120.0) -> str:
+    def wait_for(self, words: str, seconds: float = 600.0) -> str:
         """The line that holds `words`, once it has been said."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and (self._reader.is_alive() or self.said):
@@ -78,8 +78,8 @@ class Running:
         return self.end()
 
     def end(self) -> tuple[int, str]:
-        status = self.process.wait(60)
-        self._reader.join(10)
+        status = self.process.wait(300)
+        self._reader.join(120)
         assert self.process.stdout is not None
         with self.process.stdout as out:
             return status, out.read()
@@ -94,7 +94,7 @@ class Running:
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     def run(
-        *words: object, timeout: float = 120, **environment: object
+        *words: object, timeout: float = 600, **environment: object
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(MALEARN), *map(str, words)],

@@ -33,7 +33,7 @@ from malearn.lifecycle.monitoring import Action
 from malearn.lifecycle.registry import PREVIOUS, PRODUCTION
 from tests.flows.conftest import Artifacts
 
-pytestmark = pytest.mark.timeout(900)  # it has servers to start and models to train
+pytestmark = pytest.mark.timeout(3600)  # it has servers to start and models to train
 
 TOOL = "vlm_process"
 

@@ -60,7 +60,7 @@ def test_a_feature_comes_and_another_goes(
 
     declare(AFTER)
     with DAGTaskPredictor("redis://127.0.0.1:1", tracking_uri, cache_dir=home.cache) as predictor:
-        predictor.wait_until_ready(30)
+        predictor.wait_until_ready(120)
         answer = predictor.estimate(TOOL, "gpu", features={"length": 900, "pages": 3})
     assert (answer.source, answer.model_version) == ("model", 1)
 

@@ -187,7 +187,7 @@ def test_a_scheduler_that_starts_after_an_import_knows_what_was_imported(
     assert redis_client.lrange(key, 0, -1) == memos
 
     with DAGTaskPredictor(redis_url, "http://127.0.0.1:1", cache_dir=home.cache) as predictor:
-        predictor.wait_until_ready(10)
+        predictor.wait_until_ready(120)
         assert predictor.estimate(FUNCTION, "cpu").source == "function_history"
 
 

@@ -106,7 +106,7 @@ def test_quarantine_is_looked_at_and_let_in_from_the_command_line(
 def test_limits_that_cannot_be_meant_are_refused_before_any_server_starts(
     cli: Cli, home: Home
 ) -> None:
-    done = cli("data", "maintain", "--keep-days", "speech=3", "--home", home.root, timeout=30)
+    done = cli("data", "maintain", "--keep-days", "speech=3", "--home", home.root)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("malearn: --keep-days: there is no 'speech'")
     assert not home.state.exists()

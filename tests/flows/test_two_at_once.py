@@ -36,7 +36,7 @@ with locks.retrain_lock(Home.find(sys.argv[1]), declared()["llm_process"]):
 """
 
 
-@pytest.mark.timeout(600)  # two of the main job on a machine that may have two cores
+@pytest.mark.timeout(3600)  # two of the main job on a machine that may have two cores
 def test_two_lifecycles_at_once_double_and_corrupt_nothing(
     log: Log,
     home: Home,
@@ -67,7 +67,7 @@ def test_two_lifecycles_at_once_double_and_corrupt_nothing(
         for files in (logs, logs[::-1])
     ]
     try:
-        said = [twin.communicate(timeout=400) for twin in twins]
+        said = [twin.communicate(timeout=1800) for twin in twins]
     finally:
         for twin in twins:
             twin.kill()
@@ -86,7 +86,6 @@ def test_two_lifecycles_at_once_double_and_corrupt_nothing(
     assert serving is not None and serving.number == version.number
 
 
-@pytest.mark.timeout(60)
 def test_nobody_waits_for_a_retraining_that_was_killed(home: Home) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, home.root], stdout=subprocess.PIPE, text=True

@@ -40,7 +40,7 @@ def mounted(folder: Path, options: str) -> subprocess.CompletedProcess[str]:
         env=clean(folder.parent),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -32,7 +32,7 @@ def test_results_are_taken_as_they_are_set_until_ctrl_c(
         text=True,
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while redis_client.pubsub_numpat() == 0:
             assert watching.poll() is None and time.monotonic() < end
             time.sleep(0.05)
@@ -43,7 +43,7 @@ def test_results_are_taken_as_they_are_set_until_ctrl_c(
         assert any("8 records, 4 accepted" in line for line in watching.stderr)
         redis_client.delete(*redis_client.keys("result:*"))
         watching.send_signal(signal.SIGINT)
-        told, progress = watching.communicate(timeout=60)
+        told, progress = watching.communicate(timeout=300)
     finally:
         watching.kill()
         redis_client.config_set(NOTIFY, "")

@@ -92,7 +92,7 @@ def refuse(constant: str) -> None:
     raise AssertionError(f"{constant} in a record")
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"still waiting: {what}"
@@ -343,8 +343,8 @@ def test_no_worker_outlives_an_interrupted_or_killed_parent(
         )
     eventually(lambda: len(client.client_list()) >= 3, "both workers write")
     parent.send_signal(deadly)
-    assert parent.wait(20) == -deadly
-    eventually(lambda: len(client.client_list()) == 1, "both workers are gone", 10)
+    assert parent.wait(300) == -deadly
+    eventually(lambda: len(client.client_list()) == 1, "both workers are gone")
     count = client.dbsize()
     time.sleep(0.3)
     assert client.dbsize() == count
@@ -362,7 +362,7 @@ def test_an_interrupt_leaves_no_worker_in_a_process_that_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         workload.execute(redis_url, tasks=40, progress=interrupt)
-    eventually(lambda: len(client.client_list()) == 1, "both workers are gone", 10)
+    eventually(lambda: len(client.client_list()) == 1, "both workers are gone")
 
 
 # ── Refusals ──────────────────────────────────────────────────────────────────────────

@@ -167,7 +167,7 @@ class OwnRedis:
         command = [binary(), *self._options, *place]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         with self.client() as client:
-            until = time.monotonic() + 20
+            until = time.monotonic() + 120
             while time.monotonic() < until:
                 try:
                     client.ping()
@@ -243,7 +243,7 @@ def record() -> Callable[..., str]:
 def eventually() -> Callable[..., None]:
     """Waits until `condition` holds."""
 
-    def wait(condition: Callable[[], object], within: float = 10.0) -> None:
+    def wait(condition: Callable[[], object], within: float = 300.0) -> None:
         until = time.monotonic() + within
         while not condition():
             assert time.monotonic() < until, "it never came true"

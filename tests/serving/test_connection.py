@@ -27,7 +27,7 @@ def line() -> Iterator[tuple[Connection, socket.socket]]:
 
 
 def soon() -> float:
-    return perf_counter() + 5.0
+    return perf_counter() + 60.0
 
 
 @pytest.mark.parametrize("piece", [1, 3, 7, 4096])
@@ -90,7 +90,7 @@ def test_bytes_that_drip_do_not_stretch_the_deadline(line: Any) -> None:
     done = threading.Event()
 
     def drip() -> None:
-        theirs.sendall(b"$1\r\na\r\n$1000\r\n")
+        theirs.sendall(b"$1\r\na\r\n$10000\r\n")
         while not done.wait(0.01):
             with contextlib.suppress(OSError):
                 theirs.sendall(b"x")
@@ -100,7 +100,7 @@ def test_bytes_that_drip_do_not_stretch_the_deadline(line: Any) -> None:
     started = perf_counter()
     with pytest.raises(DeadlineExceeded) as late:
         connection.get_many(["a", "b"], started + 0.1)
-    assert perf_counter() - started < 5.0  # it would have been ten seconds
+    assert perf_counter() - started < 50.0  # it would have been a hundred seconds
     assert late.value.replies == [b"a"]  # what came in time is not lost
     done.set()
     thread.join()
@@ -141,7 +141,7 @@ def test_whoever_finds_no_idle_connection_waits_no_longer_than_allowed() -> None
     pool = ConnectionPool(refuse, 1)
     started = perf_counter()
     assert pool.acquire(started + 0.05) is None
-    assert perf_counter() - started < 5.0
+    assert perf_counter() - started < 50.0
     with pytest.raises(ConnectionError):
         pool.fill()
 

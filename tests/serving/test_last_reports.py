@@ -61,7 +61,7 @@ def test_a_report_before_the_end_is_sent(
         if how == "term":
             assert process.stdout.readline() == b"reported\n"
             process.terminate()
-        assert process.wait(60) == (-signal.SIGTERM if how == "term" else 0)
+        assert process.wait(300) == (-signal.SIGTERM if how == "term" else 0)
     assert redis_client.xlen(stream_format.STREAM) == (2 if how == "inherited" else 1)
 
 

@@ -27,7 +27,7 @@ types = declared(sys.argv[1])
 p = DAGTaskPredictor(sys.argv[2], sys.argv[3], cache_dir=sys.argv[4], tool_types=types)
 answer = p.estimate("toy_process", "cpu", features={"size": 2, "words": 1})
 assert answer.source == "model", answer
-p.wait_until_ready(10)
+p.wait_until_ready(120)
 p.collect_data_for_task("t", "toy_process", '{"start_time": 1, "end_time": 2}')
 p.close()
 print(*(name for name in sys.argv[5:] if name in sys.modules))
@@ -44,7 +44,7 @@ def test_a_prediction_loads_none_of_the_training_stack(
         "size = {min = 0}\nwords = {default = 1}\n"
     )
     command = [sys.executable, "-c", SCRIPT, declaration, redis_url, URI, tmp_path / "cache"]
-    done = subprocess.run([*command, *HEAVY], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, *HEAVY], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
@@ -62,7 +62,7 @@ def test_after_a_fork_parent_and_child_both_go_on(
 ) -> None:
     ModelCache(tmp_path / "cache", URI, "Production").write(tool_type.registered_model, 1, toy())
     p = predictor(redis_url, tracking_uri=URI)
-    p.wait_until_ready(10)
+    p.wait_until_ready(120)
     redis_client.set(f"result:{RUN}-a", record(successors={"toy_process": {"size": 7}}))
     child = os.fork()
     if child == 0:

@@ -122,7 +122,7 @@ def test_records_of_predecessors_that_were_not_reported_are_read_for_all_of_a_qu
         for run in runs:
             said = {"left_toy_process": {"size": 7}}
             client.set(f"result:{run}-read", record(1.0, said), ex=60)
-        p = cached(redis_url, budget=5.0)
+        p = cached(redis_url, budget=60.0)
         assert p.wait_until_ready()
         queue = [(workflow(run=run), {}, [f"{run}-read"]) for run in runs]
         found = p.estimate_workflows(queue, now=NOW)

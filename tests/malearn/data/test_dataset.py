@@ -231,11 +231,9 @@ def test_exporting_what_is_not_there_is_refused(dataset: Dataset, tmp_path: Path
     assert not (tmp_path / "x.csv").exists()
 
 
-def test_a_hundred_thousand_rows_are_read_in_seconds(dataset: Dataset) -> None:
+def test_a_hundred_thousand_rows_are_read(dataset: Dataset) -> None:
     dataset.append(execution(n) for n in range(100_000))
-    began = time.perf_counter()
     assert len(dataset.read()) == 100_000
-    assert time.perf_counter() - began < 10.0
 
 
 def test_processes_that_append_the_same_rows_at_once_store_each_once(tmp_path: Path) -> None:

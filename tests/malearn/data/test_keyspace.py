@@ -61,11 +61,11 @@ def watching(url: str, client: redis.Redis, **options: object) -> Iterator[Watch
         yield watcher
     finally:
         watcher.stop.set()
-        thread.join(30)
+        thread.join(300)
 
 
 def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
@@ -137,7 +137,7 @@ def test_a_redis_that_goes_away_is_waited_for_and_caught_up_on(tmp_path: Path) -
         known.add(set_result(client, 3, "load", 30.0))
         until(lambda: watcher.ids() == known)
         watcher.stop.set()
-        thread.join(30)
+        thread.join(300)
     assert "Redis is back; catching up" in watcher.said
 
 

@@ -44,7 +44,7 @@ sys.stdin.read()
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None and parent.stdout.readline() == "forked\n"
-        parent.wait(10)
+        parent.wait(120)
         taken = FileLock.try_exclusive(tmp_path / "lock")
     assert taken is not None
     taken.release()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def ask(url: str) -> bytes:
-    with urlopen(url, timeout=10) as answer:
+    with urlopen(url, timeout=120) as answer:
         content: bytes = answer.read()
     return content
 
@@ -47,7 +47,7 @@ def test_two_processes_creating_a_database_at_once_leave_it_whole(tmp_path: Path
         f"database.create(Path({str(fresh)!r}))"
     )
     twice = [subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) for _ in range(2)]
-    assert [process.wait(120) for process in twice] == [0, 0]
+    assert [process.wait(600) for process in twice] == [0, 0]
     with closing(sqlite3.connect(fresh)) as connection:
         assert connection.execute("select count(*) from alembic_version").fetchone() == (1,)
         assert connection.execute("select count(*) from experiments").fetchone() == (1,)

@@ -48,7 +48,7 @@ def launch(home: Home, *services: str) -> subprocess.Popen[str]:
 
 def end(process: subprocess.Popen[str], how: int) -> tuple[int, str]:
     process.send_signal(how)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=300)[1]
     return process.returncode, errors
 
 
@@ -172,7 +172,7 @@ def test_ctrl_c_leaves_no_process_behind(home: Home) -> None:
 
 def test_ctrl_c_during_a_start_leaves_no_process_behind(home: Home) -> None:
     process = launch(home, "prefect")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (home.state / "run" / "prefect.json").exists():
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
@@ -193,7 +193,7 @@ def test_sigkill_leaves_no_process_behind(home: Home) -> None:
     pids = tree(home)
     assert len(pids) == 4, "two reapers, two servers"
     end(process, signal.SIGKILL)
-    assert not running(pids, seconds=20)
+    assert not running(pids, seconds=300)
 
 
 def test_sigkill_leaves_the_server_to_who_still_uses_it(home: Home) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 
 def ask(url: str, **headers: str) -> str:
-    with urlopen(Request(url, headers=headers), timeout=30) as answer:
+    with urlopen(Request(url, headers=headers), timeout=120) as answer:
         content: bytes = answer.read()
     return content.decode()
 

@@ -29,7 +29,7 @@ def ask(url: str, body: object = None, **headers: str) -> tuple[int, dict[str, s
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     request = Request(url, data, {"Content-Type": "application/json", **headers})
     try:
-        answer = build_opener(ProxyHandler({})).open(request, timeout=30)
+        answer = build_opener(ProxyHandler({})).open(request, timeout=120)
     except HTTPError as error:
         answer = error
     with answer:

@@ -16,7 +16,7 @@ from malearn.kernel.home import Home
 from malearn.kernel.stream_entries import STREAM
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["UNCOUNTED", "Stream", "StreamState", "warnings"]
+__all__ = ["UNCOUNTED", "Stream", "StreamState", "state_of", "warnings"]
 
 
 _FIELD = b"e"
@@ -150,6 +150,12 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def state_of(url: str, key: str = STREAM) -> StreamState:
+    """The stream `key` of the Redis at `url`. Raises `Unreachable` and `InputError`."""
+    with redis_client.connected(url) as client:
+        return _state(client, key)
 
 
 def warnings(url: str, timeout: float = 60.0, key: str = STREAM) -> dict[str, str]:

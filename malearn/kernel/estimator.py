@@ -2,8 +2,10 @@
 
 The first that gives a time answers: the tool type's model; what the function took lately; what
 its tool type took lately; the default seconds of the resource. A model that fails falls to the
-function's history, not to the default. The scheduler's predictor, `ExecTimePredictor`, evaluation
-and monitoring all answer, and learn from outcomes, through this module.
+function's history, not to the default. Where both a model and the function's history have an
+answer they are mixed, by how far each was off lately (`model_weights`). The scheduler's
+predictor, `ExecTimePredictor`, evaluation and monitoring all answer, and learn from outcomes,
+through this module.
 
 Looking up needs the estimator's state and is what an owner locks; `answer` is pure, so that a
 model may run in between, outside the lock::
@@ -24,9 +26,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import intervals
+from malearn.kernel import intervals, model_weights
 from malearn.kernel.history import History
 from malearn.kernel.intervals import Factors, Intervals, Width
+from malearn.kernel.model_weights import ModelWeights
 from malearn.kernel.observation import Observation
 from malearn.kernel.prediction import Prediction, Source
 
@@ -38,7 +41,8 @@ class Basis(msgspec.Struct, frozen=True, gc=False):
 
     `snapshot` holds `history.FEATURES`, the columns a model reads after the task's own features.
     `source` and `seconds` are what answers where no model does; NaN seconds, and the source
-    "heuristic", where neither function nor tool type were ever seen.
+    "heuristic", where neither function nor tool type were ever seen. `model_weight`, above 0 and
+    at most 1, is how much a model's answer counts beside `seconds`.
     """
 
     function: str
@@ -47,6 +51,7 @@ class Basis(msgspec.Struct, frozen=True, gc=False):
     source: Source
     seconds: float
     width: Width
+    model_weight: float = 1.0
 
 
 def answer(
@@ -76,6 +81,8 @@ def answer(
     ):
         factors = calibration
         seconds, source, version = model_seconds, _MODEL, model_version
+        if basis.model_weight != 1.0:
+            seconds = model_weights.mixed(basis.seconds, model_seconds, basis.model_weight)
     else:
         factors = None
         seconds, source, version = basis.seconds, basis.source, None
@@ -92,11 +99,12 @@ def answer(
 class Estimator:
     """What is known of all functions, and how far answers were off. Not thread-safe."""
 
-    __slots__ = ("_history", "_intervals")
+    __slots__ = ("_history", "_intervals", "_weights")
 
     def __init__(self, observations: Iterable[Observation] = ()) -> None:
         self._history = History(observations)
         self._intervals = Intervals()
+        self._weights = ModelWeights()
 
     def look_up(
         self,
@@ -134,6 +142,14 @@ class Estimator:
         How far a blind guess was off says nothing of the answers to come.
         """
         if basis.source != _DEFAULT:
+            self._weights.learn(
+                basis.function,
+                basis.tool_type,
+                basis.seconds,
+                basis.model_weight,
+                predicted,
+                actual,
+            )
             self._intervals.learn(basis.function, basis.tool_type, actual, predicted, basis.width)
 
     def restart(self, history: History) -> None:
@@ -152,7 +168,8 @@ class Estimator:
                 source, seconds = _DEFAULT, math.nan
         state, apart = self._history.state(function, tool_type, context)
         width = self._intervals.width(function, tool_type, state, apart)
-        return Basis(function, tool_type, snapshot, source, seconds, width)
+        weight = self._weights.weight(function, tool_type) if source == "function_history" else 1.0
+        return Basis(function, tool_type, snapshot, source, seconds, width, weight)
 
 
 _WITHIN = 1.001  # float32 rounds

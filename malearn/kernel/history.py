@@ -168,7 +168,7 @@ class History:
         if x is not None:
             here = self._tracker.level_seen(line, tool)
             if len(line.regimes.levels) > 1:
-                here += experts.regime_weight(line.errors, tool.errors) * (at - here)
+                here += experts.second_weight(line.errors, tool.errors) * (at - here)
             found = value - here if line.count > 1 else 0.0
             line.inputs.learn(x, key, found)
 
@@ -361,7 +361,7 @@ class History:
         if len(line.regimes.levels) < 2:
             return tracked
         regime = self._regimes.expected(line.regimes)
-        return tracked + experts.regime_weight(line.errors, tool.errors) * (regime - tracked)
+        return tracked + experts.second_weight(line.errors, tool.errors) * (regime - tracked)
 
     def _compare(self, line: ContextLevel, tool: ToolTypeState, value: float) -> None:
         """Learn how far both levels are off."""

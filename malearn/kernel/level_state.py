@@ -131,7 +131,7 @@ class ContextLevel:
         self.weight = 0.0  # how often lately, as of execution number `at` of the function
         self.at = 0
         self.regimes = FunctionRegimes()
-        self.errors = ExpertErrors()
+        self.errors = ExpertErrors()  # of the tracked level and of the regimes'
 
 
 class FunctionState:

@@ -77,3 +77,23 @@ def test_nothing_is_learnt_from_the_outcome_of_a_blind_guess() -> None:
     before = known.look_up("f", "t")
     known.learn(before, 15.0, 1500.0)
     assert known.look_up("f", "t").width == before.width
+
+
+def after_outcomes(model: float, actual: float, count: int = 20) -> list[float]:
+    """What is answered while a model says `model` and tasks take `actual`, in seconds."""
+    known, answers = seen("f", 20.0), []
+    for _ in range(count):
+        basis = known.look_up("f", "t")
+        answers.append(estimator.answer(basis, 15.0, model, 7).seconds)
+        known.learn(basis, answers[-1], actual)
+    return answers
+
+
+def test_a_model_that_errs_more_than_the_history_counts_less_and_less() -> None:
+    answers = after_outcomes(model=60.0, actual=20.0)
+    assert answers[0] == 60.0
+    assert answers[-1] == pytest.approx(20.0, rel=0.05)
+
+
+def test_a_model_that_errs_less_than_the_history_goes_on_answering() -> None:
+    assert after_outcomes(model=30.0, actual=30.0) == pytest.approx([30.0] * 20, rel=0.01)

@@ -20,10 +20,12 @@ def evaluate(
     *,
     score_from: int = 0,
     cadence: int | None = evaluation.CADENCE,
+    production: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Replay the executions in `files`, each of which is a run of its own.
 
+    With `production` models are promoted as there: see `evaluation.replay`.
     Of a task that is in several files the one that ended last counts. Raises
     `InputError` where there is nothing to score.
     """
@@ -49,5 +51,6 @@ def evaluate(
         {task_id: name for task_id, (_, name) in latest.items()},
         score_from=score_from,
         cadence=cadence,
+        production=production,
         progress=progress,
     )

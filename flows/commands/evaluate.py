@@ -37,6 +37,14 @@ def evaluate(
             help="Retrain after every N finished tasks; auto: more rarely as the log grows.",
         ),
     ] = "25",
+    production: Annotated[
+        bool,
+        typer.Option(
+            "--production",
+            help="Train as in production: fence outliers, compare families, promote what the "
+            "gate lets pass. Otherwise the default family is refitted and always answers.",
+        ),
+    ] = False,
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -72,6 +80,7 @@ def evaluate(
             files,
             score_from=score_from,
             cadence=every,
+            production=production,
             progress=lambda at, total: shown.step(f"Replaying: {at // 200 * 200} of {total} tasks"),
         )
         shown.done(f"Replayed {len(done.executions)} tasks")

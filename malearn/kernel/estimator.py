@@ -32,6 +32,7 @@ from malearn.kernel.intervals import Factors, Intervals, Width
 from malearn.kernel.model_weights import ModelWeights
 from malearn.kernel.observation import Observation
 from malearn.kernel.prediction import Prediction, Source
+from malearn.kernel.workflow_hints import Hint, WorkflowHints
 
 __all__ = ["Basis", "Estimator", "answer"]
 
@@ -99,12 +100,13 @@ def answer(
 class Estimator:
     """What is known of all functions, and how far answers were off. Not thread-safe."""
 
-    __slots__ = ("_history", "_intervals", "_weights")
+    __slots__ = ("_hints", "_history", "_intervals", "_weights")
 
     def __init__(self, observations: Iterable[Observation] = ()) -> None:
         self._history = History(observations)
         self._intervals = Intervals()
         self._weights = ModelWeights()
+        self._hints = WorkflowHints()
 
     def look_up(
         self,
@@ -132,9 +134,18 @@ class Estimator:
         rows = self._history.snapshots(function, tool_type, features, context).tolist()
         return [self._basis(function, tool_type, context, tuple(row)) for row in rows]
 
-    def observe(self, observation: Observation) -> None:
-        """Take in one execution that has ended; call in order of their ends."""
+    def observe(self, observation: Observation, hint: Hint | None = None) -> None:
+        """Take in one execution that has ended; call in order of their ends.
+
+        `hint` is what the beginning of its workflow said, where that is known.
+        """
+        if hint is not None:
+            self._learn_hint(observation, hint)
         self._history.observe(observation)
+
+    def hint_effect(self, function: str, hint: Hint) -> float:
+        """What `hint` adds to the log-seconds of a task whose own inputs are not known."""
+        return self._hints.effect(function, hint)
 
     def learn(self, basis: Basis, predicted: float, actual: float) -> None:
         """What came of an answer, both in seconds; call before the execution is observed.
@@ -155,6 +166,13 @@ class Estimator:
     def restart(self, history: History) -> None:
         """Go on from another history, replayed elsewhere; what was learnt of errors stays."""
         self._history = history
+
+    def _learn_hint(self, observation: Observation, hint: Hint) -> None:
+        function, context = observation.function, observation.context
+        snapshot = self._history.snapshot(function, observation.tool_type, (), context)
+        usual = self._history.level_seconds(function, context, snapshot)
+        if usual is not None and 0.0 < usual < math.inf:
+            self._hints.learn(function, hint, observation.log_seconds - math.log(usual))
 
     def _basis(
         self, function: str, tool_type: str, context: tuple[str, ...], snapshot: tuple[float, ...]

@@ -8,7 +8,6 @@ The score of a task uses nothing that came after its start.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,19 +22,15 @@ from malearn.kernel.observation import Observation
 from malearn.kernel.prediction import Source
 from malearn.kernel.records import Execution
 from malearn.kernel.replay import timeline
-from malearn.kernel.tool_types import ToolTypes, default_seconds
-from malearn.learning import baselines, families, regressor
+from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
+from malearn.learning import baselines, stack
+from malearn.learning.cadence import CADENCE, is_due
 from malearn.learning.families import DEFAULT
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, pairwise_accuracy, score
-from malearn.learning.regressor import Regressor
+from malearn.learning.replayed_training import AlwaysRefitted, AsInProduction, Training
 
 __all__ = ["CADENCE", "OURS", "Evaluation", "Replayed", "evaluate", "intervals_around", "replay"]
-
-#: A retraining after so many finished tasks.
-CADENCE = 25
-#: With no cadence given, a retraining after the log has grown by this share.
-_GROWTH = 0.05
 
 OURS = "malearn"
 
@@ -193,18 +188,30 @@ def evaluate(
     score_from: int = 0,
     cadence: int | None = CADENCE,
     family: str = DEFAULT,
+    production: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Replay `executions` and let everyone predict them.
 
     `groups` names the run of each task id; pairs are ordered within a run.
-    `score_from` leaves out the first so many tasks, in order of their start.
+    `score_from` leaves out the first so many tasks, in order of their start. `cadence`, `family`
+    and `production` are those of `replay`.
     """
     ordered = sorted(executions, key=lambda e: (e.start, e.task_id))
-    ours = replay(ordered, tool_types, cadence=cadence, family=family, progress=progress)
-    predicted = {OURS: ours.seconds, "contract_only": contract_only(ordered, tool_types, cadence)}
+    ours = replay(
+        ordered,
+        tool_types,
+        cadence=cadence,
+        family=family,
+        production=production,
+        progress=progress,
+    )
+    predicted = {
+        OURS: ours.seconds,
+        "contract_only": stack.contract_only(ordered, tool_types, cadence),
+    }
     predicted |= {name: p(ordered, tool_types) for name, p in baselines.BASELINES.items()}
-    predicted["stack"] = stack(ordered, tool_types, predicted, cadence)
+    predicted[stack.NAME] = stack.replayed(ordered, predicted, cadence)
     labels = tuple(groups.get(e.task_id, "") for e in ordered)
     return Evaluation(tuple(ordered), labels, predicted, ours, score_from)
 
@@ -215,12 +222,15 @@ def replay(
     *,
     cadence: int | None = CADENCE,
     family: str = DEFAULT,
+    production: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Replayed:
     """What each source of the fallback chain would have answered, in order of start.
 
-    A model answers once its tool type has enough rows, the history before that,
-    the heuristic before anything is known. `family` may be empty: no models.
+    A model of `family` is fitted anew as often as `cadence` says, and answers once its tool type
+    has enough rows. With `production` models are trained, chosen and promoted as there: see
+    `replayed_training`. Until then the history answers, the heuristic before anything is known;
+    `family` may be empty: no models.
     """
     known, n = Estimator(), len(executions)
     inputs: list[tuple[float, ...]] = [()] * n
@@ -228,7 +238,9 @@ def replay(
     sources: list[Source] = []
     seconds, low, high = np.empty(n), np.empty(n), np.empty(n)
     ended: dict[str, list[int]] = {name: [] for name in tool_types}
-    models: dict[str, Regressor] = {}
+    training: Training = AlwaysRefitted(family)
+    if production:
+        training = AsInProduction(tool_types)
     fitted, finished = 0, 0
     for i, just_ended in timeline(executions):
         task = executions[i]
@@ -239,12 +251,14 @@ def replay(
             finished += 1
         if family and is_due(finished, fitted, cadence):
             fitted = finished
-            _retrain(family, executions, inputs, ended, tool_types, models)
+            for name, places in ended.items():
+                if places:
+                    training.retrain(name, _rows(executions, inputs, places, tool_types[name]))
             progress(i, n)
         basis = known.look_up(task.function, task.tool_type, task.serve, task.serve_context)
         inputs[i] = (*task.serve, *basis.snapshot)
         answered = bounds = None
-        if (model := models.get(task.tool_type)) is not None:
+        if (model := training.serving.get(task.tool_type)) is not None:
             answered = float(model.seconds(np.array([inputs[i]], dtype=np.float32))[0])
             bounds = model.seconds_range
         default = default_seconds(None, tool_types[task.tool_type])
@@ -278,111 +292,23 @@ def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tupl
     return low, high
 
 
-def contract_only(
-    executions: Sequence[Execution], tool_types: ToolTypes, cadence: int | None = CADENCE
-) -> Vector:
-    """The original's recipe: XGBoost on the contract's features alone, retrained as often."""
-    rows = [e.serve for e in executions]
-    default = np.array([default_seconds(None, tool_types[e.tool_type]) for e in executions])
-    nothing = np.zeros(len(executions))
-    return _refitted(executions, rows, nothing, default, cadence)
-
-
-def stack(
-    executions: Sequence[Execution],
-    tool_types: ToolTypes,
-    predicted: Mapping[str, Vector],
-    cadence: int | None = CADENCE,
-) -> Vector:
-    """A strong cheap learner: XGBoost on the features and all averages, retrained as often.
-
-    It predicts the log-ratio to `function_ema_6`, which answers until there are enough rows.
-    """
-    averages = [np.log(predicted[name]) for name in _AVERAGES]
-    base = averages[0]
-    above = np.column_stack([base, *(average - base for average in averages[1:])])
-    rows = [(*e.serve, *row) for e, row in zip(executions, above.tolist(), strict=True)]
-    return _refitted(executions, rows, base, predicted[_AVERAGES[0]], cadence)
-
-
-_AVERAGES = ("function_ema_6", "function_ema", "function_median", "same_inputs")
-
-
-def _refitted(
-    executions: Sequence[Execution],
-    rows: Sequence[tuple[float, ...]],
-    base: Vector,
-    otherwise: Vector,
-    cadence: int | None,
-) -> Vector:
-    """XGBoost's answers in seconds, a model a tool type, fitted to log-seconds less `base`.
-
-    `otherwise` answers, in seconds, while there are too few rows.
-    """
-    predicted = otherwise.copy()
-    models: dict[str, Any] = {}
-    ended: dict[str, list[int]] = defaultdict(list)
-    asked: dict[str, list[int]] = defaultdict(list)  # of the model that is there, all at once
-    kind = families.get("xgboost")
-    fitted, finished = 0, 0
-
-    def inputs(chosen: Sequence[int]) -> NDArray[np.float32]:
-        return np.array([rows[i] for i in chosen], dtype=np.float32)
-
-    def predict(tool: str) -> None:
-        chosen = asked.pop(tool, [])
-        if chosen and tool in models:
-            ratios = np.asarray(models[tool].predict(inputs(chosen)), dtype=np.float64)
-            predicted[chosen] = np.exp(ratios + base[chosen])
-
-    for i, just_ended in timeline(executions):
-        for j in just_ended:
-            ended[executions[j].tool_type].append(j)
-            finished += 1
-        if is_due(finished, fitted, cadence):
-            fitted = finished
-            for tool, known in ended.items():
-                predict(tool)
-                if len(known) >= kind.fewest_rows:
-                    x = inputs(known)
-                    y = np.log([executions[j].seconds for j in known]) - base[known]
-                    models[tool] = kind.fit(x, y, kind.parameters())
-        asked[executions[i].tool_type].append(i)
-    for tool in list(asked):
-        predict(tool)
-    return predicted
-
-
-def is_due(finished: int, fitted: int, cadence: int | None) -> bool:
-    """Whether a retraining is due after `finished` tasks, the last one after `fitted`.
-
-    After every `cadence` tasks; with None after as many as are a share of the log so far, so
-    that a long log costs little more than a short one.
-    """
-    every = max(CADENCE, round(_GROWTH * fitted)) if cadence is None else cadence
-    return finished - fitted >= every
-
-
 def _observation(task: Execution) -> Observation:
     return Observation(
         task.function, task.tool_type, task.start, task.end, task.serve, task.context
     )
 
 
-def _retrain(
-    family: str,
+def _rows(
     executions: Sequence[Execution],
     inputs: Sequence[tuple[float, ...]],
-    ended: Mapping[str, Sequence[int]],
-    tool_types: ToolTypes,
-    models: dict[str, Regressor],
-) -> None:
-    for name, rows in ended.items():
-        if len(rows) >= families.get(family).fewest_rows:
-            known = Matrix(
-                tool_types[name],
-                tuple(executions[j] for j in rows),
-                np.array([inputs[j] for j in rows], dtype=np.float32),
-                np.array([executions[j].seconds for j in rows]),
-            )
-            models[name] = regressor.fit(family, known)
+    ended: Sequence[int],
+    tool_type: ToolType,
+) -> Matrix:
+    """The rows of `ended`, in order of their start, with what was known then."""
+    places = sorted(ended)
+    return Matrix(
+        tool_type,
+        tuple(executions[j] for j in places),
+        np.array([inputs[j] for j in places], dtype=np.float32),
+        np.array([executions[j].seconds for j in places]),
+    )

@@ -19,12 +19,12 @@ class Incumbent:
     """A competitor, and where a warm start starts.
 
     `trained_until` is when the last execution that it was fitted on ended, in seconds since the
-    epoch. `model` is what schedulers load; `regressor` the trainer's own model, None where it is
-    not to be had.
+    epoch. `model` is what schedulers load, None in a replay, where nothing is exported;
+    `regressor` the trainer's own model, None where it is not to be had. One of them is there.
     """
 
     version: int
-    model: OnnxModel
+    model: OnnxModel | None
     trained_until: float
     regressor: Regressor | None = None
 
@@ -34,4 +34,7 @@ class Incumbent:
 
     def seconds(self, rows: Matrix) -> NDArray[np.float64]:
         """What schedulers would be answered for `rows`, in seconds, shape (rows,)."""
-        return self.model.predict(rows.inputs_for(self.model.metadata.columns))
+        if self.model is not None:
+            return self.model.predict(rows.inputs_for(self.model.metadata.columns))
+        assert self.regressor is not None
+        return self.regressor.seconds(rows.inputs_for(self.regressor.columns))

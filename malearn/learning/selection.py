@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.errors import ExportError, TrainingError
 from malearn.kernel.tool_types import ToolTypes
-from malearn.learning import baselines, export, gate, recipes, regressor, windows
+from malearn.learning import baselines, export, gate, recipes, regressor, stack, windows
 from malearn.learning import families as model_families
 from malearn.learning.families import DEFAULT, Parameters
 from malearn.learning.gate import Decision
@@ -39,6 +39,7 @@ _CLEARLY = 0.05
 _CURVE_ROWS = 20_000
 #: Rows, at most, on which a candidate's export is compared with it.
 _PROVEN_ROWS = 2_000
+_CURVE_SHARES = (0.125, 0.25, 0.5)
 #: Ends of the interval that goes with the model: it encloses 80 % of the test window.
 _INTERVAL = (0.1, 0.9)
 
@@ -104,6 +105,7 @@ def select(
     incumbent: Incumbent | None = None,
     explore: bool = False,
     prove: Callable[[Regressor, Matrix], None] = export.prove,
+    learning_curve: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Selection | NothingSelected:
     """Select a model of one tool type from `families`, fitted on `rows`, and test it.
@@ -114,6 +116,8 @@ def select(
     promoted. `progress` is called with what is being fitted. A recipe that cannot be fitted, or
     whose model `prove` refuses to export, is no candidate; raises `TrainingError` or
     `ExportError` where none is left.
+    Without `learning_curve` the curve has its
+    last point only, and no model is fitted for it.
     """
     names = tuple(families or model_families.tried(rows.tool_type))
     left_out = None
@@ -157,7 +161,7 @@ def select(
         decision,
         chosen.recipe.fit(rows),
         _calibration(cut.test.seconds, chosen.seconds),
-        _learning_curve(chosen, candidates, cut),
+        _learning_curve(chosen, candidates, cut, _CURVE_SHARES if learning_curve else ()),
         failed,
     )
 
@@ -230,6 +234,9 @@ def _competitors(
         name: score(test.seconds, predict(rows.executions, tool_types)[-len(test) :])
         for name, predict in baselines.BASELINES.items()
     }
+    scores[stack.NAME] = score(
+        test.seconds, stack.fitted_once(rows.executions, tool_types, len(test))
+    )
     if incumbent is not None:
         scores[incumbent.name] = score(test.seconds, incumbent.seconds(test))
     return scores
@@ -241,7 +248,7 @@ def _calibration(actual: Vector, predicted: Vector) -> dict[str, float]:
 
 
 def _learning_curve(
-    chosen: Candidate, candidates: Sequence[Candidate], cut: Windows
+    chosen: Candidate, candidates: Sequence[Candidate], cut: Windows, shares: Sequence[float]
 ) -> dict[int, float]:
     """The error of the chosen family on the test window, by the number of rows fitted on.
 
@@ -249,7 +256,7 @@ def _learning_curve(
     """
     family, before, test = chosen.recipe.family, cut.before_test, cut.test
     curve = {}
-    for share in (0.125, 0.25, 0.5):
+    for share in shares:
         size = min(round(share * len(before)), _CURVE_ROWS)
         if size >= model_families.get(family).fewest_rows:
             latest = before.rows(np.arange(len(before) - size, len(before)))

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from malearn.kernel import estimator, workflow_estimate
+from malearn.kernel import estimator, workflow_estimate, workflow_hints
 from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.features import FeatureSchema, FeatureVector
 from malearn.kernel.intervals import Intervals, Width
@@ -27,6 +27,7 @@ from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflow_checkpoints import Checkpoints
+from malearn.kernel.workflow_hints import Hint
 from malearn.learning.regressor import Regressor
 from malearn.learning.traces import TaskTrace, WorkflowTrace
 
@@ -40,7 +41,8 @@ class SimulatedWorkflow:
     """One workflow in a simulation: what has become of its tasks so far.
 
     `running` says when tasks started, `ended` holds the records of finished ones, with simulated
-    times; `expected` the latest prediction of each open task, `left` that of the whole.
+    times; `hint` is what was announced first; `expected` the latest prediction of each open task,
+    `left` that of the whole.
     """
 
     trace: WorkflowTrace
@@ -50,6 +52,7 @@ class SimulatedWorkflow:
     expected: dict[str, Prediction] = field(default_factory=dict)
     left: WorkflowPrediction | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    hint: Hint | None = None
 
     def waiting(self) -> list[str]:
         """The tasks that have not started."""
@@ -213,7 +216,10 @@ class Malearn:
             values = vector.values if vector is not None and said_before else own.values
             context = own.context or (vector.context if vector is not None else ())
         name = "" if tool_type is None else tool_type.name
-        self._known.observe(Observation(task.function, name, start, end, values, context))
+        seen = Observation(task.function, name, start, end, values, context)
+        self._known.observe(seen, live.hint)
+        if live.hint is None:
+            live.hint = workflow_hints.hint_of(task.function, record.successors)
 
     def finished(self, live: SimulatedWorkflow) -> None:
         seconds = {i: task.seconds for i, task in live.trace.tasks.items()}
@@ -228,7 +234,7 @@ class Malearn:
         task = live.workflow.tasks[task_id]
         tool_type = self._tool_types.for_function(task.function)
         if tool_type is None:
-            self._answer(live, task_id, self._known.look_up(task.function, ""), None)
+            self._answer_unknown(live, task_id, self._known.look_up(task.function, ""))
             return
         vector = self._vector(live, task_id, tool_type.name)
         schema = self._schemas[tool_type.name]
@@ -236,10 +242,20 @@ class Malearn:
         basis = self._known.look_up(
             task.function, tool_type.name, () if unknown else vector.values, vector.context
         )
-        if unknown or tool_type.name not in self._models:
+        if unknown:
+            self._answer_unknown(live, task_id, basis)
+        elif tool_type.name not in self._models:
             self._answer(live, task_id, basis, None)
         else:
             rows.setdefault(tool_type.name, []).append((live, task_id, basis, vector.values))
+
+    def _answer_unknown(self, live: SimulatedWorkflow, task_id: str, basis: Basis) -> None:
+        """Answer as for a task whose inputs are not known; nothing is learnt of such answers."""
+        self._answer(live, task_id, basis, None)
+        del self._bases[task_id]
+        if live.hint is not None:
+            effect = self._known.hint_effect(basis.function, live.hint)
+            live.expected[task_id] = workflow_hints.applied(live.expected[task_id], effect)
 
     def _answer(
         self, live: SimulatedWorkflow, task_id: str, basis: Basis, seconds: float | None

@@ -155,7 +155,7 @@ def train(
 def _schema_changes(
     tool_type: ToolType, incumbent: Incumbent | None, source: DatasetVersion
 ) -> SchemaDiff | None:
-    if incumbent is None:
+    if incumbent is None or incumbent.model is None:
         return None
     features = incumbent.model.metadata.features
     return schema_diff.diff_since(incumbent.version, features, tool_type, source.first)

@@ -11,7 +11,7 @@ import pytest
 
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import declared
-from malearn.learning import baselines, evaluation
+from malearn.learning import baselines, evaluation, stack
 
 RUN = "0f0f0f0f-0000-4000-8000-{:012d}"
 PREDICTORS = {"malearn", "contract_only", "stack", *baselines.BASELINES}
@@ -67,7 +67,7 @@ def test_later_outcomes_change_no_earlier_prediction() -> None:
     types = declared()
     for replayed in (
         lambda log: evaluation.replay(log, types, cadence=10).seconds,
-        lambda log: evaluation.contract_only(log, types, 10),
+        lambda log: stack.contract_only(log, types, 10),
     ):
         assert list(replayed(rows)[:61]) == list(replayed(changed)[:61])
 
@@ -118,3 +118,11 @@ def test_a_long_log_is_retrained_on_more_rarely() -> None:
             fitted, count = finished, count + 1
     assert count < 100
     assert sum(evaluation.is_due(n, n - n % 25, 25) for n in range(1, 100)) == 0
+
+
+def test_as_in_production_a_model_answers_once_the_gate_has_promoted_one() -> None:
+    types = declared()
+    sources = evaluation.replay(log(200), types, production=True).sources
+    assert "model" in sources
+    refused = [replace(e, serve=(math.nan,) * 4) for e in log(120)]
+    assert "model" not in evaluation.replay(refused, types, production=True).sources

@@ -17,6 +17,7 @@ from malearn.kernel.believable import Clock
 from malearn.kernel.features import FeatureSchema
 from malearn.kernel.observation import Observation
 from malearn.kernel.records import Record, Rejected
+from malearn.kernel.workflow_hints import Hint
 from malearn.serving.collector import Collector
 from malearn.serving.generational_cache import GenerationalCache
 from malearn.serving.predecessor_cache import PredecessorCache
@@ -51,20 +52,20 @@ class CompletionHandler:
         self._collector, self._counters, self._record_internal_error = collector, counters, on_error
         self._clock = clock
         self._lock = threading.Lock()
-        self._waiting: deque[Record | Rejected] = deque()
+        self._waiting: deque[tuple[Record | Rejected, Hint | None]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def submit(self, record: Record | Rejected) -> None:
-        """Take one finished task."""
+    def submit(self, record: Record | Rejected, hint: Hint | None = None) -> None:
+        """Take one finished task, and what the beginning of its workflow said, if known."""
         if isinstance(record, Rejected):
             self._predecessors.add_empty(record.task_id)
             self._counters.took(record.reason.value)
         else:
             self._predecessors.add(record)
             self._counters.took()
-        self._waiting.append(record)
+        self._waiting.append((record, hint))
         if len(self._waiting) >= _MOST_WAITING:
             self._learn(_AT_ONCE)
 
@@ -86,15 +87,15 @@ class CompletionHandler:
     def _learn(self, count: int) -> None:
         with self._lock:
             for _ in range(min(count, len(self._waiting))):
-                record = self._waiting.popleft()
+                record, hint = self._waiting.popleft()
                 try:
-                    report = self._learnt(record)
+                    report = self._learnt(record, hint)
                 except Exception:  # noqa: BLE001 - costs no answer, and ingestion sees it all the same
                     self._record_internal_error("learning from a report")
                     report = CompletedTask(record)
                 self._collector.put(report)
 
-    def _learnt(self, record: Record | Rejected) -> CompletedTask:
+    def _learnt(self, record: Record | Rejected, hint: Hint | None) -> CompletedTask:
         """What there is to report of `record`, once the history has taken it in."""
         if isinstance(record, Rejected):
             return CompletedTask(record)
@@ -121,6 +122,7 @@ class CompletionHandler:
         self._history.observe(
             record.task_id,
             Observation(function, name, record.start, record.end, values, context),
+            hint,
         )
         return CompletedTask(record, tool_type, predicted, values, context)
 

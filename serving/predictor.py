@@ -171,7 +171,7 @@ class DAGTaskPredictor:
             self._record_internal_error,
         )
         self._workflows = WorkflowEstimator(
-            self._predecessors, self._reader, self._answerer, self._tracker
+            self._predecessors, self._reader, self._answerer, self._tracker, self._history
         )
         self._function_names = FunctionNames(
             lambda: self._tool_types,
@@ -449,8 +449,7 @@ class DAGTaskPredictor:
         self._completions.drain_yielding()
 
     def _complete(self, record: Record | Rejected) -> None:
-        self._completions.submit(record)
-        self._tracker.ended(record)
+        self._completions.submit(record, self._tracker.ended(record))
 
     def _warm(self, model: Model) -> None:
         """Start from the model's own recent observations where nothing else is known."""

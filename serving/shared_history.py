@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.history import History
 from malearn.kernel.observation import Observation
+from malearn.kernel.workflow_hints import Hint
 from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["SharedHistory"]
@@ -34,16 +35,22 @@ class SharedHistory:
         self._seen: GenerationalCache[str, float] = GenerationalCache(_KEPT)
         self._tools: set[str] = set()
 
-    def observe(self, task_id: str, observation: Observation) -> bool:
-        """Take in one finished task; False when it is known already."""
+    def observe(self, task_id: str, observation: Observation, hint: Hint | None = None) -> bool:
+        """Take in one finished task, and what its workflow's beginning said; False when it is
+        known already."""
         with self._lock:
             if self._seen.get(task_id) == observation.end:
                 return False
             self._seen.put(task_id, observation.end)
             self._kept.append(observation)
             self._tools.add(observation.tool_type)
-            self._estimator.observe(observation)
+            self._estimator.observe(observation, hint)
             return True
+
+    def hint_effects(self, functions: Iterable[str], hint: Hint) -> dict[str, float]:
+        """As `Estimator.hint_effect`, by function."""
+        with self._lock:
+            return {one: self._estimator.hint_effect(one, hint) for one in functions}
 
     def restore(self, observations: Iterable[Observation]) -> int:
         """Take in older ones, in their place in time; returns how many were new.

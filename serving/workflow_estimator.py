@@ -12,7 +12,7 @@ from itertools import islice
 
 import msgspec
 
-from malearn.kernel import intervals
+from malearn.kernel import intervals, workflow_hints
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolType, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
@@ -21,6 +21,7 @@ from malearn.serving.answering import Answerer
 from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.predecessor_reader import PredecessorReader
 from malearn.serving.requests import Request
+from malearn.serving.shared_history import SharedHistory
 from malearn.serving.workflow_tracker import WorkflowTracker
 
 __all__ = ["Queued", "WorkflowEstimator", "guess"]
@@ -57,9 +58,10 @@ class WorkflowEstimator:
         reader: PredecessorReader,
         answerer: Answerer,
         tracker: WorkflowTracker,
+        history: SharedHistory,
     ) -> None:
         self._predecessors, self._reader = predecessors, reader
-        self._answerer, self._tracker = answerer, tracker
+        self._answerer, self._tracker, self._history = answerer, tracker, history
 
     def estimate(
         self, queue: Sequence[Queued], now: float, started: float
@@ -85,9 +87,10 @@ class WorkflowEstimator:
             open_tasks = plan.open_tasks
             for task_id, position in plan.known:
                 open_tasks[task_id] = answers[position][0]
+            effects = self._hint_effects(plan)
             for task_id, key in plan.unknown:
                 answer = shared[alike[key]]
-                open_tasks[task_id] = answer[0]
+                open_tasks[task_id] = workflow_hints.applied(answer[0], effects.get(key[0], 0.0))
                 counted.append(answer)
         found = [
             self._tracker.combine(
@@ -151,6 +154,13 @@ class WorkflowEstimator:
                     words = tuple(sorted(workflow.context.items()))
                     plan.unknown.append((task_id, (task.function, task.resource, words)))
         return known, fetch_error
+
+    def _hint_effects(self, plan: _Plan) -> dict[str, float]:
+        """What the beginning of the workflow says of tasks whose inputs are not known."""
+        hint = self._tracker.hint(plan.workflow.run_id) if plan.unknown else None
+        if hint is None:
+            return {}
+        return self._history.hint_effects({key[0] for _, key in plan.unknown}, hint)
 
     def _unknown(self, key: _Alike) -> Request:
         """The request for tasks of which nothing but the context is known."""

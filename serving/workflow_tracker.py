@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from malearn.kernel import workflow_estimate
+from malearn.kernel import workflow_estimate, workflow_hints
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflow_checkpoints import Checkpoints
+from malearn.kernel.workflow_hints import Hint
 from malearn.kernel.workflow_shapes import WorkflowShapes
 from malearn.kernel.workflow_status import WorkflowStatus
 from malearn.serving.generational_cache import GenerationalCache
@@ -37,11 +38,21 @@ Outcome = tuple[bool, float]
 class _Tracked:
     """One workflow that was asked about and has tasks left."""
 
-    __slots__ = ("checkpoints", "expected", "latest", "left", "running", "updated", "workflow")
+    __slots__ = (
+        "checkpoints",
+        "expected",
+        "hint",
+        "latest",
+        "left",
+        "running",
+        "updated",
+        "workflow",
+    )
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self.checkpoints = Checkpoints()
+        self.hint: Hint | None = None  # what was announced first
         self.left: set[str] = set()
         #: Of each open task, as it was before it started.
         self.expected: Mapping[str, Prediction] = {}
@@ -66,13 +77,17 @@ class WorkflowTracker:
     def __len__(self) -> int:
         return len(self._tracked)
 
-    def ended(self, record: Record | Rejected) -> None:
-        """Take in a task that was reported; a rejected record tells that it ended, not when."""
+    def ended(self, record: Record | Rejected) -> Hint | None:
+        """Take in a task that was reported; a rejected record tells that it ended, not when.
+
+        Returns the hint of its workflow, as it was before this task, where there is one.
+        """
         times = (record.start, record.end) if isinstance(record, Record) else (0.0, 0.0)
         self._ended.put(record.task_id, times)
         if record.task_id in self._run_of:  # nobody waits for most
             with self._lock:
-                self._check_off(record.task_id)
+                return self._check_off(record)
+        return None
 
     def done(self, workflow: Workflow, named: Iterable[str]) -> set[str]:
         """Those of the workflow's tasks that have ended: `named` by the caller, or reported."""
@@ -81,6 +96,11 @@ class WorkflowTracker:
             if times is not None:
                 found.add(task_id)
         return found
+
+    def hint(self, run: str) -> Hint | None:
+        """What the first task of a workflow to announce anything said, where that is known."""
+        tracked = self._tracked.get(run)
+        return None if tracked is None else tracked.hint
 
     def expected(self, run: str, task_id: str) -> Prediction | None:
         """What was expected of a task before it started, where that is remembered."""
@@ -165,8 +185,9 @@ class WorkflowTracker:
         if tracked is None or tracked.workflow is not workflow:
             # A scheduler may build its workflows anew; what counts is their id.
             known = tracked.checkpoints if tracked is not None else Checkpoints()
+            hint = tracked.hint if tracked is not None else None
             tracked = _Tracked(workflow)
-            tracked.checkpoints = known
+            tracked.checkpoints, tracked.hint = known, hint
         if tracked.left.symmetric_difference(open_tasks):
             for task_id in tracked.left.difference(open_tasks):
                 self._run_of.pop(task_id, None)
@@ -177,14 +198,20 @@ class WorkflowTracker:
             self._forget(next(iter(self._tracked)))
         return tracked
 
-    def _check_off(self, task_id: str) -> None:
-        run = self._run_of.pop(task_id, None)
+    def _check_off(self, record: Record | Rejected) -> Hint | None:
+        run = self._run_of.pop(record.task_id, None)
         tracked = self._tracked.get(run) if run is not None else None
         if run is None or tracked is None:
-            return
-        tracked.left.discard(task_id)
-        if tracked.left:
-            return
+            return None
+        hint = tracked.hint
+        if hint is None and isinstance(record, Record) and record.successors:
+            tracked.hint = workflow_hints.hint_of(record.function, record.successors)
+        tracked.left.discard(record.task_id)
+        if not tracked.left:
+            self._finish(run, tracked)
+        return hint
+
+    def _finish(self, run: str, tracked: _Tracked) -> None:
         self._forget(run)
         self._note_change(run, tracked)
         self._shapes.learn(tracked.workflow)

@@ -246,3 +246,22 @@ def test_of_a_workflow_that_is_discovered_the_rest_is_what_others_became(
     assert (further.unseen, further.left) == (1, {"gpu": 2})
     another_way = p.estimate_workflow(discovered(RUN, "plan", "sleep"), now=NOW)
     assert another_way.unseen == 0
+
+
+def test_what_was_announced_first_tells_what_tasks_of_unknown_inputs_take(
+    predictor: Build, record: Any
+) -> None:
+    p = predictor()
+    took = {0: 20.0, 1: 32.0}
+    for number in range(24):
+        run = f"{number:08d}{RUN[8:]}"
+        p.estimate_workflow(workflow(run=run), now=NOW)
+        length = {"length": 10.0 + 900.0 * (number % 2)}
+        read = record(1.0, {"left_toy_process": length}, end=NOW - 100.0)
+        p.collect_data_for_task(f"{run}-read", "read", read)
+        if number < 22:
+            report(p, record, run, left_toy_process=3.0, right=9.0, fuse=took[number % 2])
+        else:
+            left = p.estimate_workflow(workflow(run=run), now=NOW).tasks
+            took[number % 2] = left[f"{run}-fuse"].seconds
+    assert took[0] < 24.0 < 27.0 < took[1]

@@ -13,7 +13,7 @@ from malearn.learning.traces import Traces
 __all__ = ["read", "simulate"]
 
 
-def read(files: Sequence[Path], definitions: Path) -> Traces:
+def read(files: Sequence[Path], definitions: Path | None) -> Traces:
     """The workflows in `files`, each a run of its own; raises `InputError`."""
     return traces.read(files, definitions)
 

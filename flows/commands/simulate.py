@@ -27,14 +27,15 @@ _RECORDED = "recorded"
 
 def simulate(
     source: RunLogsOption,
+    more: MoreLogsArgument = None,
     workflows: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE",
-            help="Workflow definitions (JSON): the resource of each function, and the edges.",
+            help="Workflow definitions (JSON): the resource of each function, and the edges. "
+            "Without it they are inferred from the logs.",
         ),
-    ],
-    more: MoreLogsArgument = None,
+    ] = None,
     slots: Annotated[
         str,
         typer.Option(

@@ -1,9 +1,10 @@
 """The workflows that a scheduler ran, from its run logs: what a simulation replays.
 
-Which tasks a workflow has, what they run on and what they wait for is in a file of
-definitions, JSON: `{workflow: {"tasks": {function: {"resource": "gpu"}}, "edges": [[from, to]]}}`.
-A task without a resource runs on a GPU. A logged run is of the definition whose functions are
-exactly those of its tasks.
+Which tasks a workflow has, what they run on and what they wait for is inferred from the logs
+(`inferred_workflows`), or in a file of definitions, JSON:
+`{workflow: {"tasks": {function: {"resource": "gpu"}}, "edges": [[from, to]]}}`. A task without a
+resource runs on a GPU there. A logged run is of the definition whose functions are exactly those
+of its tasks.
 """
 
 from __future__ import annotations
@@ -20,18 +21,12 @@ from malearn.data import run_logs
 from malearn.kernel import run_ids
 from malearn.kernel.errors import InputError, WorkflowError
 from malearn.kernel.records import Record, Rejected
+from malearn.kernel.tool_types import ToolTypes, declared
 from malearn.kernel.workflow import Workflow
+from malearn.learning import inferred_workflows
+from malearn.learning.inferred_workflows import Definition, Seen
 
-__all__ = ["Definition", "RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "read"]
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """One kind of workflow: the resource of each function, and the functions it waits for."""
-
-    name: str
-    resources: Mapping[str, str]
-    predecessors: Mapping[str, tuple[str, ...]]
+__all__ = ["RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,46 +90,85 @@ class Traces:
         return sum(len(run.workflows) for run in self.runs)
 
 
-def read(files: Sequence[Path], definitions: Path) -> Traces:
+#: Of one workflow's run: its tasks by function, each with when it started, NaN where unknown.
+_Tasks = dict[str, tuple[TaskTrace, float]]
+
+
+def read(
+    files: Sequence[Path], definitions: Path | None = None, tool_types: ToolTypes | None = None
+) -> Traces:
     """The workflows logged in `files`, each a run of its own.
+
+    Without `definitions` they are inferred, and `tool_types`, those declared unless others are
+    given, say what functions run on.
 
     Raises `InputError` for a file that cannot be read, for definitions that do not hold together,
     and where no logged workflow can be replayed.
     """
-    known = _definitions(definitions)
     skipped: Counter[str] = Counter()
+    logged = [(file, _by_run(_tasks(file))) for file in files]
+    if definitions is not None:
+        known = _definitions(definitions)
+    else:
+        known = _inferred([tasks for _, by_run in logged for tasks in by_run.values()], tool_types)
     runs = []
-    for file in files:
-        found = _workflows(_tasks(file), known, skipped)
+    for file, by_run in logged:
+        found = _workflows(by_run, known, skipped)
         runs.append(RunTrace(file.name, tuple(sorted(found, key=lambda w: (w.arrived, w.run_id)))))
     traces = Traces(tuple(run for run in runs if run.workflows), dict(skipped))
     if not traces.runs:
         raise InputError(
             ", ".join(file.name for file in files),
-            f"no workflow in it matches a definition in {definitions.name}",
+            "no workflow in it has times for all of its tasks"
+            if definitions is None
+            else f"no workflow in it matches a definition in {definitions.name}",
         )
     return traces
 
 
-def _workflows(
-    tasks: Iterable[tuple[TaskTrace, float]], known: Sequence[Definition], skipped: Counter[str]
-) -> list[WorkflowTrace]:
-    """Those of one file; each task comes with when it started, NaN where that is not known."""
-    by_run: dict[str, dict[str, TaskTrace]] = defaultdict(dict)
-    starts: dict[str, list[float]] = defaultdict(list)
+def _by_run(tasks: Iterable[tuple[TaskTrace, float]]) -> dict[str, _Tasks]:
+    """Of a task that was written twice the later record counts."""
+    found: dict[str, _Tasks] = defaultdict(dict)
     for task, start in tasks:
-        run = run_ids.run_of(task.task_id)
-        by_run[run][task.function] = task
-        starts[run].append(start)
+        found[run_ids.run_of(task.task_id)][task.function] = task, start
+    return found
+
+
+def _inferred(runs: Iterable[_Tasks], tool_types: ToolTypes | None) -> list[Definition]:
+    """The kinds of workflows of `runs` of which all times are known."""
+    seen = [
+        {
+            function: Seen(start, start + task.seconds, _named(task))
+            for function, (task, start) in tasks.items()
+        }
+        for tasks in runs
+        if not any(math.isnan(start) for _, start in tasks.values())
+    ]
+    types = declared() if tool_types is None else tool_types
+    return inferred_workflows.infer(seen, types)
+
+
+def _named(task: TaskTrace) -> tuple[str, ...]:
+    return () if task.record is None else tuple(task.record.successors)
+
+
+def _workflows(
+    by_run: Mapping[str, _Tasks], known: Sequence[Definition], skipped: Counter[str]
+) -> list[WorkflowTrace]:
+    """Those of one file."""
     found = []
-    for run, traced in by_run.items():
+    for run, tasks in by_run.items():
+        traced = {function: task for function, (task, _) in tasks.items()}
+        starts = [start for _, start in tasks.values()]
         definition = next((d for d in known if d.resources.keys() == traced.keys()), None)
-        if definition is None:
+        if definition is None and any(math.isnan(start) for start in starts):
+            skipped["a task has no times"] += 1
+        elif definition is None:
             skipped["its functions match no definition"] += 1
-        elif any(math.isnan(start) for start in starts[run]):
+        elif any(math.isnan(start) for start in starts):
             skipped["a task has no times"] += 1
         else:
-            found.append(_workflow(run, definition, traced, min(starts[run])))
+            found.append(_workflow(run, definition, traced, min(starts)))
     return found
 
 

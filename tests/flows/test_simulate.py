@@ -64,3 +64,10 @@ def test_wrong_usage_is_said_in_a_sentence(place: Path, options: list[str], prob
     code, _, error = run(place, *options)
     assert code == 2
     assert problem in " ".join(error.replace("│", " ").split())
+
+
+def test_without_definitions_workflows_are_inferred_from_the_logs(place: Path) -> None:
+    given = ["simulate", "--from", str(place / "run1.jsonl"), "--no-mlflow", "--json"]
+    done = CliRunner().invoke(app, [*given, "--seeds", "1", "--slots", "gpu=2"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["workflows"] == 8

@@ -1,0 +1,81 @@
+"""What waits for what, inferred from logs that do not tell: kinds of workflows without definitions.
+
+Runs with the same functions are of one kind. One function waits for another where a successor map
+names it, or where in every run of the kind it started only after the other had ended; of those
+relations the ones that follow from others are left out. With few runs chance adds some that are
+none, never too few: the more runs, the nearer to the truth.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from malearn.kernel import causality
+from malearn.kernel.tool_types import ToolTypes
+
+__all__ = ["Definition", "Seen", "infer"]
+
+_UNCLAIMED = "cpu"  # what a function runs on that belongs to no tool type
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One kind of workflow: the resource of each function, and the functions it waits for."""
+
+    name: str
+    resources: Mapping[str, str]
+    predecessors: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One task of a run: when it ran, in seconds since the epoch, and the functions it named."""
+
+    start: float
+    end: float
+    named: tuple[str, ...] = ()
+
+
+def infer(runs: Sequence[Mapping[str, Seen]], tool_types: ToolTypes) -> list[Definition]:
+    """The kinds of workflows of `runs`, each of which maps functions to their tasks."""
+    kinds: dict[frozenset[str], list[Mapping[str, Seen]]] = defaultdict(list)
+    for run in runs:
+        kinds[frozenset(run)].append(run)
+    return [
+        _definition(f"kind {number}", sorted(functions), alike, tool_types)
+        for number, (functions, alike) in enumerate(kinds.items(), 1)
+    ]
+
+
+def _definition(
+    name: str, functions: Sequence[str], runs: Sequence[Mapping[str, Seen]], tool_types: ToolTypes
+) -> Definition:
+    before = {
+        after: {one for one in functions if one != after and _always(runs, one, after)}
+        for after in functions
+    }
+    named = {
+        after: {one for one in before[after] if any(after in run[one].named for run in runs)}
+        for after in functions
+    }
+    predecessors = {
+        after: tuple(
+            one
+            for one in functions
+            if one in named[after]
+            or (one in found and not any(one in before[other] for other in found))
+        )
+        for after, found in before.items()
+    }
+    return Definition(name, {f: _resource(f, tool_types) for f in functions}, predecessors)
+
+
+def _always(runs: Sequence[Mapping[str, Seen]], before: str, after: str) -> bool:
+    return all(causality.was_known(run[before].end, run[after].start) for run in runs)
+
+
+def _resource(function: str, tool_types: ToolTypes) -> str:
+    tool_type = tool_types.for_function(function)
+    return _UNCLAIMED if tool_type is None else str(tool_type.resource)

@@ -131,7 +131,7 @@ class RedisWorker:
             self._wake.clear()
         self._drain()
         self._collector.encode()
-        if self._to_read or len(self._collector):
+        if self._to_read or len(self._collector) or self._workflows.pending:
             self._send_at = 0.0
             # An outage that lasts is tried once more; what was just reported is worth it.
             connection = self._connected(probe_now=True)
@@ -139,6 +139,7 @@ class RedisWorker:
                 self._attempt(self._read_records, connection)
                 self._drain()
                 self._attempt(self._send_all, connection)
+                self._attempt(self._publish_rest, connection)
         self._disconnect()
 
     def _round(self) -> None:
@@ -264,6 +265,9 @@ class RedisWorker:
 
     def _publish(self, connection: Connection) -> None:
         self._workflows.exchange(connection, self._deadline())
+
+    def _publish_rest(self, connection: Connection) -> None:
+        self._workflows.flush(connection, self._deadline())
 
     def _send_all(self, connection: Connection) -> None:
         while self._collector.send(connection, self._deadline()):

@@ -37,6 +37,11 @@ class WorkflowPublisher:
         self._at = 0.0
         self._restored = False
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to send."""
+        return self._tracker.unpublished
+
     def exchange(self, connection: Connection, deadline: float) -> None:
         """Restore what others learnt, once, and send what has changed; at most once a second.
 
@@ -44,6 +49,10 @@ class WorkflowPublisher:
         """
         if monotonic() < self._at:
             return
+        self.flush(connection, deadline)
+
+    def flush(self, connection: Connection, deadline: float) -> None:
+        """The same at any time, as before a scheduler ends."""
         self._at = monotonic() + _INTERVAL
         if not self._restored:
             self._restore(connection, deadline)

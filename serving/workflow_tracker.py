@@ -158,6 +158,11 @@ class WorkflowTracker:
             calibration.learn_many(self._unshared)
             self._calibration = calibration
 
+    @property
+    def unpublished(self) -> bool:
+        """Whether anything has changed, or was learnt, that was not taken since."""
+        return bool(self._changed or self._unshared)
+
     def take_unshared(self) -> list[Outcome]:
         """The scores learnt since the last call, oldest first."""
         with self._lock:

@@ -265,3 +265,20 @@ def test_what_was_announced_first_tells_what_tasks_of_unknown_inputs_take(
             left = p.estimate_workflow(workflow(run=run), now=NOW).tasks
             took[number % 2] = left[f"{run}-fuse"].seconds
     assert took[0] < 24.0 < 27.0 < took[1]
+
+
+def test_what_was_learnt_last_is_shared_before_a_scheduler_ends(
+    predictor: Build, record: Any, own_redis: Any
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    run = f"{77:036d}"
+    p.estimate_workflow(workflow(run=run), now=NOW)
+    report(p, record, run, read=0.5, left_toy_process=1.0, right=9.0, fuse=9.0)
+    with own_redis.client() as client:
+        before = client.llen("malearn:workflow_scores")
+        p.close(10.0)
+        ended = workflow_status.read(client.get(f"malearn:workflow:{run}"))
+        assert ended is not None
+        assert ended.progress == 1.0
+        assert client.llen("malearn:workflow_scores") >= before

@@ -162,7 +162,10 @@ def _second_versions(url: str) -> None:
     for tool_type in TYPES.values():
         name = tool_type.registered_model
         first = client.get_model_version(name, "1")
-        client.create_model_version(name, first.source or "", tags=first.tags, run_id=first.run_id)
+        source = first.source or ""
+        client.create_model_version(
+            name, source, first.run_id, first.tags, model_id=source.rpartition("/")[2]
+        )
 
 
 def _move_aliases(url: str, version: int) -> int:

@@ -38,7 +38,14 @@ DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 TASKS = 2_000
 TOOL = "llm_process"
-SECRETS = {"REDIS_PASSWORD": "r3d1s", "POSTGRES_PASSWORD": "p0st", "PREFECT_PASSWORD": "pr3f"}
+SECRETS = {
+    "REDIS_PASSWORD": "r3d1s",
+    "POSTGRES_PASSWORD": "p0st",
+    "PREFECT_PASSWORD": "pr3f",
+    "MALEARN_HTTP_TOKEN": "0123456789abcdef",
+}
+#: Ports within the containers, by service.
+_PORTS = {"mlflow": "5000", "prefect": "4200", "worker": "9464", "serve": "8470"}
 PATIENCE = 600.0
 
 
@@ -81,7 +88,7 @@ class Stack:
         self.place = place
         self._ports = {
             name: _free_port()
-            for name in ("postgres", "redis", "mlflow", "prefect", "worker", "prometheus")
+            for name in ("postgres", "redis", "mlflow", "prefect", "worker", "serve", "prometheus")
         }
         self._services: dict[str, Any] = yaml.safe_load(
             (DEPLOY / "compose.yaml").read_text("utf-8")
@@ -103,7 +110,12 @@ class Stack:
         """Everything, in the order that `depends_on` has."""
         self._start_postgres()
         self._start_redis()
-        for name, path in (("mlflow", "/health"), ("prefect", "/api/health"), ("worker", "/live")):
+        for name, path in (
+            ("mlflow", "/health"),
+            ("prefect", "/api/health"),
+            ("worker", "/live"),
+            ("serve", "/health"),
+        ):
             self._start(name)
             self._await(name, lambda n=name, p=path: self._get(n, p) is not None)  # type: ignore[misc]
 
@@ -302,7 +314,7 @@ print(json.dumps({{"seconds": a.seconds, "model_version": a.model_version, "sour
         if filled.startswith("redis://"):
             return self._redis_url()
         filled = filled.replace("@postgres/", f"@127.0.0.1:{self._ports['postgres']}/")
-        for service, port in (("mlflow", "5000"), ("prefect", "4200"), ("worker", "9464")):
+        for service, port in _PORTS.items():
             filled = filled.replace(f"{service}:{port}", f"127.0.0.1:{self._ports[service]}")
             filled = filled.replace(f"127.0.0.1:{port}", f"127.0.0.1:{self._ports[service]}")
             if filled == port:

@@ -33,6 +33,7 @@ _PLACES = (
     Path("mlruns", "artifacts"),
     Path(".malearn", "prefect", "storage"),
     Path(".malearn", "secrets"),
+    Path(".malearn", "http"),
     Path(".malearn", "metrics"),
     Path(".malearn", "format.json"),
     Path("malearn.toml"),

@@ -29,7 +29,12 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("ut
 SERVICES: dict[str, Any] = COMPOSE["services"]
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 UNITS = sorted((DEPLOY / "systemd").glob("*.*r*"))
-PASSWORDS = {"REDIS_PASSWORD": "r", "POSTGRES_PASSWORD": "p", "PREFECT_PASSWORD": "f"}
+PASSWORDS = {
+    "REDIS_PASSWORD": "r",
+    "POSTGRES_PASSWORD": "p",
+    "PREFECT_PASSWORD": "f",
+    "MALEARN_HTTP_TOKEN": "t",
+}
 VARIABLE = re.compile(r"\$\{(\w+)(?::([?-])([^}]*))?\}")
 
 

@@ -51,6 +51,14 @@ VARIABLES = {
         "the file `.malearn/http/token` of the home, made when it is not there",
     ),
     "MALEARN_KEEP_ROWS": ("how many rows are kept, in the same form", "all of them"),
+    "MALEARN_MAZE": (
+        "run stores of Maze that scheduled ingestion reads, separated like those in `PATH`",
+        "none",
+    ),
+    "MAZE_WORKSPACE_DIR": (
+        "Maze's own; a head with malearn inside begins with the latest runs there",
+        "it begins with what Redis has, or with nothing",
+    ),
     "MLFLOW_TRACKING_URI": (
         "an external MLflow server",
         "commands start one; a predictor predicts without a model",

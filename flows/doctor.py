@@ -20,7 +20,7 @@ from malearn.data.dataset import Dataset
 from malearn.data.quarantine import QuarantineFilter
 from malearn.data.rejections import Rejections
 from malearn.flows.quarantine import revalidate
-from malearn.kernel import onnx_model, tool_types
+from malearn.kernel import generic, onnx_model
 from malearn.kernel.errors import MalearnError, without_password
 from malearn.kernel.home import Home
 from malearn.kernel.records import RejectReason
@@ -44,7 +44,7 @@ _CLOCKS = 5.0
 def examine(home: Home) -> Iterator[Finding]:
     """Check the installation and `home`, one finding after another."""
     yield _versions()
-    types, finding = _declaration()
+    types, finding = _declaration(home)
     yield finding
     yield _directory(home)
     yield from home_checks.examine(home)
@@ -60,7 +60,7 @@ def repair(home: Home) -> Iterator[Finding]:
     """Do what is safe: a finding for each table that was damaged, for rows that waited for it,
     and for whatever else was put right.
     """
-    types = tool_types.declared()
+    types = generic.declared(home)
     yield from home_checks.repair(home)
     for report in tables.repair(home, types):
         subject = f"repair of {report.table}"
@@ -88,9 +88,9 @@ def _versions() -> Finding:
     return Finding("versions", "ok", f"Python {python}, {', '.join(found)}")
 
 
-def _declaration() -> tuple[ToolTypes | None, Finding]:
+def _declaration(home: Home) -> tuple[ToolTypes | None, Finding]:
     try:
-        types = tool_types.declared()
+        types = generic.declared(home)
     except MalearnError as error:
         return None, Finding("tool types", "problem", str(error))
     return types, Finding("tool types", "ok", ", ".join(types))

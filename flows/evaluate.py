@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from malearn.data import run_logs
-from malearn.kernel import joining, tool_types
+from malearn.data.maze import reader
+from malearn.kernel import joining
 from malearn.kernel.errors import InputError
 from malearn.kernel.records import Execution
-from malearn.learning import evaluation
+from malearn.learning import evaluation, maze_traces
 from malearn.learning.evaluation import Evaluation
 
 __all__ = ["evaluate"]
@@ -18,18 +19,21 @@ __all__ = ["evaluate"]
 def evaluate(
     files: Sequence[Path],
     *,
+    maze: Sequence[Path] = (),
+    include_other: bool = False,
     score_from: int = 0,
     cadence: int | None = evaluation.CADENCE,
     production: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Replay the executions in `files`, each of which is a run of its own.
+    """Replay the executions in `files` and in the Maze stores `maze`, each a run of its own.
 
-    With `production` models are promoted as there: see `evaluation.replay`.
+    With `production` models are promoted as there: see `evaluation.replay`. With `include_other`,
+    tasks of the generic tool type count in the order of all tasks.
     Of a task that is in several files the one that ended last counts. Raises
     `InputError` where there is nothing to score.
     """
-    types = tool_types.declared()
+    types = reader.with_announced(maze)
     latest: dict[str, tuple[Execution, str]] = {}
     for file in files:
         for batch in run_logs.read([file]):
@@ -40,9 +44,10 @@ def evaluate(
                 known = latest.get(execution.task_id)
                 if known is None or execution.end > known[0].end:
                     latest[execution.task_id] = execution, file.name
+    latest |= maze_traces.executions(maze, types)
     if len(latest) <= score_from:
         raise InputError(
-            ", ".join(file.name for file in files),
+            ", ".join(file.name for file in (*files, *maze)),
             f"{len(latest)} executions can be replayed, none is left to score from {score_from} on",
         )
     return evaluation.evaluate(
@@ -53,4 +58,5 @@ def evaluate(
         cadence=cadence,
         production=production,
         progress=progress,
+        order_all=include_other,
     )

@@ -18,10 +18,12 @@ from malearn import expectations
 from malearn.data import csv_files, maintenance, outliers, redis_client, redis_scan, run_logs
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
+from malearn.data.maze import reader, store
+from malearn.data.maze.cursor import Cursor
+from malearn.data.maze.store import RunFolder
 from malearn.data.stream import Stream
 from malearn.flows import artifacts, failure, figures, news, progress
 from malearn.flows.history_backfill import backfill, known_functions
-from malearn.kernel import tool_types
 from malearn.kernel.errors import BatchRefused, InputError, without_password
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
@@ -34,7 +36,10 @@ __all__ = ["ingest"]
 def _run_name() -> str:
     """What is ingested, for the list of runs."""
     given = flow_run.parameters
-    files = [Path(file).name for file in (*given["files"], *(given["tables"] or {}))]
+    files = [
+        Path(file).name
+        for file in (*given["files"], *(given["tables"] or {}), *(given["maze"] or ()))
+    ]
     if not files:
         return "ingest Redis"
     return f"ingest {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
@@ -50,29 +55,39 @@ def ingest(
     files: Sequence[str] = (),
     home: str | None = None,
     tables: Mapping[str, str] | None = None,
+    maze: Sequence[str] = (),
 ) -> IngestReport:
     """Bring logs into the datasets below `home`; returns what became of every record.
 
     `files` are `task_exec_result.jsonl` logs, plain or gzipped; `tables` the
-    original's CSV files, each with its tool type. Without any of them Redis at
-    `$MALEARN_REDIS_URL` is read: the stream first, then `result:*`.
+    original's CSV files, each with its tool type; `maze` run stores of Maze. Without any of
+    them Redis at `$MALEARN_REDIS_URL` is read, the stream first, then `result:*`, and what is
+    new in the Maze stores that `$MALEARN_MAZE` names.
     """
     place = Home.find(home)
     validator = _RecordingValidator()
-    ingestion = Ingest(place, tool_types.declared(), validator, outliers.fence)
+    given = bool(files or tables or maze)
+    watched = [] if given else store.from_environment()
+    folders = store.find([*map(Path, maze), *watched], waiting=bool(watched))
+    cursor = Cursor.open(place) if watched else None
+    if cursor is not None:
+        folders = [folder for folder in folders if cursor.changed(folder)]
+    ingestion = Ingest(place, reader.known_types(place, folders), validator, outliers.fence)
     url = os.environ.get(redis_client.REDIS_SETTING, "")
     streamed = found = IngestReport()
     if files:
         found += take_files(ingestion, [Path(file) for file in files])
     for file, tool_type in (tables or {}).items():
         found += take_table(ingestion, Path(file), tool_type)
-    if not files and not tables:
-        if not url:
-            raise InputError(redis_client.REDIS_SETTING, "is not set, and no files were given")
+    if not given and not url and not watched:
+        raise InputError(redis_client.REDIS_SETTING, "is not set, and no files were given")
+    if not given and url:
         # The stream first: its entries know the serve-time features, and the scan then skips
         # the same tasks as duplicates.
         streamed = drain_stream(ingestion, url)
         found = scan_results(ingestion, url)
+    if folders:
+        found += take_maze(ingestion, folders, cursor)
     report = streamed + found
     publish(validator, report, place)
     figures.ingested(place, report)
@@ -105,6 +120,20 @@ def take_table(ingestion: Ingest, file: Path, tool_type: str) -> IngestReport:
     for batch in csv_files.read(file, ingestion.tool_types[tool_type]):
         report += ingestion.take(batch, file.name)
         get_run_logger().info("%d rows read, %d accepted", report.records, report.accepted)
+    return report
+
+
+@task(cache_policy=NO_CACHE)
+def take_maze(
+    ingestion: Ingest, folders: Sequence[RunFolder], cursor: Cursor | None
+) -> IngestReport:
+    """Import runs of Maze stores; with a `cursor`, what it has not seen of them."""
+    report = IngestReport()
+    stores = ", ".join(dict.fromkeys(str(folder.store) for folder in folders))
+    for batch, done in reader.read(folders, ingestion.tool_types, cursor):
+        report += ingestion.take(batch, f"Maze, {stores}")
+        done()
+        get_run_logger().info("%d records read, %d accepted", report.records, report.accepted)
     return report
 
 

@@ -12,7 +12,9 @@ from malearn.data.ingest_report import IngestReport
 from malearn.flows import artifacts, failure, progress
 from malearn.flows.ingest import ingest
 from malearn.flows.retrain import RetrainOutcome, renew
-from malearn.kernel import tool_types
+from malearn.kernel import generic
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import ToolTypes
 from malearn.lifecycle import mlflow_pages
 
 __all__ = ["Lifecycle", "lifecycle"]
@@ -33,17 +35,21 @@ class Lifecycle:
     on_failure=[failure.record_cause],
 )
 def lifecycle(
-    files: Sequence[str] = (), home: str | None = None, trigger: str = "manual"
+    files: Sequence[str] = (),
+    home: str | None = None,
+    trigger: str = "manual",
+    maze: Sequence[str] = (),
 ) -> Lifecycle:
     """Ingest new logs, retrain every tool type, promote what passes the gate.
 
-    `files` are run logs; without any, Redis is read.
+    `files` are run logs, `maze` run stores of Maze; without any, as `ingest` has it.
     """
     progress.tag(trigger)
-    types = tool_types.declared()
-    bar = progress.Steps("progress-lifecycle", 1 + len(types), "Lifecycle")
+    place = Home.find(home)
+    bar = progress.Steps("progress-lifecycle", 1 + len(generic.declared(place)), "Lifecycle")
     bar.next("Ingesting")
-    ingested = ingest(files, home)
+    ingested = ingest(files, home, maze=maze)
+    types = generic.declared(place)  # ingestion may have found more
     outcomes = {}
     for name in types:
         bar.next(f"Retraining {name}")
@@ -51,12 +57,12 @@ def lifecycle(
     bar.end()
     done = Lifecycle(ingested, outcomes)
     create_markdown_artifact(
-        _summary(done), key="lifecycle", description="What is in Production now, and why"
+        _summary(done, types), key="lifecycle", description="What is in Production now, and why"
     )
     return done
 
 
-def _summary(done: Lifecycle) -> str:
+def _summary(done: Lifecycle, types: ToolTypes) -> str:
     report = done.ingested
     ranked = sorted(report.rejected.items(), key=lambda item: -item[1])
     lines = [
@@ -74,7 +80,7 @@ def _summary(done: Lifecycle) -> str:
         numbers = (counts.accepted, counts.quarantined, counts.outliers) if counts else (0, 0, 0)
         serving = "–"
         if outcome.production:
-            page = mlflow_pages.version_page(tool_types.declared()[name], outcome.production)
+            page = mlflow_pages.version_page(types[name], outcome.production)
             serving = f"[v{outcome.production} {outcome.family}]({page})"
         cells = " | ".join(str(n) for n in numbers)
         lines.append(f"| {name} | {cells} | {serving} |")

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from malearn.data import maintenance
 from malearn.data.maintenance import Limits, MaintenanceReport
 from malearn.flows import failure, progress
-from malearn.kernel import tool_types
+from malearn.kernel import generic
 from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolTypes
@@ -42,7 +42,8 @@ def maintain(
     `$MLFLOW_TRACKING_URI` lists the versions that models were trained on, which are pinned;
     nothing is touched if it does not answer.
     """
-    place, types = Home.find(home), tool_types.declared()
+    place = Home.find(home)
+    types = generic.declared(place)
     days = _limits(keep_days, "MALEARN_KEEP_DAYS", types)
     rows = _limits(keep_rows, "MALEARN_KEEP_ROWS", types)
     uri = os.environ.get(_TRACKING, "")

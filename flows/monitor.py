@@ -18,7 +18,7 @@ from malearn.data.dataset import Dataset
 from malearn.flows import failure, figures, news, progress, workflow_progress
 from malearn.flows.retrain import RetrainOutcome, renew
 from malearn.flows.train import load
-from malearn.kernel import tool_types
+from malearn.kernel import generic
 from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -82,7 +82,7 @@ def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, 
     event `news.DRIFT`; outside a deployment, where no automation may listen, it also runs here.
     MLflow is at `$MLFLOW_TRACKING_URI`.
     """
-    types = tool_types.declared()
+    types = generic.declared(Home.find(home))
     progress.tag(*tools)
     watched = {name: _watch(types[name], types, home) for name in tools or types}
     create_markdown_artifact(

@@ -9,7 +9,7 @@ from prefect import flow
 from malearn.data.dataset import Dataset
 from malearn.flows import artifacts, failure, progress
 from malearn.flows.train import load
-from malearn.kernel import tool_types
+from malearn.kernel import generic
 from malearn.kernel.home import Home
 from malearn.lifecycle import mlflow_connection, promotion
 from malearn.lifecycle.promotion import Promoted
@@ -30,7 +30,7 @@ def promote(
 
     `bypass_gate` skips the gate, not the verification.
     """
-    types = tool_types.declared()
+    types = generic.declared(Home.find(home))
     progress.tag(tool_type, "by hand" if bypass_gate else "by the gate")
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         # Real rows of the dataset, not made-up ones: conversions go wrong at real thresholds.

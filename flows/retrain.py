@@ -13,7 +13,7 @@ from malearn.data.dataset import Dataset
 from malearn.flows import artifacts, failure, figures, progress
 from malearn.flows.promote import promote
 from malearn.flows.train import train
-from malearn.kernel import tool_types
+from malearn.kernel import generic
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.gate import GateCheck
@@ -52,7 +52,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
     Retrainings of a tool type run one at a time; a second one waits, and then finds nothing
     new. Needs MLflow at `$MLFLOW_TRACKING_URI`.
     """
-    declared = tool_types.declared()[tool_type]
+    declared = generic.declared(Home.find(home))[tool_type]
     log = get_run_logger()
     with locks.retrain_lock(
         Home.find(home),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from malearn import __version__
 from malearn.data.dataset import Dataset
 from malearn.flows import console
-from malearn.kernel import tool_types
+from malearn.kernel import generic
 from malearn.kernel.home import Home
 from malearn.operations.upgrade import upgrade
 from malearn.platform import Platform
@@ -64,18 +64,25 @@ class Report:
         }
 
 
-def run(home: Home, files: Sequence[Path], shown: console.Progress) -> Report:
-    """Run `files`, or the records of a small real workload executed on this machine,
-    through the whole lifecycle below `home`, and ask a predictor for predictions.
+def run(
+    home: Home, files: Sequence[Path], shown: console.Progress, maze: Sequence[Path] = ()
+) -> Report:
+    """Run `files` and the Maze stores `maze` through the whole lifecycle below `home`, and ask a
+    predictor for predictions. Without any, a small real workload is executed here first.
     """
     upgrade(home, __version__, notify=shown.step)
     with Platform(home, redis=True, mlflow=True, prefect=True, on_event=shown.server) as platform:
-        if not files:
+        if not files and not maze:
             _work(platform.redis_url, shown)
         with console.following(shown):
             from malearn.flows.lifecycle import lifecycle
 
-            done = lifecycle([str(file) for file in files], str(home.root), trigger="malearn run")
+            done = lifecycle(
+                [str(file) for file in files],
+                str(home.root),
+                trigger="malearn run",
+                maze=[str(store) for store in maze],
+            )
         shown.step("Asking the predictor …")
         answers = _ask(home, platform)
         shown.step("Stopping the servers …")
@@ -98,15 +105,18 @@ def _ask(home: Home, platform: Platform) -> dict[str, PredictorAnswer]:
     from malearn import DAGTaskPredictor
     from malearn.learning import matrix
 
-    answers = {}
+    answers, types = {}, generic.declared(home)
     with DAGTaskPredictor(
-        redis_url=platform.redis_url, tracking_uri=platform.tracking_uri, cache_dir=home.cache
+        redis_url=platform.redis_url,
+        tracking_uri=platform.tracking_uri,
+        cache_dir=home.cache,
+        tool_types=types,
     ) as predictor:
         predictor.wait_until_ready(30.0)
-        for name, tool_type in tool_types.declared().items():
+        for name, tool_type in types.items():
             dataset = Dataset.open(home, tool_type)
             if dataset.version is None:
-                function, features = tool_type.functions[0], {}
+                function, features = next(iter(tool_type.functions), name), {}
             else:
                 newest = dataset.read()[-1]
                 known = zip(tool_type.feature_names, matrix.known_before(newest), strict=True)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from malearn.kernel import tool_types
-from malearn.learning import policy_comparison, traces
+from malearn.kernel.tool_types import ToolTypes
+from malearn.learning import maze_traces, policy_comparison, traces
 from malearn.learning.policy_comparison import Comparison, Settings
 from malearn.learning.traces import Traces
 
 __all__ = ["read", "simulate"]
 
 
-def read(files: Sequence[Path], definitions: Path | None) -> Traces:
-    """The workflows in `files`, each a run of its own; raises `InputError`."""
-    return traces.read(files, definitions)
+def read(
+    files: Sequence[Path], definitions: Path | None, maze: Sequence[Path], types: ToolTypes
+) -> Traces:
+    """The workflows in `files`, each a run of its own, and in the Maze stores `maze`.
+
+    Raises `InputError`.
+    """
+    found: list[Traces] = []
+    if files:
+        found.append(traces.read(files, definitions))
+    if maze:
+        found.append(maze_traces.read(maze, types))
+    skipped = Counter[str]()
+    for one in found:
+        skipped.update(one.skipped)
+    return Traces(tuple(run for one in found for run in one.runs), dict(skipped))
 
 
 def simulate(
     found: Traces,
     settings: Settings,
+    types: ToolTypes,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
     """Every policy with every predictor, each knowing only what had ended in its simulation."""
-    return policy_comparison.compare(found.runs, tool_types.declared(), settings, progress)
+    return policy_comparison.compare(found.runs, types, settings, progress)

@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 
 from malearn.data.dataset import Dataset
 from malearn.flows import artifacts, failure, progress
-from malearn.kernel import believable, tool_types
+from malearn.kernel import believable, generic
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import families as model_families
@@ -52,7 +52,7 @@ def train(
     read. With `trials` the hyper-parameters of each family are searched for first, so often, and
     for `seconds` at most; what is found adds candidates. MLflow is at `$MLFLOW_TRACKING_URI`.
     """
-    types = tool_types.declared()
+    types = generic.declared(Home.find(home))
     chosen = types[tool_type]
     model_families.check(chosen)
     names = tuple(families or model_families.tried(chosen))

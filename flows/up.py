@@ -7,8 +7,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from malearn import __version__
 from malearn.data import stream
@@ -35,11 +36,18 @@ PING_SECONDS = 5.0  # between two pings of the given servers
 ANSWER_SECONDS = 2.0  # for one answer of Redis
 
 
-def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
+def up(
+    home: Home,
+    *,
+    host: str = LOOPBACK,
+    ports: Mapping[str, int],
+    maze: Sequence[Path] = (),
+) -> None:
     """Redis, MLflow, Prefect, or those that the environment names, and a worker that runs the
     deployments of `prefect.yaml`, kept up until Ctrl-C or SIGTERM.
 
-    `host` and `ports`, by service, are where embedded servers listen. Raises `PlatformError`
+    `host` and `ports`, by service, are where embedded servers listen; `maze` are run stores of
+    Maze that scheduled runs read. Raises `PlatformError`
     and `Unreachable` when something does not start; what ends later is started again.
     """
     with ExitStack() as stack:
@@ -56,7 +64,7 @@ def up(home: Home, *, host: str = LOOPBACK, ports: Mapping[str, int]) -> None:
                 on_event=shown.server,
             )
             stack.enter_context(platform)
-            worker = Worker(home)
+            worker = Worker(home, maze)
             stack.callback(worker.stop)
             supervisor = Supervisor(platform.embedded, to_start=[worker])
             _start_worker(supervisor, shown)

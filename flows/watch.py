@@ -1,22 +1,28 @@
-"""Ingest results as they are set in Redis, until asked to stop."""
+"""Ingest results as they come, from Redis or a Maze store, until asked to stop."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from malearn import expectations
 from malearn.data import keyspace, outliers
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
+from malearn.data.maze import reader, store
+from malearn.data.maze.cursor import Cursor
 from malearn.flows.console import Progress
-from malearn.kernel import tool_types
+from malearn.kernel import generic
 from malearn.kernel.home import Home
 
-__all__ = ["watch"]
+__all__ = ["watch", "watch_maze"]
+
+#: Seconds between two looks at a Maze store.
+_POLL = 2.0
 
 
 def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestReport:
@@ -24,7 +30,7 @@ def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestRepor
 
     What was read by then is ingested too. `enable` turns keyspace notifications on.
     """
-    types = tool_types.declared()
+    types = generic.declared(home)
     ingestion = Ingest(home, types, expectations.validate, outliers.fence)
     report = IngestReport()
     with _asked_to_stop() as stop:
@@ -37,6 +43,28 @@ def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestRepor
                 + (f", {source.missed:,} gone before they could be read" if source.missed else "")
             )
     return report
+
+
+def watch_maze(
+    home: Home, stores: Sequence[Path], shown: Progress, seconds: float = _POLL
+) -> IngestReport:
+    """Ingest what is new in the Maze `stores` every few `seconds`, until Ctrl-C."""
+    report = IngestReport()
+    cursor = Cursor.open(home)
+    with _asked_to_stop() as stop:
+        shown.step("Watching; Ctrl-C ends it")
+        while True:
+            found = store.find(stores, waiting=True)
+            folders = [folder for folder in found if cursor.changed(folder)]
+            if folders:
+                types = reader.known_types(home, folders)
+                ingestion = Ingest(home, types, expectations.validate, outliers.fence)
+                for batch, done in reader.read(folders, types, cursor):
+                    report += ingestion.take(batch, "Maze")
+                    done()
+                shown.step(f"Watching: {report.records:,} records, {report.accepted:,} accepted")
+            if stop.wait(seconds):
+                return report
 
 
 @contextmanager

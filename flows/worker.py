@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from malearn.data.maze.store import MAZE_SETTING
+from malearn.kernel.home import Home
 from malearn.platform import http
 from malearn.platform.environment import for_server, without
 from malearn.platform.port import LOOPBACK
@@ -38,12 +40,17 @@ WORKER_DIED = "Its worker ended while it ran."
 class Worker(Server):
     """Prefect's process worker for one home. Start it where the environment names the servers.
 
-    It dies with whatever it runs: its runs are in its process group, which its reaper ends.
-    What such a run leaves behind in Prefect is tidied up when the worker starts again.
+    Its runs read the Maze stores `maze` as well. It dies with whatever it runs: its runs are in
+    its process group, which its reaper ends. What such a run leaves behind in Prefect is tidied
+    up when the worker starts again.
     """
 
     name = "Worker"
     setting = ""  # nobody gives us one: others may poll the same pool
+
+    def __init__(self, home: Home, maze: Sequence[Path] = ()) -> None:
+        super().__init__(home)
+        self._maze = maze
 
     def url_at(self, port: int) -> str:
         return f"http://{LOOPBACK}:{port}/health"
@@ -79,6 +86,8 @@ class Worker(Server):
             "PREFECT_WORKER_WEBSERVER_PORT": str(port),
             "PREFECT_LOGGING_COLORS": "false",
         }
+        if self._maze:
+            ours[MAZE_SETTING] = os.pathsep.join(str(store.absolute()) for store in self._maze)
         declaration = Path(os.environ.get("MALEARN_TOOL_TYPES") or "malearn.toml")
         if declaration.is_file():  # as this process sees it; the flows run elsewhere
             ours["MALEARN_TOOL_TYPES"] = str(declaration.absolute())

@@ -37,7 +37,7 @@ class Collector:
     """A bounded queue in front of the stream.
 
     `capacity` counts tasks waiting; `stream_length` is about how many entries the stream keeps
-    (`$MALEARN_STREAM_LENGTH`).
+    (`$MALEARN_STREAM_LENGTH`). Without `sends` there is no Redis, and nothing is taken.
     What Redis refuses to write is counted in `refusals`. `on_entry` is called on the background
     thread with each entry of the stream, before it is sent.
     """
@@ -48,10 +48,13 @@ class Collector:
         capacity: int = 20_000,
         stream_length: int | None = None,
         on_entry: Callable[[bytes], None] | None = None,
+        *,
+        sends: bool = True,
     ) -> None:
         if stream_length is None:
             stream_length = stream_entries.length_limit()
         self.sent = self.dropped = 0
+        self._sends = sends
         self._refusals, self._on_entry = refusals, on_entry
         self._capacity = capacity
         self._tasks: deque[CompletedTask] = deque()
@@ -65,6 +68,8 @@ class Collector:
 
     def put(self, task: CompletedTask) -> None:
         """Take one finished task. The newest is dropped while there is no room."""
+        if not self._sends:
+            return
         if len(self._tasks) >= self._capacity:
             self.dropped += 1
             return

@@ -100,7 +100,7 @@ class CompletionHandler:
         if isinstance(record, Rejected):
             return CompletedTask(record)
         function, predicted = record.function, self._predicted.pop(record.task_id)
-        tool_type = self._predecessors.tool_types.for_function(function)
+        tool_type = self._predecessors.tool_types.for_known(function)
         schema = self._predecessors.schemas[tool_type.name] if tool_type is not None else None
         if (reason := self._doubt(record, schema)) is not None:
             # Ingestion is to see it all the same, and to say why it keeps it out.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from malearn.kernel import intervals, onnx_model
 from malearn.kernel.onnx_model import OnnxModel
@@ -29,6 +29,11 @@ class Model(OnnxModel):
     interval: intervals.Factors
     loaded_at: float
 
+    def reordered(self, tool_type: ToolType) -> Model:
+        """The same for features in the order of `tool_type`."""
+        columns = onnx_model.columns(self.metadata, tool_type)
+        return self if columns == self.columns else replace(self, columns=columns)
+
 
 def load(
     artifact: bytes,
@@ -43,6 +48,8 @@ def load(
     name = f"{tool_type.registered_model} version {version}"
     checked = onnx_model.load(artifact, tool_type, name, trial)
     declared = tool_type.feature_names
+    if tool_type.generic:  # whose features are found, among them those of its models
+        declared = checked.metadata.features
     if removed := [f for f in checked.metadata.features if f not in declared]:
         _log.warning(
             "%s reads features that are no longer declared, now always missing: %s",

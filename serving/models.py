@@ -179,8 +179,16 @@ class Models:
         if self._cache is not None:
             self._cache.write(registered, version, artifact)
 
+    def declare(self, tool_types: ToolTypes) -> None:
+        """Let the models in use read features in the order of another declaration."""
+        self.current = {
+            name: model.reordered(tool_types[name]) if name in tool_types else model
+            for name, model in self.current.items()
+        }
+
     def _use(self, model: Model) -> None:
         self._loaded(model)
+        model = model.reordered(self._tool_types()[model.tool_type])  # it may have grown
         replaced = self.current.get(model.tool_type)
         self.current = {**self.current, model.tool_type: model}
         self.swaps += replaced is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from numbers import Real
 from operator import itemgetter
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = ["EMPTY", "PredecessorCache", "SuccessorFeatures"]
 _MAX_SUCCESSORS = 256  # a record naming more functions is no workflow
 _MAX_VALUES = 1024  # of a record that is longer than `_SHORT` bytes
 _SHORT = 8192
+_MAX_UNCLAIMED = 64  # values for a function that nobody claims by its name
 _END = 2048  # bytes at either end of a longer one that usually hold all that is needed
 _BACKSLASH = ord("\\")
 _ORDINARY = 86_400.0  # seconds; whether a longer task is believed, `record_reader` decides
@@ -180,8 +182,12 @@ class PredecessorCache:
                     for name in self._names
                     if name in given
                 }
-            elif (tool_type := self.tool_types.for_function(function)) is not None:
+            elif (tool_type := self.tool_types.for_known(function)) is not None:
                 kept[function] = self.schemas[tool_type.name].vectorize(given)
+            elif self.tool_types.is_open:
+                # Who claims it is known once it is asked for: see `_vector`.
+                some = islice(given.items(), _MAX_UNCLAIMED)
+                kept[function] = {n: v if isinstance(v, Real | str) else None for n, v in some}
         return (record.end, kept, context)
 
 

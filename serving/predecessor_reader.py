@@ -20,10 +20,16 @@ _MAX_ATTEMPTS = 6
 
 
 class PredecessorReader:
-    """Reads what is not in `cache` over `worker`'s connections; `budget` bounds it, in seconds."""
+    """Reads what is not in `cache` over `worker`'s connections; `budget` bounds it, in seconds.
 
-    def __init__(self, cache: PredecessorCache, worker: RedisWorker, budget: float) -> None:
+    Without `reads` it knows what is in the cache and nothing else.
+    """
+
+    def __init__(
+        self, cache: PredecessorCache, worker: RedisWorker, budget: float, *, reads: bool = True
+    ) -> None:
         self._cache, self._worker, self._budget = cache, worker, budget
+        self.reads = reads
 
     def read(
         self, task_ids: Sequence[str], started: float
@@ -33,7 +39,7 @@ class PredecessorReader:
         One round trip at most; `started` is when the call began, on `perf_counter`'s clock.
         """
         found = self._cache.get_many(task_ids)
-        if None not in found:
+        if None not in found or not self.reads:
             return found, ""
         missing = [task_id for task_id, one in zip(task_ids, found, strict=True) if one is None]
         fetch_error = self._fetch(list(dict.fromkeys(missing)), started + self._budget * _SHARE)

@@ -19,13 +19,16 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-from malearn.kernel import intervals, process_declaration, record_reader
+import msgspec
+
+from malearn.kernel import generic, intervals, process_declaration, record_reader
 from malearn.kernel.believable import Clock
 from malearn.kernel.errors import InputError, without_password
+from malearn.kernel.observation import Observation
 from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record, Rejected
-from malearn.kernel.tool_types import ToolTypes, default_seconds
+from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.serving import process_hooks, requests, stream_format, workflow_estimator
 from malearn.serving.answering import Answer, Answerer
@@ -77,7 +80,9 @@ class DAGTaskPredictor:
     `tracking_uri` an MLflow server (`$MLFLOW_TRACKING_URI`), `alias` the name of
     the version to serve. `budget` bounds every call, `refresh_interval` is how
     often the alias is looked up, both in seconds. `cache_dir` holds the last
-    good models. Building one reads that cache and touches no network.
+    good models. Building one reads that cache and touches no network. `redis_url` "" is for a
+    scheduler without Redis; without `reads_results` none of its calls reads a task's record
+    there, for schedulers that report every record themselves.
 
     With a `model_dir` it learns by itself, in this process, from what is reported to it, and asks
     no MLflow: below `<model_dir>/<tool_type>/` stand data and model, which is fitted anew in a
@@ -103,6 +108,7 @@ class DAGTaskPredictor:
         refresh_interval: float = 10.0,
         cache_dir: str | os.PathLike[str] | None = None,
         tool_types: ToolTypes | None = None,
+        reads_results: bool = True,
         clock: Clock = time.time,
         model_dir: str | os.PathLike[str] | None = None,
         model: str = "xgboost",
@@ -123,9 +129,10 @@ class DAGTaskPredictor:
         self._history = SharedHistory()
         self._predicted: GenerationalCache[str, Predicted] = GenerationalCache(_REMEMBERED)
         self._counters = CallCounters()
-        self._redis_url = url = (
-            redis_url or os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
-        )
+        url = redis_url
+        if url is None:
+            url = os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
+        self._redis_url = url
         self._refusals = Refusals(without_password(url))
         self._learning = (
             LocalLearning(model_dir, self._tool_types, model, retrain_after, self._use)
@@ -133,7 +140,9 @@ class DAGTaskPredictor:
             else None
         )
         self._collector = Collector(
-            self._refusals, on_entry=self._learning.add if self._learning else None
+            self._refusals,
+            on_entry=self._learning.add if self._learning else None,
+            sends=bool(url) or self._learning is not None,
         )
         self._completions = CompletionHandler(
             self._predecessors,
@@ -149,7 +158,7 @@ class DAGTaskPredictor:
         )
         self._tracker = WorkflowTracker()
         self._worker = RedisWorker(
-            connector(url, timeout=1.0),
+            connector(url, timeout=1.0) if url else None,
             self._collector,
             observations,
             self._refusals,
@@ -157,7 +166,9 @@ class DAGTaskPredictor:
             on_record=self._on_record,
             drain=self._completions.drain_yielding,
         )
-        self._reader = PredecessorReader(self._predecessors, self._worker, budget)
+        self._reader = PredecessorReader(
+            self._predecessors, self._worker, budget, reads=reads_results
+        )
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         self._tracking_uri = uri = uri if model_dir is None else None
         self._cache = open_cache(cache_dir, uri, alias)
@@ -218,7 +229,7 @@ class DAGTaskPredictor:
             self._ensure_running()
             self._completions.drain()
             before = requests.predecessor_ids(pred_task_ids)
-            tool_type = self._tool_types.for_function(succ_func_name)
+            tool_type = self.tool_type_of(succ_func_name, succ_task_type, features)
             # A function that nobody claims has no features to look for.
             found, fetch_error = (
                 _NOT_ASKED if tool_type is None else self._reader.read(before, started)
@@ -326,6 +337,55 @@ class DAGTaskPredictor:
         except Exception:  # noqa: BLE001 - a scheduler must never fail for reporting a task
             self._record_internal_error("collect_data_for_task")
 
+    def used(self, task_id: str, seconds: float) -> None:
+        """Say that the scheduler went by `seconds` for this task, not by our answer.
+
+        What is recorded as predicted is what was used; nothing is learnt of how far it was off.
+        """
+        known = self._predicted.get(task_id)
+        if known is not None:
+            used = msgspec.structs.replace(known, seconds=seconds, version=None, basis=None)
+            self._predicted.put(task_id, used)
+
+    def remember(self, observations: Iterable[Observation]) -> int:
+        """Take in executions of an earlier day, in their place in time; how many were new."""
+        return self._history.restore(observations)
+
+    @property
+    def reads_results(self) -> bool:
+        """Whether a call may read a task's record in Redis; may be set."""
+        return self._reader.reads
+
+    @reads_results.setter
+    def reads_results(self, reads: bool) -> None:
+        self._reader.reads = reads
+
+    def tool_type_of(
+        self,
+        function: str,
+        resource: str | None = None,
+        features: Mapping[str, object] | None = None,
+    ) -> ToolType | None:
+        """The tool type of a task: by its function, else by what it runs on and with.
+
+        It is remembered for the function, so that a record that names nothing else finds it.
+        """
+        types = self._tool_types
+        if features and types.is_open:
+            return types.for_task(
+                function, resource, features.get("model"), features.get("backend")
+            )
+        return types.for_task(function, resource)
+
+    def is_generic(self, function: str) -> bool:
+        """Whether nobody but the generic tool type claims `function`."""
+        claimed = self._tool_types.for_known(function)
+        return claimed is not None and claimed.generic
+
+    def observed(self, function: str) -> int:
+        """How many executions of `function` were observed."""
+        return self._history.count(function)
+
     def refresh(self) -> bool:
         """Follow the registry now, on this thread; False when it gave no answer."""
         followed = self._models.refresh()
@@ -414,6 +474,7 @@ class DAGTaskPredictor:
             "budget": self._budget,
             "refresh_interval": self._refresh_interval,
             "cache_dir": self._cache_dir,
+            "reads_results": self.reads_results,
             "tool_types": self._tool_types,
             "clock": self._clock,
             **self._learning_settings,
@@ -421,7 +482,8 @@ class DAGTaskPredictor:
         return _built, (type(self), settings)
 
     def _answer_many(self, tasks: Iterable[Task], started: float) -> list[Answer]:
-        claimed = [(self._tool_types.for_function(task[0]), *_unpacked(*task)) for task in tasks]
+        unpacked = [_unpacked(*task) for task in tasks]
+        claimed = [(self.tool_type_of(task[0], task[1], task[3]), *task) for task in unpacked]
         task_ids = [one for tool_type, _, _, ids, *_ in claimed if tool_type for one in ids]
         found, fetch_error = self._reader.read(task_ids, started)
         rest = iter(found)
@@ -449,10 +511,24 @@ class DAGTaskPredictor:
         self._completions.drain_yielding()
 
     def _complete(self, record: Record | Rejected) -> None:
+        if (
+            isinstance(record, Record)
+            and record.successors
+            and self._tool_types.generic is not None
+        ):
+            self._discover(record)
         self._completions.submit(record, self._tracker.ended(record))
 
     def _warm(self, model: Model) -> None:
-        """Start from the model's own recent observations where nothing else is known."""
+        """Start from the model's own recent observations where nothing else is known.
+
+        What a generic tool type's model was trained on becomes its features.
+        """
+        own = self._tool_types.get(model.tool_type)
+        if own is not None and own.generic:
+            grown = generic.with_generic(self._tool_types, model.metadata.features)
+            if grown is not self._tool_types:
+                self._declare(grown)
         tool_type = self._tool_types.get(model.tool_type)
         if tool_type is None or self._history.knows(model.tool_type):
             return
@@ -462,6 +538,17 @@ class DAGTaskPredictor:
     def _use(self, loaded: OnnxModel, version: int) -> None:
         """Answer from a model that was fitted in this process."""
         self._models.use(loaded, version)
+
+    def _discover(self, record: Record) -> None:
+        """Let the generic tool type have the features that `record` announces for its tasks."""
+        types = self._tool_types
+        for function in record.successors:
+            claimed = types.for_known(function)
+            if claimed is None or claimed.generic:
+                names = generic.announced(record.successors, function)
+                types = generic.with_generic(types, names)
+        if types is not self._tool_types:
+            self._declare(types)
 
     # Housekeeping.
 
@@ -473,6 +560,7 @@ class DAGTaskPredictor:
         self._predecessors.declare(tool_types)
         if self._learning is not None:
             self._learning.declare(tool_types)
+        self._models.declare(tool_types)
 
     def _ensure_running(self) -> None:
         if not self._worker.running and not self._closed:

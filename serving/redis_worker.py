@@ -41,12 +41,13 @@ OnRecord = Callable[[str, str | None, bytes], None]
 class RedisWorker:
     """Owns the connections, the circuit breaker and the collector's sending.
 
-    `on_record` takes records that were to be read; `drain` is called every round.
+    `on_record` takes records that were to be read; `drain` is called every round. Without
+    `connect` there is no server, and nothing to exchange with it.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Connection],
+        connect: Callable[[], Connection] | None,
         collector: Collector,
         observations: ObservationReader,
         refusals: Refusals,
@@ -56,8 +57,8 @@ class RedisWorker:
         drain: Callable[[], None],
         pool_size: int = 4,
     ) -> None:
-        self.breaker = CircuitBreaker()
-        self.pool = ConnectionPool(connect, pool_size)
+        self.breaker = CircuitBreaker(closed=connect is not None)
+        self.pool = ConnectionPool(connect or _no_server, pool_size)
         self.restored = threading.Event()
         self.refusals = refusals
         self.expired = 0
@@ -122,7 +123,7 @@ class RedisWorker:
         restored, self.restored = self.restored.is_set(), threading.Event()
         if restored:
             self.restored.set()
-        self.breaker = CircuitBreaker()
+        self.breaker = CircuitBreaker(closed=self._connect is not None)
 
     def _run(self) -> None:
         while self._close_by is None:
@@ -173,6 +174,8 @@ class RedisWorker:
     def _connected(self, *, probe_now: bool = False) -> Connection | None:
         """A connection of our own, after making sure that callers have theirs."""
         breaker = self.breaker
+        if self._connect is None:
+            return None
         self.pool.prune()
         if breaker.closed and self._connection is not None and not self.pool.missing:
             return self._connection
@@ -196,7 +199,7 @@ class RedisWorker:
         if self._connection is not None and self._connection.closed_by_server():
             self._disconnect()
         if self._connection is None:
-            self._connection = self._connect()
+            self._connection = self._connect() if self._connect else _no_server()
         (reply,) = self._connection.call(
             resp.pack("EXISTS", stream_format.STREAM), 1, self._deadline()
         )
@@ -272,3 +275,7 @@ class RedisWorker:
     def _send_all(self, connection: Connection) -> None:
         while self._collector.send(connection, self._deadline()):
             pass
+
+
+def _no_server() -> Connection:
+    raise ConnectionRefusedError("there is no Redis")

@@ -99,6 +99,11 @@ class SharedHistory:
         with self._lock:
             return self._estimator.look_up_many(function, tool_type, features, context)
 
+    def count(self, function: str) -> int:
+        """How many executions of `function` were observed."""
+        with self._lock:
+            return self._estimator.count(function)
+
     def knows(self, tool_type: str) -> bool:
         """Whether any task of `tool_type` was ever observed."""
         return tool_type in self._tools

@@ -141,7 +141,7 @@ def observation(
         return "invalid_json"
     if (problem := believable.problem(found.start, found.end, now)) is not None:
         return problem[0]
-    tool_type = tool_types.for_function(function)
+    tool_type = tool_types.get(found.tool_type or "") or tool_types.for_known(function)
     if tool_type is None:
         return found.task_id, Observation(function, "", found.start, found.end)
     schema = schemas[tool_type.name]

@@ -14,7 +14,7 @@ import msgspec
 
 from malearn.kernel import intervals, workflow_hints
 from malearn.kernel.prediction import Prediction
-from malearn.kernel.tool_types import ToolType, default_seconds
+from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.serving import requests
 from malearn.serving.answering import Answerer
@@ -116,7 +116,7 @@ class WorkflowEstimator:
                 if expected is not None:
                     plan.open_tasks[task_id] = expected
                     continue
-            tool_type = tool_types.for_function(task.function)
+            tool_type = _claimed(tool_types, task.function, task.resource, workflow.context)
             before = [b for b in task.predecessors if b in ended] if tool_type is not None else ()
             if tool_type is not None and before:
                 plan.typed.append((task_id, tool_type, before))
@@ -165,10 +165,21 @@ class WorkflowEstimator:
     def _unknown(self, key: _Alike) -> Request:
         """The request for tasks of which nothing but the context is known."""
         function, resource, words = key
-        tool_type = self._predecessors.tool_types.for_function(function)
         context = dict(words) or None
+        types = self._predecessors.tool_types
+        tool_type = _claimed(types, function, resource, context or {})
         request = requests.build(self._predecessors, function, resource, tool_type, (), (), context)
         return msgspec.structs.replace(request, missing_inputs=True)
+
+
+def _claimed(
+    types: ToolTypes, function: str, resource: str, context: Mapping[str, object]
+) -> ToolType | None:
+    """The tool type of a task: by what was asked for last, or by what all tasks run with."""
+    known = types.for_known(function)
+    if known is not None or not types.is_open:
+        return known
+    return types.for_task(function, resource, context.get("model"), context.get("backend"))
 
 
 def guess(queued: Sequence[object], now: float) -> WorkflowPrediction:

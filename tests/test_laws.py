@@ -32,6 +32,7 @@ ALLOWED = {
     "workload": {"data", "kernel"},
     "serving": {"kernel"},
     "integrations": {"serving", "data", "kernel"},
+    "maze": {"integrations"},
     "expectations": {"lifecycle", "learning", "data", "kernel"},
     "flows": {
         "expectations",

@@ -60,7 +60,7 @@ def export_dataset(
     """Write a dataset to a CSV (in the original's form) or Parquet file."""
     from malearn.data.dataset import Dataset
 
-    tool_type = options.tool_type(tool)
+    tool_type = options.tool_type(tool, home)
     file = output_file or Path(f"{tool_type.name}.{form}")
     dataset = Dataset.open(Home.find(home), tool_type)
     write = dataset.export_csv if form is Format.CSV else dataset.export_parquet
@@ -90,7 +90,9 @@ def import_dataset(
     from malearn.flows import report
 
     place = Home.find(home)
-    tables = {file: options.tool_type(tool or file.stem) for file in files if file.suffix == ".csv"}
+    tables = {
+        file: options.tool_type(tool or file.stem, home) for file in files if file.suffix == ".csv"
+    }
     logs = options.run_logs([file for file in files if file not in tables])
     # All headers before any server is started: a typing error must not cost half a minute.
     for file, tool_type in tables.items():
@@ -114,7 +116,7 @@ def dataset_history(
     from malearn.data.dataset import Dataset
     from malearn.flows import report
 
-    commits = Dataset.open(Home.find(home), options.tool_type(tool)).history()
+    commits = Dataset.open(Home.find(home), options.tool_type(tool, home)).history()
     output.result([asdict(c) for c in commits], as_json, lambda: report.show_history(commits))
 
 
@@ -147,11 +149,11 @@ def quarantine_of(
     from malearn.data import quarantine
     from malearn.data.rejections import Rejections
     from malearn.flows import console, report
-    from malearn.kernel import tool_types
+    from malearn.kernel import generic
 
-    name = options.tool_type(tool).name if tool else None
+    name = options.tool_type(tool, home).name if tool else None
     which = quarantine.QuarantineFilter(
-        tool_types.declared(), name, _reason(reason) if reason else None
+        generic.declared(Home.find(home)), name, _reason(reason) if reason else None
     )
     place = Home.find(home)
     if not (retry or readmit):
@@ -202,9 +204,9 @@ def maintain_data(
 
     from malearn.data import maintenance
     from malearn.flows import report
-    from malearn.kernel import tool_types
+    from malearn.kernel import generic
 
-    place, names = Home.find(home), maintenance.places(tool_types.declared())
+    place, names = Home.find(home), maintenance.places(generic.declared(Home.find(home)))
     # Checked here, where the option can be named; the flow knows only the text.
     for text, option in ((keep_days, "--keep-days"), (keep_rows, "--keep-rows")):
         maintenance.Limits.parse(text or "", option, names)

@@ -11,6 +11,7 @@ from malearn.flows.commands import options, output, servers
 from malearn.flows.commands.options import (
     HomeOption,
     JsonOption,
+    MazeOption,
     MoreLogsArgument,
     RunLogsOption,
 )
@@ -20,8 +21,16 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    source: RunLogsOption,
+    source: RunLogsOption = None,
     more: MoreLogsArgument = None,
+    maze: MazeOption = None,
+    include_other: Annotated[
+        bool,
+        typer.Option(
+            "--include-other",
+            help="Let tasks that only the generic tool type claims count in the overall ranking.",
+        ),
+    ] = False,
     score_from: Annotated[
         int,
         typer.Option(
@@ -71,13 +80,18 @@ def evaluate(
     from malearn.flows.evaluate import evaluate as replay
     from malearn.lifecycle import evaluation_runs
 
-    files = options.run_logs([*source, *(more or [])])
+    chosen, stores = [*(source or []), *(more or [])], options.maze_stores(maze)
+    if not chosen and not stores:
+        raise typer.BadParameter("name run logs with --from FILE… or a store with --maze DIR")
+    files = options.run_logs(chosen)
     every = _cadence(cadence)
     if predictions is not None:
         predictions_file.check(predictions)
     with console.progress() as shown:
         done = replay(
             files,
+            maze=stores,
+            include_other=include_other,
             score_from=score_from,
             cadence=every,
             production=production,

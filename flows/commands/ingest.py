@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from malearn.flows.commands import options, output, servers
-from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.flows.commands.options import HomeOption, JsonOption, MazeOption
 from malearn.kernel.home import Home
 
 __all__ = ["ingest"]
@@ -19,9 +19,14 @@ def ingest(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE…]", help="Run logs; Redis without any.")
     ] = None,
+    maze: MazeOption = None,
     watch: Annotated[
         bool,
-        typer.Option("--watch", help="Keep running and ingest results as they are set in Redis."),
+        typer.Option(
+            "--watch",
+            help="Keep running and ingest results as they are set in Redis or, with --maze, as "
+            "runs go on.",
+        ),
     ] = False,
     set_notifications: Annotated[
         bool,
@@ -43,14 +48,18 @@ def ingest(
     tool_types.declared()
     if watch:
         if files:
-            raise typer.BadParameter("--watch reads Redis, not files")
-        _watch(Home.find(home), set_notifications, as_json)
+            raise typer.BadParameter("--watch reads Redis or a Maze store, not files")
+        if maze:
+            _watch_maze(Home.find(home), options.maze_stores(maze, waiting=True), as_json)
+        else:
+            _watch(Home.find(home), set_notifications, as_json)
         return
     place, chosen = Home.find(home), options.run_logs(files or [])
-    with servers.running(place, redis=not chosen, mlflow=False):
+    stores = [str(directory) for directory in options.maze_stores(maze)]
+    with servers.running(place, redis=not chosen and not stores, mlflow=False):
         from malearn.flows.ingest import ingest as flow
 
-        done = flow([str(file) for file in chosen], str(place.root))
+        done = flow([str(file) for file in chosen], str(place.root), maze=stores)
     output.result(report.ingested(done), as_json, lambda: report.show_ingested(done))
     output.fail_on_rejected_batch(done)
 
@@ -68,5 +77,15 @@ def _watch(home: Home, set_notifications: bool, as_json: bool) -> None:
         from malearn.flows.watch import watch
 
         done = watch(home, platform.redis_url, shown, enable=ours or set_notifications)
+    output.result(report.ingested(done), as_json, lambda: report.show_ingested(done))
+    output.fail_on_rejected_batch(done)
+
+
+def _watch_maze(home: Home, stores: list[Path], as_json: bool) -> None:
+    from malearn.flows import console, report
+    from malearn.flows.watch import watch_maze
+
+    with console.progress() as shown:
+        done = watch_maze(home, stores, shown)
     output.result(report.ingested(done), as_json, lambda: report.show_ingested(done))
     output.fail_on_rejected_batch(done)

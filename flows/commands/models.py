@@ -84,10 +84,11 @@ def train(
     the gate.
     """
     from malearn.flows import report
-    from malearn.kernel import tool_types
+    from malearn.kernel import generic
     from malearn.learning import families
 
-    place, types = Home.find(home), tool_types.declared()
+    place = Home.find(home)
+    types = generic.declared(place)
     names = [types[name].name for name in tools or types]
     for name in names:  # before any server is started
         families.check(types[name])
@@ -144,7 +145,7 @@ def promote(
     """
     from malearn.flows import report
 
-    place, tool_type = Home.find(home), options.tool_type(tool)
+    place, tool_type = Home.find(home), options.tool_type(tool, home)
     with servers.running(place) as platform:
         from malearn.flows.promote import promote as flow
         from malearn.lifecycle import mlflow_connection, promotion
@@ -163,7 +164,7 @@ def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = 
     """Restore the previous Production version."""
     from malearn.lifecycle import registry
 
-    tool_type = options.tool_type(tool)
+    tool_type = options.tool_type(tool, home)
     with servers.tracking(Home.find(home)):
         before, now = registry.rollback(tool_type)
     value = {"tool_type": tool_type.name, "before": before, "production": now}

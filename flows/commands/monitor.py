@@ -22,9 +22,10 @@ def monitor(
 ) -> None:
     """Compare predictions with outcomes; retrain or roll back."""
     from malearn.flows import report
-    from malearn.kernel import tool_types
+    from malearn.kernel import generic
 
-    place, types = Home.find(home), tool_types.declared()
+    place = Home.find(home)
+    types = generic.declared(place)
     names = [types[name].name for name in tools or types]
     with servers.running(place):
         from malearn.flows.monitor import monitor as flow
@@ -47,13 +48,13 @@ def status(
     """
     from malearn.data import redis_client, stream
     from malearn.flows import report
-    from malearn.kernel import tool_types
+    from malearn.kernel import generic
 
     place = Home.find(home)
     if workflows:
         _workflows(place, as_json)
         return
-    tool_types.declared()
+    generic.declared(place)
     with servers.tracking(place):
         rows = report.status(place)
     output.result(rows, as_json, lambda: report.show_status(rows))

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 __all__ = [
     "HomeOption",
     "JsonOption",
+    "MazeOption",
     "MoreLogsArgument",
     "RunLogsOption",
     "ToolArgument",
     "ToolsArgument",
     "at_least",
+    "maze_stores",
     "moment",
     "run_logs",
     "seconds",
@@ -39,7 +41,15 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON and nothing else.")
 ]
 RunLogsOption = Annotated[
-    list[Path], typer.Option("--from", metavar="FILE…", help="Run logs, one file per run.")
+    list[Path] | None, typer.Option("--from", metavar="FILE…", help="Run logs, one file per run.")
+]
+MazeOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--maze",
+        metavar="DIR",
+        help="A run store of Maze: its workspace, or workflow_runs/ in it. Repeat for several.",
+    ),
 ]
 #: The files after the first: a shell expands `--from run*.jsonl` to words without an option.
 MoreLogsArgument = Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="")]
@@ -79,11 +89,12 @@ def seconds(value: str | None) -> float | None:
     return (known if known.tzinfo else known.replace(tzinfo=UTC)).timestamp()
 
 
-def tool_type(name: str) -> ToolType:
-    """The declared tool type of that name; raises `UnknownToolType`."""
-    from malearn.kernel import tool_types
+def tool_type(name: str, home: Path | None) -> ToolType:
+    """The tool type of that name, declared or found in `home`; raises `UnknownToolType`."""
+    from malearn.kernel import generic
+    from malearn.kernel.home import Home
 
-    return tool_types.declared()[name]
+    return generic.declared(Home.find(home))[name]
 
 
 def run_logs(files: list[Path]) -> list[Path]:
@@ -95,3 +106,11 @@ def run_logs(files: list[Path]) -> list[Path]:
 
     run_logs.examine(files)
     return files
+
+
+def maze_stores(stores: list[Path] | None, *, waiting: bool = False) -> list[Path]:
+    """`stores`, after checking that each is a run store of Maze; `waiting`: or may become one."""
+    from malearn.data.maze import store
+
+    store.find(stores or [], waiting=waiting)
+    return stores or []

@@ -50,11 +50,12 @@ def predict(
     from msgspec.structs import asdict
 
     from malearn import DAGTaskPredictor
-    from malearn.kernel import tool_types
+    from malearn.kernel import generic
 
-    place, types = Home.find(home), tool_types.declared()
+    place = Home.find(home)
+    types = generic.declared(place)
     resource = _resource(resource)
-    tool_type = types.for_function(function)
+    tool_type = types.for_task(function, resource)
     features = _features(feature or [], tool_type)
     if tool_type is None:
         near = nearest.tool_type_of(function, types)
@@ -66,7 +67,10 @@ def predict(
     with (
         servers.running(place, redis=True, prefect=False) as platform,
         DAGTaskPredictor(
-            redis_url=platform.redis_url, tracking_uri=platform.tracking_uri, cache_dir=place.cache
+            redis_url=platform.redis_url,
+            tracking_uri=platform.tracking_uri,
+            cache_dir=place.cache,
+            tool_types=types,
         ) as predictor,
     ):
         # A scheduler would answer at once, from history; a person wants the model's answer.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from malearn.flows.commands import options, output
-from malearn.flows.commands.options import HomeOption, JsonOption, MoreLogsArgument
+from malearn.flows.commands.options import HomeOption, JsonOption, MazeOption, MoreLogsArgument
 from malearn.kernel.home import Home
 
 __all__ = ["run"]
@@ -20,12 +20,13 @@ def run(
         typer.Option("--from", metavar="FILE…", help="Run logs (task_exec_result.jsonl)."),
     ] = None,
     more: MoreLogsArgument = None,
+    maze: MazeOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ingest logs, train, promote, predict, and print a report.
 
-    Without --from, a small real workload is executed on this machine first.
+    Without --from and --maze, a small real workload is executed on this machine first.
     """
     # `--from a b`: an option takes one value, so the rest arrive as arguments.
     if more and not source:
@@ -36,6 +37,7 @@ def run(
 
     tool_types.declared()  # a declaration that is wrong fails before any server is started
     files = options.run_logs([*(source or []), *(more or [])])
+    stores = options.maze_stores(maze)
     with console.progress() as shown:
-        done = main_job(Home.find(home), files, shown)
+        done = main_job(Home.find(home), files, shown, stores)
     output.result(done.as_json(), as_json, lambda: report.show_run(done))

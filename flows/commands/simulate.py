@@ -12,6 +12,7 @@ from malearn.flows.commands import options, output, servers
 from malearn.flows.commands.options import (
     HomeOption,
     JsonOption,
+    MazeOption,
     MoreLogsArgument,
     RunLogsOption,
 )
@@ -26,7 +27,7 @@ _RECORDED = "recorded"
 
 
 def simulate(
-    source: RunLogsOption,
+    source: RunLogsOption = None,
     more: MoreLogsArgument = None,
     workflows: Annotated[
         Path | None,
@@ -36,6 +37,7 @@ def simulate(
             "Without it they are inferred from the logs.",
         ),
     ] = None,
+    maze: MazeOption = None,
     slots: Annotated[
         str,
         typer.Option(
@@ -80,14 +82,22 @@ def simulate(
     settings = _settings(slots, load or ["0.9"], seeds, deadline)
     from datetime import UTC, datetime
 
+    from malearn.data.maze import reader
     from malearn.flows import console, report
     from malearn.flows import simulate as flow
     from malearn.lifecycle import evaluation_runs
 
-    found = flow.read(options.run_logs([*source, *(more or [])]), workflows)
+    files, stores = [*(source or []), *(more or [])], options.maze_stores(maze)
+    if not files and not stores:
+        raise typer.BadParameter("name run logs with --from FILE… or a store with --maze DIR")
+    types = reader.with_announced(stores)
+    found = flow.read(options.run_logs(files), workflows, stores, types)
     with console.progress() as shown:
         done = flow.simulate(
-            found, settings, lambda at, total: shown.step(f"Simulating: {at} of {total} runs")
+            found,
+            settings,
+            types,
+            lambda at, total: shown.step(f"Simulating: {at} of {total} runs"),
         )
         shown.done(f"Simulated {done.workflows} workflows")
     for why, count in found.skipped.items():

@@ -35,7 +35,7 @@ def tuned(
     from malearn.flows import report
     from malearn.lifecycle import kept_parameters, tuning
 
-    name = options.tool_type(tool).name
+    name = options.tool_type(tool, home).name
     found = [f for f in tuning.found(Home.find(home), name) if family in (None, f.family)]
     if not found:
         whose = f"{family} of {name}" if family else name

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from malearn.flows.commands.options import HomeOption
+from malearn.flows.commands import options
+from malearn.flows.commands.options import HomeOption, MazeOption
 from malearn.kernel.home import Home
 
 __all__ = ["up"]
@@ -29,6 +30,7 @@ PortOption = Annotated[
 
 def up(
     home: HomeOption = None,
+    maze: MazeOption = None,
     host: Annotated[
         str,
         typer.Option(
@@ -43,7 +45,8 @@ def up(
 ) -> None:
     """Run Redis, MLflow, Prefect and a worker until Ctrl-C.
 
-    The worker runs the scheduled flows; a server that ends is started again.
+    The worker runs the scheduled flows; a server that ends is started again. With --maze
+    the scheduled ingestion reads what is new in these stores, too.
     """
     from malearn.flows.up import up as stay
     from malearn.kernel import tool_types
@@ -60,4 +63,5 @@ def up(
         "Metrics": metrics_port,
     }
     chosen = {name: port for name, port in ports.items() if port is not None}
-    stay(Home.find(home), host=host, ports=chosen)
+    stores = options.maze_stores(maze, waiting=True)
+    stay(Home.find(home), host=host, ports=chosen, maze=stores)

@@ -43,11 +43,11 @@ def status(home: Home) -> dict[str, Any]:
     `age` of a version is in seconds since it was registered, errors are in seconds.
     """
     from malearn.data.dataset import Dataset
-    from malearn.kernel import tool_types
+    from malearn.kernel import generic
     from malearn.lifecycle import live, registry
 
     result = {}
-    types = tool_types.declared()
+    types = generic.declared(home)
     for name, tool_type in types.items():
         production = registry.by_alias(tool_type, registry.PRODUCTION)
         executions = Dataset.open(home, tool_type).read()

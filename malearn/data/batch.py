@@ -84,15 +84,15 @@ class _Columns:
         self.tool_type, self._names = tool_type, tool_type.feature_names
         self._missing = tuple(feature.missing for feature in tool_type.features)
         self._none = (_NAN,) * len(self._names)
-        # Of a single name an itemgetter gives no tuple.
-        self._all = itemgetter(*self._names, self._names[0])
+        # Of a single name an itemgetter gives no tuple; where there is none, nothing is asked for.
+        self._all = itemgetter(*self._names, self._names[0]) if self._names else None
 
     def view(self, features: Mapping[str, Any]) -> tuple[Sequence[float], bool]:
         """One number for each, as `joining.to_execution` has it, and whether any of them is known.
 
         Raises `TypeError` where one is no number.
         """
-        if not features:
+        if not features or self._all is None:
             return self._none, False
         try:
             values = self._all(features)

@@ -15,6 +15,7 @@
     ├── ExportError             a model does not convert faithfully
     ├── ArtifactRefused         an ONNX file failed a check
     ├── RegistryError           a version or an alias is not there
+    ├── IntegrationError        a scheduler that we plug into is not as we know it
     └── WorkflowError           the tasks of a workflow do not hold together
 
 The command line prints the sentence and exits with 1; a library user catches
@@ -37,6 +38,7 @@ __all__ = [
     "ExportError",
     "HomeTooNew",
     "InputError",
+    "IntegrationError",
     "MalearnError",
     "PlatformError",
     "RegistryError",
@@ -97,6 +99,14 @@ class BackupError(MalearnError):
     def __init__(self, what: object, problem: str) -> None:
         self.what, self.problem = str(what), problem
         super().__init__(f"{what}: {problem}.")
+
+
+class IntegrationError(MalearnError):
+    """A scheduler that we plug into is not as we know it, or not there."""
+
+    def __init__(self, scheduler: str, problem: str) -> None:
+        self.scheduler, self.problem = scheduler, problem
+        super().__init__(f"{scheduler}: {problem}.")
 
 
 class Unreachable(MalearnError):

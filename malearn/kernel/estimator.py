@@ -147,6 +147,10 @@ class Estimator:
         """What `hint` adds to the log-seconds of a task whose own inputs are not known."""
         return self._hints.effect(function, hint)
 
+    def count(self, function: str) -> int:
+        """How many executions of `function` were observed."""
+        return self._history.count(function)
+
     def learn(self, basis: Basis, predicted: float, actual: float) -> None:
         """What came of an answer, both in seconds; call before the execution is observed.
 

@@ -125,6 +125,11 @@ class History:
         for observation in sorted(observations, key=lambda o: o.end):
             self.observe(observation)
 
+    def count(self, function: str) -> int:
+        """How many executions of `function` were observed."""
+        known = self._functions.get(function)
+        return 0 if known is None else known.count
+
     def observe(self, observation: Observation) -> None:
         """Take in one execution that has ended; call in order of their ends."""
         self._outlooks.clear()

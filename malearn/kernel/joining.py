@@ -83,7 +83,10 @@ def to_execution(
         reason, detail = unclaimed(record.features)
         return _reject(record, reason, detail, view)
     own, names = record.features, tool_type.feature_names
-    if all(own.get(name) is None and view.get(name) is None for name in names):
+    if tool_type.generic:
+        # Nobody declared them: only what was announced to this very task is known in time.
+        own = {name: value for name, value in own.items() if name in view}
+    elif all(own.get(name) is None and view.get(name) is None for name in names):
         return _reject(
             record, RejectReason.NO_FEATURES, "it has none of its tool type's features", view
         )

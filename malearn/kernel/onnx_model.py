@@ -24,7 +24,7 @@ from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["DIGEST_TAG", "OnnxModel", "digest", "load", "session"]
+__all__ = ["DIGEST_TAG", "OnnxModel", "columns", "digest", "load", "session"]
 
 #: The tag of a registered version that holds the digest of its ONNX file.
 DIGEST_TAG = "malearn.onnx_sha256"
@@ -144,6 +144,12 @@ def load(
         raise ArtifactRefused(name, [problem[:300]]) from error
 
 
+def columns(metadata: ModelMetadata, tool_type: ToolType) -> tuple[int, ...] | None:
+    """`OnnxModel.columns` of a model with that metadata, under that declaration."""
+    found = metadata.positions(tool_type.feature_names)
+    return None if found == tuple(range(len(tool_type.features))) else found
+
+
 def session(artifact: bytes) -> Any:
     """onnxruntime's session of an ONNX file. Raises what onnxruntime does."""
     import onnxruntime
@@ -181,9 +187,7 @@ def _load(
     metadata.check(tool_type, name)
     if reasons := _signature_problems(opened, metadata) or _probe_problems(opened, metadata):
         raise ArtifactRefused(name, reasons)
-    columns = metadata.positions(tool_type.feature_names)
-    as_declared = columns == tuple(range(len(tool_type.features)))
-    return OnnxModel(tool_type.name, metadata, opened, None if as_declared else columns)
+    return OnnxModel(tool_type.name, metadata, opened, columns(metadata, tool_type))
 
 
 def _signature_problems(session: Any, metadata: ModelMetadata) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import string
 
-__all__ = ["UUID_LENGTH", "function_of", "run_of"]
+__all__ = ["UUID_LENGTH", "function_of", "of_task", "run_of"]
 
 #: Characters of a UUID with its hyphens.
 UUID_LENGTH = 36
@@ -43,6 +43,19 @@ def run_of(task_id: str, function: str | None = None) -> str:
         if end > 0 and task_id[end] == "-":
             return task_id[:end]
     return task_id[: _length(task_id)]
+
+
+def of_task(run: str, task: str) -> str:
+    """The id of a task that its scheduler numbers within a run, as Maze does.
+
+    Such an id says nothing of the function; `run_of` finds the run in it again.
+
+    >>> of_task("19725120-6620-445b-9f40-7ceccb20bae2", "task_8999a3e9")
+    '19725120-6620-445b-9f40-7ceccb20bae2-task_8999a3e9'
+    >>> run_of(of_task("nightly-7", "46047da3-af5e-42d2-b299-aee383c82918"))
+    'nightly-7'
+    """
+    return f"{run}-{task.replace('-', '_')}"
 
 
 def _length(task_id: str) -> int:

@@ -4,10 +4,15 @@ A tool type says which functions belong to it, what it runs on, and which
 features are known before a task of it starts. Shipped ones come from
 `tool_types.toml`; a `malearn.toml` in the working directory, or the file that
 `MALEARN_TOOL_TYPES` names, adds to them or replaces them by name.
+
+Tasks are claimed by the name of their function or, where no tool type claims the name, by what
+they run on and with: `kinds`, `models` and `backends`. One tool type may be generic: it takes
+what nobody else claims.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import os
 import re
@@ -43,6 +48,8 @@ CONTEXT = ("model", "backend", "node")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _FEATURE_KEYS = {"unit", "min", "max", "default", "monotone"}
+#: What a task may be claimed by, besides the name of its function; each a list of patterns.
+_CLAIMS = ("kinds", "models", "backends")
 _TOOL_KEYS = {
     "functions",
     "resource",
@@ -52,6 +59,8 @@ _TOOL_KEYS = {
     "default_seconds",
     "families",
     "hyperparameters",
+    "generic",
+    *_CLAIMS,
 }
 
 #: Function names whose tool type is remembered, and how long one may be that is.
@@ -122,6 +131,15 @@ class ToolType:
     )
     families: tuple[str, ...] = ()
     hyperparameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    #: Patterns of what a task runs on and with, for functions whose name nobody claims: it must
+    #: match one of each list that is not empty.
+    kinds: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    #: Whether it takes every task that no other tool type claims, of those whose kind, model
+    #: and backend are known; `everywhere`: also of those known by their function's name alone.
+    generic: bool = False
+    everywhere: bool = False
     #: Names in matrix order.
     feature_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -136,6 +154,18 @@ class ToolType:
     def registered_model(self) -> str:
         """The name of its models in the MLflow registry."""
         return f"malearn-{self.name}"
+
+    @property
+    def claims_by_criteria(self) -> bool:
+        """Whether it claims tasks by anything but the name of their function."""
+        return bool(self.kinds or self.models or self.backends)
+
+    def claims(self, kind: str, model: str, backend: str) -> int:
+        """By how many criteria it claims a task that runs on and with these; 0: it does not."""
+        wanted = ((self.kinds, kind), (self.models, model), (self.backends, backend))
+        declared = [(patterns, value) for patterns, value in wanted if patterns]
+        matches = all(_matches(patterns, value) for patterns, value in declared)
+        return len(declared) if matches else 0
 
 
 class ToolTypes(Mapping[str, ToolType]):
@@ -158,6 +188,14 @@ class ToolTypes(Mapping[str, ToolType]):
     ) -> None:
         self.families, self.file = tuple(families), file
         self._by_name = {tool_type.name: tool_type for tool_type in tool_types}
+        self._by_task: dict[str, ToolType] = {}
+        self._claiming = [t for t in self._by_name.values() if t.claims_by_criteria]
+        generic = [t for t in self._by_name.values() if t.generic]
+        if len(generic) > 1:
+            raise DeclarationError(
+                generic[1].name, f"is generic as {generic[0].name} is, and only one may be"
+            )
+        self.generic = generic[0] if generic else None
         claimed: dict[str, str] = {}
         patterns: list[tuple[str, ToolType]] = []
         for tool_type in self._by_name.values():
@@ -199,9 +237,45 @@ class ToolTypes(Mapping[str, ToolType]):
 
         A pattern that is the whole name wins. Else the longest pattern found in
         the name on `_` boundaries; of equally long ones the leftmost. A token
-        may carry a number after it: `llm_process2` is an `llm_process`.
+        may carry a number after it: `llm_process2` is an `llm_process`. What no
+        pattern claims belongs to the generic tool type where that is declared.
         """
+        found = self._named(function)
+        if found is None and self.generic is not None and self.generic.everywhere and function:
+            return self.generic
+        return found
+
+    def _named(self, function: str) -> ToolType | None:
+        """The tool type one of whose patterns is in the name."""
         return (self._find if len(function) <= _LONGEST_NAME else self._patterns.find)(function)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a task may belong to a tool type that does not claim its function's name."""
+        return self.generic is not None or bool(self._claiming)
+
+    def for_task(
+        self, function: str, kind: str | None = None, model: object = None, backend: object = None
+    ) -> ToolType | None:
+        """The tool type that claims a task of `function`, or None.
+
+        By the function's name; else by what it runs on (gpu, cpu, io) and with, where the tool
+        type with the most criteria wins; else the generic tool type where there is one.
+        `for_known` remembers what was found.
+        """
+        found = self._named(function)
+        if found is not None or not function or not self.is_open:
+            return found
+        words = (str(kind or ""), str(model or ""), str(backend or ""))
+        best = max(self._claiming, key=lambda t: t.claims(*words), default=None)
+        found = best if best is not None and best.claims(*words) else self.generic
+        if found is not None and (function in self._by_task or len(self._by_task) < 10_000):
+            self._by_task[function] = found
+        return found
+
+    def for_known(self, function: str) -> ToolType | None:
+        """The tool type that claims `function`, or the last of its tasks that was asked for."""
+        return self._named(function) or self._by_task.get(function) or self.for_function(function)
 
     def with_added(self, tool_type: ToolType) -> ToolTypes:
         """These and `tool_type`, which replaces one of its name."""
@@ -319,10 +393,15 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
         raise refuse("must be a table")
     if unknown := set(table) - _TOOL_KEYS:
         raise refuse(f"has unknown keys: {', '.join(sorted(unknown))}")
-    functions = table.get("functions", [name])
+    claims = {key: _patterns(key, table.get(key, []), refuse) for key in _CLAIMS}
+    generic = table.get("generic", False)
+    if not isinstance(generic, bool):
+        raise refuse("'generic' must be true or false")
+    by_name = not generic and not any(claims.values())
+    functions = table.get("functions", [name] if by_name else [])
     if (
         not isinstance(functions, list)
-        or not functions
+        or (by_name and not functions)
         or not all(isinstance(f, str) and f.strip("_") for f in functions)
     ):
         raise refuse("'functions' must be a list of function-name patterns")
@@ -334,7 +413,9 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
         raise refuse("'retrain_after' must be a whole number, 1 or more")
     seconds = _default_seconds(table.get("default_seconds", {}), refuse)
     features = table.get("features")
-    if not isinstance(features, dict) or not features:
+    if generic and features is None:
+        features = {}
+    if not isinstance(features, dict) or not (features or generic):
         raise refuse("declares no features")
     context = table.get("context", list(CONTEXT))
     if not isinstance(context, list) or not all(
@@ -353,6 +434,9 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
         seconds,
         _names_of_families(table.get("families", []), refuse),
         _hyperparameters(table.get("hyperparameters", {}), refuse),
+        **claims,
+        generic=generic,
+        everywhere=generic,
     )
 
 
@@ -387,6 +471,12 @@ def _hyperparameters(given: object, refuse: Any) -> dict[str, dict[str, Any]]:
 
 def _is_plain(value: object) -> bool:
     return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _patterns(key: str, given: object, refuse: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(p, str) and p.strip() for p in given):
+        raise refuse(f"'{key}' must be a list of names, in which * stands for anything")
+    return tuple(pattern.strip().lower() for pattern in given)
 
 
 def _default_seconds(given: object, refuse: Any) -> dict[str, float]:
@@ -443,3 +533,7 @@ def _feature(name: str, table: object, refuse: Any) -> Feature:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+def _matches(patterns: Iterable[str], value: str) -> bool:
+    return any(fnmatch.fnmatchcase(value.lower(), pattern) for pattern in patterns)

@@ -81,6 +81,8 @@ class Evaluation:
     ours: Replayed
     score_from: int = 0
     own: str = OURS
+    #: The tool types that do not count in `order`.
+    unordered: frozenset[str] = frozenset()
 
     @property
     def actual(self) -> Vector:
@@ -149,8 +151,11 @@ class Evaluation:
         }
 
     def order(self) -> dict[str, float]:
-        """Share of pairs within a run, of any tool types, that each predictor orders rightly."""
+        """Share of pairs within a run, of any tool types but `unordered`, that each predictor
+        orders rightly."""
         rows, actual = self.rows(), self.actual
+        if self.unordered:
+            rows = rows[[self.executions[i].tool_type not in self.unordered for i in rows]]
         groups = [self.groups[i] for i in rows]
         return {
             name: pairwise_accuracy(actual[rows], p[rows], groups)
@@ -190,10 +195,12 @@ def evaluate(
     family: str = DEFAULT,
     production: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    order_all: bool = False,
 ) -> Evaluation:
     """Replay `executions` and let everyone predict them.
 
-    `groups` names the run of each task id; pairs are ordered within a run.
+    `groups` names the run of each task id; pairs are ordered within a run. A generic tool type
+    does not count in the order of all tasks, unless `order_all`.
     `score_from` leaves out the first so many tasks, in order of their start. `cadence`, `family`
     and `production` are those of `replay`.
     """
@@ -213,7 +220,10 @@ def evaluate(
     predicted |= {name: p(ordered, tool_types) for name, p in baselines.BASELINES.items()}
     predicted[stack.NAME] = stack.replayed(ordered, predicted, cadence)
     labels = tuple(groups.get(e.task_id, "") for e in ordered)
-    return Evaluation(tuple(ordered), labels, predicted, ours, score_from)
+    unlike = () if order_all or tool_types.generic is None else (tool_types.generic.name,)
+    return Evaluation(
+        tuple(ordered), labels, predicted, ours, score_from, unordered=frozenset(unlike)
+    )
 
 
 def replay(

@@ -344,12 +344,12 @@ def _medians(run: RunTrace, tool_types: ToolTypes) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for workflow in run.workflows:
         for task in workflow.tasks.values():
-            tool_type = tool_types.for_function(task.function)
+            tool_type = tool_types.for_known(task.function)
             if tool_type is not None and task.record is not None:
                 found.setdefault(tool_type.name, []).append(task.seconds)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
 def _claims(tool_types: ToolTypes, task: TaskTrace, name: str) -> bool:
-    tool_type = tool_types.for_function(task.function)
+    tool_type = tool_types.for_known(task.function)
     return tool_type is not None and tool_type.name == name and task.record is not None

@@ -158,7 +158,7 @@ class MovingAverage(_Plain):
             self._levels[name] = value if level is None else level + _ALPHA * (value - level)
 
     def _tool(self, function: str) -> str:
-        tool_type = self._tool_types.for_function(function)
+        tool_type = self._tool_types.for_known(function)
         return "" if tool_type is None else tool_type.name
 
 
@@ -207,7 +207,7 @@ class Malearn:
         if basis is not None:
             said = live.expected[task.task_id].seconds
             self._known.learn(basis, said, record.seconds)
-        tool_type = self._tool_types.for_function(task.function)
+        tool_type = self._tool_types.for_known(task.function)
         values: tuple[float, ...] = ()
         context: tuple[str, ...] = ()
         if tool_type is not None:
@@ -232,7 +232,7 @@ class Malearn:
         rows: dict[str, list[tuple[SimulatedWorkflow, str, Basis, tuple[float, ...]]]],
     ) -> None:
         task = live.workflow.tasks[task_id]
-        tool_type = self._tool_types.for_function(task.function)
+        tool_type = self._tool_types.for_known(task.function)
         if tool_type is None:
             self._answer_unknown(live, task_id, self._known.look_up(task.function, ""))
             return

@@ -1,0 +1,1 @@
+"""Maze's run store, read: the files that a Maze head process keeps of every workflow run."""

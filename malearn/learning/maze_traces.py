@@ -1,0 +1,99 @@
+"""The workflows in a Maze store, for simulations: its own graphs say what waits for what."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from malearn.data.maze import outcomes, store
+from malearn.data.maze import run as runs
+from malearn.data.maze.run import MazeRun
+from malearn.kernel.errors import InputError, WorkflowError
+from malearn.kernel.records import Execution, Record
+from malearn.kernel.tool_types import ToolTypes
+from malearn.kernel.workflow import Workflow
+from malearn.learning.traces import RunTrace, TaskTrace, Traces, WorkflowTrace
+
+__all__ = ["executions", "read"]
+
+#: A store is one log, in which intervals need several: it is cut into so many, each of which
+#: has a few workflows.
+_PARTS, _FEWEST = 5, 4
+
+
+def read(stores: Sequence[Path], tool_types: ToolTypes) -> Traces:
+    """The runs in `stores` of which every task finished.
+
+    Raises `InputError` where there is none.
+    """
+    skipped: Counter[str] = Counter()
+    found = []
+    for one in stores:
+        traced = [_trace(runs.read(folder), tool_types, skipped) for folder in store.find([one])]
+        workflows = [workflow for workflow in traced if workflow is not None]
+        workflows.sort(key=lambda w: (w.arrived, w.run_id))
+        found += _parts(one.name, workflows)
+    if not found:
+        names = ", ".join(str(one) for one in stores)
+        raise InputError(names, "holds no run of which every task finished")
+    return Traces(tuple(found), dict(skipped))
+
+
+def _trace(run: MazeRun, tool_types: ToolTypes, skipped: Counter[str]) -> WorkflowTrace | None:
+    last = run.last()
+    if not last or last.keys() != run.tasks.keys():
+        skipped["a task did not finish"] += 1
+        return None
+    shape: dict[str, tuple[str, str, list[str]]] = {}
+    tasks: dict[str, TaskTrace] = {}
+    starts = []
+    for task, node in run.tasks.items():
+        record = outcomes.record(run, last[task])
+        tool_types.for_task(node.function, node.kind, node.model, node.backend)  # remembered
+        if not isinstance(record, Record) or not 0.0 < record.seconds < math.inf:
+            skipped["a task has no times, or says that it failed"] += 1
+            return None
+        starts.append(record.start)
+        tasks[task] = TaskTrace(task, node.function, record.seconds, record)
+        shape[task] = (node.function, node.kind or "cpu", list(node.parents or ()))
+    try:
+        Workflow(run.run_id, shape)
+    except WorkflowError:
+        skipped["its tasks do not hold together"] += 1
+        return None
+    # Ids of tasks are told apart by their run: two runs may number theirs alike.
+    names = {task: f"{run.run_id} {task}" for task in tasks}
+    arrived = run.file.arrived
+    return WorkflowTrace(
+        run.run_id,
+        run.file.workflow_id,
+        {names[t]: (f, kind, [names[p] for p in before]) for t, (f, kind, before) in shape.items()},
+        {
+            names[t]: TaskTrace(names[t], one.function, one.seconds, one.record)
+            for t, one in tasks.items()
+        },
+        min(starts) if arrived is None else min(arrived, *starts),
+    )
+
+
+def _parts(name: str, workflows: Sequence[WorkflowTrace]) -> list[RunTrace]:
+    """The workflows of a store in order of arrival, in parts that are about equal."""
+    count = max(1, min(_PARTS, len(workflows) // _FEWEST))
+    size = -(-len(workflows) // count) if workflows else 1
+    cut = [workflows[at : at + size] for at in range(0, len(workflows), size)]
+    if len(cut) == 1:
+        return [RunTrace(name, tuple(cut[0]))]
+    return [RunTrace(f"{name}, part {n} of {len(cut)}", tuple(p)) for n, p in enumerate(cut, 1)]
+
+
+def executions(stores: Sequence[Path], tool_types: ToolTypes) -> dict[str, tuple[Execution, str]]:
+    """Every execution in `stores` by its task id, each with the name of its store."""
+    found: dict[str, tuple[Execution, str]] = {}
+    for one in stores:
+        for folder in store.find([one]):
+            for outcome in outcomes.of_run(runs.read(folder), tool_types):
+                if isinstance(outcome, Execution):
+                    found[outcome.task_id] = outcome, one.name
+    return found

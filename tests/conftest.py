@@ -7,9 +7,10 @@ of pytest-xdist, Redis once in each. Nothing reads or writes the user's settings
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -149,3 +150,36 @@ def maze(traces: Path) -> list[Execution]:
         read = (one for one in batch if not isinstance(one, Execution))
         executions += joining.join(read, tool_types.declared())[0]
     return executions
+
+
+@pytest.fixture(scope="session")
+def maze_run() -> Callable[..., None]:
+    """Writes a run of two tasks, of which the second may fail, into a Maze store."""
+    return _write_maze_run
+
+
+def _write_maze_run(store: Path, number: int, *, fails: bool = False) -> None:
+    answer = {"text_length": 500, "token_count": 125, "reason": 1}
+    run = f"{number:08d}-f37a-4a88-8eb1-074882395c8b"
+    start = 1_795_738_445.0 + 20.0 * number
+    said = {"task2_llm_process_qwen": answer}
+    nodes = {
+        "task_a": {"task_name": "read_pages", "task_kind": "cpu", "parents": []},
+        "task_b": {
+            "task_name": "task2_llm_process_qwen",
+            "task_kind": "gpu",
+            "parents": ["task_a"],
+        },
+    }
+    events = [
+        {"task_id": "task_a", "started_at": start, "finished_at": start + 1.0}
+        | {"result": {"succ_task_feat": said}},
+        {"task_id": "task_b", "started_at": start + 2.0, "finished_at": start + 6.0 + number % 3}
+        | {"result": {"curr_task_feat": answer}},
+    ]
+    folder = store / "static_runs" / run
+    folder.mkdir(parents=True)
+    described = {"run_id": run, "status": "failed" if fails else "succeeded", "task_nodes": nodes}
+    (folder / "run.json").write_text(json.dumps(described | {"created_time": start}))
+    lines = [json.dumps({"type": "finish_task", "data": data}) for data in events]
+    (folder / "events.jsonl").write_text("\n".join(lines[: 1 if fails else 2]) + "\n")

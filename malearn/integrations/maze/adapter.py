@@ -123,8 +123,13 @@ class Adapter:
         try:
             name = str(run or "")
             if name:
-                shape = asked.shape(name, dict(tasks), dict(parents()))
-                self._progress.put(name, shape, _number(arrived), _number(deadline))
+                self._progress.put(
+                    name,
+                    len(tasks),
+                    lambda: asked.shape(name, dict(tasks), dict(parents())),
+                    _number(arrived),
+                    _number(deadline),
+                )
         except Exception:  # noqa: BLE001 - Maze's dispatch goes on
             self._failed("following a run")
 

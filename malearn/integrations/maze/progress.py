@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.serving import DAGTaskPredictor
@@ -15,7 +15,7 @@ __all__ = ["Progress"]
 _log = logging.getLogger("malearn.maze")
 
 _PAUSE = 0.2  # seconds between two rounds
-_MOST_RUNS = 1_000  # whose latest prediction is kept; the oldest goes first
+_MOST_RUNS = 1_000  # that are kept in mind; the oldest goes first
 
 _Shape = Mapping[str, tuple[str, str, list[str]]]
 _Waiting = tuple[_Shape, float | None, float | None]
@@ -28,13 +28,30 @@ class Progress:
         self.latest: dict[str, WorkflowPrediction] = {}
         self._predictor = predictor
         self._waiting: dict[str, _Waiting] = {}
+        self._known: dict[str, _Waiting] = {}
         self._wake, self._stop = threading.Event(), threading.Event()
         self._process = 0
         self._failed = False
 
-    def put(self, run: str, shape: _Shape, arrived: float | None, deadline: float | None) -> None:
-        """Predict `run` anew, soon; `arrived` and `deadline` are seconds since the epoch."""
-        self._waiting[run] = (shape, arrived, deadline)
+    def put(
+        self,
+        run: str,
+        size: int,
+        shape: Callable[[], _Shape],
+        arrived: float | None,
+        deadline: float | None,
+    ) -> None:
+        """Predict `run` of `size` tasks anew, soon; `arrived` and `deadline` are seconds since
+        the epoch. `shape` is called where the run has grown since, for it takes its time.
+        """
+        known = self._known.get(run)
+        if known is None or len(known[0]) != size:
+            known = (shape(), arrived, deadline)
+            self._known.pop(run, None)
+            self._known[run] = known
+            while len(self._known) > _MOST_RUNS:
+                del self._known[next(iter(self._known))]
+        self._waiting[run] = known
         if self._process != os.getpid():  # the first time, or the first after a fork
             self._process = os.getpid()
             self._wake, self._stop = threading.Event(), threading.Event()
@@ -51,8 +68,7 @@ class Progress:
         while not stop.is_set():
             wake.wait()
             wake.clear()
-            while self._waiting and not stop.is_set():
-                run = next(iter(self._waiting))
+            for run in list(self._waiting):
                 self._predict(run, *self._waiting.pop(run))
             stop.wait(_PAUSE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,40 +13,14 @@ from malearn.kernel.errors import InputError
 from malearn.learning import maze_traces
 from malearn.learning.policy_comparison import Settings
 
-ANSWER = {"text_length": 500, "token_count": 125, "reason": 1}
-
-
-def write(store: Path, number: int, *, fails: bool = False) -> None:
-    """A run of two tasks, of which the second may fail."""
-    run = f"{number:08d}-f37a-4a88-8eb1-074882395c8b"
-    start = 1_795_738_445.0 + 20.0 * number
-    said = {"task2_llm_process_qwen": ANSWER}
-    nodes = {
-        "task_a": {"task_name": "read_pages", "task_kind": "cpu", "parents": []},
-        "task_b": {
-            "task_name": "task2_llm_process_qwen",
-            "task_kind": "gpu",
-            "parents": ["task_a"],
-        },
-    }
-    events = [
-        {"task_id": "task_a", "started_at": start, "finished_at": start + 1.0}
-        | {"result": {"succ_task_feat": said}},
-        {"task_id": "task_b", "started_at": start + 2.0, "finished_at": start + 6.0 + number % 3}
-        | {"result": {"curr_task_feat": ANSWER}},
-    ]
-    folder = store / "static_runs" / run
-    folder.mkdir(parents=True)
-    described = {"run_id": run, "status": "failed" if fails else "succeeded", "task_nodes": nodes}
-    (folder / "run.json").write_text(json.dumps(described | {"created_time": start}))
-    lines = [json.dumps({"type": "finish_task", "data": data}) for data in events]
-    (folder / "events.jsonl").write_text("\n".join(lines[: 1 if fails else 2]) + "\n")
+#: Writes one run into a store.
+MazeRun = Callable[..., None]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
+def store(tmp_path: Path, maze_run: MazeRun) -> Path:
     for number in range(9):
-        write(tmp_path / "workspace", number, fails=number == 4)
+        maze_run(tmp_path / "workspace", number, fails=number == 4)
     return tmp_path / "workspace"
 
 
@@ -60,8 +34,8 @@ def test_runs_are_replayed_along_their_own_edges(store: Path) -> None:
     assert [resource for _, resource, _ in first.shape.values()] == ["cpu", "gpu"]
 
 
-def test_a_store_without_a_complete_run_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, 1, fails=True)
+def test_a_store_without_a_complete_run_is_refused(tmp_path: Path, maze_run: MazeRun) -> None:
+    maze_run(tmp_path, 1, fails=True)
     with pytest.raises(InputError, match="no run of which every task finished"):
         maze_traces.read([tmp_path], reader.with_announced([tmp_path]))
 

@@ -114,7 +114,7 @@ def _refitted(
             fitted = finished
             for tool, known in ended.items():
                 predict(tool)
-                if len(known) >= _KIND.fewest_rows:
+                if len(known) >= _KIND.fewest_rows and rows[known[0]]:  # or it has no features
                     models[tool] = _fit(executions, rows, base, known)
         asked[executions[i].tool_type].append(i)
     for tool in list(asked):

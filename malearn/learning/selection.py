@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.errors import ExportError, TrainingError
 from malearn.kernel.tool_types import ToolTypes
-from malearn.learning import baselines, export, gate, recipes, regressor, stack, windows
+from malearn.learning import baselines, export, gate, recipes, regressor, windows
 from malearn.learning import families as model_families
 from malearn.learning.families import DEFAULT, Parameters
 from malearn.learning.gate import Decision
@@ -234,9 +234,6 @@ def _competitors(
         name: score(test.seconds, predict(rows.executions, tool_types)[-len(test) :])
         for name, predict in baselines.BASELINES.items()
     }
-    scores[stack.NAME] = score(
-        test.seconds, stack.fitted_once(rows.executions, tool_types, len(test))
-    )
     if incumbent is not None:
         scores[incumbent.name] = score(test.seconds, incumbent.seconds(test))
     return scores

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from malearn.kernel.records import Execution
 from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolTypes, default_seconds
-from malearn.learning import baselines, families
+from malearn.learning import families
 from malearn.learning.cadence import is_due
 
-__all__ = ["NAME", "contract_only", "fitted_once", "replayed"]
+__all__ = ["NAME", "contract_only", "replayed"]
 
 NAME = "stack"
 
@@ -38,23 +38,6 @@ def replayed(
     """
     rows, base = _inputs(executions, predicted)
     return _refitted(executions, rows, base, predicted[_AVERAGES[0]], cadence)
-
-
-def fitted_once(executions: Sequence[Execution], tool_types: ToolTypes, newest: int) -> Vector:
-    """What it predicts of the `newest` last of `executions`, in seconds.
-
-    `executions` of one tool type in order of start. It is fitted once, on what had ended when the
-    first of those began, as a candidate of the gate is.
-    """
-    predicted = {name: baselines.BASELINES[name](executions, tool_types) for name in _AVERAGES}
-    rows, base = _inputs(executions, predicted)
-    first = len(executions) - newest
-    known = [i for i in range(first) if executions[i].end <= executions[first].start]
-    if len(known) < _KIND.fewest_rows:
-        return predicted[_AVERAGES[0]][first:]
-    model = _fit(executions, rows, base, known)
-    ratios = np.asarray(model.predict(np.array(rows[first:], np.float32)), dtype=np.float64)
-    return np.asarray(np.exp(ratios + base[first:]), dtype=np.float64)
 
 
 def contract_only(

@@ -197,7 +197,9 @@ def _table(name: str, open_table: Callable[[], Dataset | Rejections]) -> Finding
     subject = f"table {name}"
     try:
         table = open_table()
-        rows = sum(1 for _ in (table.read() if isinstance(table, Dataset) else table.each()))
+        rows = (
+            table.count_readable() if isinstance(table, Dataset) else sum(1 for _ in table.each())
+        )
     except MalearnError as error:
         return Finding(subject, "problem", str(error))
     return Finding(subject, "ok", f"{rows:,} rows" if rows else "nothing yet")

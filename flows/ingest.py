@@ -15,7 +15,15 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from malearn import expectations
-from malearn.data import csv_files, maintenance, outliers, redis_client, redis_scan, run_logs
+from malearn.data import (
+    csv_files,
+    execution_window,
+    maintenance,
+    outliers,
+    redis_client,
+    redis_scan,
+    run_logs,
+)
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
 from malearn.data.maze import reader, store
@@ -197,8 +205,8 @@ def remember(ingestion: Ingest, fresh: Collection[str], url: str) -> None:
             }
             for name, dataset in ingestion.datasets.items():
                 if name in fresh or name not in known:
-                    seen = [matrix.observation(execution) for execution in dataset.read()]
-                    backfill(client, seen, types)
+                    newest = execution_window.of_functions(dataset)
+                    backfill(client, [matrix.observation(one) for one in newest], types)
     except redis.RedisError as error:
         get_run_logger().warning(
             "Could not publish recent durations to Redis at %s; schedulers will not see them (%s)",

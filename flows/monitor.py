@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -13,7 +14,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment
 
-from malearn.data import locks, redis_client
+from malearn.data import execution_window, locks, redis_client
 from malearn.data.dataset import Dataset
 from malearn.flows import failure, figures, news, progress, workflow_progress
 from malearn.flows.retrain import RetrainOutcome, renew
@@ -22,7 +23,7 @@ from malearn.kernel import generic
 from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, ToolTypes
-from malearn.learning import plots
+from malearn.learning import matrix, plots
 from malearn.learning.matrix import Matrix
 from malearn.lifecycle import mlflow_connection, mlflow_pages, monitoring, promotion, runs
 from malearn.lifecycle.live import LiveAccuracy
@@ -39,6 +40,9 @@ _DONE = {
     Action.ROLL_BACK: "rolled back",
     Action.DISABLE_MODEL: "the model is disabled",
 }
+
+#: Executions that new ones are compared with, where they are older than those read anyway.
+_REFERENCE = 1_000
 
 #: Of the table of live predictions; the last two are the MAE of the baselines, in seconds.
 _LIVE_COLUMNS = (
@@ -111,11 +115,12 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
     name, log = tool_type.name, get_run_logger()
     log.info("Checking %s", name)
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        rows, _ = load(Dataset.open(Home.find(home), tool_type))
+        dataset = Dataset.open(Home.find(home), tool_type)
+        rows, _ = load(dataset, window=execution_window.TAIL)
         manual = promotion.verify_manual_promotion(rows)
         if manual is not None and not manual.promoted.promoted:
             log.error("%s", _refused(name, manual))
-        report = check(rows, types)
+        report = check(rows, types, partial(_older, dataset))
         # A retraining that moved the alias between the check and this would be rolled back.
         with locks.retrain_lock(Home.find(home), tool_type):
             serving = monitoring.act(report, tool_type)
@@ -137,9 +142,17 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
 
 
 @task(cache_policy=NO_CACHE)
-def check(rows: Matrix, types: ToolTypes) -> MonitorReport:
+def check(
+    rows: Matrix, types: ToolTypes, older: Callable[[float], Matrix] | None = None
+) -> MonitorReport:
     """Compare the predictions of every model and baseline with the outcomes."""
-    return monitoring.check(rows, types)
+    return monitoring.check(rows, types, older)
+
+
+def _older(dataset: Dataset, moment: float) -> Matrix:
+    """The newest executions that started before `moment`: those that a model was trained on."""
+    window = execution_window.read(dataset, _REFERENCE, before=moment)
+    return matrix.build(dataset.tool_type, window.executions, window.before)
 
 
 @task(cache_policy=NO_CACHE)

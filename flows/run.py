@@ -118,7 +118,7 @@ def _ask(home: Home, platform: Platform) -> dict[str, PredictorAnswer]:
             if dataset.version is None:
                 function, features = next(iter(tool_type.functions), name), {}
             else:
-                newest = dataset.read()[-1]
+                (newest,) = dataset.newest(1)
                 known = zip(tool_type.feature_names, matrix.known_before(newest), strict=True)
                 function = newest.function
                 features = {key: value for key, value in known if not math.isnan(value)}

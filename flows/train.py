@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,9 +12,10 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from malearn.data import execution_window
 from malearn.data.dataset import Dataset
 from malearn.flows import artifacts, failure, progress
-from malearn.kernel import believable, generic
+from malearn.kernel import generic
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import families as model_families
@@ -120,23 +120,21 @@ def load(
     data_version: int | None = None,
     newest_rows: int | None = None,
     since: float | None = None,
+    *,
+    window: int | None = None,
 ) -> tuple[Matrix, DatasetVersion]:
-    """The dataset as it is now, replayed in time, and which version that is.
+    """The newest of the dataset as it is now, replayed in time, and which version that is.
 
-    Or as it was in `data_version`. Of it only the `newest_rows` that started `since` then, in
-    seconds since the epoch; what was before them is still what their history knows of.
+    Or as it was in `data_version`. By default as many rows as the tool type is trained on, or a
+    `window`; of them only the `newest_rows` that started `since` then, in seconds since the epoch.
+    What was before them is still what their history knows of.
     """
     newest = dataset.version
     version = newest if data_version is None else data_version
     limits = {}
-    # A dataset of an older version may hold executions dated into the future.
-    now = time.time()
-    executions = [
-        e
-        for e in (() if version is None else dataset.read(version))
-        if believable.are_believable(e.start, e.end, now)
-    ]
-    rows = matrix.build(dataset.tool_type, executions)
+    wanted = window or max(dataset.tool_type.train_rows, newest_rows or 0)
+    read = execution_window.read(dataset, wanted, version)
+    rows = matrix.build(dataset.tool_type, read.executions, read.before)
     if version != newest:
         limits["data_version"] = f"dataset version {version}"
     first = 0
@@ -148,7 +146,10 @@ def load(
         first = max(first, len(rows) - newest_rows)
     if first:
         rows = rows.rows(np.arange(first, len(rows)))
-    return rows, DatasetVersion(str(dataset.path), version or 0, dataset.first_versions(), limits)
+    source = DatasetVersion(
+        str(dataset.path), version or 0, dataset.first_versions(), limits, read.total, wanted
+    )
+    return rows, source
 
 
 def publish(trained: Trained, tool_type: ToolType, trigger: str) -> None:

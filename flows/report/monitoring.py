@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from malearn.flows.report import tables
 
 if TYPE_CHECKING:
+    from malearn.data.dataset import Dataset
     from malearn.flows.monitor import MonitorOutcome
     from malearn.kernel.home import Home
     from malearn.lifecycle.live import LiveAccuracy
@@ -42,23 +43,26 @@ def status(home: Home) -> dict[str, Any]:
 
     `age` of a version is in seconds since it was registered, errors are in seconds.
     """
+    from malearn.data import execution_window
     from malearn.data.dataset import Dataset
     from malearn.kernel import generic
     from malearn.lifecycle import live, registry
 
     result = {}
     types = generic.declared(home)
+    aliases = registry.with_aliases(types.values())
     for name, tool_type in types.items():
-        production = registry.by_alias(tool_type, registry.PRODUCTION)
-        executions = Dataset.open(home, tool_type).read()
+        named, dataset = aliases[name], Dataset.open(home, tool_type)
+        production = named.get(registry.PRODUCTION)
+        executions = dataset.newest(execution_window.TAIL)
         versions = {one.version: one for one in live.score_live(executions, types)}
         serving = versions.get(production.number) if production else None
         result[name] = {
-            "rows": len(executions),
+            "rows": dataset.rows,
             "production": _version(production),
-            "previous": _version(registry.by_alias(tool_type, registry.PREVIOUS)),
-            "candidate": _version(registry.by_alias(tool_type, registry.CANDIDATE)),
-            "rows_since": len(executions) - (_rows_of(production) if production else 0),
+            "previous": _version(named.get(registry.PREVIOUS)),
+            "candidate": _version(named.get(registry.CANDIDATE)),
+            "rows_since": _rows_since(dataset, production),
             "live": _live(serving) if serving else None,
             "fallback_share": live.fallback_share(executions),
         }
@@ -134,9 +138,14 @@ def _live(seen: LiveAccuracy) -> dict[str, Any]:
     }
 
 
-def _rows_of(version: Version) -> int:
-    """The number of rows it was trained on; 0 for a version registered by other means."""
-    return int(version.tags.get("malearn.rows", 0))
+def _rows_since(dataset: Dataset, production: Version | None) -> int:
+    """The executions that came in after those that `production` was trained on."""
+    if production is None:
+        return dataset.rows
+    trained_with = production.tags.get("malearn.dataset_version", "")
+    if trained_with.isdigit():
+        return min(dataset.rows, dataset.rows_added_since(int(trained_with)))
+    return dataset.rows - int(production.tags.get("malearn.rows", 0))
 
 
 def _version(found: Version | None) -> dict[str, Any] | None:

@@ -125,7 +125,9 @@ class Dataset:
         self._refresh(self._table.version)
         if self._keys.latest <= moment:
             return []
-        return [execution for execution in self.read() if execution.end > moment]
+        names = execution_columns.stored(self.tool_type)
+        found = self._table.read(None, names, execution_columns.ended_after(moment))
+        return execution_columns.executions(self.tool_type, found)
 
     def delete_after(self, moment: float) -> int:
         """Delete what ended later than `moment`, seconds since the epoch; returns how many."""
@@ -149,6 +151,7 @@ class Dataset:
     def read(self, version: int | None = None) -> list[Execution]:
         """The executions of `version`, or the newest, in order of (start, task_id).
 
+        All that it ever took in: what only needs the newest reads an `ExecutionWindow`.
         A feature that the table does not have, or has no value for, is NaN.
         Raises `DatasetError` for a version that is not there; a dataset that
         was never written to is empty.
@@ -157,6 +160,47 @@ class Dataset:
             return []
         names = execution_columns.stored(self.tool_type)
         return execution_columns.executions(self.tool_type, self._table.read(version, names))
+
+    def newest(
+        self, rows: int, version: int | None = None, before: float = math.inf
+    ) -> list[Execution]:
+        """The newest `rows` executions of `version`, in order of (start, task_id).
+
+        Of those that started before `before`, seconds since the epoch. Costs what they do,
+        whatever else the dataset holds.
+        """
+        if version is None and self._table.open() is None:
+            return []
+        since = self._table.least_of_newest("start", rows, version, before)
+        names = execution_columns.stored(self.tool_type)
+        where = execution_columns.started_between(-math.inf if since is None else since, before)
+        found = self._table.read(version, names, where)
+        return execution_columns.executions(self.tool_type, found)[-rows:]
+
+    def newest_of_functions(
+        self, each: int, among: int, version: int | None = None, before: float = math.inf
+    ) -> list[Execution]:
+        """The newest `each` executions of every function, in order of (start, task_id).
+
+        Of the newest `among` that started before `before`, seconds since the epoch. Memory is
+        that of what is returned.
+        """
+        if version is None and self._table.open() is None:
+            return []
+        since = self._table.least_of_newest("start", among, version, before)
+        names = execution_columns.stored(self.tool_type)
+        where = execution_columns.started_between(-math.inf if since is None else since, before)
+        kept = execution_columns.newest_of_functions(
+            self._table.columns(version, names, where), self._table.subschema(names), each
+        )
+        return execution_columns.executions(self.tool_type, kept)
+
+    def count_readable(self) -> int:
+        """Read every value of every row, and return how many rows there are."""
+        if self._table.open() is None:
+            return 0
+        names = self._table.schema.names
+        return sum(batch.num_rows for batch in self._table.columns(None, names))
 
     def mend(self) -> Damage:
         """Make a damaged table readable again, and say what was wrong."""

@@ -27,17 +27,23 @@ class Timed(Protocol):
 
 
 def replay(
-    observations: Sequence[Observation], contexts: Sequence[tuple[str, ...]] | None = None
+    observations: Sequence[Observation],
+    contexts: Sequence[tuple[str, ...]] | None = None,
+    before: Sequence[Observation] = (),
 ) -> Iterator[tuple[float, ...]]:
     """A snapshot per observation, in the order given, each of what had ended when it started.
 
-    `contexts` are those known before the tasks ran, where they are not what they ran with.
+    `contexts` are those known before the tasks ran, where they are not what they ran with. What
+    is `before` them is observed too, at its end.
     """
     history = History()
     snapshots: list[tuple[float, ...]] = [()] * len(observations)
-    for i, ended in timeline(observations):
+    together = [*observations, *before]
+    for i, ended in timeline(together):
         for j in ended:
-            history.observe(observations[j])
+            history.observe(together[j])
+        if i >= len(observations):
+            continue
         task = observations[i]
         snapshots[i] = history.snapshot(
             task.function,

@@ -56,6 +56,7 @@ _TOOL_KEYS = {
     "features",
     "context",
     "retrain_after",
+    "train_rows",
     "default_seconds",
     "families",
     "hyperparameters",
@@ -67,6 +68,8 @@ _TOOL_KEYS = {
 _NAMES, _LONGEST_NAME = 10_000, 200
 #: New executions after which a tool type is retrained between two schedules.
 _RETRAIN_AFTER = 100
+#: The newest executions that a model is trained on, and the fewest that may be declared.
+_TRAIN_ROWS, _FEWEST_TRAIN_ROWS = 100_000, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,8 @@ class Feature:
 class ToolType:
     """A kind of task whose execution times are learnt together.
 
-    After `retrain_after` new executions it is retrained without waiting for its schedule.
+    After `retrain_after` new executions it is retrained without waiting for its schedule, on the
+    newest `train_rows` of them all.
     `default_seconds`, by resource, is what a task of it is assumed to take while nothing is known.
     `families` are the model families that its trainings try, the usual ones where there are none;
     `hyperparameters`, by family, what these are fitted with instead of their defaults.
@@ -140,6 +144,7 @@ class ToolType:
     #: and backend are known; `everywhere`: also of those known by their function's name alone.
     generic: bool = False
     everywhere: bool = False
+    train_rows: int = _TRAIN_ROWS
     #: Names in matrix order.
     feature_names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
@@ -411,6 +416,9 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
     retrain_after = table.get("retrain_after", _RETRAIN_AFTER)
     if type(retrain_after) is not int or retrain_after < 1:
         raise refuse("'retrain_after' must be a whole number, 1 or more")
+    train_rows = table.get("train_rows", _TRAIN_ROWS)
+    if type(train_rows) is not int or train_rows < _FEWEST_TRAIN_ROWS:
+        raise refuse(f"'train_rows' must be a whole number, {_FEWEST_TRAIN_ROWS} or more")
     seconds = _default_seconds(table.get("default_seconds", {}), refuse)
     features = table.get("features")
     if generic and features is None:
@@ -437,6 +445,7 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
         **claims,
         generic=generic,
         everywhere=generic,
+        train_rows=train_rows,
     )
 
 

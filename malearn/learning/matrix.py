@@ -104,10 +104,17 @@ def observation(execution: Execution) -> Observation:
     )
 
 
-def build(tool_type: ToolType, executions: Sequence[Execution]) -> Matrix:
-    """The matrix of `tool_type` from `executions` of any tool types, replayed in time."""
+def build(
+    tool_type: ToolType, executions: Sequence[Execution], before: Sequence[Execution] = ()
+) -> Matrix:
+    """The matrix of `tool_type` from `executions` of any tool types, replayed in time.
+
+    Executions `before` them are no rows; the history takes them in.
+    """
     snapshots = replay.replay(
-        [observation(e) for e in executions], [context_before(e) for e in executions]
+        [observation(e) for e in executions],
+        [context_before(e) for e in executions],
+        [observation(e) for e in before],
     )
     rows = sorted(
         (

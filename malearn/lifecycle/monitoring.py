@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -91,11 +91,18 @@ class MonitorReport:
         return metrics
 
 
-def check(rows: Matrix, tool_types: ToolTypes, *, now: float | None = None) -> MonitorReport:
-    """Check the tool type of `rows`, which are all its executions. Changes nothing.
+def check(
+    rows: Matrix,
+    tool_types: ToolTypes,
+    older: Callable[[float], Matrix] | None = None,
+    *,
+    now: float | None = None,
+) -> MonitorReport:
+    """Check the tool type of `rows`, which are its newest executions. Changes nothing.
 
-    `now` is in seconds since the epoch, by default this machine's clock. Needs
-    `mlflow_connection.connect` first.
+    `older` gives the newest that started before a moment, for when `rows` do not reach back to
+    what the serving model was trained on. Moment and `now`, by default this machine's clock, are
+    in seconds since the epoch. Needs `mlflow_connection.connect` first.
     """
     tool_type, now = rows.tool_type, time.time() if now is None else now
     production = registry.by_alias(tool_type, registry.PRODUCTION)
@@ -132,7 +139,9 @@ def check(rows: Matrix, tool_types: ToolTypes, *, now: float | None = None) -> M
     scored = rows.rows(np.array(new, dtype=np.intp))
     predicted = _predictions(rows, new, scored, models, tool_types)
     scores = {name: score(scored.seconds, p) for name, p in predicted.items()}
-    trained = rows.rows(np.flatnonzero([e.end <= until[PRODUCTION] for e in rows.executions]))
+    trained = _ended_by(rows, until[PRODUCTION])
+    if len(trained) < WINDOW and older is not None:
+        trained = _ended_by(older(until[PRODUCTION]), until[PRODUCTION])
     drifts = _drifts(trained, scored, predicted[PRODUCTION], production)
     latest = min(now, max(e.end for e in scored.executions))
     decision = monitor_decision.decide(scores, drifts, state, latest)
@@ -158,6 +167,10 @@ def act(report: MonitorReport, tool_type: ToolType) -> int | None:
         return registry.rollback(tool_type)[1]
     registry.unpublish(tool_type)
     return None
+
+
+def _ended_by(rows: Matrix, moment: float) -> Matrix:
+    return rows.rows(np.flatnonzero([e.end <= moment for e in rows.executions]))
 
 
 def _nothing(why: str, state: MonitorState | None = None) -> MonitorDecision:

@@ -8,7 +8,7 @@ last, so that a move of the alias by a person in MLflow is noticed, and can be u
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -181,6 +181,26 @@ def by_alias(tool_type: ToolType, alias: str) -> Version | None:
         lambda: _client().get_model_version_by_alias(tool_type.registered_model, alias)
     )
     return None if found is None else _version(tool_type, found)
+
+
+def with_aliases(tool_types: Iterable[ToolType]) -> dict[str, dict[str, Version]]:
+    """By tool type, the versions that have an alias, by alias. Costs a page a thousand models,
+    and a question for each version that has one.
+    """
+    by_model = {t.registered_model: t for t in tool_types}
+    client, token = _client(), None
+    found: dict[str, dict[str, Version]] = {t.name: {} for t in by_model.values()}
+    while True:
+        page = client.search_registered_models(max_results=1_000, page_token=token)
+        for model in page:
+            if (tool_type := by_model.get(model.name)) is None:
+                continue
+            numbers = {int(number) for number in model.aliases.values()}
+            known = {number: version(tool_type, number) for number in numbers}
+            for alias, number in model.aliases.items():
+                found[tool_type.name][alias] = known[int(number)]
+        if not (token := page.token):
+            return found
 
 
 def version(tool_type: ToolType, number: int) -> Version:

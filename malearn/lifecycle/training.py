@@ -37,13 +37,15 @@ class DatasetVersion:
 
     `first` holds for each feature the first version with a column for it. `limits` are those that
     a person set to what is read of it, by parameter name: what is trained so is an experiment,
-    which no gate promotes.
+    which no gate promotes. Of its `total` rows the newest `window` are read.
     """
 
     table: str
     version: int
     first: Mapping[str, int] = field(default_factory=dict)
     limits: Mapping[str, str] = field(default_factory=dict)
+    total: int = 0
+    window: int = 0
 
     @property
     def described(self) -> str:
@@ -129,6 +131,7 @@ def train(
         "malearn.trigger": trigger,
         "malearn.dataset_version": str(source.version),
         "malearn.rows": str(len(rows)),
+        **({"malearn.train_rows": str(source.window)} if source.window else {}),
         **(changes.tags if changes else {}),
         **({trained_on.LIMITS: limits} if limits else {}),
         **{f"malearn.failed.{name}": why for name, why in selected.failed.items()},
@@ -242,9 +245,10 @@ def _register(
 def _description(selected: Selection, source: DatasetVersion) -> str:
     """Of the whole retraining, as one paragraph of Markdown."""
     rows, cut = selected.rows, selected.windows
+    newest = f"the newest of {source.total:,}, " if source.total > len(rows) else ""
     return (
         f"{len(selected.candidates)} candidates on {len(rows)} {rows.tool_type.name} executions "
-        f"({source.described}): fitted on {len(cut.train)}, chosen on a validation "
+        f"({newest}{source.described}): fitted on {len(cut.train)}, chosen on a validation "
         f"window of {len(cut.validation)}, tested on the newest {len(cut.test)}."
     )
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from malearn.data.rows import Rows
 from malearn.kernel import run_ids
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["executions", "schema", "stored", "table"]
+__all__ = [
+    "ended_after",
+    "executions",
+    "newest_of_functions",
+    "schema",
+    "started_between",
+    "stored",
+    "table",
+]
 
 #: What is derived from other columns, or says nothing of an execution.
 _DERIVED = {"run", "seconds", "ingested_at"}
@@ -78,6 +87,40 @@ def executions(tool_type: ToolType, found: pa.Table) -> list[Execution]:
             *columns, serve, ran, *contexts, strict=True
         )
     ]
+
+
+def started_between(since: float, before: float) -> pc.Expression:
+    """What holds of executions that started from `since` on and before `before`."""
+    start = pc.field("start")
+    return (start >= since) & (start < before)
+
+
+def ended_after(moment: float) -> pc.Expression:
+    """What holds of executions that ended later than `moment`."""
+    return pc.field("end") > moment
+
+
+def newest_of_functions(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, each: int
+) -> pa.Table:
+    """Of the rows of `batches`, with the columns of `schema`, the newest `each` of every function.
+
+    Never more than these and one batch are held.
+    """
+    kept = schema.empty_table()
+    for batch in batches:
+        kept = _newest_of_functions(pa.concat_tables([kept, pa.Table.from_batches([batch])]), each)
+    return kept
+
+
+def _newest_of_functions(rows: pa.Table, each: int) -> pa.Table:
+    codes = rows.column("function").combine_chunks().dictionary_encode().indices.to_numpy()
+    ends = rows.column("end").to_numpy()
+    order = np.lexsort((-ends, codes))
+    ordered = codes[order]
+    first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
+    return rows.take(np.sort(order[rank < each])).combine_chunks()
 
 
 def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[float, ...]]:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -184,19 +185,23 @@ class VersionedTable:
             raise DatasetError(self.path.name, _one_line(error)) from error
         return table.version() == before + 1
 
-    def columns(self, version: int | None, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def columns(
+        self, version: int | None, names: Sequence[str], where: pc.Expression | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Large batches of the columns `names`, those the table lacks as nulls.
 
-        Raises `DatasetError` for a version of which a vacuum has removed files.
+        Of the rows those for which `where` holds, whose columns every version must have; files
+        that cannot have any are not read. Raises `DatasetError` for a version of which a vacuum
+        has removed files.
         """
         schema = self.subschema(names)
         table = self.at(version)
         newest = self.version
-        dataset = table.to_pyarrow_dataset(schema=schema)
+        dataset = table.to_pyarrow_dataset(schema=self.schema)
         small: list[pa.RecordBatch] = []
         rows = 0
         try:
-            for batch in dataset.to_batches(columns=list(names), batch_size=_BATCH):
+            for batch in dataset.to_batches(columns=list(names), filter=where, batch_size=_BATCH):
                 small.append(batch)
                 rows += batch.num_rows
                 if rows >= _BATCH:  # a trickle leaves thousands of files of a few rows
@@ -275,14 +280,39 @@ class VersionedTable:
             self.change(lambda table: table.vacuum(dry_run=False, **options))
         return len(there)
 
-    def least_of_newest(self, column: str, rows: int) -> float | None:
-        """The smallest of the `rows` largest values of `column`; None where there are no more."""
-        if self.open() is None:
+    def least_of_newest(
+        self, column: str, rows: int, version: int | None = None, below: float = math.inf
+    ) -> float | None:
+        """The smallest of the `rows` largest values of `column`; None where there are no more.
+
+        Of the values below `below`. Only files that may hold one of them are read.
+        """
+        if version is None and self.open() is None:
             return None
-        values = np.concatenate(
-            [batch.column(0).to_numpy() for batch in self.columns(None, [column])]
-        )
+        field = pc.field(column)
+        where = (field >= self._least_possible(column, rows, version, below)) & (field < below)
+        found = [b.column(0).to_numpy() for b in self.columns(version, [column], where)]
+        values = np.concatenate([np.empty(0), *found])
         return float(np.partition(values, -rows)[-rows]) if len(values) > rows else None
+
+    def _least_possible(self, column: str, rows: int, version: int | None, below: float) -> float:
+        """What at least `rows` + 1 values below `below` are not less than, by what the log says
+        of the files; -inf where it does not say enough.
+        """
+        actions = pa.table(self.at(version).get_add_actions(flatten=True))
+        least, most = f"min.{column}", f"max.{column}"
+        if not {least, most, "num_records"} <= set(actions.column_names):
+            return -math.inf
+        files = actions.select([least, most, "num_records"]).to_pylist()
+        if any(value is None for file in files for value in file.values()):
+            return -math.inf
+        counted = 0
+        for file in sorted(files, key=lambda file: -float(file[least])):
+            if file[most] < below:
+                counted += int(file["num_records"])
+                if counted > rows:
+                    return float(file[least])
+        return -math.inf
 
     def replace(self, keys: pa.Table, rows: pa.Table, matched: str) -> None:
         """Delete what has one of `keys` and insert `rows`, in one commit.
@@ -355,9 +385,11 @@ class VersionedTable:
         """The columns that `version` has."""
         return {field.name for field in self.at(version).schema().fields}
 
-    def read(self, version: int | None, names: Sequence[str]) -> pa.Table:
-        """The columns `names` of `version`, or the newest, those it lacks as nulls."""
-        return pa.Table.from_batches(self.columns(version, names), self.subschema(names))
+    def read(
+        self, version: int | None, names: Sequence[str], where: pc.Expression | None = None
+    ) -> pa.Table:
+        """As `columns`, in one table."""
+        return pa.Table.from_batches(self.columns(version, names, where), self.subschema(names))
 
     def write_parquet(self, file: Path, version: int | None) -> int:
         """Write every column of `version` to `file`; returns the number of rows."""

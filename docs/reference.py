@@ -42,6 +42,20 @@ VARIABLES = {
         "how many entries a scheduler keeps in the stream until they are ingested",
         "100,000",
     ),
+    "MALEARN_STREAMS": (
+        "over how many Redis streams a scheduler spreads executions, at most 64; see [scale.md]"
+        "(scale.md)",
+        "1",
+    ),
+    "MALEARN_FUNCTIONS": ("how many functions a predictor remembers", "2,048"),
+    "MALEARN_PREFIX": (
+        "what all names on shared servers begin with: Redis keys, models, experiments, deployments",
+        "`malearn`",
+    ),
+    "MALEARN_DATA": (
+        "where datasets are: a directory, or object storage such as `s3://bucket/folder`",
+        "`data` in the home",
+    ),
     "MALEARN_KEEP_DAYS": (
         "how long rows are kept, in days: a number, or `NAME=NUMBER` several times",
         "rows are kept for ever",

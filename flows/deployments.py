@@ -24,19 +24,24 @@ from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
 from malearn.flows import notifications
+from malearn.kernel.names import Names
 
-__all__ = ["POOL", "build", "declared", "deploy", "flow_for", "job_template"]
-
-#: The work pool of every deployment.
-POOL = "malearn"
+__all__ = ["build", "declared", "deploy", "flow_for", "job_template", "pool"]
 
 _TRIGGER: TypeAdapter[DeploymentTriggerTypes] = TypeAdapter(DeploymentTriggerTypes)
 
 
+def pool() -> str:
+    """The work pool of every deployment."""
+    return Names.find().prefix
+
+
 def declared() -> list[Mapping[str, Any]]:
-    """What `prefect.yaml` declares."""
-    file = Path(__file__).with_name("prefect.yaml")
-    declaration: list[Mapping[str, Any]] = yaml.safe_load(file.read_text("utf-8"))["deployments"]
+    """What `prefect.yaml` declares; its triggers are about tool types of this installation."""
+    names = Names.find()
+    text = Path(__file__).with_name("prefect.yaml").read_text("utf-8")
+    text = text.replace("malearn.tool-type.", names.tool_type_resource(""))
+    declaration: list[Mapping[str, Any]] = yaml.safe_load(text)["deployments"]
     return declaration
 
 
@@ -61,14 +66,14 @@ def deploy(client: SyncPrefectClient, folder: Path) -> None:
     try:
         client.create_work_pool(
             WorkPoolCreate(
-                name=POOL,
+                name=pool(),
                 type=ProcessWorker.type,
                 description="Runs of malearn's flows, each in a process of its own.",
                 base_job_template=template,
             )
         )
     except ObjectAlreadyExists:
-        client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
+        client.update_work_pool(pool(), WorkPoolUpdate(base_job_template=template))
     for deployment in build(folder):
         deployment.apply()
     notifications.configure(client)
@@ -92,14 +97,14 @@ def job_template(folder: Path) -> dict[str, Any]:
 def _build(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
     # `to_deployment` is also a coroutine function; outside a loop it answers at once.
     deployed: Any = flow_for(deployment).to_deployment(
-        deployment["name"],
+        Names.find().deployment(deployment["name"]),
         description=" ".join(deployment["description"].split()),
         tags=deployment.get("tags", []),
         schedules=[_schedule(schedule) for schedule in deployment.get("schedules", [])],
         triggers=[_TRIGGER.validate_python(each) for each in deployment.get("triggers", [])],
         parameters=dict(deployment.get("parameters", {})),
         concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
-        work_pool_name=deployment["work_pool"]["name"],
+        work_pool_name=pool(),
     )
     built: RunnerDeployment = deployed
     built.entrypoint = deployment["entrypoint"]  # not where the flow was first defined

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 
-from malearn.data import redis_client, stream
+from malearn.data import redis_client, storage, stream
 from malearn.data import repair as tables
 from malearn.data.dataset import Dataset
 from malearn.data.quarantine import QuarantineFilter
@@ -71,7 +71,7 @@ def repair(home: Home) -> Iterator[Finding]:
             if report.recovered:
                 outcome += f", {report.recovered:,} were found in files of earlier versions"
             what = "; ".join(report.damage)
-            aside = home.data / tables.DAMAGED
+            aside = storage.root(home) / tables.DAMAGED
             detail = f"{what}: {outcome}; what cannot be read is kept in {aside}"
             yield Finding(subject, "warning" if report.lost else "ok", detail)
     which = QuarantineFilter(types, reason=RejectReason.DATASET_DAMAGED)

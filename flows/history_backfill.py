@@ -17,6 +17,7 @@ from redis.client import Pipeline
 
 from malearn.kernel import features
 from malearn.kernel.believable import Clock
+from malearn.kernel.names import Names
 from malearn.kernel.observation import Observation
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import stream_format
@@ -30,8 +31,9 @@ _Write = Callable[[Observation], bytes]
 
 def known_functions(client: redis.Redis) -> set[str]:
     """The functions of which this Redis remembers anything."""
-    keys = cast("Iterable[bytes]", client.scan_iter(match=f"{stream_format.HISTORY}*", count=1_000))
-    return {key.decode("utf-8", "replace").removeprefix(stream_format.HISTORY) for key in keys}
+    prefix = Names.find().history
+    keys = cast("Iterable[bytes]", client.scan_iter(match=f"{prefix}*", count=1_000))
+    return {key.decode("utf-8", "replace").removeprefix(prefix) for key in keys}
 
 
 def backfill(
@@ -78,7 +80,7 @@ def _merged(
 def _merge(
     pipe: Pipeline, function: str, newest: list[Observation], read: _Read, write: _Write
 ) -> bool:
-    key = stream_format.HISTORY + function
+    key = Names.find().history + function
     pipe.watch(key)  # type: ignore[no-untyped-call]
     before = cast("list[bytes]", pipe.lrange(key, 0, -1))
     entries = {(o.start, o.end): raw for raw in before if (o := read(raw, function)) is not None}

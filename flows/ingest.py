@@ -18,18 +18,18 @@ from malearn import expectations
 from malearn.data import (
     csv_files,
     execution_window,
-    maintenance,
     outliers,
     redis_client,
     redis_scan,
     run_logs,
+    validation_pages,
 )
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
 from malearn.data.maze import reader, store
 from malearn.data.maze.cursor import Cursor
 from malearn.data.maze.store import RunFolder
-from malearn.data.stream import Stream
+from malearn.data.stream import Stream, existing
 from malearn.flows import artifacts, failure, figures, news, progress
 from malearn.flows.history_backfill import backfill, known_functions
 from malearn.kernel.errors import BatchRefused, InputError, without_password
@@ -149,12 +149,13 @@ def take_maze(
 def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
     """Ingest what schedulers added to the stream, each entry exactly once."""
     report = IngestReport()
-    with Stream(url, ingestion.tool_types) as stream:
-        if warning := stream.state().warning:
-            get_run_logger().warning("%s", warning)
-        for part in ingestion.drain(stream):
-            report += part
-            get_run_logger().info("%d stream entries read", report.records)
+    for key in existing(url):
+        with Stream(url, ingestion.tool_types, key) as stream:
+            if warning := stream.state().warning:
+                get_run_logger().warning("%s", warning)
+            for part in ingestion.drain(stream):
+                report += part
+                get_run_logger().info("%d stream entries read", report.records)
     return report
 
 
@@ -173,13 +174,10 @@ def publish(validator: _RecordingValidator, report: IngestReport, home: Home) ->
     now = datetime.now(UTC)  # in the page's name, too, so that pages sort by time
     versions = {n: t.version for n, t in report.tool_types.items() if t.version is not None}
     refused = [why for t in report.tool_types.values() for why in t.refused]
-    folder = home.data / maintenance.REPORTS
-    folder.mkdir(parents=True, exist_ok=True)
-    page = folder / f"validation-{now:%Y%m%dT%H%M%S}.html"
     html = expectations.html_report(
         validator.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
     )
-    page.write_text(html, encoding="utf-8")
+    page = validation_pages.write(home, f"validation-{now:%Y%m%dT%H%M%S}.html", html)
     text = expectations.markdown_report(
         validator.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
     )

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from malearn.data.dataset import Dataset
 from malearn.data.ingest_report import IngestReport
 from malearn.kernel.errors import Unreachable
+from malearn.kernel.names import Names
 from malearn.lifecycle import mlflow_connection, untrained
 
 __all__ = ["DRIFT", "ENOUGH", "INGESTED", "STREAM_GAP", "WITHDRAWN", "emit", "resource"]
@@ -31,7 +32,7 @@ STREAM_GAP = "malearn.stream.gap"
 def resource(tool_type: str) -> dict[str, str]:
     """The Prefect resource of events about `tool_type`."""
     return {
-        "prefect.resource.id": f"malearn.tool-type.{tool_type}",
+        "prefect.resource.id": Names.find().tool_type_resource(tool_type),
         "prefect.resource.name": tool_type,
     }
 
@@ -45,7 +46,10 @@ def emit(datasets: Mapping[str, Dataset], report: IngestReport) -> None:
     `$MLFLOW_TRACKING_URI`, where the number of untrained executions is unknown.
     """
     for why in report.gaps:
-        about = {"prefect.resource.id": "malearn.stream", "prefect.resource.name": "stream"}
+        about = {
+            "prefect.resource.id": f"{Names.find().prefix}.stream",
+            "prefect.resource.name": "stream",
+        }
         emit_event(STREAM_GAP, about, payload={"lost": report.lost, "why": why})
         get_run_logger().warning("%s", why)
     for name, counts in report.tool_types.items():

@@ -146,9 +146,9 @@ def main(arguments: Sequence[str]) -> None:
 
     (worker,) = arguments
     with get_client(sync_client=True) as client:
-        clean_up(client, worker, deployments.POOL)
+        clean_up(client, worker, deployments.pool())
         deployments.deploy(client, Path.cwd())
-    options = {"--pool": deployments.POOL, "--type": "process", "--name": worker}
+    options = {"--pool": deployments.pool(), "--type": "process", "--name": worker}
     words = [word for option in options.items() for word in option]
     words += ["--limit", str(MAX_RUNS), "--with-healthcheck", "--no-create-pool-if-not-found"]
     sys.stdout.flush()

@@ -6,6 +6,7 @@ from malearn.data import redis_client
 from malearn.kernel import workflow_calibration, workflow_status
 from malearn.kernel.errors import InputError
 from malearn.kernel.intervals import COVERAGE
+from malearn.kernel.names import Names
 from malearn.kernel.workflow_calibration import Coverage
 from malearn.kernel.workflow_status import WorkflowStatus
 from malearn.serving import workflow_publisher
@@ -22,7 +23,7 @@ def in_progress(redis_url: str) -> list[WorkflowStatus]:
     """
     found = []
     with redis_client.connected(redis_url) as client:
-        keys = sorted(client.scan_iter(match=f"{workflow_status.KEY}*", count=5_000))
+        keys = sorted(client.scan_iter(match=f"{Names.find().workflow}*", count=5_000))
         for start in range(0, len(keys), _PAGE):
             for raw in client.mget(keys[start : start + _PAGE]):
                 status = workflow_status.read(raw) if raw is not None else None
@@ -34,7 +35,7 @@ def in_progress(redis_url: str) -> list[WorkflowStatus]:
 def find(redis_url: str, run_id: str) -> WorkflowStatus:
     """One of them, finished or not. Raises `InputError` where nothing is known of it."""
     with redis_client.connected(redis_url) as client:
-        raw = client.get(workflow_status.KEY + run_id)
+        raw = client.get(Names.find().workflow + run_id)
     status = workflow_status.read(raw) if raw is not None else None
     if status is None:
         raise InputError(
@@ -49,7 +50,7 @@ def coverage(redis_url: str) -> Coverage | None:
     Raises `Unreachable` where Redis does not answer.
     """
     with redis_client.connected(redis_url) as client:
-        newest_first = client.lrange(workflow_publisher.SCORES, 0, -1)
+        newest_first = client.lrange(Names.find().workflow_scores, 0, -1)
     return workflow_calibration.coverage(workflow_publisher.scores(reversed(newest_first)))
 
 

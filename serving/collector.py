@@ -10,9 +10,12 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
-from malearn.kernel import stream_entries
+from malearn.kernel import names as names_
+from malearn.kernel import run_ids, stream_entries
+from malearn.kernel.names import Names
 from malearn.serving import stream_format
 from malearn.serving.connection import Connection
 from malearn.serving.refusals import Refusals
@@ -22,6 +25,8 @@ from malearn.serving.stream_format import CompletedTask
 __all__ = ["Collector"]
 
 _BATCH = 256  # entries per round trip: a few ms of Redis, so that others' commands come between
+_COMMANDS = 4  # for each function of a batch
+_COUNTED_FROM, _HALF_LIFE = 1_700_000_000.0, 7 * 86_400.0  # seconds
 _YIELD_AFTER = 16  # entries encoded before other threads are let in
 
 
@@ -29,6 +34,7 @@ class _Encoded(NamedTuple):
     """A finished task as it is sent: to the stream, and to its function's list unless None."""
 
     function: str
+    stream: int
     stream_entry: bytes
     history_entry: bytes | None
 
@@ -50,6 +56,8 @@ class Collector:
         on_entry: Callable[[bytes], None] | None = None,
         *,
         sends: bool = True,
+        names: Names | None = None,
+        streams: int | None = None,
     ) -> None:
         if stream_length is None:
             stream_length = stream_entries.length_limit()
@@ -59,9 +67,9 @@ class Collector:
         self._capacity = capacity
         self._tasks: deque[CompletedTask] = deque()
         self._encoded: deque[_Encoded] = deque()
-        key = stream_format.STREAM.encode()
-        head = (b"XADD", key, b"MAXLEN", b"~", b"%d" % stream_length, b"*", b"e")
-        self._xadd = b"*8\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in head)
+        self._names = Names.find() if names is None else names
+        self._streams = self._names.streams(names_.stream_count() if streams is None else streams)
+        self._xadds = [_xadd(key, stream_length) for key in self._streams]
 
     def __len__(self) -> int:
         return len(self._tasks) + len(self._encoded)
@@ -83,6 +91,7 @@ class Collector:
             try:
                 one = _Encoded(
                     task.record.function,
+                    self._stream_of(task.record.task_id),
                     stream_format.stream_entry(task),
                     stream_format.history_entry(task),
                 )
@@ -110,10 +119,10 @@ class Collector:
         batch = [encoded[i] for i in range(min(_BATCH, len(encoded)))]
         if not batch:
             return False
-        lists = _lists(batch)
+        lists = _lists(batch, self._names)
         replies = connection.call(
             b"".join([*map(self._entry, batch), *(packed for _, packed in lists)]),
-            len(batch) + 3 * len(lists),
+            len(batch) + _COMMANDS * len(lists),
             deadline,
         )
         entries, rest = replies[: len(batch)], iter(replies[len(batch) :])
@@ -124,7 +133,7 @@ class Collector:
             encoded.popleft()
         self.sent += kept
         if refused:
-            self._refusals.refused("write", stream_format.STREAM, refused[0], len(refused))
+            self._refusals.refused("write", self._names.stream, refused[0], len(refused))
             raise refused[0]
         self._note_lists([key for key, _ in lists], rest)
         return True
@@ -140,13 +149,18 @@ class Collector:
         self._tasks.clear()
         self._encoded.clear()
 
+    def _stream_of(self, task_id: str) -> int:
+        count = len(self._streams)
+        return self._names.stream_of(run_ids.run_of(task_id), count) if count > 1 else 0
+
     def _entry(self, one: _Encoded) -> bytes:
-        return b"%b$%d\r\n%b\r\n" % (self._xadd, len(one.stream_entry), one.stream_entry)
+        xadd = self._xadds[one.stream]
+        return b"%b$%d\r\n%b\r\n" % (xadd, len(one.stream_entry), one.stream_entry)
 
     def _note_lists(self, keys: Iterable[str], replies: Iterator[object]) -> None:
         refused = False
         for key in keys:
-            for reply in (next(replies), next(replies), next(replies)):
+            for reply in islice(replies, _COMMANDS):
                 if isinstance(reply, ResponseError):
                     refused = True
                     self._refusals.refused("write", key, reply)
@@ -154,19 +168,30 @@ class Collector:
             self._refusals.accepted("write")
 
 
-def _lists(batch: Iterable[_Encoded]) -> list[tuple[str, bytes]]:
-    """Per function of a batch its list's key, and three commands: push, cut, renew its life."""
+def _xadd(key: str, length: int) -> bytes:
+    """The command that adds an entry to the stream `key`, up to the entry itself."""
+    head = (b"XADD", key.encode(), b"MAXLEN", b"~", b"%d" % length, b"*", b"e")
+    return b"*8\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in head)
+
+
+def _lists(batch: Iterable[_Encoded], names: Names) -> list[tuple[str, bytes]]:
+    """Per function of a batch its list's key, and the commands to push, cut, renew its life, and
+    count how much the function is used.
+    """
     by_function: dict[str, list[bytes]] = defaultdict(list)
     for one in batch:
         if one.history_entry is not None:
             by_function[one.function].append(one.history_entry)
+    # Uses count half after `_HALF_LIFE`: those of later are worth more, none has to be changed.
+    worth = 2.0 ** ((time.time() - _COUNTED_FROM) / _HALF_LIFE)
     return [
         (
             key,
             pack("LPUSH", key, *entries[-stream_format.REMEMBERED :])
             + pack("LTRIM", key, "0", str(stream_format.REMEMBERED - 1))
-            + pack("EXPIRE", key, str(stream_format.KEEP_SECONDS)),
+            + pack("EXPIRE", key, str(stream_format.KEEP_SECONDS))
+            + pack("ZINCRBY", names.functions, repr(worth * len(entries)), function),
         )
         for function, entries in by_function.items()
-        for key in (stream_format.HISTORY + function,)
+        for key in (names.history + function,)
     ]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, MalearnError, Unreachable
+from malearn.kernel.names import Names
 from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.onnx_trial import Trial
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -58,7 +59,9 @@ class Models:
         cache: ModelCache | None,
         loaded: Callable[[Model], None] = lambda model: None,
         first_pause: float = _FIRST_PAUSE,
+        names: Names | None = None,
     ) -> None:
+        self._names = Names.find() if names is None else names
         self.current: dict[str, Model] = {}
         self.refused: dict[str, str] = {}
         self.refreshed_at: float | None = None
@@ -70,13 +73,16 @@ class Models:
         self._verified: set[_Key] = set()
         self._lock = threading.Lock()
 
+    def _registered(self, tool_type: ToolType) -> str:
+        return self._names.registered_model(tool_type.name)
+
     def load_cached(self) -> None:
         """Take what the disk holds, for tool types that have no model yet. Never raises."""
         if self._cache is None:
             return
         with Trial() as trial:
             for tool_type in self._tool_types().values():
-                kept = self._cache.read(tool_type.registered_model)
+                kept = self._cache.read(self._registered(tool_type))
                 if kept is None or tool_type.name in self.current:
                     continue
                 check = None if kept.tried else trial.check
@@ -117,11 +123,11 @@ class Models:
 
     def _follow(self, registry: Registry) -> None:
         tool_types = self._tool_types()
-        named = registry.versions([t.registered_model for t in tool_types.values()])
+        named = registry.versions([self._registered(t) for t in tool_types.values()])
         unreachable: Unreachable | None = None
         with Trial() as trial:
             for tool_type in tool_types.values():
-                registered = tool_type.registered_model
+                registered = self._registered(tool_type)
                 try:
                     # Nothing is dropped but on MLflow's own word about this very model.
                     asked = registered not in named and self._is_kept(tool_type)
@@ -141,7 +147,7 @@ class Models:
         self, registry: Registry, tool_type: ToolType, version: int, trial: Trial
     ) -> None:
         """Serve `version`, or note why not. Raises `Unreachable` where that cannot be known."""
-        key = (tool_type.registered_model, version)
+        key = (self._registered(tool_type), version)
         in_use = self.current.get(tool_type.name)
         if in_use is not None and in_use.version == version and key in self._verified:
             self._refusals.pop(key, None)
@@ -163,7 +169,7 @@ class Models:
 
     def _take(self, registry: Registry, tool_type: ToolType, version: int, trial: Trial) -> None:
         """Load `version` unless it is in use with the bytes that were registered."""
-        registered, in_use = tool_type.registered_model, self.current.get(tool_type.name)
+        registered, in_use = self._registered(tool_type), self.current.get(tool_type.name)
         digest = registry.digest(registered, version)
         if in_use is not None and in_use.version == version:
             if digest in (None, in_use.digest):
@@ -212,12 +218,12 @@ class Models:
         self.refused = {
             tool_type.name: self._refusals[key].reason
             for tool_type in tool_types.values()
-            if (key := (tool_type.registered_model, named.get(tool_type.registered_model, 0)))
+            if (key := (self._registered(tool_type), named.get(self._registered(tool_type), 0)))
             in self._refusals
         }
 
     def _is_kept(self, tool_type: ToolType) -> bool:
-        cached = self._cache and self._cache.holds(tool_type.registered_model)
+        cached = self._cache and self._cache.holds(self._registered(tool_type))
         return tool_type.name in self.current or bool(cached)
 
     def _drop(self, name: str, registered: str, alias: str, why: str = "") -> None:

@@ -1,6 +1,8 @@
 """What other schedulers, and earlier runs of this one, observed: read from Redis.
 
-At the start the shared list of each function; after that what comes into the stream.
+At the start the shared lists of the functions used most; after that what comes into the streams,
+the newest first. Of a flood the newest of each function are taken in, as many as `_MOST_TAKEN`
+allows, so that following costs a scheduler the same however many others there are.
 """
 
 from __future__ import annotations
@@ -8,7 +10,10 @@ from __future__ import annotations
 import time
 from time import perf_counter
 
+from malearn.kernel import names as names_
+from malearn.kernel import stream_entries
 from malearn.kernel.believable import Clock
+from malearn.kernel.names import Names
 from malearn.serving import resp, stream_format
 from malearn.serving.connection import Connection
 from malearn.serving.predecessor_cache import PredecessorCache
@@ -19,8 +24,14 @@ from malearn.serving.stats import CallCounters
 
 __all__ = ["ObservationReader"]
 
-_MAX_FUNCTIONS = 5_000  # whose lists are read at a start; SCAN ends there
-_PAGE = 256  # entries per round trip: a few ms of Redis
+_PAGE = 256  # lists, or entries, per round trip: a few ms of Redis
+_MOST_RESTORED = 32_768  # observations that are replayed at a start, of all functions together
+#: Entries of all streams that are read, and observations that are taken in, between two looks.
+_MOST_READ, _MOST_TAKEN = 8_192, 640
+_YIELD_AFTER = 8
+
+#: An entry that was read, with its function.
+_Entry = tuple[str, stream_entries.PlainEntry, bytes]
 
 
 class ObservationReader:
@@ -38,25 +49,29 @@ class ObservationReader:
         refusals: Refusals,
         clock: Clock,
         timeout: float,
+        names: Names,
     ) -> None:
         self._history, self._declared = history, predecessors
         self._counters, self._refusals = counters, refusals
         self._clock, self._timeout = clock, timeout
-        self._last_id = b""
+        self._names, self._streams = names, names.streams(names_.stream_count())
+        self._last_ids: dict[str, bytes] = {}
+        self.skipped = 0
 
     @property
     def restored(self) -> bool:
         """Whether the lists were read."""
-        return bool(self._last_id)
+        return bool(self._last_ids)
 
     def restore(self, connection: Connection) -> None:
-        """Read every function's list, and remember where the stream ends now."""
+        """Read the lists of the functions used most, and remember where the streams end now."""
         functions = self._functions(connection)
+        each = max(1, min(stream_format.REMEMBERED, _MOST_RESTORED // max(len(functions), 1)))
         entries: list[tuple[str, bytes]] = []
         for start in range(0, len(functions), _PAGE):
             page = functions[start : start + _PAGE]
             packed = b"".join(
-                resp.pack("LRANGE", stream_format.HISTORY + function, "0", "-1")
+                resp.pack("LRANGE", self._names.history + function, "0", str(each - 1))
                 for function in page
             )
             replies = connection.call(packed, len(page), perf_counter() + self._timeout)
@@ -64,28 +79,68 @@ class ObservationReader:
                 if isinstance(reply, list):
                     entries += [(function, raw) for raw in reply if isinstance(raw, bytes)]
                 elif isinstance(reply, ResponseError):
-                    self._refusals.refused("read", stream_format.HISTORY + function, reply)
-        self._last_id = self._newest(connection)
+                    self._refusals.refused("read", self._names.history + function, reply)
+        last_ids = {key: self._newest(connection, key) for key in self._streams}
         found = [self._observation(raw, function) for function, raw in entries]
         self._history.restore([one[1] for one in found if one is not None])
+        self._last_ids = last_ids
 
     def follow(self, connection: Connection) -> None:
-        """Bring in what came since; of a flood only its first page, for more would tell little."""
-        command = resp.pack(
-            "XREAD", "COUNT", str(_PAGE), "STREAMS", stream_format.STREAM, self._last_id
-        )
-        reply = self._call(connection, command)
-        if not reply:
-            return
-        entries = reply[0][1]
-        raws = [fields[1] for _, fields in entries if fields and fields[0] == b"e"]
-        self._last_id = bytes(entries[-1][0])
-        if len(entries) == _PAGE:
-            self._last_id = self._newest(connection)
-        for raw in raws:
+        """Bring in what came since, of a flood the newest of each function."""
+        entries: list[_Entry] = []
+        for key in self._streams:
+            entries += self._since(connection, key, _MOST_READ // len(self._streams))
+        for number, raw in enumerate(self._chosen(entries)):
             if (found := self._observation(raw)) is not None:
                 self._history.observe(*found)
+            if number % _YIELD_AFTER == 0:
                 time.sleep(0)  # others first
+
+    def _since(self, connection: Connection, key: str, most: int) -> list[_Entry]:
+        """The entries of a stream that came since the last look, newest first, at most `most`."""
+        after, upto = self._last_ids[key], b"+"
+        newest, found, read = b"", list[_Entry](), 0
+        while read < most:
+            reply = self._call(
+                connection,
+                resp.pack("XREVRANGE", key, upto, b"(" + after, "COUNT", str(_PAGE)),
+            )
+            if not reply:
+                break
+            newest = newest or bytes(reply[0][0])
+            read += len(reply)
+            for _, fields in reply:
+                if fields and fields[0] == b"e":
+                    found += self._plain(fields[1])
+            time.sleep(0)
+            if len(reply) < _PAGE:
+                break
+            upto = b"(" + bytes(reply[-1][0])
+        self._last_ids[key] = newest or after
+        return found
+
+    def _plain(self, raw: bytes) -> list[_Entry]:
+        """The entry, or none: what cannot be read, and what this scheduler reported itself."""
+        entry = stream_entries.decode_plain(raw)
+        if entry is None or not entry.function:
+            self._counters.ignore("invalid_json")
+            return []
+        if self._history.knows_task(entry.task_id, entry.end):
+            return []
+        return [(entry.function, entry, raw)]
+
+    def _chosen(self, entries: list[_Entry]) -> list[bytes]:
+        """At most `_MOST_TAKEN` of them, of each function the newest, in order of their ends."""
+        entries.sort(key=lambda one: one[1].end, reverse=True)
+        if len(entries) > _MOST_TAKEN:
+            by_function: dict[str, list[_Entry]] = {}
+            for one in entries:
+                by_function.setdefault(one[0], []).append(one)
+            share = max(1, _MOST_TAKEN // len(by_function))
+            chosen = [one for own in by_function.values() for one in own[:share]][:_MOST_TAKEN]
+            self.skipped += len(entries) - len(chosen)
+            entries = sorted(chosen, key=lambda one: one[1].end, reverse=True)
+        return [raw for _, _, raw in reversed(entries)]
 
     def _observation(self, raw: bytes, function: str = "") -> stream_format.Found | None:
         tool_types, schemas = self._declared.tool_types, self._declared.schemas
@@ -96,26 +151,37 @@ class ObservationReader:
         return found
 
     def _functions(self, connection: Connection) -> list[str]:
+        """As many functions as are remembered, those used most first."""
+        limit = self._history.limit
+        key = self._names.functions
+        try:
+            used = self._call(connection, resp.pack("ZREVRANGE", key, "0", str(limit - 1)))
+        except ResponseError as error:  # which ones are used most is a help, no more
+            self._refusals.refused("read", key, error)
+            used = None
+        functions = [bytes(name).decode("utf-8", "replace") for name in used or ()]
+        if len(functions) < limit:  # lists of older versions, and of what was ingested, come last
+            functions = list(dict.fromkeys([*functions, *self._listed(connection, limit)]))
+        return functions[:limit]
+
+    def _listed(self, connection: Connection, limit: int) -> list[str]:
         """The functions that have a list. SCAN, so that the server is never held up."""
-        cursor, functions = b"0", []
+        prefix = self._names.history
+        cursor, functions = b"0", list[str]()
         while True:
             reply = self._call(
-                connection,
-                resp.pack("SCAN", cursor, "MATCH", f"{stream_format.HISTORY}*", "COUNT", "1000"),
+                connection, resp.pack("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", "1000")
             )
             if not isinstance(reply, list) or len(reply) != 2:
                 raise ProtocolError("not the answer to a SCAN")
             cursor, keys = reply
-            prefix = len(stream_format.HISTORY)
-            functions += [key.decode("utf-8", "replace")[prefix:] for key in keys]
-            if cursor == b"0" or len(functions) > _MAX_FUNCTIONS:
+            functions += [key.decode("utf-8", "replace")[len(prefix) :] for key in keys]
+            if cursor == b"0" or len(functions) > limit:
                 return functions
 
-    def _newest(self, connection: Connection) -> bytes:
+    def _newest(self, connection: Connection, key: str) -> bytes:
         """The id of the stream's last entry."""
-        reply = self._call(
-            connection, resp.pack("XREVRANGE", stream_format.STREAM, "+", "-", "COUNT", "1")
-        )
+        reply = self._call(connection, resp.pack("XREVRANGE", key, "+", "-", "COUNT", "1"))
         if isinstance(reply, list) and reply and isinstance(reply[0], list):
             return bytes(reply[0][0])
         return b"0-0"

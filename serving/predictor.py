@@ -24,6 +24,7 @@ import msgspec
 from malearn.kernel import generic, intervals, process_declaration, record_reader
 from malearn.kernel.believable import Clock
 from malearn.kernel.errors import InputError, without_password
+from malearn.kernel.names import Names
 from malearn.kernel.observation import Observation
 from malearn.kernel.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
@@ -47,7 +48,7 @@ from malearn.serving.predecessor_reader import PredecessorReader
 from malearn.serving.redis_worker import RedisWorker
 from malearn.serving.refusals import Refusals
 from malearn.serving.registry import Registry
-from malearn.serving.shared_history import SharedHistory
+from malearn.serving.shared_history import SharedHistory, function_limit
 from malearn.serving.stats import BUCKETS, CallCounters, ModelStats, Stats
 from malearn.serving.stream_format import Predicted
 from malearn.serving.workflow_estimator import WorkflowEstimator
@@ -82,7 +83,9 @@ class DAGTaskPredictor:
     often the alias is looked up, both in seconds. `cache_dir` holds the last
     good models. Building one reads that cache and touches no network. `redis_url` "" is for a
     scheduler without Redis; without `reads_results` none of its calls reads a task's record
-    there, for schedulers that report every record themselves.
+    there, for schedulers that report every record themselves. `prefix` is what the names on
+    shared servers begin with (`$MALEARN_PREFIX`); `functions` is how many are remembered
+    (`$MALEARN_FUNCTIONS`).
 
     With a `model_dir` it learns by itself, in this process, from what is reported to it, and asks
     no MLflow: below `<model_dir>/<tool_type>/` stand data and model, which is fitted anew in a
@@ -113,9 +116,12 @@ class DAGTaskPredictor:
         model_dir: str | os.PathLike[str] | None = None,
         model: str = "xgboost",
         retrain_after: int = 50,
+        prefix: str | None = None,
+        functions: int | None = None,
     ) -> None:
         if model_dir is not None and tracking_uri is not None:
             raise InputError("model_dir", "models come from it or from tracking_uri: give one")
+        names = Names.find(prefix)
         declared = process_declaration.HERE.declared
         self._tool_types = declared() if tool_types is None else tool_types
         self._alias, self._budget, self._refresh_interval = alias, budget, refresh_interval
@@ -125,8 +131,9 @@ class DAGTaskPredictor:
             "model": model,
             "retrain_after": retrain_after,
         }
+        self._sharing = {"prefix": names.prefix, "functions": function_limit(functions)}
         self._predecessors = PredecessorCache(self._tool_types, _REMEMBERED)
-        self._history = SharedHistory()
+        self._history = SharedHistory(function_limit(functions))
         self._predicted: GenerationalCache[str, Predicted] = GenerationalCache(_REMEMBERED)
         self._counters = CallCounters()
         url = redis_url
@@ -143,6 +150,7 @@ class DAGTaskPredictor:
             self._refusals,
             on_entry=self._learning.add if self._learning else None,
             sends=bool(url) or self._learning is not None,
+            names=names,
         )
         self._completions = CompletionHandler(
             self._predecessors,
@@ -154,7 +162,7 @@ class DAGTaskPredictor:
             clock,
         )
         observations = ObservationReader(
-            self._history, self._predecessors, self._counters, self._refusals, clock, 2.0
+            self._history, self._predecessors, self._counters, self._refusals, clock, 2.0, names
         )
         self._tracker = WorkflowTracker()
         self._worker = RedisWorker(
@@ -162,9 +170,10 @@ class DAGTaskPredictor:
             self._collector,
             observations,
             self._refusals,
-            WorkflowPublisher(self._tracker),
+            WorkflowPublisher(self._tracker, names),
             on_record=self._on_record,
             drain=self._completions.drain_yielding,
+            names=names,
         )
         self._reader = PredecessorReader(
             self._predecessors, self._worker, budget, reads=reads_results
@@ -173,7 +182,11 @@ class DAGTaskPredictor:
         self._tracking_uri = uri = uri if model_dir is None else None
         self._cache = open_cache(cache_dir, uri, alias)
         self._models = Models(
-            lambda: self._tool_types, Registry(uri, alias) if uri else None, self._cache, self._warm
+            lambda: self._tool_types,
+            Registry(uri, alias, names=names) if uri else None,
+            self._cache,
+            self._warm,
+            names=names,
         )
         self._answerer = Answerer(
             lambda: self._models.current,
@@ -434,6 +447,9 @@ class DAGTaskPredictor:
             redis_refusal=self._refusals.reason,
             cache_failures=self._cache.failures if self._cache else 0,
             internal_errors=counters.errors,
+            functions=self._history.functions[0],
+            functions_forgotten=self._history.functions[1],
+            skipped=self._worker.skipped,
             workflows=tuple(self._tracker.in_progress(_SHOWN)),
         )
 
@@ -478,6 +494,7 @@ class DAGTaskPredictor:
             "tool_types": self._tool_types,
             "clock": self._clock,
             **self._learning_settings,
+            **self._sharing,
         }
         return _built, (type(self), settings)
 

@@ -48,6 +48,7 @@ class StatsCollector:
         yield age
         yield GaugeMetricFamily("malearn_queue", "Tasks waiting to be sent.", stats.queued)
         yield GaugeMetricFamily("malearn_redis_up", "Whether Redis answers.", stats.redis_up)
+        yield GaugeMetricFamily("malearn_functions", "Functions remembered.", stats.functions)
         refusing = stats.redis_refusal is not None
         yield GaugeMetricFamily("malearn_redis_refusing", "Whether it refuses commands.", refusing)
         yield from _workflows(stats)
@@ -83,6 +84,8 @@ _COUNTERS = (
     ("refused_writes", "Commands to write that Redis refused.", "refused_writes"),
     ("model_swaps", "Models replaced while serving.", "swaps"),
     ("cache_failures", "Models that could not be cached.", "cache_failures"),
+    ("functions_forgotten", "Functions forgotten for want of room.", "functions_forgotten"),
+    ("observations_skipped", "Others' tasks beyond what is followed.", "skipped"),
     ("internal_errors", "Failures of malearn itself.", "internal_errors"),
 )
 

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, perf_counter
 
-from malearn.serving import resp, stream_format
+from malearn.kernel.names import Names
+from malearn.serving import resp
 from malearn.serving.circuit_breaker import CircuitBreaker
 from malearn.serving.collector import Collector
 from malearn.serving.connection import Connection
@@ -56,7 +57,9 @@ class RedisWorker:
         on_record: OnRecord,
         drain: Callable[[], None],
         pool_size: int = 4,
+        names: Names | None = None,
     ) -> None:
+        self._names = Names.find() if names is None else names
         self.breaker = CircuitBreaker(closed=connect is not None)
         self.pool = ConnectionPool(connect or _no_server, pool_size)
         self.restored = threading.Event()
@@ -80,6 +83,11 @@ class RedisWorker:
 
     def __len__(self) -> int:
         return len(self._to_read)
+
+    @property
+    def skipped(self) -> int:
+        """How many executions of other schedulers were beyond what is followed."""
+        return self._observations.skipped
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="malearn-redis", daemon=True)
@@ -201,7 +209,7 @@ class RedisWorker:
         if self._connection is None:
             self._connection = self._connect() if self._connect else _no_server()
         (reply,) = self._connection.call(
-            resp.pack("EXISTS", stream_format.STREAM), 1, self._deadline()
+            resp.pack("EXISTS", self._names.stream), 1, self._deadline()
         )
         if isinstance(reply, ResponseError):
             raise reply

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, Unreachable, without_password
 from malearn.kernel.http_client import Answer, HttpClient, TooLarge
+from malearn.kernel.names import Names
 from malearn.kernel.onnx_file import LARGEST
 
 __all__ = ["DIGEST", "Registry"]
@@ -27,7 +28,6 @@ __all__ = ["DIGEST", "Registry"]
 DIGEST = onnx_model.DIGEST_TAG
 _API = "/api/2.0/mlflow"
 _FILE = "model.onnx"
-_PREFIX = "malearn-"
 _LARGEST_ANSWER = 8 * 1024 * 1024  # bytes of JSON; a page of models takes a few KB
 _MOST_PAGES = 100  # a server that repeats its page token must not hold the thread for ever
 #: Statuses that say nothing of the registry itself, but of who may ask, or of an outage.
@@ -50,7 +50,9 @@ class Registry:
         timeout: float = 5.0,
         patience: float = 30.0,
         environment: Mapping[str, str] = os.environ,
+        names: Names | None = None,
     ) -> None:
+        self._names = Names.find() if names is None else names
         self.alias, self._patience = alias, patience
         self.shown = without_password(tracking_uri)
         self._client = HttpClient(tracking_uri, timeout, environment)
@@ -118,7 +120,7 @@ class Registry:
     def _search(self, until: float) -> dict[str, int] | None:
         """What the alias names of all models of ours; None where MLflow does not search."""
         versions: dict[str, int] = {}
-        query = {"max_results": "1000", "filter": f"name LIKE '{_PREFIX}%'"}
+        query = {"max_results": "1000", "filter": f"name LIKE '{self._names.models}%'"}
         seen: set[str] = set()
         while True:
             address = f"{_API}/registered-models/search?{urlencode(query)}"

@@ -7,6 +7,7 @@ work the same way.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,17 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel.errors import InputError
 from malearn.kernel.estimator import Basis, Estimator
-from malearn.kernel.history import History
+from malearn.kernel.history import FUNCTIONS, History
 from malearn.kernel.observation import Observation
 from malearn.kernel.workflow_hints import Hint
 from malearn.serving.generational_cache import GenerationalCache
 
-__all__ = ["SharedHistory"]
+__all__ = ["FUNCTIONS_SETTING", "SharedHistory", "function_limit"]
+
+#: How many functions a predictor remembers.
+FUNCTIONS_SETTING = "MALEARN_FUNCTIONS"
 
 _KEPT = 8192  # latest observations: those a history is rebuilt from, and known by their task id
 
@@ -28,12 +33,23 @@ _KEPT = 8192  # latest observations: those a history is rebuilt from, and known 
 class SharedHistory:
     """An `Estimator` that threads may share; the lock is held for microseconds, never for I/O."""
 
-    def __init__(self) -> None:
+    def __init__(self, functions: int = FUNCTIONS) -> None:
         self._lock = threading.Lock()
-        self._estimator = Estimator()
+        self.limit, self._forgotten = functions, 0
+        self._estimator = Estimator(functions=functions)
         self._kept: deque[Observation] = deque(maxlen=_KEPT)
         self._seen: GenerationalCache[str, float] = GenerationalCache(_KEPT)
         self._tools: set[str] = set()
+
+    @property
+    def functions(self) -> tuple[int, int]:
+        """How many functions are remembered, each of their contexts counted, and were forgotten."""
+        known, forgotten = self._estimator.functions
+        return known, self._forgotten + forgotten
+
+    def knows_task(self, task_id: str, end: float) -> bool:
+        """Whether this task was taken in already."""
+        return self._seen.get(task_id) == end
 
     def observe(self, task_id: str, observation: Observation, hint: Hint | None = None) -> bool:
         """Take in one finished task, and what its workflow's beginning said; False when it is
@@ -62,8 +78,9 @@ class SharedHistory:
         known = {_identity(o) for o in mine}
         older = {i: o for o in observations if (i := _identity(o)) not in known}
         together = sorted([*older.values(), *mine], key=lambda o: o.end)
-        history = History(together)
+        history = History(together, self.limit)
         with self._lock:
+            self._forgotten += self._estimator.functions[1]
             for observation in list(self._kept)[len(mine) :] if len(mine) < _KEPT else ():
                 history.observe(observation)
                 together.append(observation)
@@ -111,6 +128,17 @@ class SharedHistory:
     def renew_locks(self) -> None:
         """After a fork nobody holds what another thread held."""
         self._lock = threading.Lock()
+
+
+def function_limit(given: int | None = None) -> int:
+    """How many functions to remember: `given`, else `$MALEARN_FUNCTIONS`, else 2,048.
+
+    Raises `InputError` for what is no such number.
+    """
+    text = str(given) if given is not None else os.environ.get(FUNCTIONS_SETTING) or str(FUNCTIONS)
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
+        raise InputError(FUNCTIONS_SETTING, f"must be a number of functions above 0, not '{text}'")
+    return int(text)
 
 
 def _identity(observation: Observation) -> tuple[str, float, float]:

@@ -63,6 +63,9 @@ class Stats:
     cache_failures: int
     internal_errors: int
     workflows: tuple[WorkflowStatus, ...] = ()
+    functions: int = 0
+    functions_forgotten: int = 0
+    skipped: int = 0
 
 
 class CallCounters:

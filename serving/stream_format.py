@@ -17,6 +17,7 @@ from malearn.kernel import believable, stream_entries, text
 from malearn.kernel.estimator import Basis
 from malearn.kernel.features import FeatureSchema, within
 from malearn.kernel.model_metadata import Carried
+from malearn.kernel.names import Names
 from malearn.kernel.observation import Observation
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 STREAM = stream_entries.STREAM
-HISTORY = "malearn:history:"
+HISTORY = Names().history
 REMEMBERED = 64  # observations a function's list keeps
 KEEP_SECONDS = 30 * 86_400  # a function unseen for so long is forgotten
 

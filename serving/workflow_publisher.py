@@ -11,15 +11,13 @@ from time import monotonic
 
 import msgspec
 
-from malearn.kernel import workflow_status
+from malearn.kernel.names import Names
 from malearn.serving import stream_format
 from malearn.serving.connection import Connection
 from malearn.serving.resp import ResponseError, pack
 from malearn.serving.workflow_tracker import Outcome, WorkflowTracker
 
-__all__ = ["SCORES", "WorkflowPublisher", "scores"]
-
-SCORES = "malearn:workflow_scores"
+__all__ = ["WorkflowPublisher", "scores"]
 
 _KEEP_STATUS = 3600  # seconds
 _MAX_SCORES = 512  # of finished workflows in the shared list: twice what a calibration uses
@@ -32,8 +30,8 @@ _decode = msgspec.json.Decoder(tuple[bool, float]).decode
 class WorkflowPublisher:
     """Publishes what `tracker` knows; called by the background thread alone."""
 
-    def __init__(self, tracker: WorkflowTracker) -> None:
-        self._tracker = tracker
+    def __init__(self, tracker: WorkflowTracker, names: Names) -> None:
+        self._tracker, self._names = tracker, names
         self._at = 0.0
         self._restored = False
 
@@ -58,21 +56,22 @@ class WorkflowPublisher:
             self._restore(connection, deadline)
         packed, replies = [], 0
         for status in self._tracker.take_changed(_PAGE):
-            key = workflow_status.KEY + status.run_id
+            key = self._names.workflow + status.run_id
             packed.append(pack("SET", key, status.to_json(), "EX", str(_KEEP_STATUS)))
             replies += 1
         unshared = self._tracker.take_unshared()
         if unshared:
+            key = self._names.workflow_scores
             entries = [msgspec.json.encode(score) for score in unshared]
-            packed.append(pack("LPUSH", SCORES, *entries))
-            packed.append(pack("LTRIM", SCORES, "0", str(_MAX_SCORES - 1)))
-            packed.append(pack("EXPIRE", SCORES, str(stream_format.KEEP_SECONDS)))
+            packed.append(pack("LPUSH", key, *entries))
+            packed.append(pack("LTRIM", key, "0", str(_MAX_SCORES - 1)))
+            packed.append(pack("EXPIRE", key, str(stream_format.KEEP_SECONDS)))
             replies += 3
         if replies:
             _raise_refused(connection.call(b"".join(packed), replies, deadline))
 
     def _restore(self, connection: Connection, deadline: float) -> None:
-        command = pack("LRANGE", SCORES, "0", str(_MAX_SCORES - 1))
+        command = pack("LRANGE", self._names.workflow_scores, "0", str(_MAX_SCORES - 1))
         (found,) = connection.call(command, 1, deadline)
         _raise_refused([found])
         self._tracker.restore(scores(reversed(found or [])))

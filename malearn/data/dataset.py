@@ -16,13 +16,14 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from malearn.data import csv_files
+from malearn.data import csv_files, storage
 from malearn.data.delta import execution_columns
 from malearn.data.delta.repair import Damage
 from malearn.data.delta.table import Commit, Position, VersionedTable
 from malearn.data.key_index import KeyIndex
 from malearn.data.recent_durations import RecentDurations
 from malearn.data.rows import Rows
+from malearn.data.storage import Folder
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
@@ -54,7 +55,7 @@ class Dataset:
         dataset.read(version=3)
     """
 
-    def __init__(self, path: Path, tool_type: ToolType) -> None:
+    def __init__(self, path: Folder, tool_type: ToolType) -> None:
         self.path, self.tool_type = path, tool_type
         self._table = VersionedTable(path, execution_columns.schema(tool_type))
         self._known_version: int | None = None
@@ -64,7 +65,7 @@ class Dataset:
     @classmethod
     def open(cls, home: Home, tool_type: ToolType) -> Self:
         """The dataset of `tool_type` below `home`."""
-        return cls(home.data / tool_type.name, tool_type)
+        return cls(storage.root(home) / tool_type.name, tool_type)
 
     @property
     def version(self) -> int | None:

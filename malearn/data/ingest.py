@@ -156,7 +156,7 @@ class Ingest:
             stream.trim(after)
             state = stream.state()
         first = read is None
-        if first and not before and self.rejections.rows:
+        if first and not before and self.rejections.rows and stream.key == stream_entries.STREAM:
             # Version 0.1.0 read this stream and did not count.
             read = (state.added or 0) - state.length
         gaps = (

@@ -1,24 +1,42 @@
-"""Locks between processes: one writer of the datasets below a home, one retraining a tool type.
+"""Locks: one writer of the datasets of a home, one retraining of a tool type.
 
-They are file locks, which the operating system releases when their holder dies.
+On one machine they are file locks, which the operating system releases when their holder dies.
+Datasets in object storage may have writers on several machines, so that theirs are locks in Redis:
+each lasts half a minute, and is renewed while its holder lives. They spare work; that no row is
+lost or doubled where one expires is for the commits to see to.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import redis
+
+from malearn.data import redis_client, storage
+from malearn.data.storage import ObjectFolder
+from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
+from malearn.kernel.names import Names
 from malearn.kernel.tool_types import ToolType
 
 __all__ = ["dataset_lock", "retrain_lock"]
 
+_log = logging.getLogger(__name__)
+
+_SECONDS = 30.0  # for which a lock in Redis lasts unless it is renewed
+_ASK_AGAIN = 0.1  # seconds between two tries to get one
+
 
 @contextmanager
 def dataset_lock(home: Home) -> Iterator[None]:
-    """Hold the lock that every writer of the datasets below `home` takes; waits for it."""
-    with _locked(home, ".lock", lambda: None):
+    """Hold the lock that every writer of the datasets of `home` takes; waits for it."""
+    with _locked(home, "datasets", ".lock", lambda: None):
         yield
 
 
@@ -27,17 +45,72 @@ def retrain_lock(
     home: Home, tool_type: ToolType, waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """Hold the lock for training and promoting `tool_type`; calls `waiting` where it must wait."""
-    with _locked(home, f".retrain-{tool_type.name}.lock", waiting):
+    name = tool_type.name
+    with _locked(home, f"retrain:{name}", f".retrain-{name}.lock", waiting):
         yield
 
 
 @contextmanager
-def _locked(home: Home, name: str, waiting: Callable[[], None]) -> Iterator[None]:
-    home.data.mkdir(parents=True, exist_ok=True)
-    with (home.data / name).open("w") as lock:
+def _locked(home: Home, name: str, file: str, waiting: Callable[[], None]) -> Iterator[None]:
+    folder = storage.root(home)
+    lock = (
+        _redis_lock(name, folder, waiting)
+        if isinstance(folder, ObjectFolder)
+        else _file_lock(folder, file, waiting)
+    )
+    with lock:
+        yield
+
+
+@contextmanager
+def _file_lock(folder: Path, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waiting()
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def _redis_lock(name: str, folder: ObjectFolder, waiting: Callable[[], None]) -> Iterator[None]:
+    url = os.environ.get(redis_client.REDIS_SETTING)
+    if not url:
+        raise InputError(
+            redis_client.REDIS_SETTING,
+            f"must be set where datasets are in object storage ({folder}): writers on several "
+            "machines take turns by locks in Redis",
+        )
+    with redis_client.connected(url) as client:
+        lock = client.lock(
+            Names.find().locks + name, timeout=_SECONDS, sleep=_ASK_AGAIN, thread_local=False
+        )
+        if not lock.acquire(blocking=False):
+            waiting()
+            lock.acquire()
+    done = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(lock, done), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewing.join()
+        _release(lock)
+
+
+def _renew(lock: redis.lock.Lock, done: threading.Event) -> None:
+    while not done.wait(_SECONDS / 4.0):
+        try:
+            lock.reacquire()
+        except redis.RedisError as error:
+            _log.warning("Could not renew the lock %s (%s)", lock.name, error)
+
+
+def _release(lock: redis.lock.Lock) -> None:
+    try:
+        lock.release()
+    except redis.RedisError as error:  # it expired, or will
+        _log.warning("Could not release the lock %s (%s); it expires by itself", lock.name, error)

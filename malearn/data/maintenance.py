@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from malearn.data import locks
+from malearn.data import locks, validation_pages
 from malearn.data.dataset import Dataset
 from malearn.data.rejections import Rejections
 from malearn.kernel.errors import InputError
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 #: What else lies beside the datasets, by the name of its directory.
-REJECTED, REPORTS = "_rejected", "_reports"
+REJECTED, REPORTS = "_rejected", validation_pages.FOLDER
 #: Hours for which a vacuum keeps files that only old versions need.
 WEEK = 168.0
 
@@ -136,11 +136,11 @@ def tidy(
 
 def reports(home: Home, days: float | None) -> MaintenanceReport:
     """Delete the validation reports older than `days`."""
-    pages = list((home.data / REPORTS).glob("validation-*.html"))
+    pages = validation_pages.written(home)
     until = _until(days, None)
-    old = [page for page in pages if until is not None and page.stat().st_mtime < until]
+    old = [page for page, at in pages.items() if until is not None and at < until]
     for page in old:
-        page.unlink(missing_ok=True)
+        validation_pages.delete(home, page)
     return MaintenanceReport(REPORTS, len(pages) - len(old), len(old), files_vacuumed=len(old))
 
 

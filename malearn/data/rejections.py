@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from malearn.data import storage
 from malearn.data.delta import rejection_columns
 from malearn.data.delta.repair import Damage
 from malearn.data.delta.table import Position, VersionedTable
 from malearn.data.key_index import KeyIndex
 from malearn.data.recent_durations import RecentDurations
 from malearn.data.rejected_row import RejectedRow
+from malearn.data.storage import Folder
 from malearn.kernel.home import Home
 from malearn.kernel.records import RejectReason
 
@@ -32,7 +33,7 @@ _JUDGED = frozenset(
 class Rejections:
     """Everything that was rejected, quarantined or fenced, with its reason; each of it once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Folder) -> None:
         self.path = path
         self._table = VersionedTable(path, rejection_columns.SCHEMA)
         self._known_version: int | None = None
@@ -41,7 +42,7 @@ class Rejections:
     @classmethod
     def open(cls, home: Home) -> Self:
         """The table of rejected records below `home`."""
-        return cls(home.data / "_rejected")
+        return cls(storage.root(home) / "_rejected")
 
     @property
     def rows(self) -> int:

@@ -13,10 +13,10 @@ from malearn.data.batch import MOST_BYTES, Batch
 from malearn.kernel import stream_entries
 from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
-from malearn.kernel.stream_entries import STREAM
+from malearn.kernel.names import Names
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["UNCOUNTED", "Stream", "StreamState", "state_of", "warnings"]
+__all__ = ["UNCOUNTED", "Stream", "StreamState", "existing", "state_of", "warnings"]
 
 
 _FIELD = b"e"
@@ -76,7 +76,8 @@ class Stream:
     it; it survives restarts of Redis, not FLUSHALL.
     """
 
-    def __init__(self, url: str, tool_types: ToolTypes, key: str = STREAM) -> None:
+    def __init__(self, url: str, tool_types: ToolTypes, key: str = "") -> None:
+        key = key or Names.find().stream
         self.url, self.key, self._tool_types = url, key, tool_types
         with redis_client.answering(url):
             self._client = redis_client.connect(url)
@@ -152,31 +153,52 @@ class Stream:
         self.close()
 
 
-def state_of(url: str, key: str = STREAM) -> StreamState:
-    """The stream `key` of the Redis at `url`. Raises `Unreachable` and `InputError`."""
+def existing(url: str) -> list[str]:
+    """The keys of this installation's streams: the first, and what further ones schedulers use.
+
+    Whatever `$MALEARN_STREAMS` says here, none is overlooked. Raises `Unreachable`.
+    """
     with redis_client.connected(url) as client:
-        return _state(client, key)
+        return _existing(client)
 
 
-def warnings(url: str, timeout: float = 60.0, key: str = STREAM) -> dict[str, str]:
+def state_of(url: str, key: str = "") -> StreamState:
+    """The stream `key`, by default the first of this installation, of the Redis at `url`.
+
+    Raises `Unreachable` and `InputError`.
+    """
+    with redis_client.connected(url) as client:
+        return _state(client, key or Names.find().stream)
+
+
+def warnings(url: str, timeout: float = 60.0) -> dict[str, str]:
     """What is wrong with a Redis that answers, in sentences by kind; empty where all is well.
 
-    `writes`: it refuses them; `full`: the stream nearly is; `uncounted`: lost entries cannot be
+    `writes`: it refuses them; `full`: a stream nearly is; `uncounted`: lost entries cannot be
     counted. Raises `Unreachable`, and `InputError` where it refuses to tell.
     """
     found = {}
     with redis_client.connected(url, timeout) as client:
-        state = _state(client, key)
+        states = [_state(client, key) for key in _existing(client)]
         try:
             with redis_client.answering(url):
-                redis_client.check_writable(client, f"{key}:writable")
+                redis_client.check_writable(client, f"{Names.find().stream}:writable")
         except InputError as error:
             found["writes"] = f"{error} Until then no execution is recorded or ingested."
-    if state.is_nearly_full:
-        found["full"] = state.warning
-    if state.added is None:
+    if full := [state.warning for state in states if state.is_nearly_full]:
+        found["full"] = full[0]
+    if any(state.added is None for state in states):
         found["uncounted"] = f"{UNCOUNTED}."
     return found
+
+
+def _existing(client: Any) -> list[str]:
+    first, *further = Names.find().streams()
+    with client.pipeline(transaction=False) as pipe:
+        for key in further:
+            pipe.exists(key)
+        found = pipe.execute()
+    return [first, *(key for key, there in zip(further, found, strict=True) if there)]
 
 
 def _now() -> int:

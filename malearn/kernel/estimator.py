@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel import intervals, model_weights
-from malearn.kernel.history import History
+from malearn.kernel.history import FUNCTIONS, History
 from malearn.kernel.intervals import Factors, Intervals, Width
 from malearn.kernel.model_weights import ModelWeights
 from malearn.kernel.observation import Observation
@@ -102,8 +102,10 @@ class Estimator:
 
     __slots__ = ("_hints", "_history", "_intervals", "_weights")
 
-    def __init__(self, observations: Iterable[Observation] = ()) -> None:
-        self._history = History(observations)
+    def __init__(
+        self, observations: Iterable[Observation] = (), functions: int = FUNCTIONS
+    ) -> None:
+        self._history = History(observations, functions)
         self._intervals = Intervals()
         self._weights = ModelWeights()
         self._hints = WorkflowHints()
@@ -166,6 +168,11 @@ class Estimator:
                 actual,
             )
             self._intervals.learn(basis.function, basis.tool_type, actual, predicted, basis.width)
+
+    @property
+    def functions(self) -> tuple[int, int]:
+        """How many functions are remembered, each of their contexts counted, and were forgotten."""
+        return len(self._history), self._history.forgotten
 
     def restart(self, history: History) -> None:
         """Go on from another history, replayed elsewhere; what was learnt of errors stays."""

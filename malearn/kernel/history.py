@@ -41,7 +41,7 @@ from malearn.kernel.observation import Observation
 from malearn.kernel.regimes import Regimes
 from malearn.kernel.robust import MOST_ERROR
 
-__all__ = ["FEATURES", "History"]
+__all__ = ["FEATURES", "FUNCTIONS", "History"]
 
 #: What `History.snapshot` gives, in matrix order. `level` is the log-seconds to expect;
 #: `median`, of the last 20, and `mean`, of the last few hundred, are log-seconds less `level`;
@@ -69,8 +69,9 @@ _MEAN_RATE, _FAR = 1.0 / 300.0, 2.0
 _SETTLED = 5  # executions of a function before its level says more than their median
 _LATELY = 0.95  # an earlier execution of the function counts so much less, one by one
 
-# What is remembered at most: functions, each of their contexts counted; contexts of one function.
-_LINES, _CONTEXTS = 2048, 64
+#: How many functions are remembered, each of their contexts counted, unless the owner says more.
+FUNCTIONS = 2048
+_CONTEXTS = 64  # of one function
 _OUTLOOKS = 1024  # kept until the next execution: callers may ask for any context
 
 Table = NDArray[np.float64]
@@ -105,16 +106,29 @@ class _Outlook:
 class History:
     """The recent past of every function and tool type that was observed.
 
-    Not thread-safe: its owner serialises the calls.
+    Not thread-safe: its owner serialises the calls. `functions` are remembered at most, each of
+    their contexts counted; `forgotten` is how many had to go.
 
     >>> history = History([Observation("task1_ocr", "vlm_process", 0.0, 8.0)])
     >>> round(history.function_seconds("task1_ocr"), 3)
     8.0
     """
 
-    __slots__ = ("_functions", "_outlooks", "_regimes", "_tools", "_tracker", "_used")
+    __slots__ = (
+        "_functions",
+        "_most",
+        "_outlooks",
+        "_regimes",
+        "_tools",
+        "_tracker",
+        "_used",
+        "forgotten",
+    )
 
-    def __init__(self, observations: Iterable[Observation] = ()) -> None:
+    def __init__(
+        self, observations: Iterable[Observation] = (), functions: int = FUNCTIONS
+    ) -> None:
+        self._most, self.forgotten = functions, 0
         self._tracker = LevelTracker()
         self._regimes = Regimes()
         self._functions: dict[str, FunctionState] = {}
@@ -290,11 +304,15 @@ class History:
             None if tool is None else math.exp(self._tracker.cluster + tool.level + tool.newcomer)
         )
 
+    def __len__(self) -> int:
+        return len(self._used)
+
     def _keep(self, function: str, context: Context) -> None:
         """Count this line as the one used last, and forget the one that was used longest ago."""
         self._used.pop((function, context), None)
         self._used[function, context] = None
-        if len(self._used) > _LINES:
+        if len(self._used) > self._most:
+            self.forgotten += 1
             oldest, where = next(iter(self._used))
             self._forget(oldest, where)
 

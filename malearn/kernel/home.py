@@ -7,12 +7,16 @@ state of the embedded servers. Nothing is created until something is written.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from malearn.kernel import home_format
+from malearn.kernel.errors import InputError
 
 __all__ = ["Home"]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,16 @@ class Home:
     def find(cls, root: str | os.PathLike[str] | None = None) -> Home:
         """`root`, else `$MALEARN_HOME`, else the working directory.
 
-        Raises `HomeTooNew` for one that a newer malearn wrote.
+        Raises `HomeTooNew` for one that a newer malearn wrote, `InputError` for an address.
         """
-        place = Path(root or os.environ.get("MALEARN_HOME") or ".").absolute()
+        given = os.fspath(root or os.environ.get("MALEARN_HOME") or ".")
+        if _URL.match(given):
+            raise InputError(
+                "home",
+                f"must be a directory of this machine, not '{given}'; datasets in object "
+                "storage are named by MALEARN_DATA",
+            )
+        place = Path(given).absolute()
         home_format.check(place)
         return cls(place)
 

@@ -14,6 +14,7 @@ import msgspec
 from malearn.kernel import record_reader, run_ids, text
 from malearn.kernel.errors import InputError
 from malearn.kernel.joining import to_execution
+from malearn.kernel.names import Names
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 
@@ -28,8 +29,9 @@ __all__ = [
 ]
 
 
-#: The Redis stream to which a scheduler's predictor appends each execution, in field `e`.
-STREAM = "malearn:executions"
+#: The Redis stream to which a scheduler's predictor appends each execution, in field `e`, in an
+#: installation without a prefix.
+STREAM = Names().stream
 #: The variable that says how many entries the stream keeps, and how many without it.
 LENGTH_SETTING = "MALEARN_STREAM_LENGTH"
 _LENGTH = 100_000

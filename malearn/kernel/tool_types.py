@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from malearn.kernel.errors import DeclarationError, UnknownToolType
+from malearn.kernel.names import Names
 from malearn.kernel.pattern_index import PatternIndex
 
 __all__ = [
@@ -158,7 +159,7 @@ class ToolType:
     @property
     def registered_model(self) -> str:
         """The name of its models in the MLflow registry."""
-        return f"malearn-{self.name}"
+        return Names.find().registered_model(self.name)
 
     @property
     def claims_by_criteria(self) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from malearn.kernel.names import Names
+
 __all__ = ["KEY", "WorkflowStatus", "read"]
 
 #: Redis keys: one per workflow, the run id after this; each expires.
-KEY = "malearn:workflow:"
+KEY = Names().workflow
 
 
 class WorkflowStatus(msgspec.Struct, frozen=True):

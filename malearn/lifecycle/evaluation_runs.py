@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from malearn.kernel.names import Names
 from malearn.learning import plots, scheduling_plots, state_plots
 from malearn.learning.evaluation import Evaluation
 from malearn.learning.policy_comparison import Comparison
@@ -16,7 +17,7 @@ def log_comparison(comparison: Comparison, name: str) -> str:
     """A simulation as one run of its own experiment, with its plots; returns the run's id."""
     import mlflow
 
-    mlflow.set_experiment("malearn-simulation")
+    mlflow.set_experiment(Names.find().experiment("simulation"))
     with mlflow.start_run(run_name=name) as run:
         settings = comparison.settings
         mlflow.log_params(
@@ -47,7 +48,7 @@ def log_evaluation(evaluation: Evaluation, name: str) -> str:
     """A replay as one run of its own experiment, with its plots; returns the run's id."""
     import mlflow
 
-    mlflow.set_experiment("malearn-evaluation")
+    mlflow.set_experiment(Names.find().experiment("evaluation"))
     with mlflow.start_run(run_name=name) as run:
         metrics = {f"pairwise_accuracy/{who}": share for who, share in evaluation.order().items()}
         figures, inside = {}, {}

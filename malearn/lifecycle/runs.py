@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel.names import Names
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.gate import Decision
 from malearn.learning.matrix import Matrix
@@ -211,7 +212,7 @@ def log_monitoring(
     import mlflow
 
     client = mlflow.MlflowClient()
-    experiment = mlflow.set_experiment("malearn-monitor")
+    experiment = mlflow.set_experiment(Names.find().experiment("monitor"))
     name = tool_type.name
     found = client.search_runs(
         [experiment.experiment_id],

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 from malearn.data import redis_client, stream
-from malearn.kernel import stream_entries, tool_types
+from malearn.kernel import tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.http_client import HttpClient
 from malearn.operations.metric_store import MetricStore, Sample
@@ -145,13 +145,16 @@ class _Families:
 
 def _stream() -> Iterator[Sample]:
     url = os.environ[redis_client.REDIS_SETTING]
-    state = stream.state_of(url)
-    yield Sample("malearn_stream_entries", {}, state.length)
-    yield Sample("malearn_stream_limit", {}, state.limit)
+    keys = stream.existing(url)
+    states = [stream.state_of(url, key) for key in keys]
+    yield Sample("malearn_stream_entries", {}, sum(state.length for state in states))
+    yield Sample("malearn_stream_limit", {}, sum(state.limit for state in states))
     with redis_client.connected(url) as client:
-        oldest: Any = client.xrange(stream_entries.STREAM, count=1)
-    lag = max(time.time() - int(oldest[0][0].split(b"-")[0]) / 1e3, 0.0) if oldest else 0.0
-    yield Sample("malearn_ingest_lag_seconds", {}, lag)
+        answers: list[Any] = [client.xrange(key, count=1) for key in keys]
+    oldest = [entry for entries in answers for entry in entries]
+    now = time.time()
+    lags = (now - int(entry_id.split(b"-")[0]) / 1e3 for entry_id, _ in oldest)
+    yield Sample("malearn_ingest_lag_seconds", {}, max([0.0, *lags]))
 
 
 def _production() -> Iterator[Sample]:

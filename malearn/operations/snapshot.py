@@ -64,11 +64,12 @@ def take(home: Home, place: Path) -> None:
 
 
 def left_out(home: Home) -> list[str]:
-    """What `home` uses and a snapshot of it cannot hold, a sentence each: external servers."""
+    """What `home` uses and a snapshot of it cannot hold, a sentence each: what lies elsewhere."""
     outside = {
         "MALEARN_REDIS_URL": "Redis",
         "MLFLOW_TRACKING_URI": "MLflow",
         "PREFECT_API_URL": "Prefect",
+        "MALEARN_DATA": "Data",
     }
     return [
         f"{name} outside the home ({setting}) must be backed up where it is"

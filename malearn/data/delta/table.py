@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from malearn.data import storage
 from malearn.data.delta import durability, repair
 from malearn.data.delta.repair import Damage
-from malearn.kernel.errors import DatasetDamaged, DatasetError
+from malearn.data.storage import Folder
+from malearn.kernel.errors import DatasetDamaged, DatasetError, MalearnError, Unreachable
 
 __all__ = ["Commit", "Position", "VersionedTable"]
 
@@ -55,8 +57,10 @@ class Commit:
 class VersionedTable:
     """One Delta table with a fixed set of columns; created with its first commit."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Folder, schema: pa.Schema) -> None:
         self.path, self.schema = path, schema
+        #: The folder where it is one of this machine, whose files are then looked after here.
+        self._local = path if isinstance(path, Path) else None
         self._newest: DeltaTable | None = None
 
     def open(self, version: int | None = None) -> DeltaTable | None:
@@ -64,7 +68,7 @@ class VersionedTable:
         try:
             if version is not None:
                 return DeltaTable(str(self.path), version=version)
-            if self._newest is None or not self.path.is_dir():
+            if self._newest is None or (self._local is not None and not self._local.is_dir()):
                 self._newest = None
                 self._newest = DeltaTable(str(self.path))
             else:
@@ -72,24 +76,33 @@ class VersionedTable:
             self._check_last_commit(self._newest.version())
             return self._newest
         except TableNotFoundError:
-            if any((self.path / "_delta_log").glob("*.json")):
-                raise DatasetDamaged(self.path, "its log has no first commit") from None
+            if self._local and any((self._local / "_delta_log").glob("*.json")):
+                raise DatasetDamaged(self._local, "its log has no first commit") from None
             return None
         except (DeltaError, OSError) as error:
             self._newest = None
             if version is not None:
                 raise DatasetError(self.path.name, _one_line(error)) from error
-            raise DatasetDamaged(self.path, _one_line(error)) from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> MalearnError:
+        """A store that does not answer is no damage."""
+        if self._local is None:
+            cause = _one_line(error)
+            return Unreachable("Object storage", str(self.path), storage.DATA_SETTING, cause)
+        return DatasetDamaged(self._local, _one_line(error))
 
     def _check_last_commit(self, version: int) -> None:
         """Raise `DatasetDamaged` where the newest commit is empty: delta-rs reads it as no change.
 
         It is what a power failure leaves of a file that had not reached the disk.
         """
-        file = durability.commit_file(self.path, version)
+        if self._local is None:
+            return
+        file = durability.commit_file(self._local, version)
         if file.exists() and not file.stat().st_size:
             self._newest = None
-            raise DatasetDamaged(self.path, f"its commit {file.name} is empty")
+            raise DatasetDamaged(self._local, f"its commit {file.name} is empty")
 
     def at(self, version: int | None) -> DeltaTable:
         """The table at `version`, or the newest; raises `DatasetError` where there is none."""
@@ -164,7 +177,8 @@ class VersionedTable:
             return False
         except DeltaError as error:
             raise DatasetError(self.path.name, _one_line(error)) from error
-        durability.sync_commits(self.path, range(onto + 1, table.version() + 1))
+        if self._local is not None:
+            durability.sync_commits(self._local, range(onto + 1, table.version() + 1))
         return True
 
     def tidy(self, table: DeltaTable) -> bool:
@@ -209,7 +223,7 @@ class VersionedTable:
                     small, rows = [], 0
         except (OSError, pa.ArrowException) as error:
             if version is None or version == newest:
-                raise DatasetDamaged(self.path, _one_line(error)) from error
+                raise self._unreadable(error) from error
             raise DatasetError(
                 self.path.name,
                 f"the files of version {table.version()} were cleaned up; those stay that "
@@ -275,7 +289,8 @@ class VersionedTable:
             "keep_versions": sorted({v for v in keep if 0 <= v < newest}) or None,
         }
         named = self.change(lambda table: table.vacuum(dry_run=True, **options))
-        there = [name for name in named if (self.path / name).exists()]
+        local = self._local
+        there = [name for name in named if local is None or (local / name).exists()]
         if there:  # a vacuum is two commits, and names again what went with the one before
             self.change(lambda table: table.vacuum(dry_run=False, **options))
         return len(there)
@@ -373,12 +388,14 @@ class VersionedTable:
     def mend(self) -> Damage:
         """Make it readable again; see `repair.find_and_mend`."""
         self._newest = None
-        return repair.find_and_mend(self.path, self.schema)
+        if self._local is None:
+            return Damage()  # an object store keeps whole objects: nothing is cut there
+        return repair.find_and_mend(self._local, self.schema)
 
     def unreferenced(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """The columns `names` of each file that the newest version does not need."""
-        if self.open() is not None:
-            for held in repair.unreferenced(self.path, names):
+        if self._local is not None and self.open() is not None:
+            for held in repair.unreferenced(self._local, names):
                 yield held.cast(self.subschema(names))
 
     def column_names(self, version: int) -> set[str]:

@@ -13,6 +13,7 @@ from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
 from malearn.data.stream import Stream
 from malearn.flows import doctor, history_backfill
+from malearn.kernel import stream_entries
 from malearn.kernel.home import Home
 from malearn.kernel.observation import Observation
 from malearn.kernel.tool_types import declared
@@ -36,7 +37,7 @@ def test_it_reads_the_stream_and_the_results(
 ) -> None:
     entry = '{"task_id": "run1-llm_process", "function": "llm_process", "start": 1.0, "end": 6.0, '
     entry += '"tool_type": "llm_process", "serve": {"text_length": 3}, "ran": {}}'
-    redis_client.xadd(stream.STREAM, {"e": entry})
+    redis_client.xadd(stream_entries.STREAM, {"e": entry})
     record = '{"start_time": 1, "end_time": 5, "curr_task_feat": {"text_length": 9}}'
     redis_client.set(f"result:{RUN}-task2_llm_process", record)
     ingestion = Ingest(home, TYPES)
@@ -45,7 +46,7 @@ def test_it_reads_the_stream_and_the_results(
     for batch in redis_scan.scan(url, TYPES, ends=ingestion.ends):
         report += ingestion.take(batch, "redis")
     assert (report.records, report.accepted) == (2, 2)
-    assert redis_client.xlen(stream.STREAM) == 0
+    assert redis_client.xlen(stream_entries.STREAM) == 0
 
 
 def test_it_publishes_recent_durations(url: str, redis_client: redis.Redis) -> None:

@@ -203,10 +203,19 @@ def test_a_backup_of_a_newer_malearn_is_refused_by_name(saved: Path, tmp_path: P
         restore(tmp_path / "new.tar", Home(tmp_path / "there"))
 
 
-def test_what_lies_outside_of_the_home_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+@pytest.mark.parametrize(
+    ("setting", "address", "what"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://mlflow:5000", "MLflow"),
+        ("MALEARN_DATA", "s3://bucket/malearn", "Data"),
+    ],
+)
+def test_what_lies_outside_of_the_home_is_named(
+    setting: str, address: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, address)
     (sentence,) = snapshot.left_out(Home(Path()))
-    assert sentence.startswith("MLflow outside the home (MLFLOW_TRACKING_URI)")
+    assert sentence.startswith(f"{what} outside the home ({setting})")
 
 
 def test_the_list_of_files_can_be_read_without_malearn(saved: Path) -> None:

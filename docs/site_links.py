@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 #: `](../deploy)`, `](tour.py)`: files of the repository, not pages.
-OUTSIDE = re.compile(r"\]\((?P<path>\.\./[^)#\s]+|[\w./-]+\.py)(?P<anchor>#[^)\s]*)?\)")
+OUTSIDE = re.compile(r"\]\((?P<path>\.\./[^)#\s]+|[\w./-]+\.(?:py|ipynb))(?P<anchor>#[^)\s]*)?\)")
 
 
 def source() -> str:

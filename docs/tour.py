@@ -7,16 +7,21 @@
 #
 #     malearn run          # once, so that there is something to see
 #     malearn up           # says where MLflow is; leave it running
-#     MLFLOW_TRACKING_URI=http://127.0.0.1:… python docs/tour.py llm_process
+#     MLFLOW_TRACKING_URI=http://127.0.0.1:… MALEARN_HOME=… python docs/tour.py llm_process
+#
+# `MALEARN_HOME` is where `malearn run` left its data; without it, the directory that is above this
+# file if it holds any, else the working directory.
 
 # %%
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from pathlib import Path
 
 import mlflow
-import numpy as np
+import pandas as pd
 
 from malearn.data.dataset import Dataset
 from malearn.kernel import tool_types
@@ -25,6 +30,10 @@ from malearn.learning import baselines, matrix, metrics, regressor
 
 warnings.filterwarnings("ignore", message="Any type hint is inferred")  # MLflow, of itself
 types = tool_types.declared()
+beside = Path(__file__).resolve().parents[1] if "__file__" in globals() else Path.cwd()
+home = Home.find(
+    beside if "MALEARN_HOME" not in os.environ and (beside / "data").is_dir() else None
+)
 TOOL = next((word for word in sys.argv[1:] if word in types), "llm_process")
 NAME = f"malearn-{TOOL}"
 
@@ -47,15 +56,16 @@ runs = mlflow.search_runs(experiment_names=[NAME], order_by=["attributes.start_t
 print(runs[list(columns)].rename(columns=columns).round(3).to_string(index=False))
 
 # %% [markdown]
-# The best of all candidates ever, and its plots:
+# The best of all candidates ever; and the plots of the last retraining, with its explanations:
 
 # %%
 candidates = runs[runs["tags.mlflow.parentRunId"].notna()]
 best = candidates.sort_values("metrics.test/mae").iloc[0]
 client = mlflow.MlflowClient()
-print(
-    best["tags.mlflow.runName"], [file.path for file in client.list_artifacts(best.run_id, "plots")]
-)
+print(best["tags.mlflow.runName"])
+last = runs[runs["tags.mlflow.parentRunId"].isna()].iloc[0]
+for folder in ("plots", "explanations"):
+    print([file.path for file in client.list_artifacts(last.run_id, folder)])
 
 # %% [markdown]
 # ## What serves, and why
@@ -67,30 +77,33 @@ print(f"Version {version.version}\n{version.description}")
 # %% [markdown]
 # ## Asking it
 #
-# A version is a `pyfunc` like any other. Its input is a float32 array of shape (rows, columns): the
-# features as known before the task runs, then the history of its function, NaN for what is
-# unknown. `matrix.build` makes it from executions, as it did for the training.
+# A version is a `pyfunc` that is called by the names of its columns. `function` is required, what
+# is left out or NaN is missing, and the history of each function is inside the model.
 
 # %%
 model = mlflow.pyfunc.load_model(f"models:/{NAME}@Production")
-names = model.metadata.metadata["malearn"]["columns"]
-print(names)
+print(model.metadata.signature)
 
 # %%
-dataset = Dataset.open(Home.find(), types[TOOL])
+dataset = Dataset.open(home, types[TOOL])
 rows = matrix.build(types[TOOL], dataset.read(version=dataset.version))
-answers = model.predict(rows.inputs[-5:])["seconds"].ravel()
-for execution, seconds in zip(rows.executions[-5:], answers, strict=True):
+newest = rows.executions[-5:]
+names = types[TOOL].feature_names
+asked = pd.DataFrame([matrix.known_before(e) for e in newest], columns=list(names))
+asked.insert(0, "function", [e.function for e in newest])
+answers = model.predict(asked)
+for execution, seconds in zip(newest, answers["seconds"], strict=True):
     print(f"{execution.function}: {seconds:.2f} s predicted, {execution.seconds:.2f} s taken")
 
 # %% [markdown]
 # What if the newest task had had twice of its first feature, all else being equal?
 
 # %%
-what_if = np.repeat(rows.inputs[-1:], 2, axis=0)
-what_if[1, 0] *= 2
-once, twice = model.predict(what_if)["seconds"].ravel()
-print(f"{names[0]} {what_if[0, 0]:g}: {once:.2f} s; {what_if[1, 0]:g}: {twice:.2f} s")
+what_if = pd.concat([asked[-1:], asked[-1:]], ignore_index=True)
+what_if.loc[1, names[0]] *= 2
+once, twice = model.predict(what_if)["seconds"]
+first, second = what_if[names[0]]
+print(f"{names[0]} {first:g}: {once:.2f} s; {second:g}: {twice:.2f} s")
 
 # %% [markdown]
 # ## Trying something

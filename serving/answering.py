@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from malearn.kernel import estimator
+from malearn.kernel.answer_explanation import AnswerExplanation, ModelAnswer
 from malearn.kernel.estimator import Basis
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import default_seconds
@@ -25,6 +26,13 @@ Answer = tuple[Prediction, str]
 
 #: What tasks share that one look at the history serves: function and context.
 _Alike = tuple[str, tuple[str, ...]]
+
+
+#: Why a model is not asked, in words; other reasons are those of a fetch that failed.
+_WHY_NOT = {
+    "unmapped_function": "no tool type claims the function",
+    "no_model": "no model of its tool type is in Production",
+}
 
 
 class Answerer:
@@ -76,6 +84,21 @@ class Answerer:
             for number, answer in self._by_model(model, alike, requests):
                 answers[number] = answer
         return [answer for answer in answers if answer is not None]
+
+    def explain(self, request: Request, fetch_error: str) -> AnswerExplanation:
+        """Why `answer` gives what it gives; nothing is kept of it."""
+        model, reason = self._model_for(request, fetch_error)
+        basis, vector = self._look_up(request), request.features
+        if model is None:
+            answer = ModelAnswer(why_not=_WHY_NOT.get(reason, reason))
+        else:
+            row = model.row(vector.values, basis.snapshot)
+            columns, bounds = model.metadata.columns, model.metadata.seconds_range
+            answer = ModelAnswer(
+                model.seconds(row), columns, row, model.version, model.interval, bounds
+            )
+        default = default_seconds(request.resource, request.tool_type)
+        return self._history.explain(basis, vector.values, vector.context, default, answer)
 
     def _by_model(
         self, model: Model, alike: Mapping[_Alike, list[int]], requests: Sequence[Request]

@@ -22,6 +22,7 @@ from typing import Any, Self
 import msgspec
 
 from malearn.kernel import generic, intervals, process_declaration, record_reader
+from malearn.kernel.answer_explanation import AnswerExplanation
 from malearn.kernel.believable import Clock
 from malearn.kernel.errors import InputError, without_password
 from malearn.kernel.names import Names
@@ -48,6 +49,7 @@ from malearn.serving.predecessor_reader import PredecessorReader
 from malearn.serving.redis_worker import RedisWorker
 from malearn.serving.refusals import Refusals
 from malearn.serving.registry import Registry
+from malearn.serving.requests import Request
 from malearn.serving.shared_history import SharedHistory, function_limit
 from malearn.serving.stats import BUCKETS, CallCounters, ModelStats, Stats
 from malearn.serving.stream_format import Predicted
@@ -241,21 +243,8 @@ class DAGTaskPredictor:
         try:
             self._ensure_running()
             self._completions.drain()
-            before = requests.predecessor_ids(pred_task_ids)
-            tool_type = self.tool_type_of(succ_func_name, succ_task_type, features)
-            # A function that nobody claims has no features to look for.
-            found, fetch_error = (
-                _NOT_ASKED if tool_type is None else self._reader.read(before, started)
-            )
-            request = requests.build(
-                self._predecessors,
-                succ_func_name,
-                succ_task_type,
-                tool_type,
-                before,
-                found,
-                features,
-                task_id,
+            request, fetch_error = self._request(
+                succ_func_name, succ_task_type, pred_task_ids, features, task_id, started
             )
             prediction, reason = self._answerer.answer(request, fetch_error)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
@@ -263,6 +252,24 @@ class DAGTaskPredictor:
             prediction, reason = _guess(succ_task_type), "internal_error"
         self._counters.answered(prediction.source, reason, perf_counter() - started)
         return prediction
+
+    def explain(
+        self,
+        succ_func_name: str,
+        succ_task_type: str | None,
+        pred_task_ids: Sequence[str] = (),
+        features: Mapping[str, object] | None = None,
+    ) -> AnswerExplanation:
+        """Why `estimate` answers what it answers: terms, similar executions, source, interval.
+
+        For people; it takes longer than an estimate, and raises what goes wrong.
+        """
+        self._completions.drain()
+        return self._answerer.explain(
+            *self._request(
+                succ_func_name, succ_task_type, pred_task_ids, features, None, perf_counter()
+            )
+        )
 
     def estimate_many(self, tasks: Iterable[Task]) -> list[Prediction]:
         """One `Prediction` each, in order.
@@ -497,6 +504,32 @@ class DAGTaskPredictor:
             **self._sharing,
         }
         return _built, (type(self), settings)
+
+    def _request(
+        self,
+        function: str,
+        resource: str | None,
+        predecessors: Sequence[str],
+        features: Mapping[str, object] | None,
+        task_id: str | None,
+        started: float,
+    ) -> tuple[Request, str]:
+        """The request for one task, and why some predecessor was not read, or ""."""
+        before = requests.predecessor_ids(predecessors)
+        tool_type = self.tool_type_of(function, resource, features)
+        # A function that nobody claims has no features to look for.
+        found, fetch_error = _NOT_ASKED if tool_type is None else self._reader.read(before, started)
+        request = requests.build(
+            self._predecessors,
+            function,
+            resource,
+            tool_type,
+            before,
+            found,
+            features,
+            task_id,
+        )
+        return request, fetch_error
 
     def _answer_many(self, tasks: Iterable[Task], started: float) -> list[Answer]:
         unpacked = [_unpacked(*task) for task in tasks]

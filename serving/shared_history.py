@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel import answer_explanation
+from malearn.kernel.answer_explanation import AnswerExplanation, ModelAnswer
 from malearn.kernel.errors import InputError
 from malearn.kernel.estimator import Basis, Estimator
 from malearn.kernel.history import FUNCTIONS, History
@@ -120,6 +122,20 @@ class SharedHistory:
         """How many executions of `function` were observed."""
         with self._lock:
             return self._estimator.count(function)
+
+    def explain(
+        self,
+        basis: Basis,
+        features: Sequence[float],
+        context: tuple[str, ...],
+        default: float,
+        model: ModelAnswer,
+    ) -> AnswerExplanation:
+        """As `answer_explanation.explain`, with similar executions out of those that are kept."""
+        with self._lock:
+            return answer_explanation.explain(
+                self._estimator, basis, features, context, default, model, self._kept
+            )
 
     def knows(self, tool_type: str) -> bool:
         """Whether any task of `tool_type` was ever observed."""

@@ -81,7 +81,14 @@ def commands(text: str) -> Iterator[str]:
 def words(command: str) -> list[str]:
     """Its words, with the brackets of optional ones gone and an example for each placeholder."""
     bare = re.sub(r"[\[\]…]", " ", command.replace(r"\|", "|").partition(" #")[0])
-    examples = {"VERSION": "3", "N": "3", "NAME=VALUE": "a=1", "TASK_ID": "an-id"}
+    examples = {
+        "VERSION": "3",
+        "N": "3",
+        "NAME=VALUE": "a=1",
+        "TASK_ID": "an-id",
+        "V1": "1",
+        "V2": "2",
+    }
     return [examples.get(word, word) for word in shlex.split(bare)]
 
 

@@ -51,16 +51,24 @@ ALLOWED = {
 #: Where alone a library may be imported.
 HOMES = {
     "great_expectations": {"malearn.expectations"},
-    "pandas": {"malearn.expectations"},
+    "pandas": {
+        "malearn.expectations",
+        "malearn.lifecycle.logged_models",
+        "malearn.lifecycle.runs",
+        "malearn.lifecycle.seconds_model",
+    },
     "prefect": {"malearn.flows"},
     "yaml": {"malearn.flows.deployments"},
     "mlflow": {
+        "malearn.lifecycle.comparing",
         "malearn.lifecycle.evaluation_runs",
+        "malearn.lifecycle.explanation_runs",
         "malearn.lifecycle.logged_models",
         "malearn.lifecycle.mlflow_connection",
         "malearn.lifecycle.mlflow_pages",
         "malearn.lifecycle.registry",
         "malearn.lifecycle.runs",
+        "malearn.lifecycle.seconds_model",
         "malearn.lifecycle.tuning",
         "malearn.platform",
     },
@@ -72,9 +80,10 @@ HOMES = {
     "onnx": {
         "malearn.learning.families",
         "malearn.learning.export",
-        "malearn.lifecycle.logged_models",
+        "malearn.lifecycle.seconds_model",
     },
-    "scipy": {"malearn.lifecycle.drift"},
+    "scipy": {"malearn.learning.version_comparison", "malearn.lifecycle.drift"},
+    "shap": {"malearn.learning.contributions"},
     "lightgbm": {"malearn.learning.families"},
     "catboost": {"malearn.learning.families"},
     "optuna": {"malearn.learning.tuning"},
@@ -82,6 +91,8 @@ HOMES = {
     "onnxmltools": {"malearn.learning.families"},
     "onnxruntime": {"malearn.kernel.onnx_model", "malearn.kernel.onnx_trial"},
     "matplotlib": {
+        "malearn.learning.comparison_plots",
+        "malearn.learning.explanation_plots",
         "malearn.learning.state_plots",
         "malearn.learning.plots",
         "malearn.learning.scheduling_plots",

@@ -12,9 +12,11 @@ from typer.core import TyperGroup
 
 from malearn.flows.commands import (
     backup,
+    compare,
     data,
     doctor,
     evaluate,
+    explain,
     ingest,
     models,
     monitor,
@@ -94,6 +96,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "status": monitor.status,
     "eta": workflows.eta,
     "predict": predict.predict,
+    "explain": explain.explain,
+    "compare": compare.compare,
     "evaluate": evaluate.evaluate,
     "simulate": simulate.simulate,
     "serve": serve.serve,

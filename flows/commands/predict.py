@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,9 +16,90 @@ from malearn.kernel.home import Home
 from malearn.kernel.tool_types import DEFAULT_SECONDS
 
 if TYPE_CHECKING:
+    from malearn import DAGTaskPredictor
     from malearn.kernel.tool_types import ToolType
+    from malearn.platform import Platform
 
-__all__ = ["predict"]
+__all__ = [
+    "FeatureOption",
+    "PredecessorOption",
+    "ResourceOption",
+    "Task",
+    "predict",
+    "ready",
+]
+
+
+FeatureOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--feature",
+        "-f",
+        metavar="NAME=VALUE",
+        help="A feature or context value of the task; repeat the option for several.",
+    ),
+]
+PredecessorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TASK_ID",
+        help="A finished predecessor, whose features for this task are read from Redis; "
+        "repeat the option for several.",
+    ),
+]
+ResourceOption = Annotated[
+    str, typer.Option(metavar="RESOURCE", help="What the task runs on: gpu, cpu or io.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task to be predicted, as it was given on the command line; `tool_type` claims it, if any.
+
+    Of a `tool_type` that is None a person is told on stderr that it is.
+    """
+
+    function: str
+    features: Mapping[str, float | str]
+    predecessors: Sequence[str]
+    resource: str
+    tool_type: ToolType | None
+
+    @classmethod
+    def parse(
+        cls, home: Home, function: str, features: list[str], predecessors: list[str], resource: str
+    ) -> Task:
+        """Raises `typer.BadParameter` for what cannot be meant."""
+        from malearn.kernel import generic
+
+        types, resource = generic.declared(home), _resource(resource)
+        tool_type = types.for_task(function, resource)
+        values = _features(features, tool_type)
+        if tool_type is None:
+            near = nearest.tool_type_of(function, types)
+            meant = f" (the pattern '{near[1]}' of {near[0].name} is near)" if near else ""
+            output.note(
+                f"no tool type claims the function '{function}'{meant}: the answer uses neither a "
+                "model nor features. Tool types are declared in malearn.toml."
+            )
+        return cls(function, values, predecessors, resource, tool_type)
+
+
+@contextmanager
+def ready(platform: Platform, home: Home) -> Iterator[DAGTaskPredictor]:
+    """A scheduler's predictor on the servers of `platform`, with its models loaded."""
+    from malearn import DAGTaskPredictor
+    from malearn.kernel import generic
+
+    with DAGTaskPredictor(
+        redis_url=platform.redis_url,
+        tracking_uri=platform.tracking_uri,
+        cache_dir=home.cache,
+        tool_types=generic.declared(home),
+    ) as predictor:
+        # A scheduler would answer at once, from history; a person wants the model's answer.
+        predictor.wait_until_ready(30.0)
+        yield predictor
 
 
 def predict(
@@ -23,59 +107,24 @@ def predict(
         str,
         typer.Argument(metavar="FUNCTION", help="The task's function, such as task1_llm_process."),
     ],
-    feature: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--feature",
-            "-f",
-            metavar="NAME=VALUE",
-            help="A feature or context value of the task; repeat the option for several.",
-        ),
-    ] = None,
-    predecessor: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TASK_ID",
-            help="A finished predecessor, whose features for this task are read from Redis; "
-            "repeat the option for several.",
-        ),
-    ] = None,
-    resource: Annotated[
-        str, typer.Option(metavar="RESOURCE", help="What the task runs on: gpu, cpu or io.")
-    ] = "gpu",
+    feature: FeatureOption = None,
+    predecessor: PredecessorOption = None,
+    resource: ResourceOption = "gpu",
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Predict how long a task will take, as a scheduler would."""
     from msgspec.structs import asdict
 
-    from malearn import DAGTaskPredictor
-    from malearn.kernel import generic
-
     place = Home.find(home)
-    types = generic.declared(place)
-    resource = _resource(resource)
-    tool_type = types.for_task(function, resource)
-    features = _features(feature or [], tool_type)
-    if tool_type is None:
-        near = nearest.tool_type_of(function, types)
-        meant = f" (the pattern '{near[1]}' of {near[0].name} is near)" if near else ""
-        output.note(
-            f"no tool type claims the function '{function}'{meant}: the answer uses neither a "
-            "model nor features. Tool types are declared in malearn.toml."
-        )
+    task = Task.parse(place, function, feature or [], predecessor or [], resource)
     with (
         servers.running(place, redis=True, prefect=False) as platform,
-        DAGTaskPredictor(
-            redis_url=platform.redis_url,
-            tracking_uri=platform.tracking_uri,
-            cache_dir=place.cache,
-            tool_types=types,
-        ) as predictor,
+        ready(platform, place) as predictor,
     ):
-        # A scheduler would answer at once, from history; a person wants the model's answer.
-        predictor.wait_until_ready(30.0)
-        answer = predictor.estimate(function, resource, predecessor or [], features=features)
+        answer = predictor.estimate(
+            task.function, task.resource, task.predecessors, features=task.features
+        )
     version = f", version {answer.model_version}" if answer.model_version else ""
     output.result(
         asdict(answer),

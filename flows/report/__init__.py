@@ -1,7 +1,9 @@
 """What the commands print: each result as a JSON value and as a table."""
 
+from malearn.flows.report.comparison import show_versions
 from malearn.flows.report.datasets import show_history, show_maintained
 from malearn.flows.report.evaluation import show_evaluation
+from malearn.flows.report.explanation import show_explanation
 from malearn.flows.report.findings import show_findings
 from malearn.flows.report.ingestion import ingested, show_ingested
 from malearn.flows.report.monitoring import monitored, show_monitored, show_status, status
@@ -26,6 +28,7 @@ __all__ = [
     "quarantined",
     "show_comparison",
     "show_evaluation",
+    "show_explanation",
     "show_findings",
     "show_found",
     "show_history",
@@ -38,6 +41,7 @@ __all__ = [
     "show_run",
     "show_status",
     "show_trained",
+    "show_versions",
     "show_workflow",
     "show_workflows",
     "status",

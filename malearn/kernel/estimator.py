@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel import intervals, model_weights
+from malearn.kernel.explanation import LevelExplanation, Term
 from malearn.kernel.history import FUNCTIONS, History
 from malearn.kernel.intervals import Factors, Intervals, Width
 from malearn.kernel.model_weights import ModelWeights
@@ -34,7 +35,7 @@ from malearn.kernel.observation import Observation
 from malearn.kernel.prediction import Prediction, Source
 from malearn.kernel.workflow_hints import Hint, WorkflowHints
 
-__all__ = ["Basis", "Estimator", "answer"]
+__all__ = ["Basis", "Estimator", "answer", "at_bound"]
 
 
 class Basis(msgspec.Struct, frozen=True, gc=False):
@@ -74,11 +75,7 @@ def answer(
     if (
         model_seconds is not None
         and 0.0 < model_seconds < math.inf
-        and not (
-            model_range is not None
-            and basis.source == "function_history"
-            and not model_range[0] * _WITHIN < model_seconds < model_range[1] / _WITHIN
-        )
+        and not at_bound(basis, model_seconds, model_range)
     ):
         factors = calibration
         seconds, source, version = model_seconds, _MODEL, model_version
@@ -95,6 +92,15 @@ def answer(
         factors = intervals.ASSUMED[source]
     low, high, confidence = factors
     return Prediction(seconds, seconds * low, seconds * high, source, version, confidence)
+
+
+def at_bound(basis: Basis, seconds: float, model_range: tuple[float, float] | None) -> bool:
+    """Whether a model's answer lies at the end of its range, so that history answers instead."""
+    return (
+        model_range is not None
+        and basis.source == "function_history"
+        and not model_range[0] * _WITHIN < seconds < model_range[1] / _WITHIN
+    )
 
 
 class Estimator:
@@ -135,6 +141,17 @@ class Estimator:
         """As `look_up`, one for each row of `features`: tasks of one function and context."""
         rows = self._history.snapshots(function, tool_type, features, context).tolist()
         return [self._basis(function, tool_type, context, tuple(row)) for row in rows]
+
+    def explain(
+        self, basis: Basis, features: Sequence[float] = (), context: tuple[str, ...] = ()
+    ) -> LevelExplanation:
+        """What the level of `basis` is made of; look-up and explanation with the same inputs."""
+        found = self._history.explain(basis.function, basis.tool_type, features, context)
+        return LevelExplanation((), (), ()) if found is None else found
+
+    def explain_tool(self, tool_type: str) -> tuple[Term, ...]:
+        """What functions of `tool_type` take lately, as terms in log-seconds."""
+        return self._history.tool_terms(tool_type)
 
     def observe(self, observation: Observation, hint: Hint | None = None) -> None:
         """Take in one execution that has ended; call in order of their ends.

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel import experts, input_effects
+from malearn.kernel.explanation import LevelExplanation, SimilarInputs, Term
 from malearn.kernel.input_effects import InputEffects
 from malearn.kernel.intervals import State
 from malearn.kernel.level_state import (
@@ -283,6 +284,54 @@ class History:
                 return math.exp(line.median)
         return math.exp(snapshot[_LEVEL])
 
+    def explain(
+        self,
+        function: str,
+        tool_type: str,
+        features: Sequence[float] = (),
+        context: tuple[str, ...] = (),
+    ) -> LevelExplanation | None:
+        """What `level_seconds` of such a task are made of; None where `function` is not known.
+
+        Its terms sum to the logarithm of those seconds, or of the level of a snapshot where
+        `median` holds instead of the level: see `level_seconds`.
+        """
+        known, tool = self._functions.get(function), self._tools.get(tool_type)
+        if tool is None:
+            return None
+        if known is None:
+            shared = self._tracker.cluster + tool.level
+            start = self._tracker.start(None, tool, context)
+            level = (
+                Term("level", "shared level of the tool type", shared),
+                Term("level", "what new functions take above it", start),
+            )
+            return LevelExplanation(level, (), ())
+        outlook = self._outlook(function, tool_type, context, known, tool)
+        terms = self._level_terms(known, tool, context)
+        x, key = input_effects.encode(features)
+        if x is None or outlook.inputs is None:
+            return LevelExplanation(terms, (), ())
+        effect, same, _ = outlook.inputs.effect(x, key)
+        inputs = (Term("inputs", "similar inputs", effect * outlook.worth),)
+        similar = (
+            [SimilarInputs(tuple(x), effect, 1.0, True)]
+            if same
+            else [SimilarInputs(*found) for found in outlook.inputs.neighbours(x)]
+        )
+        ranked = sorted(similar, key=lambda one: -one.share)
+        return LevelExplanation(terms, inputs, tuple(ranked))
+
+    def tool_terms(self, tool_type: str) -> tuple[Term, ...]:
+        """What `tool_seconds` are made of, in log-seconds."""
+        tool = self._tools.get(tool_type)
+        if tool is None:
+            return ()
+        return (
+            Term("level", "shared level of the tool type", self._tracker.cluster + tool.level),
+            Term("level", "what new functions take above it", tool.newcomer),
+        )
+
     def state(self, function: str, tool_type: str, context: Context) -> tuple[State, float]:
         """What an answer for `function` stands on, and how far apart what it may take lies.
 
@@ -358,17 +407,13 @@ class History:
         if not context and len(function.lines) == 1:  # most functions know no context
             for line in function.lines.values():
                 return line, self._level(line, tool), line.scale
-        if any(context) and all(context):
-            exact = function.lines.get(context)
-            lines = [] if exact is None else [exact]
-        else:
-            lines = function.agreeing(context)
+        lines = self._lines(function, context)
         if not lines:
             start = self._tracker.start(function, tool, context)
             return None, self._tracker.cluster + tool.level + start, _NAN
         if len(lines) == 1:
             return lines[0], self._level(lines[0], tool), lines[0].scale
-        weights = [line.weight * _LATELY ** (function.count - line.at) for line in lines]
+        weights = _weights(function, lines)
         levels = [self._level(line, tool) for line in lines]
         total = sum(weights)
         level = sum(w * one for w, one in zip(weights, levels, strict=True)) / total
@@ -377,6 +422,40 @@ class History:
             for w, line, one in zip(weights, lines, levels, strict=True)
         )
         return lines[-1], level, apart / total
+
+    def _lines(self, function: FunctionState, context: Context) -> list[ContextLevel]:
+        """The lines that tell of `context`: its own where all of it is known, else all agreeing."""
+        if any(context) and all(context):
+            exact = function.lines.get(context)
+            return [] if exact is None else [exact]
+        return function.agreeing(context)
+
+    def _level_terms(
+        self, function: FunctionState, tool: ToolTypeState, context: Context
+    ) -> tuple[Term, ...]:
+        """What the level of `_expected` is the sum of."""
+        lines = self._lines(function, context)
+        if not lines:
+            start = self._tracker.start(function, tool, context)
+            return (
+                Term("level", "shared level of the tool type", self._tracker.cluster + tool.level),
+                Term("level", "the function, and what its context is known to add", start),
+            )
+        if len(lines) == 1:
+            terms = self._tracker.terms(lines[0], tool)
+            mixed = self._level(lines[0], tool) - self._tracker.level(lines[0], tool)
+            return (*terms, Term("mixing", "levels that it returns to", mixed))
+        names = {id(line): "/".join(filter(None, c)) for c, line in function.lines.items()}
+        weights = _weights(function, lines)
+        total = sum(weights)
+        return tuple(
+            Term(
+                "level",
+                f"{weight / total:.0%} of its level in {names[id(line)] or 'no context'}",
+                weight / total * self._level(line, tool),
+            )
+            for weight, line in zip(weights, lines, strict=True)
+        )
 
     def _level(self, line: ContextLevel, tool: ToolTypeState) -> float:
         """Log-seconds to expect where the inputs have no effect."""
@@ -394,6 +473,11 @@ class History:
         regime = abs(value - self._regimes.expected(line.regimes))
         line.errors.learn(tracked, regime)
         tool.errors.learn(tracked, regime)
+
+
+def _weights(function: FunctionState, lines: Sequence[ContextLevel]) -> list[float]:
+    """How often `function` ran in the context of each of `lines` lately."""
+    return [line.weight * _LATELY ** (function.count - line.at) for line in lines]
 
 
 def _median(values: deque[float]) -> float:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.robust import clip_step
 
-__all__ = ["InputEffects", "encode"]
+__all__ = ["InputEffects", "encode", "logarithms"]
 
 _EFFECT_RATE = 0.3  # by which identical inputs move towards their latest duration
 _REMEMBERED = 128  # for similar inputs
@@ -35,6 +35,11 @@ def encode(features: Sequence[float]) -> tuple[list[float] | None, bytes]:
     if not any(x) and not any(value == value for value in features):
         return None, b""
     return x, array("d", x).tobytes()
+
+
+def logarithms(x: Sequence[float]) -> list[float]:
+    """Features on the scale on which inputs are compared."""
+    return [_log1p(value) if value >= 0.0 else -_log1p(-value) for value in x]
 
 
 class InputEffects:
@@ -123,14 +128,42 @@ class InputEffects:
         mass = equal * exact[1] - n + _NEAR * near[1]
         return (equal * exact[0] - self._total + _NEAR * near[0]) / (mass + _PRIOR), mass
 
+    def neighbours(self, x: Sequence[float]) -> list[tuple[tuple[float, ...], float, float]]:
+        """Those that `similar` weighs for `x`: inputs, effect, and share of the effect given.
+
+        The shares sum to less than 1: what is missing pulls the effect towards none.
+        """
+        n = min(self._seen, _REMEMBERED)
+        if len(x) != len(self._scale) or not n:
+            return []
+        # The weight of each is what it would add if it alone had any effect.
+        each = np.eye(len(self._shares), dtype=np.float32)
+        weights = self._weighed(np.array([x], np.float64), each, np.ones(len(each)))[0, :n]
+        shares = weights / (float(weights.sum()) + _PRIOR)
+        inputs = np.copysign(np.expm1(np.abs(self._logs[:, :n])), self._logs[:, :n])
+        effects = self._shares[:n, 0]
+        return [
+            (tuple(inputs[:, i].tolist()), float(effects[i]), float(shares[i])) for i in range(n)
+        ]
+
     def _similar_many(self, rows: Table) -> Table:
         """As `similar`, one row for each of `rows`."""
-        width, shares = len(self._scale), self._shares
+        n = min(self._seen, _REMEMBERED)
+        found = self._weighed(rows, self._shares, np.array([self._total, n]))
+        found[:, 0] /= found[:, 1] + _PRIOR
+        return found
+
+    def _weighed(self, rows: Table, shares: NDArray[np.float32], totals: Table) -> Table:
+        """The places' `shares`, shape (places, k), weighed by likeness to each of `rows`.
+
+        `totals` are the sums of `shares`, which places that are not taken have none of.
+        """
+        width = len(self._scale)
         size, n = len(shares), min(self._seen, _REMEMBERED)
         decay = np.float32(_decay(width))
         logs = np.copysign(np.log1p(np.abs(rows)), rows)
         own = (logs * self._scale).astype(np.float32).T[:, :, None]  # by feature, row, place
-        found = np.empty((len(rows), 2))
+        found = np.empty((len(rows), shares.shape[1]))
         count = min(max(_AT_ONCE // width, 1), len(rows))
         room = np.empty((2, width, count, size), np.float32)
         for start in range(0, len(rows), count):
@@ -144,8 +177,7 @@ class InputEffects:
             exact = np.exp(unequal.sum(axis=0)) @ shares
             near = np.exp(apart.sum(axis=0) * decay) @ shares
             equal = np.exp(-rarity.sum(axis=0))[:, None]
-            found[start : start + count] = equal * exact - (self._total, n) + _NEAR * near
-        found[:, 0] /= found[:, 1] + _PRIOR
+            found[start : start + count] = equal * exact - totals + _NEAR * near
         return found
 
     def learn(self, x: Sequence[float], key: bytes, effect: float) -> None:
@@ -159,8 +191,7 @@ class InputEffects:
             rate = max(_EFFECT_RATE, 1.0 / (identical[1] + 1.0))
             identical = [identical[0] + rate * (effect - identical[0]), identical[1] + 1.0]
         self._identical[key] = identical  # the most recently used last
-        logs = [_log1p(value) if value >= 0.0 else -_log1p(-value) for value in x]
-        self._place(logs, clip_step(effect))
+        self._place(logarithms(x), clip_step(effect))
 
     def _clear(self, width: int) -> None:
         """An empty ring of inputs of `width` features.

@@ -20,6 +20,7 @@ run since move too. That is a wager, and three things temper it:
 
 from __future__ import annotations
 
+from malearn.kernel.explanation import Term
 from malearn.kernel.level_state import (
     LEAST_SCALE,
     LONGEST_RUN,
@@ -113,6 +114,16 @@ class LevelTracker:
         quick = soft_threshold(line.quick - line.offset, max(line.scale, LEAST_SCALE))
         level = line.seen + line.offset
         return level + tool.lasts(1) * quick if quick else level
+
+    def terms(self, line: ContextLevel, tool: ToolTypeState) -> tuple[Term, ...]:
+        """What `level` is the sum of."""
+        quick = self.level_seen(line, tool) - line.seen - line.offset
+        return (
+            Term("level", "shared level when the function ran last", line.seen),
+            Term("level", "the function above it", line.offset),
+            Term("level", "its latest shift", quick),
+            Term("level", "what others moved since", self._followed(line, tool)),
+        )
 
     def _moved(self, line: ContextLevel, tool: ToolTypeState) -> tuple[float, float]:
         """How the shared level moved since `line` was seen: by its own context, and by others."""

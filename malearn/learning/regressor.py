@@ -18,7 +18,7 @@ from malearn.learning import families
 from malearn.learning.families import Family, Parameters
 from malearn.learning.matrix import Matrix
 
-__all__ = ["SHRINKAGE", "Regressor", "fit", "monotone", "parameters_for", "update"]
+__all__ = ["SHRINKAGE", "Regressor", "Steps", "fit", "monotone", "parameters_for", "update"]
 
 #: How far answers go from the level to what the estimator predicts: 0 not at all, 1 all the way.
 #: The estimator is fitted to what the level leaves over, most of which is noise, so shrinking
@@ -31,6 +31,21 @@ _FEWEST_TO_TRY, _USUAL_ROWS = 100, 150
 _WIDER = 4.0
 #: An update is fitted on so many rows, the newest, and needs as many of them as a first fit.
 _NEWEST = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps to a prediction, in log-seconds, shape (rows,) each.
+
+    `ratio` is the estimator's answer, `held` is that within the range of training, `total` is
+    `level` and the shrunk ratio, `log_seconds` is the total within the range of training.
+    """
+
+    level: NDArray[np.float32]
+    ratio: NDArray[np.float32]
+    held: NDArray[np.float32]
+    total: NDArray[np.float32]
+    log_seconds: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +68,15 @@ class Regressor:
 
     def seconds(self, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
         """Predicted seconds, shape (rows,), for float32 inputs of shape (rows, columns)."""
+        return np.asarray(np.exp(self.steps(inputs).log_seconds), dtype=np.float64)
+
+    def steps(self, inputs: NDArray[np.float32]) -> Steps:
+        """How it comes to its answers, step by step, for inputs as in `seconds`."""
         ratio = np.asarray(self.estimator.predict(inputs), dtype=np.float32).reshape(-1)
-        shrunk = np.float32(self.shrinkage) * np.clip(ratio, *np.array(self.ratio_range, "f"))
-        total = _level(inputs, self.level_column, self.level_default) + shrunk
-        return np.asarray(np.exp(np.clip(total, *self.log_range)), dtype=np.float64)
+        held = np.clip(ratio, *np.array(self.ratio_range, "f"))
+        level = _level(inputs, self.level_column, self.level_default)
+        total = level + np.float32(self.shrinkage) * held
+        return Steps(level, ratio, held, total, np.clip(total, *self.log_range))
 
     @property
     def seconds_range(self) -> tuple[float, float]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,10 @@ from malearn.learning import families
 from malearn.learning.families import TRUSTED_TYPES, Family
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import SHRINKAGE, Regressor
-from malearn.lifecycle import native_form
+from malearn.lifecycle import native_form, seconds_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["load_native", "log_native", "log_onnx", "native_beside", "native_facts"]
 
@@ -80,24 +84,37 @@ def _log_own(estimator: Any, family: Family, common: Mapping[str, Any]) -> Any:
 
 
 def log_onnx(model: bytes, rows: Matrix) -> str:
-    """The exported model, loadable with `mlflow.pyfunc`; returns its model URI.
+    """The exported model, which `mlflow.pyfunc` calls by the names of columns; returns its URI.
 
-    Its metadata names the columns of the input, which an ONNX signature does not.
+    Its metadata names the columns of the ONNX file's input.
     """
-    import mlflow
-    import onnx
+    from mlflow.models import Model
 
-    info = mlflow.onnx.log_model(
-        onnx.load_model_from_string(model),
+    info = Model.log(
+        None,
+        seconds_model,
         name="model",
-        signature=_signature(len(rows.columns)),
-        input_example=rows.inputs[-3:],
         metadata={"malearn": {"tool_type": rows.tool_type.name, "columns": list(rows.columns)}},
-        pip_requirements=_requirements(),
-        onnx_execution_providers=["CPUExecutionProvider"],  # else it warns where there is no GPU
-        save_as_external_data=False,
+        model=model,
+        tool_type=rows.tool_type,
+        input_example=_example(rows),
+        pip_requirements=[*_requirements(), f"malearn=={version('malearn')}"],
+        validate_serving_input=False,  # a test does; here it would load every model once more
     )
     return str(info.model_uri)
+
+
+def _example(rows: Matrix) -> pd.DataFrame:
+    """The newest three rows, as a person would write them down."""
+    import pandas as pd
+
+    names, newest = rows.tool_type.feature_names, range(max(0, len(rows) - 3), len(rows))
+    return pd.DataFrame(
+        {
+            seconds_model.FUNCTION: [rows.executions[i].function for i in newest],
+            **{name: [float(rows.inputs[i, at]) for i in newest] for at, name in enumerate(names)},
+        }
+    )
 
 
 def load_native(model_uri: str) -> Regressor:
@@ -191,7 +208,5 @@ def _signature(width: int) -> Any:
 
 def _requirements(*packages: str) -> list[str]:
     """The versions in use, named here because MLflow would take xgboost for two packages."""
-    from importlib.metadata import version
-
     names = dict.fromkeys((*_PACKAGES, *packages))
     return [f"{package}=={version(package)}" for package in names]

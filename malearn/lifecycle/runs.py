@@ -6,8 +6,10 @@ Metric names are the same everywhere, so that any two runs compare.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "NOTE",
+    "SCORES",
     "candidate",
+    "describe_experiment",
     "log_errors",
     "log_figures",
     "log_learning_curve",
@@ -32,21 +37,28 @@ __all__ = [
     "log_monitoring",
     "log_outcome",
     "log_scores",
+    "log_table",
     "resume",
     "retraining",
     "test_errors",
 ]
 
 #: Chart sections of the MLflow UI, by the prefix of the metrics in them.
-TEST, VALIDATION, BASELINE, LEARNING = "test", "validation", "baseline", "learning"
+#: MLflow shows them in the order of their names.
+TEST, VALIDATION, LEARNING = "test", "validation", "test_by_rows"
+
+#: The artifact with the scores of everybody on the test window, as a table.
+SCORES = "scores.json"
 
 #: The tag that MLflow shows as the description of a run or an experiment.
-_NOTE = "mlflow.note.content"
+NOTE = "mlflow.note.content"
+#: The tag by which MLflow knows whether an experiment is about models or about prompts.
+_KIND = "mlflow.experimentKind"
 _METRICS = (
     "`test/…` was measured on the test window, the newest rows, which no candidate was fitted on; "
-    "`validation/…` on the window before it, by which one candidate is chosen; `baseline/…` is "
-    "what predictors without training, and the serving model, reach on the test window. MAE and "
-    "RMSE in seconds."
+    "`validation/…` on the window before it, by which one candidate is chosen; the table "
+    "`scores.json` says what predictors without training, and the serving model, reach on the test "
+    "window. MAE and RMSE in seconds."
 )
 _EXPERIMENT = (
     "How many seconds a {tool_type} task takes. One run is one retraining, its children are the "
@@ -68,18 +80,20 @@ def retraining(
     import mlflow
 
     experiment = mlflow.set_experiment(tool_type.registered_model)
-    mlflow.set_experiment_tags(
-        {
-            "mlflow.experimentKind": "custom_model_development",
-            _NOTE: _EXPERIMENT.format(tool_type=tool_type.name),
-        }
-    )
+    describe_experiment(_EXPERIMENT.format(tool_type=tool_type.name))
     with mlflow.start_run(
         experiment_id=experiment.experiment_id,
         run_name=name,
-        tags={**tags, _NOTE: description},
+        tags={**tags, NOTE: description},
     ) as run:
         yield run.info.run_id
+
+
+def describe_experiment(description: str) -> None:
+    """Describe the experiment that was set, and let MLflow open it in its layout for models."""
+    import mlflow
+
+    mlflow.set_experiment_tags({_KIND: "custom_model_development", NOTE: description})
 
 
 @contextlib.contextmanager
@@ -90,7 +104,7 @@ def candidate(
     import mlflow
 
     name = f"{family} on data v{tags['malearn.dataset_version']}"
-    with mlflow.start_run(nested=True, run_name=name, tags={**tags, _NOTE: _CANDIDATE}) as run:
+    with mlflow.start_run(nested=True, run_name=name, tags={**tags, NOTE: _CANDIDATE}) as run:
         mlflow.log_params({"family": family, **parameters})
         yield run.info.run_id
 
@@ -107,14 +121,18 @@ def resume(run_id: str) -> Iterator[None]:
 def log_lineage(rows: Matrix, table: str, version: int, context: str) -> None:
     """Which rows of which version of which Delta table the run in progress used."""
     import mlflow
+    import pandas as pd
     from mlflow.data.delta_dataset_source import DeltaDatasetSource
-    from mlflow.data.numpy_dataset import from_numpy
+    from mlflow.data.pandas_dataset import from_pandas
 
-    dataset = from_numpy(
-        rows.inputs,
+    frame = pd.DataFrame(rows.inputs, columns=list(rows.columns))
+    frame["seconds"] = rows.seconds
+    dataset = from_pandas(
+        frame,
         source=DeltaDatasetSource(path=table, delta_table_version=version),
-        targets=rows.seconds,
+        targets="seconds",
         name=f"{rows.tool_type.name} v{version}",
+        digest=hashlib.sha256(rows.inputs.tobytes() + rows.seconds.tobytes()).hexdigest()[:8],
     )
     mlflow.log_input(dataset, context=context)
 
@@ -151,7 +169,7 @@ def log_learning_curve(curve: Mapping[int, float]) -> None:
 
 
 def log_scores(scores: Mapping[str, Scores], own: str, validation: Scores | None = None) -> None:
-    """`own`'s scores under `test/`, the others' under `baseline/`, in one call.
+    """`own`'s scores under `test/`, and everybody's as one table.
 
     `validation` are its scores on the validation window.
     """
@@ -160,12 +178,22 @@ def log_scores(scores: Mapping[str, Scores], own: str, validation: Scores | None
     metrics = _named(TEST, scores[own])
     if validation is not None:
         metrics |= _named(VALIDATION, validation)
-    for name, other in scores.items():
-        if name != own:
-            key = "incumbent" if name.startswith("incumbent") else name
-            metrics[f"{BASELINE}/{key}_mae"] = other.mae
-            metrics[f"{BASELINE}/{key}_pairwise_accuracy"] = other.pairwise_accuracy
     mlflow.log_metrics({k: v for k, v in metrics.items() if np.isfinite(v)})
+    ranked = sorted(scores.items(), key=lambda item: item[1].mae)
+    columns: dict[str, list[object]] = {"predictor": [name for name, _ in ranked]}
+    for key in scores[own].as_dict():
+        values = [one.as_dict()[key] for _, one in ranked]
+        columns[key] = [round(v, 4) if np.isfinite(v) else None for v in values]
+    log_table(columns, SCORES)
+
+
+def log_table(columns: Mapping[str, list[object]], file: str) -> None:
+    """Columns of equal length as a table among the artifacts, which MLflow shows as one."""
+    import mlflow
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow calls pandas in ways that pandas deprecates
+        mlflow.log_table(dict(columns), file)
 
 
 def log_errors(errors: NDArray[np.float64]) -> None:
@@ -188,18 +216,23 @@ def test_errors(run_id: str) -> NDArray[np.float64] | None:
     return None
 
 
-def log_figures(figures: Mapping[str, Figure]) -> None:
-    """Each figure as an image that the UI can lay beside those of other runs."""
+def log_figures(figures: Mapping[str, Figure], *, compared: bool = False) -> None:
+    """Each figure of the run in progress as `plots/<name>.png` among its artifacts.
+
+    Those that are `compared` are images by key instead, which MLflow lays beside those of other
+    runs.
+    """
     import mlflow
     from PIL import Image
 
     for key, figure in figures.items():
+        if not compared:
+            mlflow.log_figure(figure, f"plots/{key}.png")
+            continue
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         buffer.seek(0)
-        image = Image.open(buffer)
-        mlflow.log_image(image, key=key, step=0)
-        mlflow.log_image(image, artifact_file=f"plots/{key}.png")
+        mlflow.log_image(Image.open(buffer), key=key, step=0)
 
 
 def log_monitoring(
@@ -213,6 +246,9 @@ def log_monitoring(
 
     client = mlflow.MlflowClient()
     experiment = mlflow.set_experiment(Names.find().experiment("monitor"))
+    describe_experiment(
+        "How the models in Production do: one run a tool type, a point on each curve a check."
+    )
     name = tool_type.name
     found = client.search_runs(
         [experiment.experiment_id],
@@ -222,7 +258,7 @@ def log_monitoring(
     )
     described = {
         "malearn.tool_type": name,
-        _NOTE: f"How the models of {name} do in production, a point for each check.",
+        NOTE: f"How the models of {name} do in production, a point for each check.",
     }
     run_id = found[0].info.run_id if found else None
     number = 1

@@ -24,7 +24,14 @@ from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores
 from malearn.learning.selection import Candidate, NothingSelected, Selection
 from malearn.learning.tuning import Found
-from malearn.lifecycle import incumbents, logged_models, registry, runs, trained_on
+from malearn.lifecycle import (
+    explanation_runs,
+    incumbents,
+    logged_models,
+    registry,
+    runs,
+    trained_on,
+)
 
 __all__ = ["DatasetVersion", "Trained", "train"]
 
@@ -185,6 +192,7 @@ def _record(
         version = _register(selected, run_ids[own], source, tags)
         runs.log_outcome(selected.scores, own, version, selected.decision, run_ids[own])
         runs.log_learning_curve(selected.learning_curve)
+        explanation_runs.log(chosen.fitted, selected.windows.before_test, selected.windows.test)
         everybody = {**selected.scores, **{c.recipe.name: c.test for c in selected.candidates}}
         runs.log_figures(
             plots.of_retraining(
@@ -216,7 +224,9 @@ def _log_candidate(
         runs.log_lineage(before_test, source.table, source.version, "training")
         runs.log_scores(scores, name, one.validation)
         runs.log_errors(np.log(one.seconds / test.seconds))
-        runs.log_figures(plots.of_candidate(name, test, one.seconds, one.fitted.importance, scores))
+        runs.log_lineage(test, source.table, source.version, "test")
+        figures = plots.of_candidate(name, test, one.seconds, one.fitted.importance, scores)
+        runs.log_figures(figures, compared=True)
     return run_id
 
 

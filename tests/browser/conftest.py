@@ -1,55 +1,46 @@
-"""A real Chromium without a screen, driven over its own protocol; without one, tests skip."""
+"""A real Chromium without a screen, driven by Playwright; without one, tests skip.
+
+`MALEARN_PICTURES=docs/images` makes the tests take the documents' screenshots.
+"""
 
 from __future__ import annotations
 
-import base64
-import itertools
 import json
 import os
-import re
 import shutil
-import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from websockets.sync.client import ClientConnection, connect
+from playwright.sync_api import Error, Playwright, sync_playwright
+from playwright.sync_api import Page as Tab
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--headless=new",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-    "--hide-scrollbars",
-    "--remote-debugging-port=0",
-)
+#: Its sandbox wants rights that root in a container does not have.
+SANDBOX = os.geteuid() != 0
 PATIENCE = 300.0  # seconds that a page may take to show what is waited for
+PICTURES = "MALEARN_PICTURES"
+
+T = TypeVar("T")
 
 
 class Page:
-    """One tab: where it is sent, what a reader sees there, and a picture of it."""
+    """One tab: where it is sent, what a reader sees there, and a picture of it.
 
-    def __init__(self, socket: ClientConnection, width: int = 1400, height: int = 900) -> None:
-        self._socket, self._numbers = socket, itertools.count(1)
-        self._ask("Page.enable")
-        self._ask(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+    Playwright runs an event loop, which Prefect would take for its own: it has a thread to itself.
+    """
+
+    def __init__(self, tab: Tab, thread: ThreadPoolExecutor) -> None:
+        self._tab, self._thread = tab, thread
 
     def open(self, url: str, *awaited: str) -> str:
         """The text of the page at `url`, once each of `awaited` can be read in it."""
-        self._ask("Page.navigate", url="about:blank")
-        self._ask("Page.navigate", url=url)
+        # A page that only changes its fragment would not be loaded anew.
+        self._do(lambda: self._tab.goto("about:blank"))
+        self._do(lambda: self._tab.goto(url, wait_until="commit", timeout=PATIENCE * 1e3))
         return self.shows(*awaited)
 
     def shows(self, *awaited: str) -> str:
@@ -65,47 +56,42 @@ class Page:
 
     def text(self) -> str:
         """What a reader sees."""
-        return str(self.run("document.body ? document.body.innerText : ''") or "")
+        try:
+            return str(self.run("document.body ? document.body.innerText : ''") or "")
+        except Error:  # it is on its way to another page
+            return ""
 
     def click(self, words: str) -> None:
         """Press the mouse on what says exactly `words`."""
-        place = self.run(f"""(() => {{
-            const found = [...document.querySelectorAll('body *')].filter(it =>
-                it.innerText?.trim() === {json.dumps(words)} && it.getClientRects().length);
-            const box = found.at(-1)?.getBoundingClientRect();
-            return box && {{ x: box.x + box.width / 2, y: box.y + box.height / 2 }};
-        }})()""")
-        assert place, f"nothing says {words!r}"
-        for kind in ("mousePressed", "mouseReleased"):
-            self._ask("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+        self._do(
+            lambda: self._tab.get_by_text(words, exact=True).last.click(timeout=PATIENCE * 1e3)
+        )
 
     def log_in(self, site: str, password: str) -> None:
         """Open Prefect's pages at `site`, and answer should they ask for a password."""
         self.open(site, "Log")  # in or out
         if "Logout" not in self.text():
             self.shows("Login")
-            self.run("document.querySelector('input').focus()")
-            self._ask("Input.insertText", text=password)
+            self._do(lambda: self._tab.locator("input").first.fill(password))
             self.click("Login")
         self.shows("Logout")
 
     def run(self, script: str) -> Any:
         """What `script` comes to in the page."""
-        answer = self._ask("Runtime.evaluate", expression=script, returnByValue=True)
-        return answer["result"].get("value")
+        return self._do(lambda: self._tab.evaluate(script))
 
-    def picture(self, file: Path) -> None:
-        """The page as PNG."""
-        file.write_bytes(base64.b64decode(self._ask("Page.captureScreenshot")["data"]))
+    def picture(self, name: str, height: int = 900) -> None:
+        """The page as `name`.png among the documents' images, where these are asked for."""
+        if folder := os.environ.get(PICTURES):
+            file = Path(folder) / f"{name}.png"
+            self._do(lambda: self._tab.set_viewport_size({"width": 1400, "height": height}))
+            time.sleep(2.0)  # charts move until they stand
+            self._do(lambda: self._tab.screenshot(path=file))
+            self._do(lambda: self._tab.set_viewport_size({"width": 1400, "height": 900}))
+            _shrink(file)
 
-    def _ask(self, method: str, **parameters: object) -> Any:
-        number = next(self._numbers)
-        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
-        while True:
-            said = json.loads(self._socket.recv(timeout=PATIENCE))
-            if said.get("id") == number:
-                assert "error" not in said, said["error"]
-                return said["result"]
+    def _do(self, action: Callable[[], T]) -> T:
+        return self._thread.submit(action).result()
 
 
 @pytest.fixture(scope="session")
@@ -118,38 +104,38 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def page(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def page(chromium: str) -> Iterator[Page]:
     """A tab of a browser with a profile of its own, which has seen no page yet."""
-    profile = tmp_path_factory.mktemp("chromium")
-    # Its sandbox wants rights that root in a container does not have.
-    sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
-    log = profile / "log"
-    with log.open("w") as errors:
-        command = [chromium, *FLAGS, *sandbox, f"--user-data-dir={profile}", "about:blank"]
-        browser = subprocess.Popen(command, stderr=errors, stdout=subprocess.DEVNULL)
-    try:
-        with connect(tab(address(browser, log)), max_size=None) as socket:
-            yield Page(socket)
-    finally:
-        browser.terminate()
-        browser.wait(120)
+    with ThreadPoolExecutor(1) as thread:
+        playwright: Playwright = thread.submit(sync_playwright().start).result()
+        try:
+            try:
+                browser = thread.submit(
+                    lambda: playwright.chromium.launch(
+                        executable_path=chromium,
+                        chromium_sandbox=SANDBOX,
+                        args=["--disable-dev-shm-usage", "--hide-scrollbars"],
+                        timeout=PATIENCE * 1e3,
+                    )
+                ).result()
+            except Error as error:
+                pytest.skip(f"the browser does not start here: {str(error)[-500:]}")
+            size = {"width": 1400, "height": 900}
+            tab = thread.submit(lambda: browser.new_page(viewport=size)).result()
+            yield Page(tab, thread)
+            thread.submit(browser.close).result()
+        finally:
+            thread.submit(playwright.stop).result()
 
 
-def address(browser: subprocess.Popen[bytes], log: Path) -> str:
-    """Where the browser listens, which it says once it does."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if said := re.search(r"DevTools listening on ws://([\d.:]+)/", log.read_text("utf-8")):
-            return said.group(1)
-        if browser.poll() is not None:
-            pytest.skip(f"the browser does not start here: {log.read_text('utf-8')[-500:]}")
-        time.sleep(0.1)
-    raise TimeoutError("the browser did not say where it listens")
+def quoted(text: str) -> str:
+    """`text` inside a script."""
+    return json.dumps(text)
 
 
-def tab(host: str) -> str:
-    """The socket of its first tab."""
-    with urllib.request.urlopen(f"http://{host}/json", timeout=120) as answer:
-        tabs = json.load(answer)
-    found = (one["webSocketDebuggerUrl"] for one in tabs if one["type"] == "page")
-    return str(next(found))
+def _shrink(file: Path) -> None:
+    """Few colours are enough for a page, and make its picture small."""
+    from PIL import Image
+
+    with Image.open(file) as image:
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(file, optimize=True)

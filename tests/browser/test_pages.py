@@ -76,7 +76,7 @@ def _lines(count: int, seed: int, length):
 
 def test_mlflow_compares_the_candidates_of_a_tool_type(seen: Seen, page: Page) -> None:
     page.open(
-        mlflow_pages.comparison_page(seen.trained.run_id), "retraining on data v1", "baseline"
+        mlflow_pages.comparison_page(seen.trained.run_id), "retraining on data v1", "validation"
     )
     client = mlflow.MlflowClient()
     experiment = client.get_run(seen.trained.run_id).info.experiment_id
@@ -92,6 +92,7 @@ def test_mlflow_compares_the_candidates_of_a_tool_type(seen: Seen, page: Page) -
         "linear on data v1",
         "test/mae",
     )
+    page.picture("comparison")
 
 
 def test_mlflow_shows_a_retraining_with_its_plots(seen: Seen, page: Page) -> None:
@@ -99,8 +100,15 @@ def test_mlflow_shows_a_retraining_with_its_plots(seen: Seen, page: Page) -> Non
         mlflow_pages.run_page(seen.trained.run_id), "retraining on data v1", "malearn.trigger"
     )
     assert "2 candidates on 100" in text
+    explained = mlflow_pages.run_page(seen.trained.run_id).replace(
+        "?", "/artifacts/explanations/worst_1.png?"
+    )
+    page.open(explained, "explanations.json", "worst_1.png")
+    page.picture("explanation")
     plots = mlflow_pages.run_page(seen.trained.run_id).replace("?", "/artifacts/plots?")
     page.open(plots, "all_candidates.png", "learning_curve.png", "predicted_against_actual.png")
+    page.open(plots.replace("/plots?", "/plots/learning_curve.png?"), "learning_curve.png")
+    page.picture("retraining")
 
 
 def test_mlflow_shows_a_version_with_its_decision(seen: Seen, page: Page) -> None:
@@ -111,6 +119,7 @@ def test_mlflow_shows_a_version_with_its_decision(seen: Seen, page: Page) -> Non
     )
     assert "fitted on 100 browsed_process executions of 1 function" in text
     assert all(f"✓ {reason.detail}" in text for reason in seen.promoted.reasons)
+    page.picture("version")
 
 
 def test_prefect_shows_a_run_with_its_artifacts(seen: Seen, page: Page, prefect_api: str) -> None:
@@ -134,4 +143,5 @@ def test_the_validation_report_names_the_failed_expectation_and_asks_nobody(
     assert "length is between 0 and 100,000 pages" in text
     assert "-7" in text
     assert "100 accepted · 4 quarantined · dataset version 1" in text
+    page.picture("validation")
     assert page.run("performance.getEntriesByType('resource').length") == 0

@@ -27,7 +27,7 @@ def types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_tour_ends_well_and_shows_what_it_promises(
-    types: Path, connected: str, synthetic, home: Home
+    types: Path, connected: str, synthetic, home: Home, tmp_path: Path
 ) -> None:
     tool_type = declared()["toured_process"]
     dataset = Dataset.open(home, tool_type)
@@ -42,6 +42,7 @@ def test_the_tour_ends_well_and_shows_what_it_promises(
     done = subprocess.run(
         [sys.executable, TOUR, "toured_process"],
         env=os.environ | environment,
+        cwd=tmp_path,  # from any directory
         capture_output=True,
         text=True,
         check=False,
@@ -49,7 +50,8 @@ def test_the_tour_ends_well_and_shows_what_it_promises(
     assert (done.returncode, done.stderr) == (0, "")
     for shown in (
         "retraining on data v",
-        "plots/calibration.png",
+        "plots/all_candidates.png",
+        "explanations/worst_1.png",
         "Version 1",
         "a person promoted it",
         "s predicted,",

@@ -44,6 +44,13 @@ def _importance(estimator: Any, columns: int) -> Vector:
     return np.asarray(estimator.get_feature_importance(), dtype=np.float64)
 
 
+def _contributions(estimator: Any, inputs: Inputs) -> Vector:
+    from catboost import Pool
+
+    found = estimator.get_feature_importance(Pool(inputs), type="ShapValues")
+    return np.asarray(found, dtype=np.float64)
+
+
 def _to_onnx(estimator: Any, columns: int, name: str) -> onnx.ModelProto:
     import onnx
 
@@ -90,4 +97,6 @@ CATBOOST = Family(
     files=("model.cb", "model.cbm"),
     read=_read,
     package="catboost",
+    contributions=_contributions,
+    contributions_by="exact Shapley values of the trees (catboost, ShapValues)",
 )

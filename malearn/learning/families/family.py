@@ -93,6 +93,10 @@ class Family:
     one, which stays as it is, or None where that one has grown as large as it may; it is absent
     where a full fit costs no more.
     `package` is the distribution that it needs.
+    `contributions(estimator, inputs)` says what each input adds to each answer, in log-seconds, of
+    shape (rows, columns + 1) with what is left for no input last; a row sums to what `predict`
+    returns. `contributions_by` names the method. Absent where the library has none of its own:
+    see `learning.contributions`.
     """
 
     name: str
@@ -111,6 +115,8 @@ class Family:
     constrain: Callable[[Parameters, Sequence[int]], Parameters] = _unconstrained
     update: Callable[[Any, Inputs, Vector, Parameters], Any | None] | None = None
     package: str = "scikit-learn"
+    contributions: Callable[[Any, Inputs], Vector] | None = None
+    contributions_by: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):

@@ -38,6 +38,10 @@ def _importance(estimator: Any, columns: int) -> Vector:
     return np.asarray(estimator.feature_importance("gain"), dtype=np.float64)
 
 
+def _contributions(estimator: Any, inputs: Inputs) -> Vector:
+    return np.asarray(estimator.predict(inputs, pred_contrib=True), dtype=np.float64)
+
+
 def _to_onnx(estimator: Any, columns: int, name: str) -> onnx.ModelProto:
     from onnxmltools import convert_lightgbm
     from onnxmltools.convert.common.data_types import FloatTensorType
@@ -85,4 +89,6 @@ LIGHTGBM = Family(
     files=("model.lgb", "model.txt"),
     read=_read,
     package="lightgbm",
+    contributions=_contributions,
+    contributions_by="exact Shapley values of the trees (lightgbm, pred_contrib)",
 )

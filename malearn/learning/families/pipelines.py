@@ -45,6 +45,8 @@ def family(
     update: Callable[[Any, Inputs, Vector, Parameters], Any | None] | None = None,
     trusted: tuple[str, ...] = (),
     package: str = "scikit-learn",
+    contributions: Callable[[Any, Inputs], Vector] | None = None,
+    contributions_by: str = "",
 ) -> Family:
     """A family of the estimators that `build(**hyper-parameters)` makes: scikit-learn pipelines.
 
@@ -67,6 +69,8 @@ def family(
         update=update,
         trusted=trusted,
         package=package,
+        contributions=contributions,
+        contributions_by=contributions_by,
     )
 
 
@@ -127,6 +131,14 @@ def _importance(estimator: Any, columns: int) -> Vector:
     return found if len(found) == columns else np.ones(columns)
 
 
+def _products(estimator: Any, inputs: Inputs) -> Vector:
+    """Each coefficient times its scaled input; 0 is the mean of training."""
+    scaled = np.asarray(estimator[:-1].transform(inputs), dtype=np.float64)
+    products = scaled * np.asarray(estimator[-1].coef_, dtype=np.float64).reshape(1, -1)
+    rest = np.full((len(products), 1), float(np.ravel(estimator[-1].intercept_)[0]))
+    return np.hstack([products, rest])
+
+
 def _to_onnx(estimator: Any, columns: int, name: str) -> onnx.ModelProto:
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import FloatTensorType
@@ -174,4 +186,6 @@ LINEAR = family(
     defaults={"alpha": 10.0, "max_iter": 300, "epsilon": 1.35},
     search={"alpha": Range(0.01, 1000.0, log=True), "epsilon": Range(1.05, 3.0)},
     also=("tol",),
+    contributions=_products,
+    contributions_by="products of coefficient and input",
 )

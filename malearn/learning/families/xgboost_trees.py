@@ -53,6 +53,14 @@ def _importance(estimator: Any, columns: int) -> Vector:
     return np.array([float(gains.get(f"f{i}", 0.0)) for i in range(columns)])
 
 
+def _contributions(estimator: Any, inputs: Inputs) -> Vector:
+    from xgboost import DMatrix
+
+    return np.asarray(
+        estimator.get_booster().predict(DMatrix(inputs), pred_contribs=True), dtype=np.float64
+    )
+
+
 def _to_onnx(estimator: Any, columns: int, name: str) -> onnx.ModelProto:
     from onnxmltools import convert_xgboost
     from onnxmltools.convert.common.data_types import FloatTensorType
@@ -102,4 +110,6 @@ XGBOOST = Family(
     read=_read,
     update=_update,
     package="xgboost",
+    contributions=_contributions,
+    contributions_by="exact Shapley values of the trees (xgboost, pred_contribs)",
 )

@@ -1,0 +1,126 @@
+"""Two registered versions on the same rows, and the page that MLflow keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from malearn.kernel import onnx_model
+from malearn.kernel.errors import InputError
+from malearn.kernel.intervals import State
+from malearn.kernel.names import Names
+from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.learning import comparison_plots, evaluation, matrix, version_comparison, windows
+from malearn.learning.matrix import Matrix
+from malearn.learning.version_comparison import VersionComparison
+from malearn.lifecycle import registry, runs, trained_on
+
+__all__ = ["compare", "log"]
+
+#: Rows that are compared on unless so many are asked for, and the fewest that say anything.
+_ROWS, _FEWEST = 500, 10
+
+
+def compare(
+    tool_type: ToolType,
+    numbers: tuple[int, int],
+    executions: Sequence[Execution],
+    rows: int | None = None,
+) -> VersionComparison:
+    """Both versions on the newest `rows` of `executions`, those of `tool_type`.
+
+    Without `rows`: on those that neither was fitted on where there are ten of them, at most the
+    newest 500; else on the newest 500, whoever knows them. Raises `InputError` where there are
+    fewer than ten, `RegistryError` or `ArtifactRefused` for a version that cannot be loaded.
+    Needs `mlflow_connection.connect` first.
+    """
+    models = [_model(tool_type, number) for number in numbers]
+    until = [
+        trained_on.until(registry.version(tool_type, number), model.metadata)
+        for number, model in zip(numbers, models, strict=True)
+    ]
+    everything = matrix.build(tool_type, executions)
+    new = windows.unseen(everything, max(until))
+    count = rows if rows is not None else min(_ROWS, new if new >= _FEWEST else len(everything))
+    newest = everything.rows(np.arange(max(0, len(everything) - count), len(everything)))
+    if len(newest) < _FEWEST:
+        raise InputError(
+            tool_type.name,
+            f"has {len(newest)} executions to compare on; at least {_FEWEST} are required",
+        )
+    seen = (
+        len(newest) - windows.unseen(newest, until[0]),
+        len(newest) - windows.unseen(newest, until[1]),
+    )
+    predicted = [model.predict(newest.inputs_for(model.metadata.columns)) for model in models]
+    return version_comparison.compare(
+        tool_type.name,
+        numbers,
+        newest.seconds,
+        (predicted[0], predicted[1]),
+        [e.function for e in newest.executions],
+        _states(everything, tool_type)[-len(newest) :],
+        seen,
+    )
+
+
+def log(comparison: VersionComparison, dataset_version: int | None) -> str:
+    """A run of its own with metrics, plots and the page `comparison.html`; returns its id."""
+    import mlflow
+
+    first, second = comparison.versions
+    mlflow.set_experiment(Names.find().experiment("comparison"))
+    runs.describe_experiment(
+        "Two versions of a model on the same rows, each run one comparison. `mae/v…` in seconds; "
+        "`comparison.html` among the artifacts is the whole of it."
+    )
+    name = f"{comparison.tool_type} v{first} against v{second}"
+    tags = {"malearn.tool_type": comparison.tool_type, runs.NOTE: comparison.verdict}
+    with mlflow.start_run(run_name=name, tags=tags) as run:
+        mlflow.log_params(
+            {
+                "tool_type": comparison.tool_type,
+                "versions": f"{first}, {second}",
+                "rows": comparison.n,
+                "dataset_version": dataset_version,
+                "test": version_comparison.TEST,
+            }
+        )
+        mlflow.log_metrics(_metrics(comparison))
+        figures = comparison_plots.of_versions(comparison)
+        mlflow.log_text(
+            comparison_plots.page(comparison, figures, datetime.now(UTC)), "comparison.html"
+        )
+        runs.log_figures(figures)
+        return str(run.info.run_id)
+
+
+def _metrics(comparison: VersionComparison) -> dict[str, float]:
+    overall, (first, second) = comparison.overall, comparison.versions
+    metrics = {
+        f"mae/v{first}": overall.mae[0],
+        f"mae/v{second}": overall.mae[1],
+        f"median_ape/v{first}": overall.median_ape[0],
+        f"median_ape/v{second}": overall.median_ape[1],
+        f"pairwise_accuracy/v{first}": comparison.pairwise_accuracy[0],
+        f"pairwise_accuracy/v{second}": comparison.pairwise_accuracy[1],
+        "difference/mae": overall.difference,
+        "difference/low": overall.low,
+        "difference/high": overall.high,
+        "difference/p_value": float("nan") if overall.p_value is None else overall.p_value,
+    }
+    return {key: value for key, value in metrics.items() if np.isfinite(value)}
+
+
+def _model(tool_type: ToolType, number: int) -> OnnxModel:
+    file = registry.model_file(tool_type, number)
+    return onnx_model.load(file, tool_type, f"{tool_type.registered_model} version {number}")
+
+
+def _states(rows: Matrix, tool_type: ToolType) -> Sequence[State]:
+    """What a prediction of each row stood on, in order of start."""
+    return evaluation.replay(rows.executions, ToolTypes([tool_type]), family="").states

@@ -97,8 +97,10 @@ def test_with_a_time_only_what_had_ended_by_then_is_known(model, folder: Path, f
         {"function": [function] * 3, "time": [0.0, max(e.end for e in rows.executions), math.nan]}
     )
     first, last, now = model.predict(frame)["seconds"]
-    assert first != last == now
-    assert model.predict(frame[:1])["seconds"][0] == first
+    # A matrix product of one row and of three may differ in the last bit of a float32.
+    assert last == pytest.approx(now, rel=1e-6)
+    assert first != pytest.approx(now, rel=1e-4)
+    assert model.predict(frame[:1])["seconds"][0] == pytest.approx(first, rel=1e-6)
 
 
 def test_an_unknown_function_is_answered_too(model) -> None:

@@ -53,7 +53,6 @@ def test_the_tour_ends_well_and_shows_what_it_promises(
         "plots/all_candidates.png",
         "explanations/worst_1.png",
         "Version 1",
-        "a person promoted it",
         "s predicted,",
         "function_median",
     ):

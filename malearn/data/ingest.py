@@ -111,13 +111,15 @@ class Ingest:
             return self._take(batch, source, transaction)
 
     def drain(self, stream: Stream, size: int = 100_000) -> Iterator[IngestReport]:
-        """Ingest what `stream` holds, each entry exactly once, a report a batch.
+        """Ingest what `stream` holds now, each entry exactly once, a report a batch.
 
-        The position is committed with the rows, and the stream trimmed once all are. Killed at
-        any moment, the next call goes on from there. Entries that left the stream unread are
-        reported too. Raises `Unreachable`, `InputError` and `DatasetError`.
+        What is added meanwhile waits for the next call, so that a steady load does not keep this
+        one for ever. The position is committed with the rows, and the stream trimmed once all
+        are. Killed at any moment, the next call goes on from there. Entries that left the stream
+        unread are reported too. Raises `Unreachable`, `InputError` and `DatasetError`.
         """
         said: set[StreamGap] = set()
+        newest = stream.state().last
         while True:
             with locks.dataset_lock(self.home), gc_pause.gc_paused():
                 after, read, gaps = self._resume(stream)
@@ -140,7 +142,7 @@ class Ingest:
                     return
             sentences = tuple(gap.why for gap in gaps)
             yield report + IngestReport(lost=lost, gaps=sentences)
-            if not batch.records:
+            if not batch.records or position >= newest:
                 return
 
     def _resume(self, stream: Stream) -> tuple[int, int, list[StreamGap]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from pathlib import Path
@@ -47,13 +48,12 @@ def mounted(folder: Path, options: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_full_disk(tmp_path: Path) -> None:
     sentence = refused(mounted(tmp_path / "small", "size=8m"))
-    assert "is not started because the disk is full: 8 MB are free" in sentence
+    assert re.search(r"is not started because the disk is full: [78] MB are free", sentence)
 
 
 def test_a_home_that_can_only_be_read(tmp_path: Path) -> None:
     sentence = refused(mounted(tmp_path / "fixed", "ro"))
-    assert sentence.startswith(f"malearn: Redis cannot use {tmp_path}/fixed/home")
-    assert sentence.endswith("(Read-only file system).")
+    assert sentence == f"malearn: {tmp_path}/fixed/home: Read-only file system."
 
 
 def test_an_occupied_port_ends_what_had_started(cli: Cli, home: Home) -> None:

@@ -346,6 +346,21 @@ def test_the_stream_is_drained_and_then_empty(
     assert stored(home) == expected(70)
 
 
+def test_a_steady_load_does_not_keep_an_ingestion_for_ever(
+    home: Home, redis_url: str, redis_client: redis.Redis
+) -> None:
+    add(redis_client, range(10))
+    ingestion, records = ingest(home), 0
+    with Stream(redis_url, TYPES) as stream:
+        for number, report in enumerate(ingestion.drain(stream, size=5)):
+            records += report.records
+            assert number < 2
+            add(redis_client, range(10 + 5 * number, 15 + 5 * number))
+        assert records == 10
+        assert sum(ingestion.drain(stream), IngestReport()).records == 10
+    assert stored(home) == expected(20)
+
+
 def test_nothing_is_trimmed_that_is_not_committed(
     home: Home, redis_url: str, redis_client: redis.Redis
 ) -> None:

@@ -432,7 +432,8 @@ def test_an_unknown_tool_type_names_those_there_are(tmp_path: Path) -> None:
 
 
 def test_an_unknown_family_and_a_senseless_threshold_are_input_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^model: 'forest' is none of xgboost, mlp, linear\.$"):
+    known = "xgboost, mlp, linear, lightgbm, catboost"
+    with pytest.raises(InputError, match=rf"^model: 'forest' is none of {known}\.$"):
         ExecTimePredictor(NAME, "forest", tmp_path)
     with pytest.raises(InputError, match=r"^retrain_after: must be a whole number of executions"):
         ExecTimePredictor(NAME, home=tmp_path, retrain_after=-1)

@@ -225,7 +225,8 @@ def test_its_signature_names_columns_in_and_seconds_out(first: Trained, rows: Ma
     info = mlflow.models.get_model_info(f"models:/{rows.tool_type.registered_model}/1")
     inputs, outputs = info.signature.inputs, info.signature.outputs
     assert inputs.required_input_names() == ["function"]
-    assert inputs.optional_input_names() == [*rows.tool_type.feature_names, "time"]
+    tool_type = rows.tool_type
+    assert inputs.optional_input_names() == [*tool_type.feature_names, *tool_type.context, "time"]
     assert outputs.input_names() == ["seconds", "low", "high", "source"]
 
 

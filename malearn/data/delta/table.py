@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from malearn.data import storage
 from malearn.data.delta import durability, repair
@@ -211,7 +212,7 @@ class VersionedTable:
         schema = self.subschema(names)
         table = self.at(version)
         newest = self.version
-        dataset = table.to_pyarrow_dataset(schema=self.schema)
+        dataset = table.to_pyarrow_dataset(schema=self.schema, filesystem=self._native_files())
         small: list[pa.RecordBatch] = []
         rows = 0
         try:
@@ -230,6 +231,16 @@ class VersionedTable:
                 "a registered model was trained on, and the newest",
             ) from error
         yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
+
+    def _native_files(self) -> SubTreeFileSystem | None:
+        """A reader of this machine's files without Python; None for object storage.
+
+        A scan that fails leaves reads behind. Those through delta-rs's own reader, which is an
+        object of Python, would go on while the interpreter ends, and crash it.
+        """
+        if self._local is None:
+            return None
+        return SubTreeFileSystem(str(self._local), LocalFileSystem())
 
     def attempts(self) -> Iterator[None]:
         """As many as a commit may take, further and further apart; then raises `DatasetError`."""

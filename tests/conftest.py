@@ -56,13 +56,18 @@ settings.register_profile("suite", _PATIENT, derandomize=True)
 settings.load_profile("suite")
 
 
+def _settings() -> dict[str, str]:
+    """What the environment says of malearn and of its servers."""
+    ours = ("MALEARN_", "MLFLOW_", "PREFECT_")
+    return {k: v for k, v in os.environ.items() if k.startswith(ours) and k != TRACES}
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Before any library reads its settings: forget the user's, and be quiet."""
     scratch = TemporaryDirectory(prefix="malearn-prefect-", ignore_cleanup_errors=True)
     config.add_cleanup(scratch.cleanup)
-    for name in list(os.environ):
-        if name.startswith(("MALEARN_", "MLFLOW_", "PREFECT_")) and name != TRACES:
-            del os.environ[name]
+    for name in _settings():
+        del os.environ[name]
     os.environ |= QUIET | {
         "MPLBACKEND": "Agg",
         "PREFECT_HOME": scratch.name,
@@ -96,6 +101,20 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_one_test() -> Iterator[None]:
+    """What a test sets is gone after it, what MLflow's client sets included.
+
+    Servers that last longer are set up before this.
+    """
+    before = _settings()
+    yield
+    after = _settings()
+    for name in after.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 @pytest.fixture(autouse=True)

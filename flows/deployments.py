@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -18,16 +18,21 @@ from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentTriggerTypes
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
-from malearn.flows import notifications
+from malearn.flows import notifications, parameters
+from malearn.kernel import generic
+from malearn.kernel.home import Home
 from malearn.kernel.names import Names
+from malearn.learning import families
 
 __all__ = ["build", "declared", "deploy", "flow_for", "job_template", "pool"]
 
+#: What deployments were called before they said what they do.
+_FORMER = ("scheduled", "on-event", "on-demand")
 _TRIGGER: TypeAdapter[DeploymentTriggerTypes] = TypeAdapter(DeploymentTriggerTypes)
 
 
@@ -54,7 +59,11 @@ def flow_for(deployment: Mapping[str, Any]) -> Flow[..., Any]:
 
 def build(folder: Path) -> list[RunnerDeployment]:
     """All declared deployments, for workers of this machine that run them in `folder`."""
-    return [_build(deployment, folder) for deployment in declared()]
+    choices = {
+        "tool types": list(generic.declared(Home(folder))),
+        "families": list(families.known()),
+    }
+    return [_build(deployment, choices) for deployment in declared()]
 
 
 def deploy(client: SyncPrefectClient, folder: Path) -> None:
@@ -76,6 +85,7 @@ def deploy(client: SyncPrefectClient, folder: Path) -> None:
         client.update_work_pool(pool(), WorkPoolUpdate(base_job_template=template))
     for deployment in build(folder):
         deployment.apply()
+        _remove_former(client, deployment.flow_name)
     notifications.configure(client)
 
 
@@ -94,7 +104,18 @@ def job_template(folder: Path) -> dict[str, Any]:
     return {"job_configuration": job, "variables": variables}
 
 
-def _build(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
+def _remove_former(client: SyncPrefectClient, flow: str | None) -> None:
+    """Delete the deployments of `flow` that an earlier malearn made: their schedules go on."""
+    for name in _FORMER:
+        try:
+            found = client.read_deployment_by_name(f"{flow}/{Names.find().deployment(name)}")
+        except ObjectNotFound:
+            continue
+        client.delete_resource_owned_automations(f"prefect.deployment.{found.id}")
+        client.delete_deployment(found.id)
+
+
+def _build(deployment: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> RunnerDeployment:
     # `to_deployment` is also a coroutine function; outside a loop it answers at once.
     deployed: Any = flow_for(deployment).to_deployment(
         Names.find().deployment(deployment["name"]),
@@ -103,15 +124,21 @@ def _build(deployment: Mapping[str, Any], folder: Path) -> RunnerDeployment:
         schedules=[_schedule(schedule) for schedule in deployment.get("schedules", [])],
         triggers=[_TRIGGER.validate_python(each) for each in deployment.get("triggers", [])],
         parameters=dict(deployment.get("parameters", {})),
+        # A tool type found later is none of the choices, and may be retrained all the same.
+        enforce_parameter_schema=False,
         concurrency_limit=ConcurrencyLimitConfig(**deployment["concurrency_limit"]),
         work_pool_name=pool(),
     )
     built: RunnerDeployment = deployed
     built.entrypoint = deployment["entrypoint"]  # not where the flow was first defined
+    schema = built._parameter_openapi_schema
+    schema.properties = parameters.form(schema.properties, choices)
     return built
 
 
 def _schedule(schedule: Mapping[str, Any]) -> Schedule:
+    given = schedule.get("parameters", {})
     if "interval" in schedule:
-        return Interval(timedelta(seconds=schedule["interval"]))
-    return Cron(schedule["cron"], timezone=schedule.get("timezone", "UTC"))
+        return Interval(timedelta(seconds=schedule["interval"]), parameters=given)
+    zone = schedule.get("timezone", "UTC")
+    return Cron(schedule["cron"], timezone=zone, parameters=given)

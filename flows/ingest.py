@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from malearn.data.maze import reader, store
 from malearn.data.maze.cursor import Cursor
 from malearn.data.maze.store import RunFolder
 from malearn.data.stream import Stream, existing
-from malearn.flows import artifacts, failure, figures, news, progress
+from malearn.flows import artifacts, failure, figures, news, parameters, progress
 from malearn.flows.history_backfill import backfill, known_functions
 from malearn.kernel.errors import BatchRefused, InputError, without_password
 from malearn.kernel.home import Home
@@ -60,10 +60,10 @@ def _run_name() -> str:
     on_failure=[failure.record_cause],
 )
 def ingest(
-    files: Sequence[str] = (),
-    home: str | None = None,
-    tables: Mapping[str, str] | None = None,
-    maze: Sequence[str] = (),
+    files: parameters.Files = (),
+    home: parameters.Home = None,
+    tables: parameters.Tables = None,
+    maze: parameters.Maze = (),
 ) -> IngestReport:
     """Bring logs into the datasets below `home`; returns what became of every record.
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from malearn.data.ingest_report import IngestReport
-from malearn.flows import artifacts, failure, progress
+from malearn.flows import artifacts, failure, parameters, progress
 from malearn.flows.ingest import ingest
 from malearn.flows.retrain import RetrainOutcome, renew
 from malearn.kernel import generic
@@ -35,10 +35,10 @@ class Lifecycle:
     on_failure=[failure.record_cause],
 )
 def lifecycle(
-    files: Sequence[str] = (),
-    home: str | None = None,
-    trigger: str = "manual",
-    maze: Sequence[str] = (),
+    files: parameters.Files = (),
+    home: parameters.Home = None,
+    trigger: parameters.Trigger = "manual",
+    maze: parameters.Maze = (),
 ) -> Lifecycle:
     """Ingest new logs, retrain every tool type, promote what passes the gate.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Annotated
 
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
@@ -11,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from malearn.data import maintenance
 from malearn.data.maintenance import Limits, MaintenanceReport
-from malearn.flows import failure, progress
+from malearn.flows import failure, parameters, progress
 from malearn.kernel import generic
 from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
@@ -30,10 +31,24 @@ _TRACKING = "MLFLOW_TRACKING_URI"
     on_failure=[failure.record_cause],
 )
 def maintain(
-    home: str | None = None,
-    keep_days: str | None = None,
-    keep_rows: str | None = None,
-    unused_hours: float = maintenance.WEEK,
+    home: parameters.Home = None,
+    keep_days: Annotated[
+        str | None,
+        parameters.described(
+            "Delete rows older than so many days, such as 365 llm_process=90; without "
+            "it MALEARN_KEEP_DAYS holds."
+        ),
+    ] = None,
+    keep_rows: Annotated[
+        str | None,
+        parameters.described(
+            "Keep only the newest so many rows of each table, in the same form; "
+            "without it MALEARN_KEEP_ROWS holds."
+        ),
+    ] = None,
+    unused_hours: Annotated[
+        float, parameters.described("Remove files that no version has used for so many hours.")
+    ] = maintenance.WEEK,
 ) -> list[MaintenanceReport]:
     """Delete rows beyond the retention limits, compact small files, vacuum unused ones.
 

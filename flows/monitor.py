@@ -16,7 +16,7 @@ from prefect.runtime import deployment
 
 from malearn.data import execution_window, locks, redis_client
 from malearn.data.dataset import Dataset
-from malearn.flows import failure, figures, news, progress, workflow_progress
+from malearn.flows import failure, figures, news, parameters, progress, workflow_progress
 from malearn.flows.retrain import RetrainOutcome, renew
 from malearn.flows.train import load
 from malearn.kernel import generic
@@ -79,7 +79,9 @@ class MonitorOutcome:
     validate_parameters=False,
     on_failure=[failure.record_cause],
 )
-def monitor(tools: Sequence[str] = (), home: str | None = None) -> Mapping[str, MonitorOutcome]:
+def monitor(
+    tools: parameters.ToolTypeNames = (), home: parameters.Home = None
+) -> Mapping[str, MonitorOutcome]:
     """Compare predictions with outcomes, tool type by tool type, and act on what that shows.
 
     `tools` are tool types; without any, all are checked. A retraining is requested by the

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 from prefect import flow
 
 from malearn.data.dataset import Dataset
-from malearn.flows import artifacts, failure, progress
+from malearn.flows import artifacts, failure, parameters, progress
 from malearn.flows.train import load
 from malearn.kernel import generic
 from malearn.kernel.home import Home
@@ -24,7 +25,12 @@ __all__ = ["promote"]
     on_failure=[failure.record_cause],
 )
 def promote(
-    tool_type: str, version: int, home: str | None = None, bypass_gate: bool = False
+    tool_type: parameters.ToolTypeName,
+    version: parameters.VersionNumber,
+    home: parameters.Home = None,
+    bypass_gate: Annotated[
+        bool, parameters.described("Promote it although it did not pass the gate.")
+    ] = False,
 ) -> Promoted:
     """Verify the ONNX export of `version` on the dataset's rows and move the alias if it passes.
 

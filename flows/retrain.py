@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 
 from malearn.data import locks
 from malearn.data.dataset import Dataset
-from malearn.flows import artifacts, failure, figures, progress
+from malearn.flows import artifacts, failure, figures, parameters, progress
 from malearn.flows.promote import promote
 from malearn.flows.train import train
 from malearn.kernel import generic
@@ -40,7 +40,11 @@ class RetrainOutcome:
     validate_parameters=False,
     on_failure=[failure.record_cause],
 )
-def retrain(tool_type: str, home: str | None = None, trigger: str = "manual") -> RetrainOutcome:
+def retrain(
+    tool_type: parameters.ToolTypeName,
+    home: parameters.Home = None,
+    trigger: parameters.Trigger = "manual",
+) -> RetrainOutcome:
     """Retrain one tool type if executions are new, and promote what passes the gate."""
     progress.tag(tool_type, trigger)
     return renew(tool_type, home, trigger)

@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 
 from malearn.data import execution_window
 from malearn.data.dataset import Dataset
-from malearn.flows import artifacts, failure, progress
+from malearn.flows import artifacts, failure, moments, parameters, progress
 from malearn.kernel import generic
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
@@ -35,22 +35,23 @@ __all__ = ["load", "train"]
     on_failure=[failure.record_cause],
 )
 def train(
-    tool_type: str,
-    home: str | None = None,
-    families: Sequence[str] | None = None,
-    trigger: str = "manual",
-    data_version: int | None = None,
-    newest_rows: int | None = None,
-    since: float | None = None,
-    trials: int = 0,
-    seconds: float | None = None,
+    tool_type: parameters.ToolTypeName,
+    home: parameters.Home = None,
+    families: parameters.Families = None,
+    trigger: parameters.Trigger = "manual",
+    data_version: parameters.DataVersion = None,
+    newest_rows: parameters.NewestRows = None,
+    since: parameters.Since = None,
+    trials: parameters.Trials = 0,
+    seconds: parameters.TuningSeconds = None,
 ) -> Trained:
     """Fit, choose and test candidates on the dataset below `home`; register the best.
 
     `families` are those that the declaration names where none are given. `data_version`, its
-    `newest_rows` and those that started `since` then, in seconds since the epoch, limit what is
-    read. With `trials` the hyper-parameters of each family are searched for first, so often, and
-    for `seconds` at most; what is found adds candidates. MLflow is at `$MLFLOW_TRACKING_URI`.
+    `newest_rows` and those that started `since` then, a date or seconds since the epoch, limit
+    what is read. With `trials` the hyper-parameters of each family are searched for first, so
+    often, and for `seconds` at most; what is found adds candidates. MLflow is at
+    `$MLFLOW_TRACKING_URI`.
     """
     types = generic.declared(Home.find(home))
     chosen = types[tool_type]
@@ -59,7 +60,7 @@ def train(
     progress.tag(tool_type, trigger)
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         dataset = Dataset.open(Home.find(home), chosen)
-        rows, source = load(dataset, data_version, newest_rows, since)
+        rows, source = load(dataset, data_version, newest_rows, moments.seconds(since))
         found = _search(rows, source, home, names, trials, seconds) if trials else []
         better = {one.family: one.parameters for one in found if one.better}
         steps = len(names) + len(better) + 1

@@ -27,6 +27,8 @@ from malearn.platform.environment import QUIET
 
 ROOT = Path(__file__).parents[1]
 TRACES = "MALEARN_TRACES"
+#: What a person says to the tests themselves: where real logs are, and where to put screenshots.
+KEPT = (TRACES, "MALEARN_PICTURES")
 #: This worker of pytest-xdist; also a tag of every flow run that it starts.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 #: The files that take longest, longest first. Whole files go to one worker, so these must not be
@@ -59,7 +61,7 @@ settings.load_profile("suite")
 def _settings() -> dict[str, str]:
     """What the environment says of malearn and of its servers."""
     ours = ("MALEARN_", "MLFLOW_", "PREFECT_")
-    return {k: v for k, v in os.environ.items() if k.startswith(ours) and k != TRACES}
+    return {k: v for k, v in os.environ.items() if k.startswith(ours) and k not in KEPT}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,15 +77,13 @@ def moment(value: str | None) -> str | None:
 
 def seconds(value: str | None) -> float | None:
     """A date, or a date and a time, as seconds since the epoch; UTC unless it says otherwise."""
-    if value is None:
-        return None
+    from malearn.flows import moments
+    from malearn.kernel.errors import InputError
+
     try:
-        known = datetime.fromisoformat(value)
-    except ValueError:
-        raise typer.BadParameter(
-            f"must be a date such as 2026-03-01, or 2026-03-01T12:00, not {value}"
-        ) from None
-    return (known if known.tzinfo else known.replace(tzinfo=UTC)).timestamp()
+        return moments.seconds(value)
+    except InputError as error:
+        raise typer.BadParameter(f"{error.problem}, not {value}") from None
 
 
 def tool_type(name: str, home: Path | None) -> ToolType:

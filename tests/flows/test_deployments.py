@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prefect import Flow
 
-from malearn.flows import deployments, news
+from malearn.flows import deployments, moments, news
+from malearn.kernel.errors import InputError
 from malearn.kernel.tool_types import declared
 
 FLOWS = ("ingest", "train", "promote", "retrain", "lifecycle", "monitor", "maintain")
@@ -34,6 +35,36 @@ def test_what_nobody_watches_is_tried_again_and_does_not_hang(deployment: dict[s
     flow = deployments.flow_for(deployment)
     assert flow.retries and flow.retry_delay_seconds
     assert flow.timeout_seconds
+
+
+def test_a_name_says_what_its_deployment_does() -> None:
+    names = [deployment["name"] for deployment in deployments.declared()]
+    assert len(set(names)) == len(names)
+    assert not {"scheduled", "on-event", "on-demand"} & set(names)
+    assert all("-" in name for name in names)
+
+
+def test_the_form_that_starts_a_run_describes_each_parameter_and_offers_choices(
+    tmp_path: Path,
+) -> None:
+    built = deployments.build(tmp_path)
+    forms = {one.flow_name: one._parameter_openapi_schema.properties for one in built}
+    fields = [(flow, name, field) for flow, form in forms.items() for name, field in form.items()]
+    assert not [name for _, name, _ in fields if name in ("home", "trigger")]
+    for flow, name, field in fields:
+        assert field["description"].endswith("."), (flow, name)
+        assert "anyOf" not in field, (flow, name)
+    assert forms["train"]["tool_type"]["enum"] == list(declared())
+    assert forms["monitor"]["tools"]["items"]["enum"] == list(declared())
+    assert {"xgboost", "linear"} <= set(forms["train"]["families"]["items"]["enum"])
+
+
+def test_a_moment_is_a_date_or_what_it_was_before() -> None:
+    assert moments.seconds("2026-03-01") == moments.seconds("2026-03-01T01:00+01:00")
+    assert moments.seconds(12.5) == 12.5
+    assert moments.seconds(None) is None
+    with pytest.raises(InputError, match="soon: must be a date such as 2026-03-01"):
+        moments.seconds("soon")
 
 
 def test_what_needs_nobody_runs_by_itself(tmp_path: Path) -> None:

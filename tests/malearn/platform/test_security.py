@@ -157,6 +157,22 @@ def test_a_flow_run_chooses_neither_command_nor_environment_nor_directory(
     assert job.env == {}
 
 
+def test_deployments_of_an_earlier_malearn_are_replaced(prefect_api: str, tmp_path: Path) -> None:
+    """Else their schedules would go on beside those of the new ones."""
+    from prefect.client.orchestration import get_client
+
+    from malearn.flows.ingest import ingest
+
+    with get_client(sync_client=True) as client:
+        deployments.deploy(client, tmp_path)
+        former = ingest.to_deployment("scheduled", cron="0 0 1 1 *")
+        former.apply()
+        deployments.deploy(client, tmp_path)
+        names = {one.name for one in client.read_deployments()}
+    assert {one["name"] for one in deployments.declared()} <= names
+    assert "scheduled" not in names
+
+
 def test_prefect_runs_a_flow_for_who_has_the_secret(prefect_api: str, login: str) -> None:
     assert ask(f"{prefect_api}/flows/filter", {}, Authorization=login)[0] == 200
 

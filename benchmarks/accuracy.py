@@ -91,7 +91,7 @@ def figures() -> list[Figure]:
         name = f"{tool_type}: error from the 6th task after the change of regime, against steady"
         found.append(at_most(name, error, "ratio", 1.5))
     found.append(at_most("replay of all runs", took, "s", _MOST_SECONDS))
-    found += shuffled.figures(files)
+    found += shuffled.over_orders(files)
     return found
 
 

@@ -21,7 +21,7 @@ from benchmarks.figure import Figure, at_least, at_most
 from malearn.flows.evaluate import evaluate
 from malearn.learning.evaluation import OURS, Evaluation
 
-__all__ = ["SEEDS", "ReplayedTask", "after_changes", "figures", "orders", "tasks"]
+__all__ = ["SEEDS", "ReplayedTask", "after_changes", "orders", "over_orders", "tasks"]
 
 SEEDS = (1, 2, 3, 4, 5)
 BASELINES = ("function_median", "function_ema")
@@ -62,8 +62,8 @@ def orders(files: Sequence[Path], seeds: Sequence[int] = SEEDS) -> Iterator[Eval
             yield evaluate(sorted(Path(folder).glob("*.jsonl")))
 
 
-def figures(files: Sequence[Path]) -> Iterator[Figure]:
-    """The figures over all orders."""
+def over_orders(files: Sequence[Path]) -> Iterator[Figure]:
+    """The figures over all orders of `files`, which `benchmarks.accuracy` prints."""
     replays = list(orders(files))
     for tool_type, target in _TARGETS.items():
         ratios = [_ratio(done, tool_type) for done in replays]

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel import intervals, model_weights
 from malearn.kernel.explanation import LevelExplanation, Term
-from malearn.kernel.history import FUNCTIONS, History
+from malearn.kernel.history import FUNCTIONS, BelievedLevel, History
 from malearn.kernel.intervals import Factors, Intervals, Width
 from malearn.kernel.model_weights import ModelWeights
 from malearn.kernel.observation import Observation
@@ -165,6 +165,12 @@ class Estimator:
     def hint_effect(self, function: str, hint: Hint) -> float:
         """What `hint` adds to the log-seconds of a task whose own inputs are not known."""
         return self._hints.effect(function, hint)
+
+    def believed_levels(
+        self, function: str, context: tuple[str, ...] = ()
+    ) -> tuple[BelievedLevel, ...]:
+        """The levels that `function` returns to, and how likely each holds: see `History`."""
+        return self._history.believed_levels(function, context)
 
     def count(self, function: str) -> int:
         """How many executions of `function` were observed."""

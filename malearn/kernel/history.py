@@ -42,7 +42,7 @@ from malearn.kernel.observation import Observation
 from malearn.kernel.regimes import Regimes
 from malearn.kernel.robust import MOST_ERROR
 
-__all__ = ["FEATURES", "FUNCTIONS", "History"]
+__all__ = ["FEATURES", "FUNCTIONS", "BelievedLevel", "History"]
 
 #: What `History.snapshot` gives, in matrix order. `level` is the log-seconds to expect;
 #: `median`, of the last 20, and `mean`, of the last few hundred, are log-seconds less `level`;
@@ -76,6 +76,8 @@ _CONTEXTS = 64  # of one function
 _OUTLOOKS = 1024  # kept until the next execution: callers may ask for any context
 
 Table = NDArray[np.float64]
+#: `(seconds, share)`: a level that a function returns to, and how likely it holds now.
+BelievedLevel = tuple[float, float]
 _log1p = math.log1p
 _NAN = math.nan
 _UNKNOWN = (_NAN,) * len(FEATURES)
@@ -345,6 +347,23 @@ class History:
             line = known.lines.get(context) or outlook.line
             outlook.state = self._state(line, tool)
         return outlook.state
+
+    def believed_levels(self, function: str, context: Context = ()) -> tuple[BelievedLevel, ...]:
+        """The levels that `function` is known at in `context`, as `(seconds, share)` each.
+
+        The shares sum to 1: how likely each of them holds now. Empty where regimes are not told
+        apart: of a function not seen yet, and where the log names the context.
+        """
+        known = self._functions.get(function)
+        line = None if known is None else known.lines.get(context if any(context) else ())
+        if line is None or not line.regimes.levels:
+            return ()
+        return tuple(
+            (math.exp(level.value), share)
+            for level, share in zip(
+                line.regimes.levels, self._regimes.believed(line.regimes), strict=True
+            )
+        )
 
     def tool_seconds(self, tool_type: str) -> float | None:
         """What functions of `tool_type` take lately, in seconds."""

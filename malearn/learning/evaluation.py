@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel import estimator
 from malearn.kernel.estimator import Basis, Estimator
+from malearn.kernel.history import BelievedLevel
 from malearn.kernel.intervals import Intervals, State, Width
 from malearn.kernel.observation import Observation
 from malearn.kernel.prediction import Source
@@ -41,7 +42,8 @@ Vector = NDArray[np.float64]
 class Replayed:
     """What was predicted of each task before it ran, in seconds, shape (tasks,) each.
 
-    `sources` say who answered, `states` what the answer stood on.
+    `sources` say who answered, `states` what the answer stood on, `levels` which levels the
+    function was known at, and how likely each was taken to hold.
     """
 
     seconds: Vector
@@ -49,6 +51,7 @@ class Replayed:
     high: Vector
     sources: tuple[Source, ...]
     states: tuple[State, ...]
+    levels: tuple[tuple[BelievedLevel, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +249,7 @@ def replay(
     inputs: list[tuple[float, ...]] = [()] * n
     bases: list[Basis] = []
     sources: list[Source] = []
+    levels: list[tuple[BelievedLevel, ...]] = []
     seconds, low, high = np.empty(n), np.empty(n), np.empty(n)
     ended: dict[str, list[int]] = {name: [] for name in tool_types}
     training: Training = AlwaysRefitted(family)
@@ -276,8 +280,9 @@ def replay(
         seconds[i], low[i], high[i] = prediction.seconds, prediction.low, prediction.high
         bases.append(basis)
         sources.append(prediction.source)
+        levels.append(known.believed_levels(task.function, task.serve_context))
     states = tuple(basis.width.state for basis in bases)
-    return Replayed(seconds, low, high, tuple(sources), states)
+    return Replayed(seconds, low, high, tuple(sources), states, tuple(levels))
 
 
 def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tuple[Vector, Vector]:

@@ -82,6 +82,7 @@ def log_evaluation(evaluation: Evaluation, name: str) -> str:
                 actual,
                 ours,
                 f"{tool_type}: levels believed, over {len(rows)} tasks",
+                [evaluation.ours.levels[i] for i in rows],
             )
             inside[tool_type] = evaluation.inside(tool_type)
             figures[f"error_over_time_{tool_type}"] = plots.error_over_time(

@@ -1,10 +1,10 @@
-"""Ingestion: speed beside the floor, memory, a trickle's reads, hostile records.
+"""Ingestion: speed beside the floor, memory, a trickle's reads.
 
 The floor of a scan is SCAN, MGET and `json.loads` of each whole value with redis-py and hiredis;
 that of the stream XREAD and `json.loads`. Ours also validates with Great Expectations, fences
 and commits to Delta tables; it runs in a process of its own, of which memory is the peak,
 and imports are not timed. Floors are taken before and after it, because a busy machine slows
-both alike. `python -m benchmarks.ingest RECORDS HOSTILE` does the same with fewer records.
+both alike. `python -m benchmarks.ingest RECORDS` does the same with fewer records.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolType, declared
 from malearn.serving import stream_format
 
-__all__ = ["figures", "hostile_reports"]
+__all__ = ["figures", "hostile_figures", "hostile_reports"]
 
 _FLOOR_STREAM = "floor"
 _Decode = Callable[[bytes], object]
@@ -54,12 +54,11 @@ _Decode = Callable[[bytes], object]
 _Answer = list[tuple[bytes, list[tuple[bytes, dict[bytes, bytes]]]]]
 
 
-def figures(count: int = 1_000_000, bad: int = 100_000) -> Iterator[Figure]:
-    """Every figure of ingestion, on `count` records, and `bad` hostile ones an entrance."""
+def figures(count: int = 1_000_000) -> Iterator[Figure]:
+    """Every figure of ingestion, on `count` records."""
     yield from _scan(count)
     yield from _stream(min(count, 300_000))
     yield _trickle()
-    yield from _hostile(bad)
 
 
 def _scan(count: int) -> list[Figure]:
@@ -129,7 +128,8 @@ def _trickle(rows: int = 6_000, commits: int = 200) -> Figure:
     return at_most(f"reading after {commits} commits, against compacted", share, "times", 1.5)
 
 
-def _hostile(count: int) -> Iterator[Figure]:
+def hostile_figures(count: int) -> Iterator[Figure]:
+    """What became of `count` hostile records at each entrance, and the memory that it took."""
     with TemporaryDirectory() as folder, _redis(Path(folder)) as (url, _, _):
         found = _in_child("hostile", url, folder, str(count))
     for entrance, numbers in found["entrances"].items():

@@ -26,7 +26,8 @@ from xgboost import XGBRegressor
 from benchmarks import shuffled
 from benchmarks.figure import Figure, at_least, at_most
 from malearn.flows.evaluate import evaluate
-from malearn.kernel import input_effects, level_state, level_tracker, regimes, tool_types
+from malearn.kernel import tool_types
+from malearn.kernel.estimation import input_effects, level_state, level_tracker, regimes
 from malearn.learning import evaluation
 from malearn.learning.evaluation import OURS, Evaluation
 from malearn.learning.metrics import pairwise_accuracy

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, at_most
 from malearn.data import run_logs
-from malearn.kernel import joining, tool_types
+from malearn.kernel import tool_types
 from malearn.kernel.errors import TrainingError
+from malearn.kernel.reading import joining
 from malearn.kernel.records import Execution
 from malearn.learning import matrix, regressor, tuning
 from malearn.learning.families import DEFAULT, FAMILIES, Parameters

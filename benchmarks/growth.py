@@ -25,9 +25,9 @@ from benchmarks.figure import Figure, at_most
 from malearn.data import execution_window
 from malearn.data.dataset import Dataset
 from malearn.data.rows import Rows
-from malearn.kernel.estimator import Estimator
+from malearn.kernel.estimation.estimator import Estimator
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.home import Home
-from malearn.kernel.observation import Observation
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.learning import evaluation, matrix, regressor
 from malearn.lifecycle import live

@@ -4,7 +4,7 @@ Two hundred ONNX files, each with the metadata and the signature of an honest mo
 something in it that takes time, memory or files: loops, bombs, cycles, damage. Each goes
 the way of a new version in a scheduler. None may be loaded, and none may hold the thread
 that follows the registry for over a second. And cached files with bytes changed, left out or
-put in: none may be taken for what was written. `tests/malearn/kernel/test_onnx_file.py` runs
+put in: none may be taken for what was written. `tests/malearn/kernel/onnx/test_onnx_file.py` runs
 one of each kind.
 """
 
@@ -24,9 +24,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.figure import Figure, at_most
-from malearn.kernel import history, onnx_trial
 from malearn.kernel.errors import ArtifactRefused
-from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
+from malearn.kernel.estimation import history
+from malearn.kernel.onnx import onnx_trial
+from malearn.kernel.onnx.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature, ToolType
 from malearn.serving import model
 from malearn.serving.cache import ModelCache

@@ -40,8 +40,8 @@ from malearn.data.ingest import Ingest, Validate
 from malearn.data.ingest_report import IngestReport
 from malearn.data.stream import Stream
 from malearn.expectations import contract
-from malearn.kernel import joining, record_reader, stream_entries
 from malearn.kernel.home import Home
+from malearn.kernel.reading import joining, record_reader, stream_entries
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolType, declared
 from malearn.serving import stream_format

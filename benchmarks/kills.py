@@ -28,7 +28,7 @@ from malearn.data.dataset import Dataset
 from malearn.data.ingest import Ingest
 from malearn.data.stream import Stream
 from malearn.kernel.home import Home
-from malearn.kernel.stream_entries import STREAM
+from malearn.kernel.reading.stream_entries import STREAM
 from malearn.kernel.tool_types import declared
 from malearn.platform import EmbeddedRedis
 

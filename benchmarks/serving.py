@@ -35,7 +35,7 @@ from benchmarks.figure import Figure, at_least, at_most, table
 from benchmarks.original import Original, append
 from malearn import DAGTaskPredictor
 from malearn.kernel.home import Home
-from malearn.kernel.model_metadata import INPUT, OUTPUT
+from malearn.kernel.onnx.model_metadata import INPUT, OUTPUT
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType, declared
 from malearn.learning import export, matrix, regressor

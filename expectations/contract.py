@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from malearn.kernel import errors, features
-from malearn.kernel.believable import LONGEST, SHORTEST
+from malearn.kernel.reading.believable import LONGEST, SHORTEST
 from malearn.kernel.tool_types import ToolType
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from malearn.data.dataset import Dataset
 from malearn.data.quarantine import QuarantineFilter
 from malearn.data.rejections import Rejections
 from malearn.flows.quarantine import revalidate
-from malearn.kernel import generic, onnx_model
+from malearn.kernel import generic
 from malearn.kernel.errors import MalearnError, without_password
 from malearn.kernel.home import Home
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.records import RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.lifecycle import mlflow_connection, registry

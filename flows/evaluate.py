@@ -7,8 +7,8 @@ from pathlib import Path
 
 from malearn.data import run_logs
 from malearn.data.maze import reader
-from malearn.kernel import joining
 from malearn.kernel.errors import InputError
+from malearn.kernel.reading import joining
 from malearn.kernel.records import Execution
 from malearn.learning import evaluation, maze_traces
 from malearn.learning.evaluation import Evaluation

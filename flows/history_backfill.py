@@ -16,9 +16,9 @@ import redis
 from redis.client import Pipeline
 
 from malearn.kernel import features
-from malearn.kernel.believable import Clock
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.names import Names
-from malearn.kernel.observation import Observation
+from malearn.kernel.reading.believable import Clock
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import stream_format
 

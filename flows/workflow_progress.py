@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from malearn.data import redis_client
-from malearn.kernel import workflow_calibration, workflow_status
 from malearn.kernel.errors import InputError
-from malearn.kernel.intervals import COVERAGE
+from malearn.kernel.estimation.intervals import COVERAGE
 from malearn.kernel.names import Names
-from malearn.kernel.workflow_calibration import Coverage
-from malearn.kernel.workflow_status import WorkflowStatus
+from malearn.kernel.workflows import workflow_calibration, workflow_status
+from malearn.kernel.workflows.workflow_calibration import Coverage
+from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving import workflow_publisher
 
 __all__ = ["coverage", "described", "find", "in_progress"]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from malearn.kernel import estimator
-from malearn.kernel.answer_explanation import AnswerExplanation, ModelAnswer
-from malearn.kernel.estimator import Basis
+from malearn.kernel.estimation import estimator
+from malearn.kernel.estimation.answer_explanation import AnswerExplanation, ModelAnswer
+from malearn.kernel.estimation.estimator import Basis
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import default_seconds
 from malearn.serving.generational_cache import GenerationalCache

@@ -19,8 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import without_password
+from malearn.kernel.onnx import onnx_model
 
 __all__ = ["Cached", "ModelCache", "default_directory", "open_cache"]
 

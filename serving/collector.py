@@ -14,8 +14,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from malearn.kernel import names as names_
-from malearn.kernel import run_ids, stream_entries
 from malearn.kernel.names import Names
+from malearn.kernel.reading import run_ids, stream_entries
 from malearn.serving import stream_format
 from malearn.serving.connection import Connection
 from malearn.serving.refusals import Refusals

@@ -12,12 +12,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from malearn.kernel import believable
-from malearn.kernel.believable import Clock
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.features import FeatureSchema
-from malearn.kernel.observation import Observation
+from malearn.kernel.reading import believable
+from malearn.kernel.reading.believable import Clock
 from malearn.kernel.records import Record, Rejected
-from malearn.kernel.workflow_hints import Hint
+from malearn.kernel.workflows.workflow_hints import Hint
 from malearn.serving.collector import Collector
 from malearn.serving.generational_cache import GenerationalCache
 from malearn.serving.predecessor_cache import PredecessorCache

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol
 
-from malearn.kernel.observation import Observation
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolTypes
 
 __all__ = ["LocalLearning"]

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from malearn.kernel import intervals, onnx_model
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.estimation import intervals
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType
 
 __all__ = ["Model", "load", "of_version"]

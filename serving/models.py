@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, MalearnError, Unreachable
 from malearn.kernel.names import Names
-from malearn.kernel.onnx_model import OnnxModel
-from malearn.kernel.onnx_trial import Trial
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.onnx_model import OnnxModel
+from malearn.kernel.onnx.onnx_trial import Trial
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.serving import model as models
 from malearn.serving.cache import ModelCache

@@ -11,9 +11,9 @@ import time
 from time import perf_counter
 
 from malearn.kernel import names as names_
-from malearn.kernel import stream_entries
-from malearn.kernel.believable import Clock
 from malearn.kernel.names import Names
+from malearn.kernel.reading import stream_entries
+from malearn.kernel.reading.believable import Clock
 from malearn.serving import resp, stream_format
 from malearn.serving.connection import Connection
 from malearn.serving.predecessor_cache import PredecessorCache

@@ -16,8 +16,9 @@ from typing import Any
 
 import msgspec
 
-from malearn.kernel import features, record_reader
+from malearn.kernel import features
 from malearn.kernel.features import FeatureSchema, FeatureVector
+from malearn.kernel.reading import record_reader
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving.generational_cache import GenerationalCache

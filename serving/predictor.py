@@ -21,14 +21,16 @@ from typing import Any, Self
 
 import msgspec
 
-from malearn.kernel import generic, intervals, process_declaration, record_reader
-from malearn.kernel.answer_explanation import AnswerExplanation
-from malearn.kernel.believable import Clock
+from malearn.kernel import generic, process_declaration
 from malearn.kernel.errors import InputError, without_password
+from malearn.kernel.estimation import intervals
+from malearn.kernel.estimation.answer_explanation import AnswerExplanation
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.names import Names
-from malearn.kernel.observation import Observation
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.reading import record_reader
+from malearn.kernel.reading.believable import Clock
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction

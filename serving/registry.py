@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, Unreachable, without_password
 from malearn.kernel.http_client import Answer, HttpClient, TooLarge
 from malearn.kernel.names import Names
-from malearn.kernel.onnx_file import LARGEST
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.onnx_file import LARGEST
 
 __all__ = ["DIGEST", "Registry"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from malearn.kernel import run_ids
 from malearn.kernel.features import FeatureVector
+from malearn.kernel.reading import run_ids
 from malearn.kernel.tool_types import ToolType
 from malearn.serving.predecessor_cache import PredecessorCache, SuccessorFeatures
 

@@ -15,13 +15,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import answer_explanation
-from malearn.kernel.answer_explanation import AnswerExplanation, ModelAnswer
 from malearn.kernel.errors import InputError
-from malearn.kernel.estimator import Basis, Estimator
-from malearn.kernel.history import FUNCTIONS, History
-from malearn.kernel.observation import Observation
-from malearn.kernel.workflow_hints import Hint
+from malearn.kernel.estimation import answer_explanation
+from malearn.kernel.estimation.answer_explanation import AnswerExplanation, ModelAnswer
+from malearn.kernel.estimation.estimator import Basis, Estimator
+from malearn.kernel.estimation.history import FUNCTIONS, History
+from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.workflows.workflow_hints import Hint
 from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["FUNCTIONS_SETTING", "SharedHistory", "function_limit"]

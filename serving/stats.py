@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from malearn.kernel.workflow_status import WorkflowStatus
+from malearn.kernel.workflows.workflow_status import WorkflowStatus
 
 __all__ = ["BUCKETS", "CallCounters", "ModelStats", "Stats"]
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 
-from malearn.kernel import believable, stream_entries, text
-from malearn.kernel.estimator import Basis
+from malearn.kernel import text
+from malearn.kernel.estimation.estimator import Basis
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.features import FeatureSchema, within
-from malearn.kernel.model_metadata import Carried
 from malearn.kernel.names import Names
-from malearn.kernel.observation import Observation
+from malearn.kernel.onnx.model_metadata import Carried
+from malearn.kernel.reading import believable, stream_entries
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
 

@@ -12,10 +12,11 @@ from itertools import islice
 
 import msgspec
 
-from malearn.kernel import intervals, workflow_hints
+from malearn.kernel.estimation import intervals
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
+from malearn.kernel.workflows import workflow_hints
 from malearn.serving import requests
 from malearn.serving.answering import Answerer
 from malearn.serving.predecessor_cache import PredecessorCache

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from malearn.kernel import workflow_estimate, workflow_hints
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
-from malearn.kernel.workflow_calibration import WorkflowCalibration
-from malearn.kernel.workflow_checkpoints import Checkpoints
-from malearn.kernel.workflow_hints import Hint
-from malearn.kernel.workflow_shapes import WorkflowShapes
-from malearn.kernel.workflow_status import WorkflowStatus
+from malearn.kernel.workflows import workflow_estimate, workflow_hints
+from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
+from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
+from malearn.kernel.workflows.workflow_hints import Hint
+from malearn.kernel.workflows.workflow_shapes import WorkflowShapes
+from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["WorkflowTracker"]

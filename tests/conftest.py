@@ -19,8 +19,9 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from malearn.data import run_logs
-from malearn.kernel import joining, tool_types
+from malearn.kernel import tool_types
 from malearn.kernel.home import Home
+from malearn.kernel.reading import joining
 from malearn.kernel.records import Execution
 from malearn.platform import EmbeddedRedis, MLflowServer, PrefectServer
 from malearn.platform.environment import QUIET

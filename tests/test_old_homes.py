@@ -18,8 +18,9 @@ import pytest
 from malearn import DAGTaskPredictor
 from malearn.data.dataset import Dataset
 from malearn.data.rejections import Rejections
-from malearn.kernel import onnx_model, tool_types
+from malearn.kernel import tool_types
 from malearn.kernel.home import Home
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import matrix, regressor
 from malearn.learning.matrix import Matrix

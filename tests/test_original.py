@@ -115,7 +115,8 @@ def test_xgboost_is_the_default(tmp_path: Path) -> None:
             predictor.collect_data(0.5 + tokens / 100, {"token_count": tokens})
         predictor.train_model()
         assert predictor.estimate({"token_count": 100}).source == "model"
-    from malearn.kernel import onnx_model, tool_types
+    from malearn.kernel import tool_types
+    from malearn.kernel.onnx import onnx_model
 
     artifact = (tmp_path / "llm_process" / "model.onnx").read_bytes()
     loaded = onnx_model.load(artifact, tool_types.declared()["llm_process"], "the model")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from malearn.flows.report import tables
 
 if TYPE_CHECKING:
-    from malearn.kernel.explanation import Term
+    from malearn.kernel.estimation.explanation import Term
     from malearn.learning.explanation import Explanation
 
 __all__ = ["show_explanation"]

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from malearn.flows.report import tables
 
 if TYPE_CHECKING:
-    from malearn.kernel.workflow_status import WorkflowStatus
+    from malearn.kernel.workflows.workflow_status import WorkflowStatus
 
 __all__ = ["show_workflow", "show_workflows", "workflow_status"]
 

@@ -16,16 +16,8 @@ from typing import Any
 import msgspec
 
 from malearn.data.rows import Builder, Rows
-from malearn.kernel import (
-    believable,
-    causality,
-    features,
-    joining,
-    record_reader,
-    run_ids,
-    stream_entries,
-    text,
-)
+from malearn.kernel import causality, features, text
+from malearn.kernel.reading import believable, joining, record_reader, run_ids, stream_entries
 from malearn.kernel.records import Execution, Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
 

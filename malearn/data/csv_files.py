@@ -12,8 +12,9 @@ from typing import cast
 
 from malearn.data import files
 from malearn.data.batch import Outcomes
-from malearn.kernel import joining, record_reader, run_ids, text
+from malearn.kernel import text
 from malearn.kernel.errors import InputError
+from malearn.kernel.reading import joining, record_reader, run_ids
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from malearn.data.dataset import Dataset
-from malearn.kernel import believable
+from malearn.kernel.reading import believable
 from malearn.kernel.records import Execution
 
 __all__ = ["OF_EACH_FUNCTION", "TAIL", "ExecutionWindow", "of_functions", "read"]

@@ -28,10 +28,10 @@ from malearn.data.rejections import Rejections
 from malearn.data.rows import Rows
 from malearn.data.stream import Stream
 from malearn.data.stream_gap import StreamGap
-from malearn.kernel import believable, run_ids, stream_entries
-from malearn.kernel.believable import Clock
 from malearn.kernel.errors import BatchRefused, DatasetDamaged
 from malearn.kernel.home import Home
+from malearn.kernel.reading import believable, run_ids, stream_entries
+from malearn.kernel.reading.believable import Clock
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 

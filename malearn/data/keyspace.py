@@ -22,8 +22,8 @@ from redis.retry import Retry
 
 from malearn.data import redis_client, redis_scan
 from malearn.data.batch import Outcomes
-from malearn.kernel import joining, record_reader
 from malearn.kernel.errors import InputError, MalearnError, Unreachable, without_password
+from malearn.kernel.reading import joining, record_reader
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolTypes
 

@@ -19,7 +19,7 @@ from malearn.data import locks
 from malearn.data.ingest import Ingest
 from malearn.data.rejected_row import RejectedRow
 from malearn.data.rejections import Rejections
-from malearn.kernel import joining, record_reader, run_ids, stream_entries
+from malearn.kernel.reading import joining, record_reader, run_ids, stream_entries
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes
 

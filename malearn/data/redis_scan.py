@@ -13,7 +13,7 @@ import redis
 
 from malearn.data import gc_pause, redis_client
 from malearn.data.batch import MOST_BYTES, Batch
-from malearn.kernel import run_ids
+from malearn.kernel.reading import run_ids
 from malearn.kernel.tool_types import ToolTypes
 
 __all__ = ["Ends", "in_runs", "run_of", "scan", "task_id"]

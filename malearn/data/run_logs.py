@@ -16,8 +16,9 @@ import msgspec
 
 from malearn.data import files
 from malearn.data.batch import Outcomes
-from malearn.kernel import record_reader, run_ids, text
+from malearn.kernel import text
 from malearn.kernel.errors import InputError
+from malearn.kernel.reading import record_reader, run_ids
 from malearn.kernel.records import Rejected, RejectReason
 
 __all__ = ["examine", "read"]

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 from malearn.data import gc_pause, redis_client
 from malearn.data.batch import MOST_BYTES, Batch
-from malearn.kernel import stream_entries
 from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 from malearn.kernel.names import Names
+from malearn.kernel.reading import stream_entries
 from malearn.kernel.tool_types import ToolTypes
 
 __all__ = ["UNCOUNTED", "Stream", "StreamState", "existing", "state_of", "warnings"]

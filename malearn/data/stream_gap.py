@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from malearn.data.stream import UNCOUNTED, StreamState
-from malearn.kernel import stream_entries
+from malearn.kernel.reading import stream_entries
 
 __all__ = ["NOT_COUNTED", "RESET", "StreamGap", "find", "unknown_before"]
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from malearn.kernel import features, run_ids
+from malearn.kernel import features
+from malearn.kernel.reading import run_ids
 
 __all__ = ["Execution", "Record", "RejectReason", "Rejected"]
 

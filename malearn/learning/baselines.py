@@ -16,8 +16,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel.estimation.replay import timeline
 from malearn.kernel.records import Execution
-from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolTypes, default_seconds
 
 __all__ = [

@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import estimator
-from malearn.kernel.estimator import Basis, Estimator
-from malearn.kernel.history import BelievedLevel
-from malearn.kernel.intervals import Intervals, State, Width
-from malearn.kernel.observation import Observation
+from malearn.kernel.estimation import estimator
+from malearn.kernel.estimation.estimator import Basis, Estimator
+from malearn.kernel.estimation.history import BelievedLevel
+from malearn.kernel.estimation.intervals import Intervals, State, Width
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.prediction import Source
 from malearn.kernel.records import Execution
-from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.learning import baselines, stack
 from malearn.learning.cadence import CADENCE, is_due

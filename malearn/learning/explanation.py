@@ -1,8 +1,8 @@
 """Explanations of predictions: what the model adds, input by input, to what it starts from.
 
 The terms of an explanation are in log-seconds and sum to the prediction, whatever the family:
-the level and the effect of similar inputs (`kernel.answer_explanation`), what each input adds,
-the clips to the range of training, and the shrinkage towards the level.
+the level and the effect of similar inputs (`kernel.estimation.answer_explanation`), what each input
+adds, the clips to the range of training, and the shrinkage towards the level.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import answer_explanation
-from malearn.kernel.answer_explanation import AnswerExplanation
-from malearn.kernel.explanation import Term
+from malearn.kernel.estimation import answer_explanation
+from malearn.kernel.estimation.answer_explanation import AnswerExplanation
+from malearn.kernel.estimation.explanation import Term
 from malearn.kernel.records import Execution
 from malearn.learning import contributions
 from malearn.learning.contributions import Contributions

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from malearn.kernel.explanation import Term
+from malearn.kernel.estimation.explanation import Term
 from malearn.learning.titled_figure import INK, titled
 
 __all__ = ["waterfall"]

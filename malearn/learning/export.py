@@ -10,9 +10,17 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from malearn.kernel import history, onnx_model
 from malearn.kernel.errors import ArtifactRefused, ExportError
-from malearn.kernel.model_metadata import INPUT, KEY, MOST_RECENT, OUTPUT, Carried, ModelMetadata
+from malearn.kernel.estimation import history
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.model_metadata import (
+    INPUT,
+    KEY,
+    MOST_RECENT,
+    OUTPUT,
+    Carried,
+    ModelMetadata,
+)
 from malearn.learning import families
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
 

@@ -13,11 +13,11 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from malearn.kernel import joining
-from malearn.kernel.estimator import Estimator
+from malearn.kernel.estimation.estimator import Estimator
+from malearn.kernel.reading import joining
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolTypes
-from malearn.kernel.workflow_calibration import WorkflowCalibration
+from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
 from malearn.learning import families, matrix, regressor, simulation
 from malearn.learning.families import DEFAULT
 from malearn.learning.regressor import Regressor

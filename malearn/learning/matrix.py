@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import features, history, replay
-from malearn.kernel.observation import Observation
+from malearn.kernel import features
+from malearn.kernel.estimation import history, replay
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
 

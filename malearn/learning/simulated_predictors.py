@@ -15,19 +15,20 @@ from typing import Protocol
 
 import numpy as np
 
-from malearn.kernel import estimator, workflow_estimate, workflow_hints
-from malearn.kernel.estimator import Basis, Estimator
+from malearn.kernel.estimation import estimator
+from malearn.kernel.estimation.estimator import Basis, Estimator
+from malearn.kernel.estimation.intervals import Intervals, Width
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.features import FeatureSchema, FeatureVector
-from malearn.kernel.intervals import Intervals, Width
-from malearn.kernel.observation import Observation
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record
-from malearn.kernel.remaining import Z80
 from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
-from malearn.kernel.workflow_calibration import WorkflowCalibration
-from malearn.kernel.workflow_checkpoints import Checkpoints
-from malearn.kernel.workflow_hints import Hint
+from malearn.kernel.workflows import workflow_estimate, workflow_hints
+from malearn.kernel.workflows.remaining import Z80
+from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
+from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
+from malearn.kernel.workflows.workflow_hints import Hint
 from malearn.learning.regressor import Regressor
 from malearn.learning.traces import TaskTrace, WorkflowTrace
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel.estimation.replay import timeline
 from malearn.kernel.records import Execution
-from malearn.kernel.replay import timeline
 from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.learning import families
 from malearn.learning.cadence import is_due

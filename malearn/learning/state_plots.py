@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from malearn.kernel.history import BelievedLevel
+from malearn.kernel.estimation.history import BelievedLevel
 
 __all__ = ["error_by_state", "levels_over_time"]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from malearn.data import run_logs
-from malearn.kernel import run_ids
 from malearn.kernel.errors import InputError, WorkflowError
+from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolTypes, declared
 from malearn.kernel.workflow import Workflow

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel.intervals import State
+from malearn.kernel.estimation.intervals import State
 from malearn.learning.metrics import pairwise_accuracy, score
 
 __all__ = ["ALPHA", "TEST", "PairedErrors", "VersionComparison", "compare"]

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import InputError
-from malearn.kernel.intervals import State
+from malearn.kernel.estimation.intervals import State
 from malearn.kernel.names import Names
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import comparison_plots, evaluation, matrix, version_comparison, windows

@@ -12,10 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import answer_explanation, causality, intervals, onnx_model, replay
-from malearn.kernel.answer_explanation import AnswerExplanation, ModelAnswer
+from malearn.kernel import causality
 from malearn.kernel.errors import ArtifactRefused, InputError, RegistryError
-from malearn.kernel.estimator import Basis, Estimator
+from malearn.kernel.estimation import answer_explanation, intervals, replay
+from malearn.kernel.estimation.answer_explanation import AnswerExplanation, ModelAnswer
+from malearn.kernel.estimation.estimator import Basis, Estimator
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType, default_seconds
 from malearn.learning import explanation, matrix

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, RegistryError
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import selection, windows
 from malearn.learning.incumbent import Incumbent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from malearn.kernel.errors import DeclarationError, InputError, RegistryError
-from malearn.kernel.model_metadata import INPUT, OUTPUT
+from malearn.kernel.onnx.model_metadata import INPUT, OUTPUT
 from malearn.learning import families
 from malearn.learning.families import TRUSTED_TYPES, Family
 from malearn.learning.matrix import Matrix

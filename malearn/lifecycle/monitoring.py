@@ -20,9 +20,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, RegistryError
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import baselines, evaluation
 from malearn.learning.matrix import Matrix

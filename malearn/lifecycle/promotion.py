@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from malearn.kernel import onnx_model, onnx_trial
 from malearn.kernel.errors import ArtifactRefused, ExportError, RegistryError
+from malearn.kernel.onnx import onnx_model, onnx_trial
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
 from malearn.learning.gate import Decision, GateCheck

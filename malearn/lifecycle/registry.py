@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import RegistryError
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.gate import Decision
 

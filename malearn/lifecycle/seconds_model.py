@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from malearn.kernel import estimator, features, intervals, onnx_model, tool_types
+from malearn.kernel import features, tool_types
 from malearn.kernel.errors import ArtifactRefused
-from malearn.kernel.estimator import Basis, Estimator
+from malearn.kernel.estimation import estimator, intervals
+from malearn.kernel.estimation.estimator import Basis, Estimator
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.features import FeatureSchema, FeatureVector
-from malearn.kernel.observation import Observation
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolType, default_seconds
 

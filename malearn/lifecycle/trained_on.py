@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from malearn.kernel import history, onnx_model
 from malearn.kernel.errors import ArtifactRefused, RegistryError
-from malearn.kernel.model_metadata import ModelMetadata
+from malearn.kernel.estimation import history
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.model_metadata import ModelMetadata
 from malearn.kernel.tool_types import ToolType
 from malearn.lifecycle import registry
 from malearn.lifecycle.registry import Version

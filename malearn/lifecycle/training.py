@@ -14,7 +14,7 @@ import numpy as np
 
 from malearn.data import schema_diff
 from malearn.data.schema_diff import SchemaDiff
-from malearn.kernel import onnx_model
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import baselines, export, plots, selection
 from malearn.learning.families import Parameters

@@ -20,11 +20,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from malearn.kernel import believable, estimator, features, joining
+from malearn.kernel import features
 from malearn.kernel.errors import InputError, TrainingError
-from malearn.kernel.estimator import Basis, Estimator
+from malearn.kernel.estimation import estimator
+from malearn.kernel.estimation.estimator import Basis, Estimator
 from malearn.kernel.home import Home
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.reading import believable, joining
 from malearn.kernel.records import Execution, Record, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.learning import matrix
@@ -173,7 +175,7 @@ class ExecTimePredictor:
     def get_feature_importance(self) -> dict[str, float]:
         """Weight per column of the model, summing to 1, largest first.
 
-        The columns are the features and the history (`malearn.kernel.history.FEATURES`)
+        The columns are the features and the history (`malearn.kernel.estimation.history.FEATURES`)
         that it looks at. Raises `TrainingError` while there is no model.
         """
         model = self._learner.model

@@ -21,8 +21,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from malearn.kernel import features, stream_entries
+from malearn.kernel import features
 from malearn.kernel.errors import ArtifactRefused, InputError, MalearnError
+from malearn.kernel.reading import stream_entries
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import Feature, ToolType
 from malearn.learning import families, matrix, regressor

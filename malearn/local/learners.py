@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from malearn.kernel import stream_entries
-from malearn.kernel.observation import Observation
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.onnx.onnx_model import OnnxModel
+from malearn.kernel.reading import stream_entries
 from malearn.kernel.records import Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import matrix

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import ArtifactRefused, ExportError
-from malearn.kernel.onnx_model import OnnxModel
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor

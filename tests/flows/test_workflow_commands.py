@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from malearn import DAGTaskPredictor, Workflow
 from malearn.flows import workflow_progress
 from malearn.flows.commands import app
-from malearn.kernel import workflow_status
+from malearn.kernel.workflows import workflow_status
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from malearn.kernel import history
-from malearn.kernel.model_metadata import ModelMetadata
+from malearn.kernel.estimation import history
+from malearn.kernel.onnx.model_metadata import ModelMetadata
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import Feature, ToolType, declared
 from malearn.learning import export, matrix, regressor

@@ -17,8 +17,8 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor
-from malearn.kernel import history
-from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
+from malearn.kernel.estimation import history
+from malearn.kernel.onnx.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.platform.redis import binary
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from malearn.kernel.estimation.history import Observation
 from malearn.kernel.features import FeatureSchema
-from malearn.kernel.history import Observation
 from malearn.kernel.tool_types import Feature, ToolType
 from malearn.serving.answering import Answerer
 from malearn.serving.generational_cache import GenerationalCache

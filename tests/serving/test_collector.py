@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor
-from malearn.kernel import stream_entries
+from malearn.kernel.reading import stream_entries
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import stream_format

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 
-from malearn.kernel.history import FEATURES
+from malearn.kernel.estimation.history import FEATURES
 from malearn.kernel.records import Record, Rejected, RejectReason
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.serving.collector import Collector

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from malearn.kernel import onnx_file
 from malearn.kernel.errors import ArtifactRefused
+from malearn.kernel.onnx import onnx_file
 from malearn.kernel.tool_types import ToolType
 from malearn.serving import model
 

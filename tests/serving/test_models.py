@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from malearn import DAGTaskPredictor
-from malearn.kernel import onnx_model
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.serving.cache import ModelCache
 from malearn.serving.models import Models

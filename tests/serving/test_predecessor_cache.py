@@ -8,8 +8,8 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malearn.kernel import joining, record_reader
 from malearn.kernel.features import context_of
+from malearn.kernel.reading import joining, record_reader
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.serving.predecessor_cache import EMPTY, PredecessorCache

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from malearn.kernel import onnx_file
 from malearn.kernel.errors import ArtifactRefused, Unreachable
+from malearn.kernel.onnx import onnx_file
 from malearn.serving import registry
 
 

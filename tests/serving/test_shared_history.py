@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 
-from malearn.kernel.history import FEATURES
-from malearn.kernel.observation import Observation
+from malearn.kernel.estimation.history import FEATURES
+from malearn.kernel.estimation.observation import Observation
 from malearn.serving.shared_history import SharedHistory
 
 COUNT = FEATURES.index("same_count")

@@ -12,8 +12,8 @@ import redis
 
 from malearn.data import stream
 from malearn.kernel.errors import InputError
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.names import Names
-from malearn.kernel.observation import Observation
 from malearn.serving.shared_history import SharedHistory, function_limit
 
 Build = Callable[..., Any]

@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor, Workflow, WorkflowPrediction
-from malearn.kernel import workflow_status
 from malearn.kernel.tool_types import ToolType
+from malearn.kernel.workflows import workflow_status
 from malearn.serving import policies
 from malearn.serving.cache import ModelCache
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from malearn.data.rows import Rows
-from malearn.kernel import run_ids
+from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
 

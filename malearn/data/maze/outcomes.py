@@ -13,7 +13,8 @@ from malearn.data.maze import task_record
 from malearn.data.maze.run import Attempt, MazeRun
 from malearn.data.maze.run_file import TaskNode
 from malearn.data.maze.store import EVENTS
-from malearn.kernel import causality, generic, joining, record_reader, run_ids, text
+from malearn.kernel import causality, generic, text
+from malearn.kernel.reading import joining, record_reader, run_ids
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes
 

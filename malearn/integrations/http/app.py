@@ -32,9 +32,9 @@ from malearn.integrations.http.guard import Guard
 from malearn.integrations.http.held_workflows import HeldWorkflows
 from malearn.integrations.http.metrics import Metrics
 from malearn.integrations.http.refused import RequestRefused
-from malearn.kernel import believable
 from malearn.kernel.features import FeatureSchema
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.reading import believable
 from malearn.kernel.tool_types import ToolTypes
 from malearn.kernel.workflow import WorkflowPrediction
 from malearn.serving.predictor import DAGTaskPredictor, Task

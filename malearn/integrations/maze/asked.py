@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from malearn.data.maze import run_file, task_record
-from malearn.kernel import run_ids
+from malearn.kernel.reading import run_ids
 
 __all__ = ["Asked", "of", "shape"]
 

@@ -14,8 +14,8 @@ from malearn.data.maze import outcomes, run, store
 from malearn.data.maze.store import RunFolder
 from malearn.kernel import generic
 from malearn.kernel.errors import MalearnError
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.home import Home
-from malearn.kernel.observation import Observation
 from malearn.kernel.records import Execution
 from malearn.serving import DAGTaskPredictor
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from benchmarks import hostile, logs
 from malearn.data.batch import Batch
-from malearn.kernel import record_reader, records, stream_entries
+from malearn.kernel import records
+from malearn.kernel.reading import record_reader, stream_entries
 from malearn.kernel.records import Execution, Rejected
 from malearn.kernel.tool_types import declared
 

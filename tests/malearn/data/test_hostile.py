@@ -10,8 +10,9 @@ import pytest
 from benchmarks import hostile, ingest
 from malearn.data import csv_files, run_logs
 from malearn.data.batch import Batch
-from malearn.kernel import record_reader, text
+from malearn.kernel import text
 from malearn.kernel.errors import InputError
+from malearn.kernel.reading import record_reader
 from malearn.kernel.records import Record, Rejected, RejectReason
 from malearn.kernel.tool_types import declared
 

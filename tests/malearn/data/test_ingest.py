@@ -26,11 +26,11 @@ from malearn.data.ingest_report import IngestReport, ToolTypeReport
 from malearn.data.rejected_row import RejectedRow
 from malearn.data.rejections import Rejections
 from malearn.data.stream import Stream
-from malearn.kernel import stream_entries
 from malearn.kernel.errors import BatchRefused, DatasetError
 from malearn.kernel.home import Home
+from malearn.kernel.reading import stream_entries
+from malearn.kernel.reading.stream_entries import STREAM
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
-from malearn.kernel.stream_entries import STREAM
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, parse
 from malearn.platform import EmbeddedRedis
 

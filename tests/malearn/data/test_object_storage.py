@@ -21,8 +21,8 @@ from malearn.data.rejections import Rejections
 from malearn.data.stream import Stream
 from malearn.kernel.errors import InputError, Unreachable
 from malearn.kernel.home import Home
+from malearn.kernel.reading.stream_entries import STREAM, encode
 from malearn.kernel.records import Execution, Rejected, RejectReason
-from malearn.kernel.stream_entries import STREAM, encode
 from malearn.kernel.tool_types import declared
 from tests import object_storage
 

@@ -16,8 +16,8 @@ from uuid import UUID
 from malearn.data import outliers, quarantine
 from malearn.data.ingest import Ingest
 from malearn.data.quarantine import QuarantineFilter, RetryReport
-from malearn.kernel import stream_entries
 from malearn.kernel.home import Home
+from malearn.kernel.reading import stream_entries
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, parse
 

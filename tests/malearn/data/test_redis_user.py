@@ -13,9 +13,9 @@ from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
 from malearn.data.stream import Stream
 from malearn.flows import doctor, history_backfill
-from malearn.kernel import stream_entries
+from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.home import Home
-from malearn.kernel.observation import Observation
+from malearn.kernel.reading import stream_entries
 from malearn.kernel.tool_types import declared
 
 PAGE = Path(__file__).parents[3] / "docs" / "operating.md"

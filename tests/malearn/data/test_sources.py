@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from malearn.data import csv_files, redis_scan, run_logs
 from malearn.data.batch import Outcomes
 from malearn.data.stream import Stream
-from malearn.kernel import stream_entries
 from malearn.kernel.errors import InputError, Unreachable
+from malearn.kernel.reading import stream_entries
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import declared
 

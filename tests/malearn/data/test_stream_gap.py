@@ -21,10 +21,10 @@ from malearn.data import stream
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
 from malearn.data.stream import Stream
-from malearn.kernel import stream_entries
 from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
-from malearn.kernel.stream_entries import STREAM
+from malearn.kernel.reading import stream_entries
+from malearn.kernel.reading.stream_entries import STREAM
 from malearn.kernel.tool_types import declared
 
 TYPES = declared()

@@ -20,10 +20,11 @@ from malearn import maze
 from malearn.data.maze import outcomes, run, store
 from malearn.data.stream import Stream
 from malearn.integrations.maze import target, warm_start
-from malearn.kernel import generic, run_ids
+from malearn.kernel import generic
 from malearn.kernel.errors import IntegrationError
 from malearn.kernel.home import Home
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import declared
 from malearn.platform import EmbeddedRedis

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malearn.kernel import joining, record_reader, stream_entries
+from malearn.kernel.reading import joining, record_reader, stream_entries
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolTypes, declared
 

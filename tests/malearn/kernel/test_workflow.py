@@ -8,12 +8,18 @@ import statistics
 
 import pytest
 
-from malearn.kernel import policies, remaining, workflow_estimate
+from malearn.kernel import policies
 from malearn.kernel.errors import WorkflowError
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
-from malearn.kernel.workflow_calibration import State, WorkflowCalibration, coverage, score
-from malearn.kernel.workflow_checkpoints import Checkpoints, actual_path
+from malearn.kernel.workflows import remaining, workflow_estimate
+from malearn.kernel.workflows.workflow_calibration import (
+    State,
+    WorkflowCalibration,
+    coverage,
+    score,
+)
+from malearn.kernel.workflows.workflow_checkpoints import Checkpoints, actual_path
 
 DIAMOND = {
     "d": ("fuse", "gpu", ["b", "c"]),

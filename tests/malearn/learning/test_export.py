@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
-from malearn.kernel import history, onnx_model
 from malearn.kernel.errors import ArtifactRefused, ExportError
-from malearn.kernel.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
+from malearn.kernel.estimation import history
+from malearn.kernel.onnx import onnx_model
+from malearn.kernel.onnx.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature
 from malearn.learning import export, matrix
 from malearn.learning.matrix import Matrix

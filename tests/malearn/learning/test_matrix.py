@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from malearn.kernel import history
+from malearn.kernel.estimation import history
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import Feature, ToolType, declared
 from malearn.learning import matrix

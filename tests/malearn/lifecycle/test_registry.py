@@ -9,8 +9,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from malearn.kernel import onnx_model
 from malearn.kernel.errors import RegistryError
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType
 from malearn.learning import export
 from malearn.learning.gate import Decision, GateCheck

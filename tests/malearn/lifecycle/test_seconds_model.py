@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from malearn.kernel import estimator, onnx_model
-from malearn.kernel.estimator import Estimator
-from malearn.kernel.observation import Observation
+from malearn.kernel.estimation import estimator
+from malearn.kernel.estimation.estimator import Estimator
+from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.onnx import onnx_model
 from malearn.learning import export
 from malearn.lifecycle import logged_models
 from tests.malearn.conftest import Fitted

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
-from malearn.kernel import history, onnx_model
+from malearn.kernel.estimation import history
+from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import baselines, export, gate, matrix, regressor
 from malearn.learning.families import FAMILIES, USUAL

@@ -1,0 +1,229 @@
+"""The one fallback chain: from what is known of a task to the answer that it gets.
+
+The first that gives a time answers: the tool type's model; what the function took lately; what
+its tool type took lately; the default seconds of the resource. A model that fails falls to the
+function's history, not to the default. Where both a model and the function's history have an
+answer they are mixed, by how far each was off lately (`model_weights`). The scheduler's
+predictor, `ExecTimePredictor`, evaluation and monitoring all answer, and learn from outcomes,
+through this module.
+
+Looking up needs the estimator's state and is what an owner locks; `answer` is pure, so that a
+model may run in between, outside the lock::
+
+    basis = estimator.look_up(function, tool_type, features, context)
+    prediction = answer(basis, default, model.seconds((*features, *basis.snapshot)))
+    …
+    estimator.learn(basis, prediction.seconds, actual)
+    estimator.observe(observation)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel.estimation import intervals, model_weights
+from malearn.kernel.estimation.explanation import LevelExplanation, Term
+from malearn.kernel.estimation.history import FUNCTIONS, BelievedLevel, History
+from malearn.kernel.estimation.intervals import Factors, Intervals, Width
+from malearn.kernel.estimation.model_weights import ModelWeights
+from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.prediction import Prediction, Source
+from malearn.kernel.workflows.workflow_hints import Hint, WorkflowHints
+
+__all__ = ["Basis", "Estimator", "answer", "at_bound"]
+
+
+class Basis(msgspec.Struct, frozen=True, gc=False):
+    """What is known of one task before it runs: enough to answer, and to learn from the outcome.
+
+    `snapshot` holds `history.FEATURES`, the columns a model reads after the task's own features.
+    `source` and `seconds` are what answers where no model does; NaN seconds, and the source
+    "heuristic", where neither function nor tool type were ever seen. `model_weight`, above 0 and
+    at most 1, is how much a model's answer counts beside `seconds`.
+    """
+
+    function: str
+    tool_type: str
+    snapshot: tuple[float, ...]
+    source: Source
+    seconds: float
+    width: Width
+    model_weight: float = 1.0
+
+
+def answer(
+    basis: Basis,
+    default: float,
+    model_seconds: float | None = None,
+    model_version: int | None = None,
+    calibration: Factors | None = None,
+    model_range: tuple[float, float] | None = None,
+) -> Prediction:
+    """The best answer that there is for one task.
+
+    `default` is the seconds to assume where nothing is known. `model_seconds` is the model's
+    answer, None without a model; one that is not finite and positive is passed over.
+    `calibration` is the model's own interval, until enough outcomes were seen here. `model_range`
+    is what bounds its answers, in seconds: one at its bound says only that the model was never
+    trained on such times, so what the function took lately answers, if anything is known of it.
+    """
+    if (
+        model_seconds is not None
+        and 0.0 < model_seconds < math.inf
+        and not at_bound(basis, model_seconds, model_range)
+    ):
+        factors = calibration
+        seconds, source, version = model_seconds, _MODEL, model_version
+        if basis.model_weight != 1.0:
+            seconds = model_weights.mixed(basis.seconds, model_seconds, basis.model_weight)
+    else:
+        factors = None
+        seconds, source, version = basis.seconds, basis.source, None
+        if not 0.0 < seconds < math.inf:
+            seconds, source = default, _DEFAULT
+    if basis.width.calibrated and source != _DEFAULT:
+        factors = intervals.from_width(basis.width)
+    elif factors is None:
+        factors = intervals.ASSUMED[source]
+    low, high, confidence = factors
+    return Prediction(seconds, seconds * low, seconds * high, source, version, confidence)
+
+
+def at_bound(basis: Basis, seconds: float, model_range: tuple[float, float] | None) -> bool:
+    """Whether a model's answer lies at the end of its range, so that history answers instead."""
+    return (
+        model_range is not None
+        and basis.source == "function_history"
+        and not model_range[0] * _WITHIN < seconds < model_range[1] / _WITHIN
+    )
+
+
+class Estimator:
+    """What is known of all functions, and how far answers were off. Not thread-safe."""
+
+    __slots__ = ("_hints", "_history", "_intervals", "_weights")
+
+    def __init__(
+        self, observations: Iterable[Observation] = (), functions: int = FUNCTIONS
+    ) -> None:
+        self._history = History(observations, functions)
+        self._intervals = Intervals()
+        self._weights = ModelWeights()
+        self._hints = WorkflowHints()
+
+    def look_up(
+        self,
+        function: str,
+        tool_type: str,
+        features: Sequence[float] = (),
+        context: tuple[str, ...] = (),
+    ) -> Basis:
+        """The basis for a task of `function` that starts now.
+
+        `features` are numbers in declared order, NaN where missing. `tool_type` is empty where
+        nobody claims the function.
+        """
+        snapshot = self._history.snapshot(function, tool_type, features, context)
+        return self._basis(function, tool_type, context, snapshot)
+
+    def look_up_many(
+        self,
+        function: str,
+        tool_type: str,
+        features: NDArray[np.float64],
+        context: tuple[str, ...] = (),
+    ) -> list[Basis]:
+        """As `look_up`, one for each row of `features`: tasks of one function and context."""
+        rows = self._history.snapshots(function, tool_type, features, context).tolist()
+        return [self._basis(function, tool_type, context, tuple(row)) for row in rows]
+
+    def explain(
+        self, basis: Basis, features: Sequence[float] = (), context: tuple[str, ...] = ()
+    ) -> LevelExplanation:
+        """What the level of `basis` is made of; look-up and explanation with the same inputs."""
+        found = self._history.explain(basis.function, basis.tool_type, features, context)
+        return LevelExplanation((), (), ()) if found is None else found
+
+    def explain_tool(self, tool_type: str) -> tuple[Term, ...]:
+        """What functions of `tool_type` take lately, as terms in log-seconds."""
+        return self._history.tool_terms(tool_type)
+
+    def observe(self, observation: Observation, hint: Hint | None = None) -> None:
+        """Take in one execution that has ended; call in order of their ends.
+
+        `hint` is what the beginning of its workflow said, where that is known.
+        """
+        if hint is not None:
+            self._learn_hint(observation, hint)
+        self._history.observe(observation)
+
+    def hint_effect(self, function: str, hint: Hint) -> float:
+        """What `hint` adds to the log-seconds of a task whose own inputs are not known."""
+        return self._hints.effect(function, hint)
+
+    def believed_levels(
+        self, function: str, context: tuple[str, ...] = ()
+    ) -> tuple[BelievedLevel, ...]:
+        """The levels that `function` returns to, and how likely each holds: see `History`."""
+        return self._history.believed_levels(function, context)
+
+    def count(self, function: str) -> int:
+        """How many executions of `function` were observed."""
+        return self._history.count(function)
+
+    def learn(self, basis: Basis, predicted: float, actual: float) -> None:
+        """What came of an answer, both in seconds; call before the execution is observed.
+
+        How far a blind guess was off says nothing of the answers to come.
+        """
+        if basis.source != _DEFAULT:
+            self._weights.learn(
+                basis.function,
+                basis.tool_type,
+                basis.seconds,
+                basis.model_weight,
+                predicted,
+                actual,
+            )
+            self._intervals.learn(basis.function, basis.tool_type, actual, predicted, basis.width)
+
+    @property
+    def functions(self) -> tuple[int, int]:
+        """How many functions are remembered, each of their contexts counted, and were forgotten."""
+        return len(self._history), self._history.forgotten
+
+    def restart(self, history: History) -> None:
+        """Go on from another history, replayed elsewhere; what was learnt of errors stays."""
+        self._history = history
+
+    def _learn_hint(self, observation: Observation, hint: Hint) -> None:
+        function, context = observation.function, observation.context
+        snapshot = self._history.snapshot(function, observation.tool_type, (), context)
+        usual = self._history.level_seconds(function, context, snapshot)
+        if usual is not None and 0.0 < usual < math.inf:
+            self._hints.learn(function, hint, observation.log_seconds - math.log(usual))
+
+    def _basis(
+        self, function: str, tool_type: str, context: tuple[str, ...], snapshot: tuple[float, ...]
+    ) -> Basis:
+        source: Source = "function_history"
+        seconds = self._history.level_seconds(function, context, snapshot)
+        if seconds is None or seconds != seconds:
+            source = "tool_history"
+            seconds = self._history.tool_seconds(tool_type) if tool_type else None
+            if seconds is None:
+                source, seconds = _DEFAULT, math.nan
+        state, apart = self._history.state(function, tool_type, context)
+        width = self._intervals.width(function, tool_type, state, apart)
+        weight = self._weights.weight(function, tool_type) if source == "function_history" else 1.0
+        return Basis(function, tool_type, snapshot, source, seconds, width, weight)
+
+
+_WITHIN = 1.001  # float32 rounds
+_MODEL: Source = "model"
+_DEFAULT: Source = "heuristic"

@@ -1,0 +1,506 @@
+"""What a function, and its tool type, took lately, as known at a given moment.
+
+A `History` is a fold over finished executions in order of their end: training replays it point in
+time (`kernel.estimation.replay`), the scheduler feeds it as tasks finish. One implementation, so
+both see the same numbers. Nothing of it is stored but recent executions; whoever needs one
+replays them.
+
+The level of a function is estimated twice: by a tracker that follows the errors
+(`level_tracker`), and from the levels that the function returns to (`regimes`). They are mixed by
+how far each was off lately (`experts`). On top come the effects of the inputs (`input_effects`),
+weighed by what such estimates have been worth lately.
+
+A context is what a task ran with: words such as a model, a backend, a node. A function has a level
+in each. A new context starts from the sum of what its function takes anywhere and what its words
+did to other functions. A word that is not known stands for any: the level is then the mean over the
+contexts that agree on the others, by how often the function ran in them lately.
+
+Memory is bounded: the functions, contexts and words seen least recently go first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel.estimation import experts, input_effects
+from malearn.kernel.estimation.explanation import LevelExplanation, SimilarInputs, Term
+from malearn.kernel.estimation.input_effects import InputEffects
+from malearn.kernel.estimation.intervals import State
+from malearn.kernel.estimation.level_state import (
+    LEAST_SCALE,
+    Context,
+    ContextLevel,
+    FunctionState,
+    ToolTypeState,
+)
+from malearn.kernel.estimation.level_tracker import LevelTracker
+from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.estimation.regimes import Regimes
+from malearn.kernel.estimation.robust import MOST_ERROR
+
+__all__ = ["FEATURES", "FUNCTIONS", "BelievedLevel", "History"]
+
+#: What `History.snapshot` gives, in matrix order. `level` is the log-seconds to expect;
+#: `median`, of the last 20, and `mean`, of the last few hundred, are log-seconds less `level`;
+#: the others are the effect of the inputs and the usual error, in log-seconds, and the logarithms
+#: of how often these inputs were seen and of the weight of similar ones. What only tells how far
+#: a log has come (counts, last times) is none of it: a model takes that for what happened then.
+FEATURES: tuple[str, ...] = (
+    "level",
+    "effect",
+    "spread",
+    "same_count",
+    "similar_mass",
+    "median",
+    "mean",
+)
+
+_LEVEL, _EFFECT = FEATURES.index("level"), FEATURES.index("effect")
+_COUNTS = [FEATURES.index("same_count"), FEATURES.index("similar_mass")]
+_BESIDE_LEVEL = [FEATURES.index(name) for name in ("median", "mean")]
+
+_NEWCOMER_RATE = 0.3  # of the level that functions seen for the first time start at
+# `mean` takes in an execution by this share, once there were as many, and by no more than
+# `_FAR` scales of it.
+_MEAN_RATE, _FAR = 1.0 / 300.0, 2.0
+_SETTLED = 5  # executions of a function before its level says more than their median
+_LATELY = 0.95  # an earlier execution of the function counts so much less, one by one
+
+#: How many functions are remembered, each of their contexts counted, unless the owner says more.
+FUNCTIONS = 2048
+_CONTEXTS = 64  # of one function
+_OUTLOOKS = 1024  # kept until the next execution: callers may ask for any context
+
+Table = NDArray[np.float64]
+#: `(seconds, share)`: a level that a function returns to, and how likely it holds now.
+BelievedLevel = tuple[float, float]
+_log1p = math.log1p
+_NAN = math.nan
+_UNKNOWN = (_NAN,) * len(FEATURES)
+
+
+class _Outlook:
+    """What to expect of a function in a context, whatever its inputs, until the next observation.
+
+    `line` is the one that tells most of the context, None if none does. `level` and `scale` are
+    log-seconds, `worth` is the share of a remembered effect that holds. `state` is what
+    `History.state` says, once it was asked.
+    """
+
+    __slots__ = ("inputs", "level", "line", "scale", "state", "worth")
+
+    def __init__(
+        self,
+        line: ContextLevel | None,
+        level: float,
+        scale: float,
+        inputs: InputEffects | None,
+        worth: float,
+    ) -> None:
+        self.line, self.level, self.scale = line, level, scale
+        self.inputs, self.worth = inputs, worth
+        self.state: tuple[State, float] | None = None
+
+
+class History:
+    """The recent past of every function and tool type that was observed.
+
+    Not thread-safe: its owner serialises the calls. `functions` are remembered at most, each of
+    their contexts counted; `forgotten` is how many had to go.
+
+    >>> history = History([Observation("task1_ocr", "vlm_process", 0.0, 8.0)])
+    >>> round(history.function_seconds("task1_ocr"), 3)
+    8.0
+    """
+
+    __slots__ = (
+        "_functions",
+        "_most",
+        "_outlooks",
+        "_regimes",
+        "_tools",
+        "_tracker",
+        "_used",
+        "forgotten",
+    )
+
+    def __init__(
+        self, observations: Iterable[Observation] = (), functions: int = FUNCTIONS
+    ) -> None:
+        self._most, self.forgotten = functions, 0
+        self._tracker = LevelTracker()
+        self._regimes = Regimes()
+        self._functions: dict[str, FunctionState] = {}
+        self._tools: dict[str, ToolTypeState] = {}
+        self._used: dict[tuple[str, Context], None] = {}  # lines, the most recently used last
+        # Between two observations nothing changes, while a scheduler asks for many tasks.
+        self._outlooks: dict[tuple[str, str, Context], _Outlook] = {}
+        for observation in sorted(observations, key=lambda o: o.end):
+            self.observe(observation)
+
+    def count(self, function: str) -> int:
+        """How many executions of `function` were observed."""
+        known = self._functions.get(function)
+        return 0 if known is None else known.count
+
+    def observe(self, observation: Observation) -> None:
+        """Take in one execution that has ended; call in order of their ends."""
+        self._outlooks.clear()
+        value = observation.log_seconds
+        tool = self._tools.get(observation.tool_type)
+        if tool is None:
+            tool = self._tools[observation.tool_type] = ToolTypeState()
+        function = self._functions.get(observation.function)
+        if function is None:
+            function = self._functions[observation.function] = FunctionState(observation.tool_type)
+        context = observation.context if any(observation.context) else ()
+        x, key = input_effects.encode(observation.features)
+        line = function.lines.pop(context, None)
+        inputs = function.inputs(line)
+        effect = inputs.effect(x, key)[0] if x is not None and inputs is not None else 0.0
+        if line is None:
+            line = self._tracker.new_state(function, tool, context, value, effect * tool.worth)
+        else:
+            self._compare(line, tool, value - effect * tool.worth)
+            self._tracker.update_levels(line, tool, value, effect)
+        # Where a log names what changes, contexts tell it apart; regimes are for what none names.
+        at = 0.0 if context else self._regimes.observe(line.regimes, value - effect * tool.worth)
+        function.lines[context] = line
+        self._keep(observation.function, context)
+        if len(function.lines) > _CONTEXTS:
+            self._forget(observation.function, next(iter(function.lines)))
+        self._tracker.snapshot_level(line, tool)
+        function.count += 1
+        line.count += 1
+        line.weight = line.weight * _LATELY ** (function.count - line.at) + 1.0
+        line.at = function.count
+        line.recent.append(value)
+        line.median = _median(line.recent)
+        far = _FAR * max(line.scale, LEAST_SCALE) if line.count > _SETTLED else MOST_ERROR
+        rate = max(_MEAN_RATE, 1.0 / line.count)
+        line.mean += rate * min(far, max(-far, value - line.mean))
+        own = value - line.seen
+        self._tracker.update_components(function, tool, context, own - effect * tool.worth)
+        tool.newcomer += (own - tool.newcomer) * (_NEWCOMER_RATE if tool.count else 1.0)
+        tool.count += 1
+        if x is not None:
+            here = self._tracker.level_seen(line, tool)
+            if len(line.regimes.levels) > 1:
+                here += experts.second_weight(line.errors, tool.errors) * (at - here)
+            found = value - here if line.count > 1 else 0.0
+            line.inputs.learn(x, key, found)
+
+    def snapshot(
+        self,
+        function: str,
+        tool_type: str,
+        features: Sequence[float] = (),
+        context: tuple[str, ...] = (),
+    ) -> tuple[float, ...]:
+        """`FEATURES` of a task of `function` with these `features` that starts now in `context`.
+
+        All NaN while the tool type is unknown; a function not seen yet starts from
+        what new functions of its tool type took.
+        """
+        tool = self._tools.get(tool_type)
+        if tool is None:
+            return _UNKNOWN
+        known = self._functions.get(function)
+        if known is None:
+            level = self._tracker.cluster + tool.level + self._tracker.start(None, tool, context)
+            return (level, 0.0, _NAN, 0.0, 0.0, _NAN, _NAN)
+        effect = same = mass = 0.0
+        x, key = input_effects.encode(features)
+        outlook = self._outlook(function, tool_type, context, known, tool)
+        line, inputs = outlook.line, outlook.inputs
+        if x is not None and inputs is not None:
+            effect, same, mass = inputs.effect(x, key)
+            effect *= outlook.worth
+        level = outlook.level + effect
+        median, mean = (_NAN, _NAN) if line is None else (line.median, line.mean)
+        return (
+            level,
+            effect,
+            outlook.scale,
+            _log1p(same),
+            _log1p(mass),
+            median - level,
+            mean - level,
+        )
+
+    def snapshots(
+        self,
+        function: str,
+        tool_type: str,
+        features: Table,
+        context: tuple[str, ...] = (),
+    ) -> Table:
+        """As `snapshot`, one row for each of `features`: tasks of one function and context."""
+        plain = np.array(self.snapshot(function, tool_type, (), context))
+        found = np.repeat(plain[None, :], len(features), axis=0)
+        known = self._functions.get(function)
+        tool = self._tools.get(tool_type)
+        if known is None or tool is None:
+            return found
+        outlook = self._outlook(function, tool_type, context, known, tool)
+        inputs = outlook.inputs
+        if inputs is None:
+            return found
+        missing = np.isnan(features)
+        rows = np.where(missing, 0.0, features)
+        effects = inputs.effects(rows)
+        effects[missing.all(axis=1)] = 0.0
+        effect = effects[:, 0] * outlook.worth
+        found[:, _EFFECT] = effect
+        found[:, _COUNTS] = np.log1p(effects[:, 1:])
+        found[:, _LEVEL] += effect
+        found[:, _BESIDE_LEVEL] -= effect[:, None]
+        return found
+
+    def function_seconds(
+        self, function: str, features: Sequence[float] = (), context: tuple[str, ...] = ()
+    ) -> float | None:
+        """What `function` takes lately in `context`, with inputs like `features`, in seconds."""
+        known = self._functions.get(function)
+        if known is None:
+            return None
+        snapshot = self.snapshot(function, known.tool_type, features, context)
+        return self.level_seconds(function, context, snapshot)
+
+    def level_seconds(
+        self, function: str, context: tuple[str, ...], snapshot: Sequence[float]
+    ) -> float | None:
+        """What `function` takes lately, in seconds, by a `snapshot` of its task in `context`.
+
+        The median of its first few; from then on its level and the effect of the inputs.
+        """
+        known = self._functions.get(function)
+        if known is None:
+            return None
+        if known.count < _SETTLED and len(known.lines) == 1:
+            for line in known.agreeing(context):
+                return math.exp(line.median)
+        return math.exp(snapshot[_LEVEL])
+
+    def explain(
+        self,
+        function: str,
+        tool_type: str,
+        features: Sequence[float] = (),
+        context: tuple[str, ...] = (),
+    ) -> LevelExplanation | None:
+        """What `level_seconds` of such a task are made of; None where `function` is not known.
+
+        Its terms sum to the logarithm of those seconds, or of the level of a snapshot where
+        `median` holds instead of the level: see `level_seconds`.
+        """
+        known, tool = self._functions.get(function), self._tools.get(tool_type)
+        if tool is None:
+            return None
+        if known is None:
+            shared = self._tracker.cluster + tool.level
+            start = self._tracker.start(None, tool, context)
+            level = (
+                Term("level", "shared level of the tool type", shared),
+                Term("level", "what new functions take above it", start),
+            )
+            return LevelExplanation(level, (), ())
+        outlook = self._outlook(function, tool_type, context, known, tool)
+        terms = self._level_terms(known, tool, context)
+        x, key = input_effects.encode(features)
+        if x is None or outlook.inputs is None:
+            return LevelExplanation(terms, (), ())
+        effect, same, _ = outlook.inputs.effect(x, key)
+        inputs = (Term("inputs", "similar inputs", effect * outlook.worth),)
+        similar = (
+            [SimilarInputs(tuple(x), effect, 1.0, True)]
+            if same
+            else [SimilarInputs(*found) for found in outlook.inputs.neighbours(x)]
+        )
+        ranked = sorted(similar, key=lambda one: -one.share)
+        return LevelExplanation(terms, inputs, tuple(ranked))
+
+    def tool_terms(self, tool_type: str) -> tuple[Term, ...]:
+        """What `tool_seconds` are made of, in log-seconds."""
+        tool = self._tools.get(tool_type)
+        if tool is None:
+            return ()
+        return (
+            Term("level", "shared level of the tool type", self._tracker.cluster + tool.level),
+            Term("level", "what new functions take above it", tool.newcomer),
+        )
+
+    def state(self, function: str, tool_type: str, context: Context) -> tuple[State, float]:
+        """What an answer for `function` stands on, and how far apart what it may take lies.
+
+        The latter in log-seconds, beside what answers miss by anyway; 0 where nothing is in doubt.
+        """
+        known, tool = self._functions.get(function), self._tools.get(tool_type)
+        if known is None or tool is None or known.count < _SETTLED:
+            return "cold", 0.0
+        outlook = self._outlook(function, tool_type, context, known, tool)
+        if outlook.state is None:
+            line = known.lines.get(context) or outlook.line
+            outlook.state = self._state(line, tool)
+        return outlook.state
+
+    def believed_levels(self, function: str, context: Context = ()) -> tuple[BelievedLevel, ...]:
+        """The levels that `function` is known at in `context`, as `(seconds, share)` each.
+
+        The shares sum to 1: how likely each of them holds now. Empty where regimes are not told
+        apart: of a function not seen yet, and where the log names the context.
+        """
+        known = self._functions.get(function)
+        line = None if known is None else known.lines.get(context if any(context) else ())
+        if line is None or not line.regimes.levels:
+            return ()
+        return tuple(
+            (math.exp(level.value), share)
+            for level, share in zip(
+                line.regimes.levels, self._regimes.believed(line.regimes), strict=True
+            )
+        )
+
+    def tool_seconds(self, tool_type: str) -> float | None:
+        """What functions of `tool_type` take lately, in seconds."""
+        tool = self._tools.get(tool_type)
+        return (
+            None if tool is None else math.exp(self._tracker.cluster + tool.level + tool.newcomer)
+        )
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def _keep(self, function: str, context: Context) -> None:
+        """Count this line as the one used last, and forget the one that was used longest ago."""
+        self._used.pop((function, context), None)
+        self._used[function, context] = None
+        if len(self._used) > self._most:
+            self.forgotten += 1
+            oldest, where = next(iter(self._used))
+            self._forget(oldest, where)
+
+    def _forget(self, function: str, context: Context) -> None:
+        del self._used[function, context]
+        del self._functions[function].lines[context]
+        if not self._functions[function].lines:
+            del self._functions[function]
+
+    def _outlook(
+        self,
+        function: str,
+        tool_type: str,
+        context: Context,
+        known: FunctionState,
+        tool: ToolTypeState,
+    ) -> _Outlook:
+        """The outlook of `function`, worked out once between two observations."""
+        key = function, tool_type, context
+        outlook = self._outlooks.get(key)
+        if outlook is None:
+            line, level, scale = self._expected(known, tool, context)
+            outlook = _Outlook(line, level, scale, known.inputs(line), tool.worth)
+            if len(self._outlooks) >= _OUTLOOKS:
+                self._outlooks.clear()
+            self._outlooks[key] = outlook
+        return outlook
+
+    def _state(self, line: ContextLevel | None, tool: ToolTypeState) -> tuple[State, float]:
+        """As `state`, by the line that says most of it."""
+        if line is None:
+            return "cold", 0.0
+        if not self._regimes.in_doubt(line.regimes):
+            return "steady", 0.0
+        if len(line.regimes.levels) < 2:
+            return "in_doubt", 0.0
+        return "in_doubt", self._regimes.apart(line.regimes, self._level(line, tool))
+
+    def _expected(
+        self, function: FunctionState, tool: ToolTypeState, context: Context
+    ) -> tuple[ContextLevel | None, float, float]:
+        """The line that tells most of `context`, None if none does; level and scale there."""
+        if not context and len(function.lines) == 1:  # most functions know no context
+            for line in function.lines.values():
+                return line, self._level(line, tool), line.scale
+        lines = self._lines(function, context)
+        if not lines:
+            start = self._tracker.start(function, tool, context)
+            return None, self._tracker.cluster + tool.level + start, _NAN
+        if len(lines) == 1:
+            return lines[0], self._level(lines[0], tool), lines[0].scale
+        weights = _weights(function, lines)
+        levels = [self._level(line, tool) for line in lines]
+        total = sum(weights)
+        level = sum(w * one for w, one in zip(weights, levels, strict=True)) / total
+        apart = sum(
+            w * (line.scale + abs(one - level))
+            for w, line, one in zip(weights, lines, levels, strict=True)
+        )
+        return lines[-1], level, apart / total
+
+    def _lines(self, function: FunctionState, context: Context) -> list[ContextLevel]:
+        """The lines that tell of `context`: its own where all of it is known, else all agreeing."""
+        if any(context) and all(context):
+            exact = function.lines.get(context)
+            return [] if exact is None else [exact]
+        return function.agreeing(context)
+
+    def _level_terms(
+        self, function: FunctionState, tool: ToolTypeState, context: Context
+    ) -> tuple[Term, ...]:
+        """What the level of `_expected` is the sum of."""
+        lines = self._lines(function, context)
+        if not lines:
+            start = self._tracker.start(function, tool, context)
+            return (
+                Term("level", "shared level of the tool type", self._tracker.cluster + tool.level),
+                Term("level", "the function, and what its context is known to add", start),
+            )
+        if len(lines) == 1:
+            terms = self._tracker.terms(lines[0], tool)
+            mixed = self._level(lines[0], tool) - self._tracker.level(lines[0], tool)
+            return (*terms, Term("mixing", "levels that it returns to", mixed))
+        names = {id(line): "/".join(filter(None, c)) for c, line in function.lines.items()}
+        weights = _weights(function, lines)
+        total = sum(weights)
+        return tuple(
+            Term(
+                "level",
+                f"{weight / total:.0%} of its level in {names[id(line)] or 'no context'}",
+                weight / total * self._level(line, tool),
+            )
+            for weight, line in zip(weights, lines, strict=True)
+        )
+
+    def _level(self, line: ContextLevel, tool: ToolTypeState) -> float:
+        """Log-seconds to expect where the inputs have no effect."""
+        tracked = self._tracker.level(line, tool)
+        if len(line.regimes.levels) < 2:
+            return tracked
+        regime = self._regimes.expected(line.regimes)
+        return tracked + experts.second_weight(line.errors, tool.errors) * (regime - tracked)
+
+    def _compare(self, line: ContextLevel, tool: ToolTypeState, value: float) -> None:
+        """Learn how far both levels are off."""
+        if len(line.regimes.levels) < 2:
+            return
+        tracked = abs(value - self._tracker.level(line, tool))
+        regime = abs(value - self._regimes.expected(line.regimes))
+        line.errors.learn(tracked, regime)
+        tool.errors.learn(tracked, regime)
+
+
+def _weights(function: FunctionState, lines: Sequence[ContextLevel]) -> list[float]:
+    """How often `function` ran in the context of each of `lines` lately."""
+    return [line.weight * _LATELY ** (function.count - line.at) for line in lines]
+
+
+def _median(values: deque[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2.0

@@ -1,0 +1,248 @@
+"""What inputs do to the time of one function: k-nearest-neighbour residuals.
+
+Residuals are log-seconds above the level of their time, so that they survive a change of level.
+Those of identical inputs are remembered by the inputs themselves, the last others in a ring that
+is searched for similar ones. Memory is bounded: what was used longest ago goes first.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from malearn.kernel.estimation.robust import clip_step
+
+__all__ = ["InputEffects", "encode", "logarithms"]
+
+_EFFECT_RATE = 0.3  # by which identical inputs move towards their latest duration
+_REMEMBERED = 128  # for similar inputs
+_IDENTICAL = 512  # for identical ones
+_EXACT, _NEAR, _WIDTH, _FARTHEST, _PRIOR = 4.0, 2.0, 0.1, 2.0, 1.0  # see `InputEffects.similar`
+_AT_ONCE = 256  # features whose differences from the ring stay in a processor's cache
+
+Table = NDArray[np.float64]
+_log1p = math.log1p
+_LOGARITHMS = [-math.inf, *map(math.log, range(1, _REMEMBERED + 3))]
+
+
+def encode(features: Sequence[float]) -> tuple[list[float] | None, bytes]:
+    """Features, 0 where missing, and what identifies them; None where all are missing."""
+    x = [value if value == value else 0.0 for value in features]
+    if not any(x) and not any(value == value for value in features):
+        return None, b""
+    return x, array("d", x).tobytes()
+
+
+def logarithms(x: Sequence[float]) -> list[float]:
+    """Features on the scale on which inputs are compared."""
+    return [_log1p(value) if value >= 0.0 else -_log1p(-value) for value in x]
+
+
+class InputEffects:
+    """The effects that inputs had on one function: identical ones, and the last ones in a ring."""
+
+    __slots__ = (
+        "_farthest",
+        "_identical",
+        "_logs",
+        "_room",
+        "_scale",
+        "_scaled",
+        "_seen",
+        "_shares",
+        "_taken",
+        "_total",
+    )
+
+    def __init__(self) -> None:
+        self._identical: dict[bytes, list[float]] = {}  # effect and count
+        self._clear(0)
+
+    def __getstate__(self) -> dict[str, object]:
+        # A view that is pickled comes back as an array of its own, which nobody writes to.
+        made = ("_farthest", "_room", "_taken")
+        return {name: getattr(self, name) for name in self.__slots__ if name not in made}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._make_room()
+
+    def effect(self, x: Sequence[float], key: bytes) -> tuple[float, float, float]:
+        """Effect on log-seconds, times seen exactly so, and the weight of what was similar."""
+        identical = self._identical.get(key)
+        if identical is not None:
+            return identical[0], identical[1], 0.0
+        effect, mass = self.similar(x)
+        return effect, 0.0, mass
+
+    def effects(self, rows: Table) -> Table:
+        """As `effect`, one row for each of `rows`."""
+        found = np.zeros((len(rows), 3))
+        raw, size = rows.tobytes(), rows.shape[1] * rows.itemsize
+        unseen = []
+        for row in range(len(rows)):
+            identical = self._identical.get(raw[row * size : (row + 1) * size])
+            if identical is None:
+                unseen.append(row)
+            else:
+                found[row, :2] = identical
+        if unseen and 0 < rows.shape[1] == len(self._scale):
+            found[unseen, ::2] = self._similar_many(rows[unseen])
+        return found
+
+    def similar(self, x: Sequence[float]) -> tuple[float, float]:
+        """The weighted mean effect of earlier inputs like `x`, and their weight.
+
+        An earlier one weighs exp(4·surprise) − 1 + 2·exp(−distance ÷ 0.1). Its
+        surprise: over the features that are exactly equal, minus the logarithm of
+        how often that value occurs, averaged over all; sharing a rare value is
+        strong evidence. Its distance: the mean difference over the features in
+        standard deviations, each at most 2. Features count on a logarithmic scale.
+        """
+        width = len(self._scale)
+        if len(x) != width:
+            return 0.0, 0.0
+        n = min(self._seen, _REMEMBERED)
+        own, apart, unequal, both, weights, rarities = self._room
+        # A scheduler waits for this: few calls of numpy, over room that is there already, and
+        # products where it would sum.
+        own[:, 0] = [
+            _log1p(v) * s if v >= 0.0 else -_log1p(-v) * s
+            for v, s in zip(x, self._scale, strict=True)
+        ]
+        np.absolute(np.subtract(self._scaled, own, apart), apart)
+        np.ceil(np.minimum(apart, self._farthest, out=apart), unequal)
+        rarest, worth = _LOGARITHMS[n + 2], _EXACT / width
+        rarities[:] = rarity = [
+            (_LOGARITHMS[n + 1 - int(others)] - rarest) * worth
+            for others in unequal.dot(self._taken).tolist()
+        ]
+        exponents = weights.dot(both)
+        exact, near = np.exp(exponents, exponents).dot(self._shares).tolist()
+        equal = math.exp(-sum(rarity))
+        mass = equal * exact[1] - n + _NEAR * near[1]
+        return (equal * exact[0] - self._total + _NEAR * near[0]) / (mass + _PRIOR), mass
+
+    def neighbours(self, x: Sequence[float]) -> list[tuple[tuple[float, ...], float, float]]:
+        """Those that `similar` weighs for `x`: inputs, effect, and share of the effect given.
+
+        The shares sum to less than 1: what is missing pulls the effect towards none.
+        """
+        n = min(self._seen, _REMEMBERED)
+        if len(x) != len(self._scale) or not n:
+            return []
+        # The weight of each is what it would add if it alone had any effect.
+        each = np.eye(len(self._shares), dtype=np.float32)
+        weights = self._weighed(np.array([x], np.float64), each, np.ones(len(each)))[0, :n]
+        shares = weights / (float(weights.sum()) + _PRIOR)
+        inputs = np.copysign(np.expm1(np.abs(self._logs[:, :n])), self._logs[:, :n])
+        effects = self._shares[:n, 0]
+        return [
+            (tuple(inputs[:, i].tolist()), float(effects[i]), float(shares[i])) for i in range(n)
+        ]
+
+    def _similar_many(self, rows: Table) -> Table:
+        """As `similar`, one row for each of `rows`."""
+        n = min(self._seen, _REMEMBERED)
+        found = self._weighed(rows, self._shares, np.array([self._total, n]))
+        found[:, 0] /= found[:, 1] + _PRIOR
+        return found
+
+    def _weighed(self, rows: Table, shares: NDArray[np.float32], totals: Table) -> Table:
+        """The places' `shares`, shape (places, k), weighed by likeness to each of `rows`.
+
+        `totals` are the sums of `shares`, which places that are not taken have none of.
+        """
+        width = len(self._scale)
+        size, n = len(shares), min(self._seen, _REMEMBERED)
+        decay = np.float32(_decay(width))
+        logs = np.copysign(np.log1p(np.abs(rows)), rows)
+        own = (logs * self._scale).astype(np.float32).T[:, :, None]  # by feature, row, place
+        found = np.empty((len(rows), shares.shape[1]))
+        count = min(max(_AT_ONCE // width, 1), len(rows))
+        room = np.empty((2, width, count, size), np.float32)
+        for start in range(0, len(rows), count):
+            some = own[:, start : start + count]
+            apart, unequal = room[:, :, : some.shape[1]]
+            np.abs(np.subtract(self._scaled[:, None], some, out=apart), out=apart)
+            np.ceil(np.clip(apart, 0.0, 1.0, out=apart), out=unequal)
+            others = unequal[:, :, :n].sum(axis=2)  # no product: BLAS would start threads for it
+            rarity = np.log((n + 1.0 - others) / (n + 2.0)) * np.float32(_EXACT / width)
+            unequal *= rarity[:, :, None]
+            exact = np.exp(unequal.sum(axis=0)) @ shares
+            near = np.exp(apart.sum(axis=0) * decay) @ shares
+            equal = np.exp(-rarity.sum(axis=0))[:, None]
+            found[start : start + count] = equal * exact - totals + _NEAR * near
+        return found
+
+    def learn(self, x: Sequence[float], key: bytes, effect: float) -> None:
+        """These inputs had this effect."""
+        identical = self._identical.pop(key, None)
+        if identical is None:
+            identical = [effect, 1.0]
+            if len(self._identical) >= _IDENTICAL:
+                del self._identical[next(iter(self._identical))]
+        else:
+            rate = max(_EFFECT_RATE, 1.0 / (identical[1] + 1.0))
+            identical = [identical[0] + rate * (effect - identical[0]), identical[1] + 1.0]
+        self._identical[key] = identical  # the most recently used last
+        self._place(logarithms(x), clip_step(effect))
+
+    def _clear(self, width: int) -> None:
+        """An empty ring of inputs of `width` features.
+
+        Features by place, so that numpy runs along the ring. `_shares` are the
+        effect of a place and one; a place that is not taken yet has neither.
+        """
+        self._seen, self._total = 0, 0.0
+        self._logs = np.zeros((width, 0))
+        self._scaled = np.zeros((width, 0), np.float32)
+        self._scale = [1.0] * width
+        self._shares = np.zeros((0, 2), np.float32)
+        self._widen(0)
+
+    def _widen(self, size: int) -> None:
+        """Room for `size` places, and for comparing something with all of them."""
+        more = ((0, 0), (0, size - len(self._shares)))
+        self._logs, self._scaled = np.pad(self._logs, more), np.pad(self._scaled, more)
+        self._shares = np.pad(self._shares, more[::-1])
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Views of the shares, and arrays that are written over with each comparison."""
+        width, size = self._scaled.shape
+        self._taken = self._shares[:, 1]
+        self._farthest = np.ones_like(self._scaled)
+        own, both = np.zeros((width, 1), np.float32), np.zeros((2 * width, size), np.float32)
+        weights = np.zeros((2, 2 * width), np.float32)
+        weights[1, :width] = _decay(width)
+        self._room = own, both[:width], both[width:], both, weights, weights[0, width:]
+
+    def _place(self, logs: list[float], effect: float) -> None:
+        if len(logs) != len(self._scale):
+            self._clear(len(logs))
+        i, size = self._seen % _REMEMBERED, len(self._shares)
+        if i == size:
+            self._widen(min(max(2 * size, 16), _REMEMBERED))
+        shares = self._shares
+        self._total += effect - float(shares[i, 0])
+        shares[i] = effect, 1.0
+        self._logs[:, i] = logs
+        self._scaled[:, i] = [log * scale for log, scale in zip(logs, self._scale, strict=True)]
+        self._seen += 1
+        if self._seen < 10 or self._seen % 10 == 0:
+            known = self._logs[:, : min(self._seen, _REMEMBERED)]
+            # What is farthest from another is 1 from it.
+            scale = 1.0 / ((known.std(axis=1) + 0.05) * _FARTHEST)
+            self._scale = scale.tolist()
+            self._scaled[:] = self._logs * scale[:, None]
+
+
+def _decay(width: int) -> float:
+    """What a difference of 1 in one of `width` features, the greatest, does to an exponent."""
+    return -_FARTHEST / (_WIDTH * max(width, 1))

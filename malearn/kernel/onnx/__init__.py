@@ -1,0 +1,1 @@
+"""ONNX files: what may be in one, reading, trying and running it."""

@@ -1,0 +1,178 @@
+"""How far the end of whole workflows lies from what was predicted, learnt as workflows finish.
+
+Intervals of tasks do not add up to that of a workflow: errors of its tasks depend on each other,
+and the longest of several paths counts. So what is kept is, for each prediction made of a whole
+workflow, its *score*: the logarithm of the true over the predicted seconds of its remaining path,
+in units of the relative deviation that was expected of it. The distribution of the latest scores
+gives the median, the interval and the probability of being late of the next prediction (normalised
+conformal prediction; feedback holds the share of outcomes outside where it is wanted, as in Gibbs
+and Candès, Adaptive Conformal Inference Under Distribution Shift, 2021). Predictions of paths
+whose first task is running are told apart from those of paths that have yet to begin.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import msgspec
+
+from malearn.kernel.estimation.intervals import COVERAGE
+from malearn.kernel.workflows.remaining import Path
+
+__all__ = ["Coverage", "State", "WorkflowCalibration", "coverage", "score"]
+
+_NORMAL = NormalDist()
+_WINDOW = 256  # latest scores that count, of each state
+_PRIOR = 12.0  # scores that a normal distribution stands for until there are others
+_LEAST, _MOST = 0.04, 1.5  # relative deviation of a path
+# A workflow that hung for an hour is one outlier among many, not a reason to promise nothing.
+_FARTHEST_SCORE = 8.0
+_FEWEST = 20  # outcomes that a coverage is said of
+#: Who sets a deadline often knows what takes long, so that a late one says that it will: the
+#: probability is that of a score nearer to the middle. Chosen on runs 3 to 21.
+_CAUTION = 0.85
+# Each outcome moves the share that either side leaves out by this much of its miss, so that
+# cover holds while the errors' distribution drifts; within these limits, lest a lucky spell
+# close the interval.
+_FEEDBACK, _LOWEST, _HIGHEST = 0.01, 0.02, 0.25
+
+
+class State(msgspec.Struct, frozen=True, gc=False):
+    """What the calibration needs of one prediction: see `score`.
+
+    `seconds` is the expected remaining path before calibration, `deviation` its relative standard
+    deviation, `begun` whether its first task is running.
+    """
+
+    seconds: float
+    deviation: float
+    begun: bool
+
+    @classmethod
+    def of_path(cls, path: Path, *, begun: bool) -> State:
+        """The state of a prediction of `path`, which is not empty."""
+        relative = min(_MOST, max(_LEAST, path.deviation / path.seconds))
+        return cls(path.seconds, relative, begun)
+
+
+class Coverage(msgspec.Struct, frozen=True, gc=False):
+    """How intervals of whole workflows did: of so many outcomes that share lay inside, against
+    the wanted one; `median` is the median score, 0 where predictions are neither low nor high."""
+
+    outcomes: int
+    inside: float
+    median: float
+
+
+def coverage(outcomes: Sequence[tuple[bool, float]]) -> Coverage | None:
+    """How the intervals would have done on these scores, each met with what came before it.
+
+    `outcomes` come oldest first; the first ones only teach. None where too few are left.
+    """
+    calibration, inside = WorkflowCalibration(), []
+    for number, (begun, value) in enumerate(outcomes):
+        if number >= _FEWEST:
+            inside.append(calibration.encloses(begun, value))
+        calibration.learn(begun, value)
+    if len(inside) < _FEWEST:
+        return None
+    median = statistics.median(value for _, value in outcomes[_FEWEST:])
+    return Coverage(len(inside), sum(inside) / len(inside), median)
+
+
+def score(state: State, actual: float) -> float:
+    """How far off the prediction was: log of true over predicted seconds, in deviations."""
+    found = math.log(max(actual, 1e-3) / state.seconds) / state.deviation
+    return min(_FARTHEST_SCORE, max(-_FARTHEST_SCORE, found))
+
+
+class _Scores:
+    """The latest scores of one state, and how often outcomes lay outside the interval."""
+
+    __slots__ = ("_above", "_below", "_latest", "_ordered")
+
+    def __init__(self) -> None:
+        self._latest: deque[float] = deque(maxlen=_WINDOW)
+        self._ordered: list[float] = []
+        self._below = self._above = (1.0 - COVERAGE) / 2.0
+
+    def add(self, value: float) -> None:
+        tail = (1.0 - COVERAGE) / 2.0
+        low, high = self.quantile(self._below), self.quantile(1.0 - self._above)
+        self._below = _within(self._below + _FEEDBACK * (tail - (value < low)))
+        self._above = _within(self._above + _FEEDBACK * (tail - (value > high)))
+        if len(self._latest) == _WINDOW:
+            del self._ordered[bisect_left(self._ordered, self._latest[0])]
+        self._latest.append(value)
+        insort(self._ordered, value)
+
+    def bounds(self) -> tuple[float, float, float]:
+        """Low, median and high score to expect."""
+        below, above = self._below, self._above
+        return self.quantile(below), self.quantile(0.5), self.quantile(1.0 - above)
+
+    def quantile(self, share: float) -> float:
+        """The score below which that share lies."""
+        n, assumed = len(self._ordered), _NORMAL.inv_cdf(share)
+        if not n:
+            return assumed
+        at = share * (n + 1) - 1.0
+        low = min(max(math.floor(at), 0), n - 1)
+        high = min(low + 1, n - 1)
+        part = min(max(at - low, 0.0), 1.0)
+        found = self._ordered[low] + part * (self._ordered[high] - self._ordered[low])
+        return (n * found + _PRIOR * assumed) / (n + _PRIOR)
+
+    def beyond(self, value: float) -> float:
+        """The share of scores above `value`."""
+        n, assumed = len(self._ordered), 1.0 - _NORMAL.cdf(value)
+        above = n - bisect_left(self._ordered, value)
+        return (above + _PRIOR * assumed) / (n + _PRIOR)
+
+
+class WorkflowCalibration:
+    """The distribution of the latest scores. Not thread-safe: its owner serialises calls."""
+
+    __slots__ = ("_begun", "_waiting")
+
+    def __init__(self) -> None:
+        self._begun, self._waiting = _Scores(), _Scores()
+
+    def interval(self, state: State) -> tuple[float, float, float]:
+        """Seconds of the remaining path, and the 80 % interval around them."""
+        low, median, high = self._scores(state.begun).bounds()
+        factors = [math.exp(value * state.deviation) for value in (median, min(low, median), high)]
+        seconds, least, most = (state.seconds * factor for factor in factors)
+        return seconds, least, max(most, seconds)
+
+    def beyond(self, state: State, seconds: float) -> float:
+        """The probability that the remaining path takes longer than `seconds`."""
+        if seconds <= 0.0:
+            return 1.0
+        return self._scores(state.begun).beyond(_CAUTION * score(state, seconds))
+
+    def encloses(self, begun: bool, value: float) -> bool:
+        """Whether an outcome with that score lies inside the interval given now."""
+        low, median, high = self._scores(begun).bounds()
+        return min(low, median) <= value <= max(high, median)
+
+    def learn(self, begun: bool, value: float) -> None:
+        """Take in the `score` of a prediction whose workflow has finished."""
+        self._scores(begun).add(value)
+
+    def learn_many(self, outcomes: Sequence[tuple[bool, float]]) -> None:
+        """As `learn`, of several, oldest first."""
+        for begun, value in outcomes:
+            self.learn(begun, value)
+
+    def _scores(self, begun: bool) -> _Scores:
+        return self._begun if begun else self._waiting
+
+
+def _within(share: float) -> float:
+    return min(_HIGHEST, max(_LOWEST, share))

@@ -1,0 +1,90 @@
+"""Predictions of a workflow that are kept until it has finished, to learn from.
+
+Of the many that are made of one workflow a few are enough: the first, and one each as the
+remaining path has shrunk to three, two and one quarters of that, once its first task runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from malearn.kernel.workflow import Workflow
+from malearn.kernel.workflows import workflow_calibration
+from malearn.kernel.workflows.workflow_calibration import State
+
+__all__ = ["Checkpoints", "actual_path"]
+
+_MARKS = (0.75, 0.5, 0.25)  # shares of the first remaining path: near enough to tell how it went
+
+
+class _Checkpoint(msgspec.Struct, frozen=True, gc=False):
+    state: State
+    now: float
+    running: dict[str, float]
+    open_tasks: frozenset[str]
+
+
+class Checkpoints:
+    """The predictions of one workflow that count."""
+
+    __slots__ = ("_first", "_kept", "_next")
+
+    def __init__(self) -> None:
+        self._kept: list[_Checkpoint] = []
+        self._first = 0.0
+        self._next = 0
+
+    def add(
+        self, state: State, open_tasks: Iterable[str], running: Mapping[str, float], now: float
+    ) -> None:
+        """Keep a prediction made `now`, if it counts; `running` says when tasks started."""
+        if not self._kept:
+            self._first = state.seconds
+        elif state.begun and self._next < len(_MARKS):
+            left = state.seconds / self._first
+            if left > _MARKS[self._next]:
+                return
+            while self._next < len(_MARKS) and left <= _MARKS[self._next]:
+                self._next += 1
+        else:
+            return
+        self._kept.append(_Checkpoint(state, now, dict(running), frozenset(open_tasks)))
+
+    def scores(self, workflow: Workflow, seconds: Mapping[str, float]) -> list[tuple[bool, float]]:
+        """Whether each prediction's path had begun, and its score, once all tasks have ended.
+
+        `seconds` are what the tasks took; a prediction with a task among its open ones of which
+        that is not known says nothing.
+        """
+        found = []
+        for kept in self._kept:
+            actual = actual_path(workflow, seconds, kept.open_tasks, kept.running, kept.now)
+            if actual is not None:
+                found.append((kept.state.begun, workflow_calibration.score(kept.state, actual)))
+        return found
+
+
+def actual_path(
+    workflow: Workflow,
+    seconds: Mapping[str, float],
+    open_tasks: Iterable[str],
+    running: Mapping[str, float],
+    now: float,
+) -> float | None:
+    """The remaining path of `open_tasks`, had they been executed without waiting from `now` on.
+
+    None where a task's time is not known.
+    """
+    wanted = frozenset(open_tasks)
+    ends: dict[str, float] = {}
+    for task_id, task in workflow.tasks.items():
+        if task_id in wanted:
+            took = seconds.get(task_id)
+            if took is None:
+                return None
+            if task_id in running:
+                took = max(took + running[task_id] - now, 0.0)
+            ends[task_id] = took + max((ends.get(b, 0.0) for b in task.predecessors), default=0.0)
+    return max(ends.values(), default=0.0)

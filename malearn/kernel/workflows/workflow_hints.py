@@ -1,0 +1,116 @@
+"""What the beginning of a workflow says of tasks whose own inputs are not known yet.
+
+The first task that announces anything of its successors (what a file holds, how long a question
+is) tells much of the whole workflow: the same question asked again takes later tasks about as
+long as it took them before, and a like one about as long. So what was announced first is the
+workflow's *hint*, and its effect on every function that follows is remembered like that of
+inputs, above the function's level. How much of it holds is learnt per function, and over all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from malearn.kernel.estimation import experts, input_effects
+from malearn.kernel.estimation.experts import ExpertErrors
+from malearn.kernel.estimation.input_effects import InputEffects
+from malearn.kernel.prediction import Prediction
+
+__all__ = ["Hint", "WorkflowHints", "applied", "hint_of"]
+
+_REMEMBERED = 1024  # functions, each after one announcer; the one seen longest ago goes first
+_MOST_VALUES = 64  # of a hint
+_PRIOR = 0.5
+
+
+class Hint(msgspec.Struct, frozen=True):
+    """Who announced, what it named, and the numbers, in the order of the names."""
+
+    announcer: str
+    names: tuple[tuple[str, str], ...]
+    values: tuple[float, ...]
+
+
+def hint_of(announcer: str, successors: Mapping[str, Mapping[str, object]]) -> Hint | None:
+    """The hint in what a task said of its successors; None where that holds no number."""
+    found = {
+        (function, name): float(value)
+        for function, features in successors.items()
+        for name, value in features.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+    names = tuple(sorted(found))[:_MOST_VALUES]
+    return Hint(announcer, names, tuple(found[name] for name in names)) if names else None
+
+
+def applied(prediction: Prediction, effect: float) -> Prediction:
+    """`prediction`, of a task whose inputs are not known, with a hint's effect on log-seconds."""
+    if not effect or prediction.source != "function_history":
+        return prediction
+    factor = math.exp(effect)
+    return Prediction(
+        prediction.seconds * factor,
+        prediction.low * factor,
+        prediction.high * factor,
+        prediction.source,
+        None,
+        prediction.confidence,
+    )
+
+
+class _Effects:
+    """The effect of hints on one function, and how far answers with and without it were off."""
+
+    __slots__ = ("errors", "inputs")
+
+    def __init__(self) -> None:
+        self.inputs = InputEffects()
+        self.errors = ExpertErrors()
+
+
+class WorkflowHints:
+    """What hints were followed by. Not thread-safe: its owner serialises calls."""
+
+    __slots__ = ("_effects", "_errors")
+
+    def __init__(self) -> None:
+        self._effects: dict[tuple[str, str, int], _Effects] = {}
+        self._errors = ExpertErrors()
+
+    def effect(self, function: str, hint: Hint) -> float:
+        """What to add to the log-seconds that `function` takes whatever its inputs."""
+        found = self._effects.get(_key(function, hint))
+        if found is None:
+            return 0.0
+        effect = _raw(found.inputs, hint)
+        return experts.second_weight(found.errors, self._errors) * effect if effect else 0.0
+
+    def learn(self, function: str, hint: Hint, above: float) -> None:
+        """`function` took so much more, in log-seconds, than was expected whatever its inputs."""
+        key = _key(function, hint)
+        found = self._effects.pop(key, None) or _Effects()
+        self._effects[key] = found  # the one seen last stands last
+        if len(self._effects) > _REMEMBERED:
+            del self._effects[next(iter(self._effects))]
+        effect = _raw(found.inputs, hint)
+        if effect:
+            for errors in (found.errors, self._errors):
+                errors.learn(abs(above), abs(above - effect))
+        x, identity = input_effects.encode(hint.values)
+        if x is not None:
+            found.inputs.learn(x, identity, above)
+
+
+def _raw(inputs: InputEffects, hint: Hint) -> float:
+    x, identity = input_effects.encode(hint.values)
+    if x is None:
+        return 0.0
+    effect, same, _ = inputs.effect(x, identity)
+    return effect * same / (same + _PRIOR) if same else effect
+
+
+def _key(function: str, hint: Hint) -> tuple[str, str, int]:
+    return function, hint.announcer, hash(hint.names)

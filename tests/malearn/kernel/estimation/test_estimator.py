@@ -1,0 +1,99 @@
+"""One chain of fallbacks: who answers, and from which of them an outcome is learnt."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from malearn.kernel.estimation import estimator
+from malearn.kernel.estimation.estimator import Estimator
+from malearn.kernel.estimation.observation import Observation
+
+
+def seen(function: str, seconds: float, count: int = 6) -> Estimator:
+    known = Estimator()
+    for number in range(count):
+        start = number * 100.0
+        known.observe(Observation(function, "t", start, start + seconds))
+    return known
+
+
+@pytest.mark.parametrize("nonsense", [math.nan, math.inf, 0.0, -3.0])
+def test_a_model_that_fails_falls_to_the_functions_history(nonsense: float) -> None:
+    basis = seen("f", 20.0).look_up("f", "t")
+    prediction = estimator.answer(basis, 15.0, nonsense, 7)
+    assert (prediction.source, prediction.model_version) == ("function_history", None)
+    assert prediction.seconds == pytest.approx(20.0, rel=0.01)
+
+
+def test_the_first_that_gives_a_time_answers() -> None:
+    known = seen("f", 20.0)
+    answers = [
+        estimator.answer(known.look_up("f", "t"), 15.0, 18.0, 7),
+        estimator.answer(known.look_up("f", "t"), 15.0),
+        estimator.answer(known.look_up("g", "t"), 15.0),
+        estimator.answer(known.look_up("g", "other"), 15.0),
+        estimator.answer(known.look_up("g", ""), 15.0),
+    ]
+    assert [a.source for a in answers] == [
+        "model",
+        "function_history",
+        "tool_history",
+        "heuristic",
+        "heuristic",
+    ]
+    assert [round(a.seconds) for a in answers] == [18, 20, 20, 15, 15]
+    assert all(a.low < a.seconds < a.high for a in answers)
+    assert answers[0].model_version == 7
+
+
+@pytest.mark.parametrize(("took", "bound"), [(6_000.0, 1_370.0), (0.05, 1.69)])
+def test_a_model_at_its_bound_does_not_overrule_what_a_function_always_took(
+    took: float, bound: float
+) -> None:
+    known = seen("f", took)
+    for function, source, seconds in (
+        ("f", "function_history", took),
+        ("new", "model", bound),
+    ):
+        prediction = estimator.answer(
+            known.look_up(function, "t"), 15.0, bound, 7, model_range=(1.69, 1_370.0)
+        )
+        assert (prediction.source, prediction.seconds) == (
+            source,
+            pytest.approx(seconds, rel=0.01),
+        )
+
+
+def test_a_function_that_nobody_claims_has_a_history_all_the_same() -> None:
+    known = Estimator([Observation("f", "", 0.0, 5.0)])
+    prediction = estimator.answer(known.look_up("f", ""), 15.0)
+    assert (prediction.source, round(prediction.seconds)) == ("function_history", 5)
+
+
+def test_nothing_is_learnt_from_the_outcome_of_a_blind_guess() -> None:
+    known = Estimator()
+    before = known.look_up("f", "t")
+    known.learn(before, 15.0, 1500.0)
+    assert known.look_up("f", "t").width == before.width
+
+
+def after_outcomes(model: float, actual: float, count: int = 20) -> list[float]:
+    """What is answered while a model says `model` and tasks take `actual`, in seconds."""
+    known, answers = seen("f", 20.0), []
+    for _ in range(count):
+        basis = known.look_up("f", "t")
+        answers.append(estimator.answer(basis, 15.0, model, 7).seconds)
+        known.learn(basis, answers[-1], actual)
+    return answers
+
+
+def test_a_model_that_errs_more_than_the_history_counts_less_and_less() -> None:
+    answers = after_outcomes(model=60.0, actual=20.0)
+    assert answers[0] == 60.0
+    assert answers[-1] == pytest.approx(20.0, rel=0.05)
+
+
+def test_a_model_that_errs_less_than_the_history_goes_on_answering() -> None:
+    assert after_outcomes(model=30.0, actual=30.0) == pytest.approx([30.0] * 20, rel=0.01)

@@ -1,0 +1,53 @@
+"""What the beginning of a workflow says of tasks whose own inputs are not known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from malearn.kernel.estimation.estimator import Estimator
+from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.prediction import Prediction
+from malearn.kernel.workflows import workflow_hints
+
+ASKED = {"short": 10.0, "long": 900.0}
+TOOK = {"short": 20.0, "long": 32.0}
+
+
+def hint(question: str) -> workflow_hints.Hint:
+    found = workflow_hints.hint_of("read", {"answer": {"length": ASKED[question], "text": "x"}})
+    assert found is not None
+    return found
+
+
+def known(questions: list[str]) -> Estimator:
+    estimator = Estimator()
+    for number, question in enumerate(questions):
+        start = 100.0 * number
+        estimator.observe(Observation("fuse", "t", start, start + TOOK[question]), hint(question))
+    return estimator
+
+
+def test_a_workflow_that_began_alike_tells_what_a_later_task_takes() -> None:
+    estimator = known(["short", "long"] * 10)
+    plain = estimator.look_up("fuse", "t").seconds
+    hinted = {one: plain * math.exp(estimator.hint_effect("fuse", hint(one))) for one in TOOK}
+    off = sum(abs(math.log(hinted[one] / TOOK[one])) for one in TOOK)
+    assert off < 0.4 * sum(abs(math.log(plain / TOOK[one])) for one in TOOK)
+
+
+def test_a_hint_says_nothing_of_a_function_that_never_followed_it() -> None:
+    assert known(["short", "long"] * 5).hint_effect("other", hint("long")) == 0.0
+
+
+def test_what_announces_no_number_is_no_hint() -> None:
+    assert workflow_hints.hint_of("read", {"answer": {"text": "x", "length": math.nan}}) is None
+
+
+def test_an_answer_keeps_its_interval_and_one_that_no_history_gave_stays() -> None:
+    history = Prediction(10.0, 8.0, 12.0, "function_history")
+    moved = workflow_hints.applied(history, math.log(2.0))
+    assert (moved.seconds, moved.low, moved.high) == pytest.approx((20.0, 16.0, 24.0))
+    model = Prediction(10.0, 8.0, 12.0, "model", 3)
+    assert workflow_hints.applied(model, 1.0) is model

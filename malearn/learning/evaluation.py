@@ -20,6 +20,7 @@ from malearn.kernel.estimation.estimator import Basis, Estimator
 from malearn.kernel.estimation.history import BelievedLevel
 from malearn.kernel.estimation.intervals import Intervals, State, Width
 from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.estimation.replay import timeline
 from malearn.kernel.prediction import Source
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds

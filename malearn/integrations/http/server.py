@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from malearn.integrations.http.connection import HEAD_TIMEOUT, Connection
 from malearn.kernel.errors import InputError
 
 __all__ = ["configuration", "listen", "run"]
@@ -41,12 +44,16 @@ def run(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> Non
         _Server(configuration(app), ready).run([listener])
 
 
-def configuration(app: ASGIApp) -> uvicorn.Config:
-    """How uvicorn serves `app`: within bounds, and silent about itself."""
+def configuration(app: ASGIApp, head_timeout: float = HEAD_TIMEOUT) -> uvicorn.Config:
+    """How uvicorn serves `app`: within bounds, and silent about itself.
+
+    `head_timeout` is the seconds that the head of a request may take.
+    """
+    protocol: Any = functools.partial(Connection, head_timeout=head_timeout)  # built by uvicorn
     return uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",  # bounds the size of a request's head
+        http=protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -1,0 +1,61 @@
+"""Clients that open connections and do not send, of which a service on a network meets many."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from malearn import DAGTaskPredictor
+from malearn.integrations.http import app
+from malearn.kernel import tool_types
+from tests.malearn.integrations.http.conftest import TOKEN, Service, serving
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that waits for the head of a request for three seconds."""
+    types = tool_types.declared()
+    place = tmp_path_factory.mktemp("http")
+    with DAGTaskPredictor("redis://127.0.0.1:1/0", cache_dir=place, tool_types=types) as predictor:
+        asgi = app.create(predictor, types, TOKEN)
+        with serving(asgi, head_timeout=3.0) as port:
+            yield Service(port, predictor)
+
+
+def connected(service: Service, sent: bytes = b"") -> socket.socket:
+    found = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+    found.sendall(sent)
+    return found
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What comes until the service ends the connection."""
+    found = b""
+    with connection:
+        while piece := connection.recv(65536):
+            found += piece
+    return found
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def test_a_head_that_does_not_arrive_ends_the_connection(hasty: Service) -> None:
+    beginnings = (b"", b"GET /hea", HEALTH[:-2], HEALTH + b"GET /hea")
+    for sent, connection in [(sent, connected(hasty, sent)) for sent in beginnings]:
+        answer = all_of(connection).decode()
+        status, _, rest = answer.rpartition("HTTP/1.1 ")[2].partition("\r\n")
+        assert status == "408 Request Timeout"
+        assert "The head of the request did not arrive within 3 seconds." in rest
+        assert answer.count("200 OK") == sent.count(HEALTH)
+
+
+def test_silent_connections_end_and_others_are_answered_and_may_be_kept(hasty: Service) -> None:
+    silent = [connected(hasty, b"GET") for _ in range(100)]
+    with connected(hasty, HEALTH) as kept:
+        assert b"200 OK" in kept.recv(65536)
+        assert all(b"408" in all_of(one) for one in [*silent, connected(hasty)])
+        kept.sendall(HEALTH)
+        assert b"200 OK" in kept.recv(65536), "it was idle for longer than a head may take"

@@ -227,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="make soak", description="Load, restarts, counts.")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (10)")
     parser.add_argument("--rate", type=float, default=60.0, help="tasks a second (60)")
+    parser.add_argument("--samples", type=Path, help="keep a line of JSON a second in this file")
     parser.add_argument("--campaigns", action="store_true", help=f"then {', '.join(CAMPAIGNS)}")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -234,6 +235,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seen = soak(chosen.minutes * 60.0, Path(folder), rate=chosen.rate)
         except MalearnError as error:
             raise SystemExit(str(error)) from None
+    if chosen.samples:
+        lines = (json.dumps(sample) + "\n" for sample in seen.samples)
+        chosen.samples.write_text("".join(lines), "utf-8")
     found = figures_of(seen)
     print(table(found))
     marks = [seen.samples[int(n * (len(seen.samples) - 1) / 10)]["rss"] for n in range(11)]

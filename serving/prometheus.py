@@ -7,8 +7,10 @@ that wants an endpoint installs; nothing else here does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
+from malearn.kernel.prediction import Source
+from malearn.kernel.records import RejectReason
 from malearn.serving.stats import Stats
 
 __all__ = ["StatsCollector", "expose"]
@@ -24,9 +26,12 @@ class StatsCollector:
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
         stats = self._stats()
-        yield _by("malearn_predictions", "Answers by source.", "source", stats.sources)
-        yield _by("malearn_fallbacks", "Why no model answered.", "reason", stats.reasons)
-        yield _by("malearn_rejected", "Tasks not learnt from.", "reason", stats.rejected)
+        sources = {**_SOURCES, **stats.sources}
+        reasons = {**_REASONS, **stats.reasons}
+        rejected = {**_REJECTED, **stats.rejected}
+        yield _by("malearn_predictions", "Answers by source.", "source", sources)
+        yield _by("malearn_fallbacks", "Why no model answered.", "reason", reasons)
+        yield _by("malearn_rejected", "Tasks not learnt from.", "reason", rejected)
         yield _by(
             "malearn_ignored", "Observations from Redis not believed.", "reason", stats.ignored
         )
@@ -72,6 +77,24 @@ def _workflows(stats: Stats) -> Iterator[Any]:
                 gauge.add_metric([workflow.run_id], value)
         yield gauge
 
+
+#: 0 for what has not happened yet: Prometheus sees no increase, and raises no alert, where the
+#: first sample of a counter is already more.
+_SOURCES: dict[str, int] = dict.fromkeys(get_args(Source), 0)
+_REASONS = dict.fromkeys(
+    (
+        "unmapped_function",
+        "no_model",
+        "redis_down",
+        "redis_busy",
+        "redis_slow",
+        "redis_failed",
+        "out_of_time",
+        "internal_error",
+    ),
+    0,
+)
+_REJECTED = dict.fromkeys(map(str, RejectReason), 0)
 
 #: Metric, its help, and the field of `Stats` that it shows.
 _COUNTERS = (

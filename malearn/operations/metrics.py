@@ -23,6 +23,8 @@ from malearn.data import redis_client, stream
 from malearn.kernel import tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.http_client import HttpClient
+from malearn.kernel.records import RejectReason
+from malearn.lifecycle.monitor_decision import Action
 from malearn.operations.metric_store import MetricStore, Sample
 from malearn.platform.port import is_loopback
 
@@ -53,6 +55,12 @@ METRICS: dict[str, tuple[str, str]] = {
     "malearn_disk_free_bytes": ("gauge", "Bytes free below the home."),
 }
 
+#: What flows count of each tool type: the metric, a label beside the tool type, and its values.
+_COUNTED = (
+    ("malearn_ingested_records", "outcome", ("accepted", "quarantined", "outliers")),
+    ("malearn_gate_decisions", "decision", ("promoted", "refused")),
+    ("malearn_monitor_checks", "action", tuple(map(str, Action))),
+)
 _PATIENCE = 5.0  # seconds for one answer of a server
 _FRESH = 10.0  # seconds for which answers of servers are used again
 _ENDED = {"COMPLETED": "completed", "FAILED": "failed", "CRASHED": "crashed"}
@@ -100,7 +108,7 @@ class PlatformMetrics:
         with self._lock:
             if time.monotonic() - self._asked >= _FRESH:
                 self._answers, self._asked = list(self._ask()), time.monotonic()
-        return [*self._own(), *MetricStore(self._home).read(), *self._answers]
+        return [*self._own(), *_with_zeros(MetricStore(self._home).read()), *self._answers]
 
     def _own(self) -> Iterator[Sample]:
         for service in self._services():
@@ -141,6 +149,28 @@ class _Families:
                 labels = [sample.labels.get(label, "") for label in names]
                 family.add_metric(labels, sample.value)
             yield family
+
+
+def _with_zeros(stored: Sequence[Sample]) -> Iterator[Sample]:
+    """`stored`, and 0 for what has not happened yet: Prometheus sees no increase, and raises no
+    alert, where the first sample of a counter is already more.
+    """
+    known = {(sample.name, frozenset(sample.labels.items())) for sample in stored}
+    yield from stored
+    for name, labels in _counted():
+        if (name, frozenset(labels.items())) not in known:
+            yield Sample(name, labels, 0)
+
+
+def _counted() -> Iterator[tuple[str, dict[str, str]]]:
+    """What flows count, with its labels."""
+    yield "malearn_lost_entries", {}
+    for reason in RejectReason:
+        yield "malearn_rejected_records", {"reason": str(reason)}
+    for tool_type in tool_types.declared():
+        for metric, label, values in _COUNTED:
+            for value in values:
+                yield metric, {"tool_type": tool_type, label: value}
 
 
 def _stream() -> Iterator[Sample]:

@@ -27,3 +27,7 @@ def test_an_endpoint_tells_what_stats_tell(predictor: Any, record: Any) -> None:
     assert 'malearn_rejected_total{reason="soft_failed"} 1.0' in page
     assert 'malearn_call_seconds_bucket{le="+Inf"} 1.0' in page
     assert "malearn_queue" in page
+    # What has not happened yet is 0, so that Prometheus sees it increase when it does.
+    assert 'malearn_predictions_total{source="model"} 0.0' in page
+    assert 'malearn_fallbacks_total{reason="redis_down"} 0.0' in page
+    assert 'malearn_rejected_total{reason="bad_times"} 0.0' in page

@@ -80,6 +80,22 @@ def test_the_stream_the_services_and_what_flows_left_are_shown(
     }
 
 
+def test_what_has_not_happened_yet_is_shown_as_0(address: str, home: Home) -> None:
+    """Prometheus sees no increase where the first sample of a counter is already more."""
+    decided = {"tool_type": "llm_process", "decision": "promoted"}
+    MetricStore(home).update(add=[Sample("malearn_gate_decisions", decided, 2)])
+    lines = ask(address, "/metrics")[1].splitlines()
+    for line in (
+        "malearn_lost_entries_total 0.0",
+        'malearn_rejected_records_total{reason="no_times"} 0.0',
+        'malearn_ingested_records_total{outcome="accepted",tool_type="llm_process"} 0.0',
+        'malearn_gate_decisions_total{decision="promoted",tool_type="llm_process"} 2.0',
+        'malearn_gate_decisions_total{decision="refused",tool_type="llm_process"} 0.0',
+        'malearn_monitor_checks_total{action="roll_back",tool_type="vlm_process"} 0.0',
+    ):
+        assert lines.count(line) == 1, line
+
+
 def test_a_source_that_is_away_is_named_and_the_rest_is_shown(address: str) -> None:
     lines = ask(address, "/metrics")[1].splitlines()
     assert 'malearn_source_up{source="Redis"} 1.0' in lines

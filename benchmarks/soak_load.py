@@ -1,6 +1,6 @@
 """The load of a soak: one scheduler's process that asks and reports at a steady rate.
 
-    python -m benchmarks.soak_load REDIS_URL TRACKING_URI CACHE RATE
+    python -m benchmarks.soak_load REDIS_URL TRACKING_URI CACHE RATE [METRICS_PORT]
 
 runs until its standard input is closed, and prints a line of JSON a second: memory, descriptors,
 latency, and the predictor's own counters; the last one after `close()`.
@@ -22,6 +22,7 @@ import numpy as np
 
 from malearn import DAGTaskPredictor
 from malearn.kernel import tool_types
+from malearn.serving import prometheus
 from malearn.serving.stats import Stats
 
 #: Tasks of one run: the first is finished before the others are asked for.
@@ -30,11 +31,12 @@ _FUNCTIONS = 300  # names of functions, which come and go
 
 
 def main(arguments: Sequence[str]) -> None:
-    redis_url, tracking_uri, cache, rate = arguments
+    redis_url, tracking_uri, cache, rate, *metrics = arguments
     types = tool_types.declared()
     predictor = DAGTaskPredictor(
         redis_url, tracking_uri or None, cache_dir=cache, refresh_interval=1.0
     )
+    stop = prometheus.expose(predictor.stats, int(metrics[0])) if metrics else None
     latencies, wrong, runs, began = list[float](), 0, 0, time.time()
     shown = began
     while not select.select([sys.stdin], [], [], 0)[0]:
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str]) -> None:
             shown = time.time()
             _show(predictor.stats(), latencies, wrong)
             latencies = []
+    if stop is not None:
+        stop()
     predictor.close()
     gc.collect()
     _show(predictor.stats(), latencies, wrong)

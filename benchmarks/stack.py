@@ -2,8 +2,7 @@
 
 Each service's own command, in an environment of nothing but the variables that the file gives it,
 on PostgreSQL and a Redis with TLS (Debian's packages postgresql and redis-server). Then all of it
-is backed up, destroyed, restored and upgraded, and the same task is asked for again. Where
-Prometheus is installed, every query of the dashboards is asked of one that scrapes the stack.
+is backed up, destroyed, restored and upgraded, and the same task is asked for again.
 """
 
 from __future__ import annotations
@@ -63,7 +62,6 @@ def figures() -> Iterator[Figure]:
         stack.malearn("train", TOOL, "--family", "linear")
         stack.malearn("promote", TOOL, "1")
         before, began = stack.ask(), time.monotonic()
-        queries = stack.query_dashboards()
         stack.back_up()
         stack.destroy()
         stack.restore()
@@ -76,8 +74,6 @@ def figures() -> Iterator[Figure]:
     yield at_most("difference of its answer, restored", _apart(before, after), "s", 1e-6)
     yield at_most(f"rows lost, of {accepted:,}", accepted - rows, "rows", 0)
     yield at_most("services down", sum(not s["up"] for s in services.values()), "", 0)
-    if queries is not None:
-        yield at_most(f"queries refused by Prometheus, of {queries[0]}", queries[1], "", 0)
     yield at_most("backed up, destroyed and restored", took, "s", 600.0)
 
 
@@ -88,7 +84,7 @@ class Stack:
         self.place = place
         self._ports = {
             name: _free_port()
-            for name in ("postgres", "redis", "mlflow", "prefect", "worker", "serve", "prometheus")
+            for name in ("postgres", "redis", "mlflow", "prefect", "worker", "serve")
         }
         self._services: dict[str, Any] = yaml.safe_load(
             (DEPLOY / "compose.yaml").read_text("utf-8")
@@ -193,32 +189,6 @@ print(json.dumps({{"seconds": a.seconds, "model_version": a.model_version, "sour
         self._await("worker", lambda: (self._get("worker", "/health") or b"").startswith(b"{"))
         found: dict[str, Any] = json.loads(self._get("worker", "/health") or b"{}")
         return found
-
-    def query_dashboards(self) -> tuple[int, int] | None:
-        """How many queries the dashboards have, and how many Prometheus refused; None without."""
-        if not shutil.which("prometheus"):
-            return None
-        folder = self.place / "prometheus"
-        shutil.copytree(DEPLOY / "prometheus", folder)
-        file = folder / "prometheus.yml"
-        text = file.read_text("utf-8").replace(
-            "127.0.0.1:9464", f"127.0.0.1:{self._ports['worker']}"
-        )
-        file.write_text(text.replace("15s", "1s"))
-        listen = f"--web.listen-address=127.0.0.1:{self._ports['prometheus']}"
-        self._spawn("prometheus", [shutil.which("prometheus"), f"--config.file={file}", listen,
-                                   f"--storage.tsdb.path={folder}/data"], {})  # fmt: skip
-        scraped = "/api/v1/query?query=malearn_service_up"
-        self._await("prometheus", lambda: b'"value"' in (self._get("prometheus", scraped) or b""))
-        expressions = [
-            target["expr"]
-            for board in sorted((DEPLOY / "grafana").glob("*.json"))
-            for panel in json.loads(board.read_text("utf-8"))["panels"]
-            for target in panel["targets"]
-        ]
-        paths = [f"/api/v1/query?query={urllib.parse.quote(text)}" for text in expressions]
-        refused = [p for p in paths if b'"success"' not in (self._get("prometheus", p) or b"")]
-        return len(paths), len(refused)
 
     # Servers.
 

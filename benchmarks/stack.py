@@ -104,7 +104,8 @@ class Stack:
 
     def start(self) -> None:
         """Everything, in the order that `depends_on` has."""
-        self._start_postgres()
+        if "postgres" not in self._processes:
+            self._start_postgres()
         self._start_redis()
         for name, path in (
             ("mlflow", "/health"),

@@ -18,6 +18,7 @@ import pytest
 from malearn import DAGTaskPredictor
 from malearn.data.dataset import Dataset
 from malearn.data.rejections import Rejections
+from malearn.flows import doctor
 from malearn.kernel import tool_types
 from malearn.kernel.home import Home
 from malearn.kernel.onnx import onnx_model
@@ -154,3 +155,23 @@ def test_its_runs_are_found_beside_those_of_today(old: Home) -> None:
     found = client.search_runs([experiment.experiment_id])
     names = {name for run in found for name in run.data.metrics}
     assert {"newest/mae", "test/mae", "choosing/mae", "validation/mae"} <= names
+
+
+def test_the_doctor_loads_each_version_in_production_as_a_scheduler_would(
+    old: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says what schedulers refuse, and what to do."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.get_tracking_uri())
+    found = {finding.subject: finding for finding in doctor.examine(old)}
+    assert found["model llm_process"].detail == "version 1 can be loaded"
+
+    kept = mlflow.MlflowClient().get_model_version(SPEECH.registered_model, "1").source or ""
+    (file,) = (old.mlruns / "artifacts").glob(f"*/models/{kept[-34:]}/artifacts/model.onnx")
+    file.write_bytes(file.read_bytes()[:-1])
+    found = {finding.subject: finding for finding in doctor.examine(old)}
+    assert found["model llm_process"].level == "ok"
+    assert (found["model speech_process"].level, found["model speech_process"].detail) == (
+        "problem",
+        "schedulers refuse it (version 1 is refused: it is not an ONNX file that malearn "
+        "exported: the file is cut short); train, or roll back",
+    )

@@ -208,6 +208,15 @@ def test_goes_on_after_it_was_killed_itself(up: Up) -> None:
     assert up.production() == "1"
 
 
+def test_a_second_one_says_that_it_attached_and_leaves_the_first_alone(up: Up) -> None:
+    second = Running(up.folder, "up", "--home", up.home.root)
+    second.wait_for("Another `malearn up` runs on this home")
+    assert second.ctrl_c()[0] == 0
+    assert up.running.process.poll() is None
+    assert up.production() == "1"
+    assert up.ask("deployments/filter", {})
+
+
 def test_stops_everything_at_ctrl_c(up: Up) -> None:
     assert up.running.ctrl_c() == (0, "")
     assert processes(up.home) == set()

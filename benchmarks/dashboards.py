@@ -71,8 +71,9 @@ def live(here: Installation) -> None:
     here.malearn("monitor", TOOL)
     here.lose_entries()
     here.malearn("ingest")
+    here.flow("retrain", "COMPLETED", tool_type=TOOL, trigger="dashboards")
     here.kill("mlflow")
-    here.fail_a_flow()
+    here.flow("lifecycle", "CRASHED", kill="worker")
 
 
 class Installation:
@@ -139,8 +140,8 @@ class Installation:
         state = json.loads((self.home / ".malearn" / "run" / f"{service}.json").read_text())
         os.kill(int(state["pid"]), signal.SIGKILL)
 
-    def fail_a_flow(self) -> None:
-        """A run whose worker is killed: it is found as crashed."""
+    def flow(self, name: str, end: str, *, kill: str = "", **parameters: str) -> None:
+        """Run a flow until its state is `end`; `kill` a service once it runs."""
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
@@ -150,17 +151,21 @@ class Installation:
             temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: secret}),
             get_client(sync_client=True) as client,
         ):
-            run = client.create_flow_run_from_deployment(
-                client.read_deployment_by_name("lifecycle/scheduled").id
+            (which,) = (
+                d
+                for d in client.read_deployments()
+                if d.entrypoint and d.entrypoint.endswith(f".{name}")
             )
+            run = client.create_flow_run_from_deployment(which.id, parameters=parameters)
 
             def state() -> str:
                 found = client.read_flow_run(run.id).state
                 return found.type.value if found else ""
 
-            self.until("a flow runs", lambda: state() == "RUNNING")
-            self.kill("worker")
-            self.until("it is found dead", lambda: state() == "CRASHED")
+            if kill:
+                self.until(f"{name} runs", lambda: state() == "RUNNING")
+                self.kill(kill)
+            self.until(f"{name} has ended", lambda: state() == end)
 
     def until(self, what: str, done: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE

@@ -34,9 +34,11 @@ _ASK_AGAIN = 0.1  # seconds between two tries to get one
 
 
 @contextmanager
-def dataset_lock(home: Home) -> Iterator[None]:
-    """Hold the lock that every writer of the datasets of `home` takes; waits for it."""
-    with _locked(home, "datasets", ".lock", lambda: None):
+def dataset_lock(home: Home, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock that every writer of the datasets of `home` takes; calls `waiting` where it
+    must wait.
+    """
+    with _locked(home, "datasets", ".lock", waiting):
         yield
 
 

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+import msgspec
+
 from malearn.kernel.errors import BackupError
 
 __all__ = ["Entry", "Manifest", "digest", "read_files", "read_manifest", "verify", "write"]
@@ -107,11 +109,10 @@ def _parse(archive: Path, content: bytes) -> Manifest:
         if number > _FORMAT:
             problem = f"is a backup of malearn {said['malearn']}; install that or a newer one"
             raise BackupError(archive, problem)
-        files = {name: Entry(**entry) for name, entry in said.pop("files").items()}
-        manifest = Manifest(files=files, **said)
+        manifest = msgspec.convert(said, Manifest)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BackupError(archive, "is damaged: its list of files cannot be read") from error
-    for name in files:
+    for name in manifest.files:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise BackupError(archive, f"names a file outside of a home ({name})")
     return manifest

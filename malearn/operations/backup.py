@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from malearn.kernel import home_format
 from malearn.kernel.errors import BackupError
 from malearn.kernel.home import Home
@@ -43,6 +45,9 @@ def backup(home: Home, file: Path, version: str, notify: Notify = lambda _: None
         raise BackupError(home.root, "another backup of it is being made")
     try:
         return _backup(home, file, version, notify)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror}); the same command continues it"
+        raise BackupError(error.filename or file, problem) from error
     finally:
         lock.release()
 
@@ -55,7 +60,7 @@ def _backup(home: Home, file: Path, version: str, notify: Notify) -> Manifest:
         notify("Taking a snapshot")
         shutil.rmtree(staging, ignore_errors=True)
         part.unlink(missing_ok=True)
-        snapshot.take(home, staging / "home")
+        _take_snapshot(home, staging, notify)
         number = home_format.read(home.root)
         manifest = Manifest(number, version, time.time(), snapshot.left_out(home))
         _note(staging, part, manifest)
@@ -66,6 +71,15 @@ def _backup(home: Home, file: Path, version: str, notify: Notify) -> Manifest:
     part.replace(file)
     shutil.rmtree(staging)
     return manifest
+
+
+def _take_snapshot(home: Home, staging: Path, notify: Notify) -> None:
+    """Whole or not at all: half of one is of no use, and holds on to room."""
+    try:
+        snapshot.take(home, staging / "home", notify)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 def _note(staging: Path, part: Path, manifest: Manifest) -> None:
@@ -84,9 +98,11 @@ def _interrupted(staging: Path, part: Path) -> Manifest | None:
     """The manifest, still without files, of a backup to `part` that can be continued."""
     try:
         said = json.loads((staging / "snapshot.json").read_bytes())
-    except (OSError, ValueError):
+        of = said.pop("part")
+        manifest = msgspec.convert(said, Manifest)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    recent = 0.0 <= time.time() - said["taken"] < _CONTINUE_WITHIN
-    if said.pop("part") != str(part.absolute()) or not recent or not part.exists():
+    recent = 0.0 <= time.time() - manifest.taken < _CONTINUE_WITHIN
+    if of != str(part.absolute()) or not recent or not part.exists():
         return None
-    return Manifest(**said)
+    return manifest

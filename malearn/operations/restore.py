@@ -14,6 +14,7 @@ from malearn.kernel.home import Home
 from malearn.operations import archive
 from malearn.operations.archive import Entry, Manifest
 from malearn.platform import private
+from malearn.platform.file_lock import FileLock
 
 __all__ = ["STAGING", "restore"]
 
@@ -43,6 +44,17 @@ def restore(file: Path, home: Home, notify: Notify = lambda _: None) -> Manifest
     manifest = archive.read_manifest(file)
     if manifest.home_format > home_format.FORMAT:
         raise HomeTooNew(file, manifest.home_format, manifest.malearn, home_format.FORMAT)
+    if home.root.exists() and not home.root.is_dir():
+        raise BackupError(home.root, "is no directory; name another home with --home")
+    try:
+        _restore(file, manifest, home, notify)
+    except OSError as error:
+        problem = f"cannot be restored ({error.strerror}); the same command continues"
+        raise BackupError(error.filename or home.root, problem) from error
+    return manifest
+
+
+def _restore(file: Path, manifest: Manifest, home: Home, notify: Notify) -> None:
     staging = home.root / STAGING
     marker = staging / hashlib.sha256(str(manifest).encode()).hexdigest()
     if not marker.exists():
@@ -50,20 +62,48 @@ def restore(file: Path, home: Home, notify: Notify = lambda _: None) -> Manifest
         _check_room(home.root, manifest)
         private.make_directory(staging)
         marker.touch()
-    for name, content in archive.read_files(file, manifest):
-        if not _present(home.root, staging, name, manifest.files[name]):
-            notify(f"Restoring {name.partition('/')[0]}")
-            _extract(file, name, content, staging / name, manifest.files[name])
+    lock = FileLock.try_exclusive(marker)
+    if lock is None:
+        raise BackupError(home.root, "is being restored by another process")
+    try:
+        _unpack(file, manifest, home, notify)
+        _move_into_place(home, staging)
+        shutil.rmtree(staging)
+    finally:
+        lock.release()
+
+
+def _unpack(file: Path, manifest: Manifest, home: Home, notify: Notify) -> None:
+    """Every file of `manifest` in its place below the staging directory, verified."""
+    staging = home.root / STAGING
+    try:
+        for name, content in archive.read_files(file, manifest):
+            if not _present(home.root, staging, name, manifest.files[name]):
+                notify(f"Restoring {name.partition('/')[0]}")
+                _extract(file, name, content, staging / name, manifest.files[name])
+    except BackupError:  # it is damaged: nothing of it is wanted, and another may be
+        if not _there(home):
+            shutil.rmtree(staging)
+        raise
+
+
+def _move_into_place(home: Home, staging: Path) -> None:
     for part in _PARTS:
-        if (staging / part).exists():
-            private.make_directory((home.root / part).parent)
-            (staging / part).rename(home.root / part)
-    shutil.rmtree(staging)
-    return manifest
+        if not (staging / part).exists():
+            continue
+        if (home.root / part).exists():
+            problem = f"got {part} of its own while it was restored; stop what uses it, remove that"
+            raise BackupError(home.root, f"{problem}, and give the same command again")
+        private.make_directory((home.root / part).parent)
+        (staging / part).rename(home.root / part)
+
+
+def _there(home: Home) -> list[Path]:
+    return [part for part in _PARTS if (home.root / part).exists()]
 
 
 def _refuse_to_overwrite(home: Home, staging: Path) -> None:
-    there = [part for part in _PARTS if (home.root / part).exists()]
+    there = _there(home)
     if staging.exists():
         problem = f"the restoration of another backup was interrupted; remove {staging}"
         raise BackupError(home.root, problem)
@@ -77,7 +117,7 @@ def _check_room(place: Path, manifest: Manifest) -> None:
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < manifest.size:
-        sizes = f"{manifest.size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB free"
+        sizes = f"{manifest.size / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free"
         raise BackupError(place, f"has not enough room: {sizes}")
 
 

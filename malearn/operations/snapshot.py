@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -42,11 +42,14 @@ _AOF = Path(".malearn", "redis", "appendonlydir")
 #: Data as Redis reads them at its start: one file of all data, and no writes after it.
 _AOF_FILE = "appendonly.aof.1.base.rdb"
 _AOF_MANIFEST = f"file {_AOF_FILE} seq 1 type b\n"
+_PAUSE = 0.05  # seconds between two questions to Redis whether it is done
 _BUSY = 60.0  # seconds to wait for a database that is being written
 
 
-def take(home: Home, place: Path) -> None:
+def take(home: Home, place: Path, notify: Callable[[str], None] = lambda _: None) -> None:
     """Fill the directory `place`, on the file system of `home`, with a snapshot of it.
+
+    `notify` is called with a sentence where it has to wait for a flow.
 
     Raises:
         BackupError: a database is damaged, or Redis cannot write its data.
@@ -57,7 +60,8 @@ def take(home: Home, place: Path) -> None:
             _copy_database(home.root / database, place / database)
     if (home.root / _AOF).exists():
         _copy_redis(home, place / _AOF)
-    with locks.dataset_lock(home):  # no table is being written
+    waiting = "Waiting for the flow that writes the datasets"
+    with locks.dataset_lock(home, lambda: notify(waiting)):  # no table is being written
         for top in _PLACES:
             for file in _files(home.root / top):
                 _link(file, place / file.relative_to(home.root))
@@ -97,17 +101,30 @@ def _copy_database(source: Path, target: Path) -> None:
 
 def _copy_redis(home: Home, target: Path) -> None:
     private.make_directory(target)
-    with EmbeddedRedis(home) as server, redis.Redis.from_url(server.url) as client:
-        client.bgsave()
-        while (state := client.info("persistence"))["rdb_bgsave_in_progress"]:
-            time.sleep(0.05)
-        if state["rdb_last_bgsave_status"] != "ok":
-            raise BackupError(
-                server.directory(), f"Redis could not write its data; see {server.log}"
-            )
-        dump = server.directory() / "dump.rdb"
-        shutil.move(dump, target / _AOF_FILE)
+    try:
+        with EmbeddedRedis(home) as server, redis.Redis.from_url(server.url) as client:
+            _save(client)
+            if client.info("persistence")["rdb_last_bgsave_status"] != "ok":
+                problem = f"Redis could not write its data; see {server.log}"
+                raise BackupError(server.directory(), problem)
+            shutil.move(server.directory() / "dump.rdb", target / _AOF_FILE)
+    except redis.RedisError as error:
+        raise BackupError(home.state / "redis", f"Redis cannot be copied ({error})") from error
     (target / f"{_AOF_FILE.partition('.aof')[0]}.aof.manifest").write_text(_AOF_MANIFEST)
+
+
+def _save(client: redis.Redis) -> None:
+    """Have Redis write its data to a file, once it does not rewrite its log, and wait for it."""
+    while True:
+        try:
+            client.bgsave()
+            break
+        except redis.ResponseError as error:
+            if "in progress" not in str(error):
+                raise
+        time.sleep(_PAUSE)
+    while client.info("persistence")["rdb_bgsave_in_progress"]:
+        time.sleep(_PAUSE)
 
 
 def _files(place: Path) -> Iterator[Path]:

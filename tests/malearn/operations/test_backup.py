@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import stat
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -62,6 +64,29 @@ def killed_at(step: str) -> Callable[[str], None]:
             raise Killed
 
     return notify
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, where one may be mounted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def limit(small_disk: Path) -> Callable[[int], None]:
+    """Sets the size of the small disk, in KiB."""
+
+    def resize(size: int) -> None:
+        options = f"remount,size={size}k"
+        subprocess.run(["mount", "-o", options, str(small_disk)], check=True)
+
+    return resize
 
 
 def test_a_restored_home_has_every_row_model_and_key(
@@ -178,6 +203,68 @@ def test_a_changed_byte_is_found_and_nothing_is_restored(saved: Path, tmp_path: 
     with pytest.raises(BackupError, match=r"parquet is not what was written"):
         restore(tmp_path / "bad.tar", home)
     assert not home.data.exists()
+
+
+def test_of_a_damaged_backup_nothing_stays_and_another_can_be_restored(
+    saved: Path, tmp_path: Path
+) -> None:
+    content = bytearray(saved.read_bytes())
+    with tarfile.open(saved) as tar:
+        member = next(m for m in tar if m.name.endswith("mlflow.db"))
+    content[member.offset_data + 100] ^= 1
+    (tmp_path / "bad.tar").write_bytes(content)
+    home = Home(tmp_path / "there")
+    with pytest.raises(BackupError, match="is damaged"):
+        restore(tmp_path / "bad.tar", home)
+    assert list(home.root.iterdir()) == []
+    restore(saved, home)
+
+
+def test_two_restorations_into_one_home_do_not_meet(saved: Path, tmp_path: Path) -> None:
+    home, said = Home(tmp_path / "there"), list[str]()
+
+    def meanwhile(_: str) -> None:
+        if not said:
+            with pytest.raises(BackupError) as refused:
+                restore(saved, home)
+            said.append(str(refused.value))
+
+    restore(saved, home, meanwhile)
+    assert said == [f"{home.root}: is being restored by another process."]
+
+
+def test_what_appears_in_a_home_that_is_being_restored_is_not_overwritten(
+    saved: Path, tmp_path: Path
+) -> None:
+    """As by a scheduled ingestion that nobody stopped."""
+    home = Home(tmp_path / "there")
+
+    def meanwhile(_: str) -> None:
+        home.data.mkdir(exist_ok=True)
+
+    with pytest.raises(BackupError, match="got data of its own while it was restored"):
+        restore(saved, home, meanwhile)
+    home.data.rmdir()
+    restore(saved, home)
+    assert Dataset.open(home, TYPES["llm_process"]).rows == 156
+
+
+def test_a_disk_that_fills_up_is_named_and_the_same_call_continues(
+    saved: Path, lived_in: Home, tmp_path: Path, small_disk: Path, limit: Callable[[int], None]
+) -> None:
+    file, there = small_disk / "home.tar", Home(small_disk / "there")
+    limit(1500)
+    with pytest.raises(BackupError, match=r"cannot be written \(No space left on device\)"):
+        backup(lived_in, file, VERSION)
+    limit(16_000)
+    backup(lived_in, file, VERSION)
+    archive.verify(file, lambda _: None)
+    file.unlink()
+    limit(2400)  # enough for the bytes, not for the blocks
+    with pytest.raises(BackupError, match=r"cannot be restored \(No space left on device\)"):
+        restore(saved, there)
+    limit(16_000)
+    assert restore(saved, there).files == archive.read_manifest(saved).files
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar", b"\0" * 10240])

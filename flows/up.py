@@ -17,11 +17,12 @@ from malearn.flows import console
 from malearn.flows.worker import Worker
 from malearn.kernel.errors import MalearnError, PlatformError, without_password
 from malearn.kernel.home import Home
+from malearn.kernel.hosts import LOOPBACK, is_loopback
 from malearn.operations.endpoint import Endpoint
 from malearn.operations.metrics import PlatformMetrics, ServiceHealth
 from malearn.operations.upgrade import upgrade
 from malearn.platform import Platform, PrefectServer
-from malearn.platform.port import LOOPBACK, find_free, is_loopback
+from malearn.platform.port import find_free
 from malearn.platform.server import MIN_FREE_BYTES, Server
 from malearn.platform.supervisor import SupervisedServer, Supervisor
 

@@ -19,9 +19,9 @@ from zlib import crc32
 
 from malearn.data.maze.store import MAZE_SETTING
 from malearn.kernel.home import Home
+from malearn.kernel.hosts import LOOPBACK
 from malearn.platform import http
 from malearn.platform.environment import for_server, without
-from malearn.platform.port import LOOPBACK
 from malearn.platform.server import PING_TIMEOUT, Server
 
 if TYPE_CHECKING:

@@ -57,8 +57,8 @@ def serve(
     from malearn import DAGTaskPredictor, __version__
     from malearn.integrations.http import app, server
     from malearn.kernel import tool_types
+    from malearn.kernel.hosts import is_loopback
     from malearn.platform import private
-    from malearn.platform.port import is_loopback
 
     if no_token and not is_loopback(host):
         raise typer.BadParameter(f"--no-token needs a loopback address, not {host}")

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from malearn.kernel import hosts
+
 __all__ = [
     "FIRST_ANSWER",
     "Answer",
@@ -30,7 +32,6 @@ __all__ = [
 #: Seconds in which a server that was given must answer at all: its first answer may be slow, of
 #: one that sleeps while nobody asks or that has just been started.
 FIRST_ANSWER = 30.0
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _CHUNK = 256 * 1024  # bytes between two looks at the deadline
 
 
@@ -55,7 +56,7 @@ class HttpClient:
         self._base = without_credentials(address).rstrip("/")
         parts = urlsplit(self._base)
         self.usable = parts.scheme in {"http", "https"} and bool(parts.hostname)
-        self._local = parts.hostname in _LOOPBACK
+        self._local = hosts.is_loopback(parts.hostname or "")
         self._timeout, self._environment = timeout, environment
         self._authorization = authorization(address, environment)
         self._opener: Any = None

@@ -12,6 +12,7 @@ from http.client import responses
 from urllib.parse import urlsplit
 
 from malearn.kernel.errors import RegistryError, Unreachable, without_password
+from malearn.kernel.hosts import is_loopback
 from malearn.kernel.http_client import FIRST_ANSWER, HttpClient, TooLarge
 
 __all__ = ["connect", "connected"]
@@ -36,7 +37,6 @@ _LEFT_BEHIND = (
     "MLFLOW_EXPERIMENT_NAME",
     "MLFLOW_ACTIVE_MODEL_ID",
 )
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def connect(tracking_uri: str, patience: float = FIRST_ANSWER) -> None:
@@ -96,7 +96,7 @@ def _settle_environment(tracking_uri: str) -> None:
     for name in _LEFT_BEHIND:
         os.environ.pop(name, None)
     host = urlsplit(tracking_uri).hostname
-    if host in _LOOPBACK:  # no proxy leads back to this machine
+    if host and is_loopback(host):  # no proxy leads back to this machine
         # Where both are set, which one counts differs from library to library.
         for name in [n for n in ("NO_PROXY", "no_proxy") if n in os.environ] or ["NO_PROXY"]:
             known = [one for one in os.environ.get(name, "").split(",") if one]

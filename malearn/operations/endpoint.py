@@ -9,8 +9,8 @@ from threading import Thread
 from types import TracebackType
 from typing import Self
 
+from malearn.kernel import hosts
 from malearn.operations.metrics import PlatformMetrics
-from malearn.platform.port import LOOPBACK, is_loopback
 
 __all__ = ["Endpoint"]
 
@@ -25,8 +25,9 @@ class Endpoint:
     operator's browser reads it under a name of its own (DNS rebinding).
     """
 
-    def __init__(self, metrics: PlatformMetrics, port: int, host: str = LOOPBACK) -> None:
-        handler = type("_Bound", (_Handler,), {"metrics": metrics, "open_to_all": _is_open(host)})
+    def __init__(self, metrics: PlatformMetrics, port: int, host: str = hosts.LOOPBACK) -> None:
+        bound = {"metrics": metrics, "open_to_all": not hosts.is_loopback(host)}
+        handler = type("_Bound", (_Handler,), bound)
         self._server = ThreadingHTTPServer((host, port), handler)
         self._server.daemon_threads = True
         self._thread = Thread(target=self._server.serve_forever, name="malearn-metrics")
@@ -54,7 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "malearn", ""
 
     def do_GET(self) -> None:
-        if not self.open_to_all and not _is_ours(self.headers.get("Host", "")):
+        if not self.open_to_all and not hosts.is_loopback(
+            hosts.of_header(self.headers.get("Host", ""))
+        ):
             self._answer(HTTPStatus.FORBIDDEN, b"This is not served under that name.\n", "plain")
         elif self.path == "/metrics":
             self._answer(HTTPStatus.OK, self.metrics.text(), "plain; version=0.0.4")
@@ -78,13 +81,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: a scrape every few seconds is no news."""
-
-
-def _is_open(host: str) -> bool:
-    return not is_loopback(host)
-
-
-def _is_ours(host: str) -> bool:
-    """Whether a Host header names this machine by a name of loopback."""
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-    return name in (LOOPBACK, "localhost")

@@ -22,11 +22,11 @@ from urllib.request import ProxyHandler, Request, build_opener
 from malearn.data import redis_client, stream
 from malearn.kernel import tool_types
 from malearn.kernel.home import Home
+from malearn.kernel.hosts import is_loopback
 from malearn.kernel.http_client import HttpClient
 from malearn.kernel.records import RejectReason
 from malearn.lifecycle.monitor_decision import Action
 from malearn.operations.metric_store import MetricStore, Sample
-from malearn.platform.port import is_loopback
 
 __all__ = ["FLOWS", "METRICS", "PlatformMetrics", "ServiceHealth"]
 

@@ -8,8 +8,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, build_opener
 
+from malearn.kernel.hosts import is_loopback
 from malearn.kernel.http_client import HttpClient, TooLarge
-from malearn.platform.port import is_loopback
 
 __all__ = ["check_answers", "check_mlflow"]
 

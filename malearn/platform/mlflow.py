@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from malearn.kernel.hosts import is_loopback
 from malearn.platform import http
 from malearn.platform.environment import QUIET, for_server, without
-from malearn.platform.port import client_host, is_loopback
+from malearn.platform.port import client_host
 from malearn.platform.server import PING_TIMEOUT, Server
 
 __all__ = ["MLflowServer"]

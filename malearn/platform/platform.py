@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 from malearn.kernel.errors import Unreachable
 from malearn.kernel.home import Home
+from malearn.kernel.hosts import LOOPBACK, is_loopback
 from malearn.kernel.http_client import FIRST_ANSWER
 from malearn.platform.environment import QUIET, reachable_directly, unusable_proxies
 from malearn.platform.mlflow import MLflowServer
-from malearn.platform.port import LOOPBACK, is_loopback
 from malearn.platform.prefect import PrefectServer
 from malearn.platform.redis import EmbeddedRedis
 from malearn.platform.server import POLL_INTERVAL, START_TIMEOUT, Server

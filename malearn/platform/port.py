@@ -6,9 +6,10 @@ import socket
 from itertools import islice
 from zlib import crc32
 
-__all__ = ["LOOPBACK", "client_host", "find_free", "is_free", "is_loopback"]
+from malearn.kernel.hosts import LOOPBACK
 
-LOOPBACK = "127.0.0.1"
+__all__ = ["client_host", "find_free", "is_free"]
+
 ANY_HOST = "0.0.0.0"
 # Below the range from which Linux (32768) and macOS (49152) take the source ports of outgoing
 # connections, so that nobody gets the port by chance before the server listens on it.
@@ -38,18 +39,6 @@ def is_free(port: int, host: str = LOOPBACK) -> bool:
         except OSError:
             return False
     return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server at `host`, or one that listens there, is reached from this machine alone.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
-    >>> is_loopback("127.example.com")
-    False
-    """
-    numbers = host.startswith("127.") and host.replace(".", "").isdigit()
-    return numbers or host in ("localhost", "::1")
 
 
 def client_host(host: str) -> str:

@@ -15,10 +15,11 @@ from importlib import import_module
 from pathlib import Path
 
 from malearn.kernel.errors import PlatformError
+from malearn.kernel.hosts import is_loopback
 from malearn.kernel.redis_address import Address
 from malearn.platform import private
 from malearn.platform.environment import for_server
-from malearn.platform.port import client_host, is_loopback
+from malearn.platform.port import client_host
 from malearn.platform.server import PING_TIMEOUT, Server
 
 __all__ = ["EmbeddedRedis"]

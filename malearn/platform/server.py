@@ -17,6 +17,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
+from malearn.kernel import hosts
 from malearn.kernel.errors import PlatformError
 from malearn.kernel.home import Home
 from malearn.platform import port as ports
@@ -45,7 +46,7 @@ class Server(ABC):
     name: ClassVar[str]  # as people write it: "Redis"
     setting: ClassVar[str]  # the environment variable that names a given one
 
-    def __init__(self, home: Home, port: int | None = None, host: str = ports.LOOPBACK) -> None:
+    def __init__(self, home: Home, port: int | None = None, host: str = hosts.LOOPBACK) -> None:
         self.home, self.port = Home(home.root.absolute()), port  # children run elsewhere
         self.host = host
         self.start_timeout = START_TIMEOUT
@@ -226,7 +227,7 @@ class Server(ABC):
         state = self._state()
         address, host = str(state.get("url", "")), str(state.get("host", ""))
         if address and self._answers(self.with_credentials(address)):
-            if self.host not in (ports.LOOPBACK, host):
+            if self.host not in (hosts.LOOPBACK, host):
                 raise PlatformError(
                     self.name,
                     f"of this home already listens on {host}, for another command; end that",

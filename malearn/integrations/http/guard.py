@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from malearn.integrations.http.refused import RequestRefused
+from malearn.kernel import hosts
 
-__all__ = ["LOOPBACK_NAMES", "Guard", "Headers"]
+__all__ = ["Guard", "Headers"]
 
-LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 #: What a prober may ask without a token: it says nothing but that the service is up.
 _OPEN = frozenset({"/health"})
 _LONGEST = 512  # characters of a host's name
@@ -25,14 +25,14 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Guard:
-    """Checks a request's headers: `hosts` are names that this service goes by.
+    """Checks a request's headers: `names` are hosts that this service goes by.
 
     `token` is what `Authorization: Bearer` must carry, None where nobody needs one.
     """
 
-    def __init__(self, token: str | None, hosts: Iterable[str] = ()) -> None:
+    def __init__(self, token: str | None, names: Iterable[str] = ()) -> None:
         self._expected = None if token is None else f"Bearer {token}".encode()
-        self._hosts = LOOPBACK_NAMES | {_bracketed(host.lower()) for host in hosts}
+        self._names = frozenset(hosts.of_header(name) for name in names)
 
     def check(self, path: str, headers: Headers, arrived_at: str) -> None:
         """Raise `RequestRefused` for a request that may not pass.
@@ -68,12 +68,5 @@ class Guard:
             )
 
     def _is_ours(self, host: str, arrived_at: str) -> bool:
-        name, colon, port = host.rpartition(":")
-        if not colon or not port.isdigit():
-            name = host
-        return name in self._hosts or name == _bracketed(arrived_at)
-
-
-def _bracketed(host: str) -> str:
-    """An IPv6 address as it stands in a Host."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+        name = hosts.of_header(host)
+        return hosts.is_loopback(name) or name in self._names or name == arrived_at

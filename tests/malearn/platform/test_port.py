@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+from malearn.kernel import hosts
 from malearn.platform import port
 
 
@@ -13,6 +14,6 @@ def test_is_the_same_for_the_same_home() -> None:
 
 def test_another_one_is_found_when_that_is_taken() -> None:
     first = port.find_free("home b")
-    with socket.create_server((port.LOOPBACK, first)):
+    with socket.create_server((hosts.LOOPBACK, first)):
         assert not port.is_free(first)
         assert port.find_free("home b") != first

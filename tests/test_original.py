@@ -184,6 +184,30 @@ def test_features_come_from_the_predecessors_through_redis_alone(
     assert short < 5.0 < long
 
 
+def test_the_results_of_all_predecessors_are_read(
+    scheduler: Callable[..., DAGTaskPredictor], redis_client: redis.Redis
+) -> None:
+    """Each of two texts that are fused is known to the task that made it, and to no other."""
+    function, predictor = "task4_llm_fuse_answer", scheduler()
+    for number, tokens in enumerate((10, 3000) * 4):
+        own = {"text1_token_count": tokens, "text2_token_count": tokens}
+        start = 1_000_000.0 + 100.0 * number
+        record = {"start_time": start, "end_time": start + tokens / 100, "curr_task_feat": own}
+        task_id = f"{uuid.UUID(int=number)}-{function}"
+        redis_client.set(f"result:{task_id}", json.dumps(record))
+        predictor.collect_data_for_task(task_id, function)
+    wait_for(lambda: predictor.stats().collected == 8)
+    found = {}
+    for tokens in (10, 3000):
+        halves = {name: {name: tokens} for name in ("text1_token_count", "text2_token_count")}
+        for name, half in halves.items():
+            record = {"start_time": 1.0, "end_time": 2.0, "succ_task_feat": {function: half}}
+            redis_client.set(f"result:{RUN}-{name}-{tokens}", json.dumps(record))
+        ids = [f"{RUN}-{name}-{tokens}" for name in halves]
+        found[tokens] = predictor.predict(function, "gpu", ids)
+    assert found[10] < 3.0 < 10.0 < found[3000]
+
+
 def test_while_nothing_is_known_the_defaults_are_15_3_and_1_seconds(
     scheduler: Callable[..., DAGTaskPredictor],
 ) -> None:
@@ -193,6 +217,19 @@ def test_while_nothing_is_known_the_defaults_are_15_3_and_1_seconds(
         3.0,
         1.0,
     ]
+
+
+def test_while_a_prediction_fails_the_defaults_are_used() -> None:
+    with DAGTaskPredictor("redis://127.0.0.1:1/0") as predictor:
+        assert predictor.predict("task9_llm_process", "gpu", [f"{RUN}-before"]) == 15.0
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"succ_task_feat": 3}'])
+def test_what_is_no_record_is_as_good_as_none(
+    record: str, scheduler: Callable[..., DAGTaskPredictor], redis_client: redis.Redis
+) -> None:
+    redis_client.set(f"result:{RUN}-before", record)
+    assert scheduler().predict("task9_llm_process", "cpu", [f"{RUN}-before"]) == 3.0
 
 
 def test_a_scheduler_learns_by_itself_from_redis_and_goes_on_after_a_restart(
@@ -208,13 +245,19 @@ def test_a_scheduler_learns_by_itself_from_redis_and_goes_on_after_a_restart(
     wait_for(lambda: predictor.estimate(function, "gpu", features=known).source == "model")
     before = predictor.estimate(function, "gpu", features=known)
     assert before.seconds == pytest.approx(11.0, rel=0.25)
+    for number in range(40, 80):  # as many again: the model is trained on, in the background
+        task_id = work(redis_client, function, source.randint(10, 3000), number)
+        predictor.collect_data_for_task(task_id, function)
+    first = before.model_version
+    wait_for(lambda: predictor.estimate(function, "gpu", features=known).model_version != first)
+    before = predictor.estimate(function, "gpu", features=known)
     predictor.close(60)
     assert predictor.stats().internal_errors == 0
 
     place = tmp_path / "models" / "llm_process"
     with (place / "data" / "llm_process_data.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 40
+    assert len(rows) == 80
     row = rows[0]
     assert list(row)[:3] == ["task_id", "timestamp", "text_length"]
     assert float(row["execution_time"]) == pytest.approx(1.0 + float(row["token_count"]) / 100)

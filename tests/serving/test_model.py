@@ -10,7 +10,7 @@ import pytest
 
 from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.onnx import onnx_file
-from malearn.kernel.tool_types import ToolType
+from malearn.kernel.tool_types import Feature, ToolType
 from malearn.serving import model
 
 
@@ -57,6 +57,18 @@ def test_what_is_declared_no_more_is_missing_from_then_on(
         "version 1 reads features that are no longer declared, now always missing: luck"
         in caplog.text
     )
+
+
+@pytest.mark.parametrize("found", [("pages", "tokens"), ()])
+def test_a_generic_tool_types_features_are_those_of_its_model(
+    toy: Any, found: tuple[str, ...]
+) -> None:
+    """A head that was never told what others found takes it from the model."""
+    here = ToolType("other", (), "cpu", (), generic=True)
+    there = ToolType("other", (), "cpu", tuple(map(Feature, found)), generic=True)
+    loaded = model.load(toy(tool_type=there), here, 1).reordered(there)
+    row = loaded.row((3.0, 2.0)[: len(found)], [0.0] * len(loaded.metadata.history))
+    assert loaded.seconds(row) == (15.0 if found else 10.0)
 
 
 @pytest.mark.parametrize(

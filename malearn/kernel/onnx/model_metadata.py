@@ -117,14 +117,16 @@ class ModelMetadata:
         """Raise `ArtifactRefused`, with every reason, unless this model fits `tool_type`.
 
         A feature that is no longer declared is missing in every task from then on: a model
-        that knows others too goes on serving until another takes its place.
+        that knows others too goes on serving until another takes its place. The features of a
+        generic tool type are found, among them those of its models.
         """
         reasons = []
         if self.tool_type != tool_type.name:
             reasons.append(f"it predicts {self.tool_type}, not {tool_type.name}")
         if self.history != history.FEATURES:
             reasons.append("its history features are not the ones this version computes")
-        if not set(self.features) & set(tool_type.feature_names):
+        known = self.features if tool_type.generic else tool_type.feature_names
+        if self.features and not set(self.features) & set(known):
             unknown = ", ".join(sorted(self.features))
             reasons.append(f"it wants features nobody declares: {unknown}")
         if reasons:

@@ -67,7 +67,7 @@ def figures() -> Iterator[Figure]:
         stack.restore()
         took = time.monotonic() - began
         after, status = stack.ask(), stack.malearn("status")
-        rows = sum(row["rows"] for row in status)
+        rows = sum(row["rows"] for row in status.values())
         services = stack.health()["services"]
     accepted = sum(counts["accepted"] for counts in ingested["tool_types"].values())
     yield at_least("a model served after a start from zero", before["model_version"] or 0, "", 1)

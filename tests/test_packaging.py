@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from email.parser import BytesParser
 from email.policy import default
 from pathlib import Path
@@ -86,20 +87,26 @@ def test_a_major_version_that_may_break_us_is_kept_out() -> None:
             assert today <= int(bound[1]), line
 
 
+def interpreters(version: str) -> Iterator[str]:
+    """Those of `version` that run: on the path, or kept by pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    kept = sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))
+    for name in (f"python{version}", *map(str, kept)):
+        path = shutil.which(name)  # pyenv's own on the path may stand for one that is not chosen
+        if path and not subprocess.run([path, "-V"], capture_output=True, check=False).returncode:
+            yield path
+
+
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 def test_a_wheel_file_is_installed_and_predicts(version: str, built: Path, tmp_path: Path) -> None:
     """With the base dependencies alone, as the lock pins them for that Python."""
-    uv = BIN / "uv"
-    found = subprocess.run(
-        [uv, "python", "find", "--no-project", "--no-python-downloads", version],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if found.returncode:
-        pytest.skip(f"no Python {version} here")
     if sys.version_info[:2] == tuple(map(int, version.split("."))):
         pytest.skip("tests/test_laws.py installs it with this Python")
-    venv = tmp_path / "venv"
-    run(uv, "venv", "--quiet", "--python", found.stdout.strip(), venv)
+    interpreter = next(interpreters(version), None)
+    if interpreter is None:
+        pytest.skip(f"no Python {version} here")
+    uv, venv = BIN / "uv", tmp_path / "venv"
+    run(uv, "venv", "--quiet", "--python", interpreter, venv)
     python = venv / "bin" / "python"
     run(uv, "pip", "install", "--quiet", "--python", python, "--constraint",
         ROOT / "requirements.lock", wheel(built))  # fmt: skip

@@ -27,6 +27,7 @@ __all__ = ["MOST_BYTES", "Batch", "Outcomes"]
 Outcomes = list[Record | Execution | Rejected]
 
 #: Bytes of rejected records that one batch holds, about.
+#: Accepted rows are numbers and short ids, which their count bounds; rejected ones carry text.
 MOST_BYTES = 64 * 2**20
 
 #: Features and context by name; a missing one may stand there as null.
@@ -36,6 +37,7 @@ _NAN = float("nan")
 _end = itemgetter(0)
 
 
+# Neither struct can be part of a cycle: `gc=False` keeps a million of them from the collector.
 class _PlainTask(msgspec.Struct, gc=False, omit_defaults=True):
     """A plain record of a task that some tool type claims."""
 
@@ -58,6 +60,7 @@ class _Unclaimed(msgspec.Struct, gc=False, omit_defaults=True):
     succ_task_feat: dict[str, _Features | float | str | None] | None = None
 
 
+# A value of another type fails the typed decoder at once: that is the whole test for "plain".
 _decode_task = msgspec.json.Decoder(_PlainTask).decode
 _decode_unclaimed = msgspec.json.Decoder(_Unclaimed).decode
 _encode = msgspec.json.Encoder().encode
@@ -74,6 +77,8 @@ class _Columns:
     def __init__(self, tool_type: ToolType) -> None:
         self.builder = Builder(tool_type)
         self.tool_type, self._names = tool_type, tool_type.feature_names
+        # A view that names some feature was reported: its gaps get the declared defaults. A view
+        # that names none is unknown, and all NaN.
         self._missing = tuple(feature.missing for feature in tool_type.features)
         self._none = (_NAN,) * len(self._names)
         # Of a single name an itemgetter gives no tuple; where there is none, nothing is asked for.
@@ -93,12 +98,14 @@ class _Columns:
             pass
         else:
             return values[:-1], True
+        # Null may stand for a missing value, which made the sum fail; anything else is no number.
         get = features.get
         given = [get(name) for name in self._names]
         known = [value for value in given if value is not None]
         if not known:
             named = any(name in features for name in self._names)
             return self._missing if named else self._none, False
+        # Raises where a value is text: the caller then takes the long way, which names the feature.
         sum(known)
         return [
             missing if value is None else value
@@ -154,6 +161,7 @@ class Batch:
         if run != self._run:
             self.close()
             self._run = run
+        # The plain decoder builds all features at once; the long way looks at their length first.
         if len(raw) > record_reader.LONG:
             self._add_slowly(task_id, raw)
             return
@@ -166,6 +174,8 @@ class Batch:
         if (
             believable.are_believable(task.start_time, task.end_time, self._now)
             and record_reader.is_usable(task.status)
+            # One odd record sends its whole run the long way, since its task may supply others; so
+            # does a task that was written twice, of which the later end wins.
             and not self._odd
             and task_id not in self._tasks
         ):
@@ -180,12 +190,14 @@ class Batch:
         if entry is None or not (entry.task_id and entry.function):
             self._keep(stream_entries.read(raw, self._tool_types, place, self._now))
             return
+        # An entry holds both views already, as its scheduler knew them: no run has to be joined.
         columns = self._columns.get(entry.tool_type or "")
         version = entry.model_version
         if (
             columns is not None
             and believable.are_believable(entry.start, entry.end, self._now)
             and record_reader.is_usable(entry.status)
+            # The column is a signed 64-bit integer.
             and (version is None or 0 <= version < 2**63)
         ):
             try:
@@ -225,6 +237,7 @@ class Batch:
             self._keep(outcome)
             return
         if not self._odd:
+            # The plain ones so far are made records, so that the run is joined as one.
             self._odd = [_record(other, task) for other, task in self._tasks.items()]
         self._odd.append(outcome)
 
@@ -250,6 +263,7 @@ class Batch:
             if task.succ_task_feat:
                 for function, given in _successors(task.succ_task_feat).items():
                     suppliers.setdefault(function, []).append((task.end_time, task_id, given))
+        # What starts before anything of the run has ended is a start node: its inputs were at hand.
         first_end = min(task.end_time for task in tasks.values())
         for task_id, task in tasks.items():
             function = run_ids.function_of(task_id)
@@ -261,6 +275,7 @@ class Batch:
             if function in suppliers or (function and "" in suppliers):
                 said = _serve_view(task_id, function, task.start_time, suppliers)
             else:  # a start node, or nobody speaks of it
+                # Of a later task that nobody mentions, nothing was known when it was predicted.
                 said = {} if causality.was_known(first_end, task.start_time) else own
             columns = self._columns[tool_type.name]
             try:
@@ -299,6 +314,7 @@ def _serve_view(
     named, flat = suppliers.get(function, ()), suppliers.get("", ())
     said = [one for one in named if causality.was_known(one[0], start) and one[1] != task_id]
     if flat:
+        # Of a predecessor that names the function, its unnamed values are for others.
         by_name = {one[1] for one in named}
         said += [
             one
@@ -308,6 +324,7 @@ def _serve_view(
     if len(said) == 1:
         return said[0][2]
     view: _Features = {}
+    # The last to end wins, as it does when a scheduler asks.
     for _, _, given in sorted(said, key=_end):
         view |= given
     return view

@@ -26,6 +26,7 @@ _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _TIMEOUT = 20.0  # seconds
 
 
+# Cached by address: every command opens several tables, and a probe is three requests.
 @cache
 def require(url: str, setting: str) -> None:
     """Raise `InputError` where writes below `url`, `s3://bucket/…`, are not conditional.
@@ -45,6 +46,8 @@ def require(url: str, setting: str) -> None:
             " and ".join(missing),
             f"must be set: whether {endpoint} honours conditional writes is tried with them",
         )
+    # A random name, below the datasets' own prefix: two processes never probe one object, and the
+    # rights that are tried are those that commits need.
     place = f"{url.partition('://')[2]}/_probe/{uuid.uuid4().hex}"
     address = f"{endpoint.rstrip('/')}/{place}"
     try:
@@ -52,6 +55,8 @@ def require(url: str, setting: str) -> None:
         _send("DELETE", address, {})
     except (OSError, http.client.HTTPException) as error:
         raise Unreachable("Object storage", endpoint, _ENDPOINT, error) from error
+    # The first write shows that rights and signature are in order, so that a refusal of the second
+    # can only come from the condition.
     if first != 200:
         raise InputError(setting, f"{endpoint} refuses to write below {url} (HTTP status {first})")
     if second != 412:
@@ -62,6 +67,8 @@ def require(url: str, setting: str) -> None:
         )
 
 
+# Signed here, because delta-rs offers no conditional PUT of a single object and boto3 would be a
+# dependency for three requests.
 def _send(method: str, address: str, headers: Mapping[str, str]) -> int:
     """The status of a request signed with the keys in the environment (AWS Signature 4)."""
     url = urlsplit(address)
@@ -78,6 +85,7 @@ def _send(method: str, address: str, headers: Mapping[str, str]) -> int:
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     names = ";".join(sorted(sent))
     lines = [f"{name}:{sent[name]}" for name in sorted(sent)]
+    # Path-style addresses (server/bucket/key), which every S3-compatible server understands.
     path = quote(url.path)
     request = "\n".join([method, path, "", *lines, "", names, empty])
     scope = f"{now:%Y%m%d}/{region}/s3/aws4_request"

@@ -24,6 +24,7 @@ __all__ = ["append", "columns", "read", "write"]
 #: What other programs write between the cells.
 _DELIMITERS = (";", "\t", "|")
 #: How a cell begins that a spreadsheet would run as a formula, in any width.
+#: OWASP's list for CSV injection, and the same signs in full width.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
@@ -40,10 +41,12 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
     optional |= {f"serve_{name}" for name in (*features, *tool_type.context)}
     optional |= set(tool_type.context)
     with files.opened(path) as file:
+        # Bytes that are no UTF-8 spoil their cell, not the file.
         rows = csv.reader(line.decode("utf-8", "replace") for line in file)
         first = next(_rows(rows), [])
         if isinstance(first, str):
             raise InputError(path, f"is no dataset: {first}")
+        # Excel begins UTF-8 files with a byte order mark.
         header = [name.strip().lstrip("\ufeff") for name in first]
         other = next((mark for mark in _DELIMITERS if any(mark in name for name in header)), None)
         if len(header) == 1 and other:
@@ -51,6 +54,7 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
         if missing := {"task_id", "timestamp", "execution_time"} - set(header):
             raise InputError(path, f"is no dataset: its header lacks {', '.join(sorted(missing))}")
         known = {"task_id", "timestamp", "execution_time", *features, *optional}
+        # A misspelt feature would otherwise be missing in every row, unnoticed.
         if unknown := set(header) - known:
             raise InputError(
                 path, f"has columns {tool_type.name} does not know: {', '.join(sorted(unknown))}"
@@ -112,6 +116,7 @@ def _row(tool_type: ToolType, e: Execution) -> list[str]:
 
 
 def _digits(value: float | None) -> str:
+    # `repr` gives the shortest text that reads back as the same float.
     return "" if value is None or value != value else repr(value)
 
 
@@ -126,6 +131,7 @@ def _plain(cell: str) -> str:
 
 
 def _is_risky(value: str) -> bool:
+    # Texts that begin with an apostrophe are escaped too, or reading could not tell them apart.
     return value.startswith((*_FORMULA, "'")) or value.lstrip().startswith(_FORMULA)
 
 
@@ -137,8 +143,11 @@ def _rows(rows: Iterator[list[str]]) -> Iterator[list[str] | str]:
         except StopIteration:
             return
         except csv.Error as error:
+            # Such as a cell above csv's own limit of 131,072 characters; the rows after it can be
+            # read.
             yield files.cause(error)
         except (EOFError, OSError, zlib.error) as error:
+            # A gzip file that is cut or damaged: nothing after this point can be unpacked.
             yield f"the file cannot be read further ({files.cause(error)})"
             return
         else:
@@ -151,6 +160,7 @@ def _execution(
 ) -> Execution | Rejected:
     cells = {name: _plain(value.strip()) for name, value in zip(header, row, strict=False)}
     task_id = cells.get("task_id", "")
+    # The original's files name no function, and its task ids need not contain one.
     function = cells.get("function") or run_ids.function_of(task_id) or tool_type.name
     if len(row) != len(header) or not task_id:
         problem = f"{place}: {len(row)} values under {len(header)} names"
@@ -166,11 +176,13 @@ def _execution(
         "dag_id": cells.get("query", ""),
         "curr_task_feat": {n: _cell(cells[n]) for n in tool_type.feature_names if n in cells}
         | {n: cells[n] for n in tool_type.context if n in cells},
+        # The row takes the way of a worker's record, so that all its checks hold here too.
         "succ_task_feat": {function: serve},
     }
     record = record_reader.read(task_id, task, function)
     if isinstance(record, Rejected):
         return record
+    # Empty cells are left out, not null: a null would take the declared default as if reported.
     view = {name: value for name, value in serve.items() if value is not None}
     outcome = joining.to_execution(record, tool_type, view)
     if isinstance(outcome, Rejected):

@@ -32,6 +32,8 @@ __all__ = ["AppendResult", "Dataset"]
 
 
 #: Application id of the end, in milliseconds since the epoch, before which retention deleted rows.
+#: The name is stored in tables since 0.1.0 and must stay. Delta keeps whole numbers only, hence
+#: milliseconds.
 _DELETED_BEFORE = "malearn-let-go"
 
 
@@ -58,6 +60,7 @@ class Dataset:
     def __init__(self, path: Folder, tool_type: ToolType) -> None:
         self.path, self.tool_type = path, tool_type
         self._table = VersionedTable(path, execution_columns.schema(tool_type))
+        # The version that the index below was built from.
         self._known_version: int | None = None
         self._keys = KeyIndex()
         self._recent = RecentDurations()
@@ -88,6 +91,7 @@ class Dataset:
         commit; a position never moves back. Raises `DatasetError`.
         """
         given = Rows.from_executions(self.tool_type, executions)
+        # Within a batch, too, the record that ended last stands for its task.
         latest = given.take(given.latest())
         positions = [] if transaction is None else [transaction]
         attempts = self._table.attempts()
@@ -103,15 +107,18 @@ class Dataset:
             known = self._keys.ends(latest.task_ids)
             later = latest.end > known
             duplicates = tuple(compress(latest.task_ids, ~later))
+            # The position is not lost: the batch's rejections are committed with it, too.
             if not later.any():
                 return AppendResult(table.version(), duplicates=duplicates)
             replaced = tuple(compress(latest.task_ids, later & (known > -np.inf)))
             chosen = latest.take(later)
             rows = execution_columns.table(chosen)
+            # A merge reads the files it may change; most batches replace nothing, and only append.
             if not self._table.commit(table, before, rows, positions, replaces=bool(replaced)):
                 continue
             version = table.version()
             self._learn(chosen, before, version, bool(replaced))
+            # Merging files changes no row: the index stays true of the version that it made.
             if self._table.tidy(table) and self._known_version == version:
                 self._known_version = table.version()
             added = tuple(compress(latest.task_ids, later & (known == -np.inf)))
@@ -124,6 +131,7 @@ class Dataset:
     def ended_after(self, moment: float) -> list[Execution]:
         """The executions that ended later than `moment`, in seconds since the epoch."""
         self._refresh(self._table.version)
+        # The index answers for nearly every call, without a scan of the table.
         if self._keys.latest <= moment:
             return []
         names = execution_columns.stored(self.tool_type)
@@ -172,10 +180,12 @@ class Dataset:
         """
         if version is None and self._table.open() is None:
             return []
+        # Two reads: one column to find the start of the window, then all columns of the rows in it.
         since = self._table.least_of_newest("start", rows, version, before)
         names = execution_columns.stored(self.tool_type)
         where = execution_columns.started_between(-math.inf if since is None else since, before)
         found = self._table.read(version, names, where)
+        # Several executions may share the first start; the order by task id decides which stay.
         return execution_columns.executions(self.tool_type, found)[-rows:]
 
     def newest_of_functions(
@@ -215,6 +225,8 @@ class Dataset:
         before, names = self.rows, execution_columns.stored(self.tool_type)
         for held in self._table.unreferenced(names):
             found = execution_columns.executions(self.tool_type, held)
+            # Old files also hold what was replaced or deleted since: `append` keeps the later
+            # record of a task, and retention's limit keeps out what it deleted.
             self.append([e for e in found if e.end >= self.deleted_before])
         return self.rows - before
 
@@ -237,6 +249,7 @@ class Dataset:
         The same commit remembers `until`, so that whoever ingests can tell these
         executions from new ones. Versions before it still hold them.
         """
+        # Rounded down, and used for the deletion too, so that limit and deletion agree exactly.
         milliseconds = math.floor(until * 1000.0)
         if self._table.open() is None or milliseconds <= (self.position(_DELETED_BEFORE) or 0):
             return 0
@@ -287,6 +300,7 @@ class Dataset:
         `task_id,timestamp,<features as the task ran>,execution_time`, then
         what the original has no place for; `csv_files.read` reads it back.
         """
+        # Raises for a version that is not there, before the file is created.
         self._table.at(version)
         executions = self.read(version)
         csv_files.write(file, self.tool_type, executions)
@@ -305,6 +319,8 @@ class Dataset:
         self._known_version = version
 
     def _learn(self, added: Rows, before: int, after: int, replaced: bool) -> None:
+        # `RecentDurations` cannot take a replaced row back, and commits of others were not seen:
+        # the next caller reads the index again.
         if replaced or after != before + 1:
             self._known_version = None
             return

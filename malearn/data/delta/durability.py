@@ -39,8 +39,11 @@ def sync_commits(table: Path, versions: Iterable[int]) -> None:
             added = list(added_files(file.read_bytes()))
         except (OSError, ValueError):
             continue  # another process is at it; its own commits are its own to sync
+        # Data before the commit that names it: a commit on the disk never points to a lost file.
         for path in (*(table / name for name in added), file):
             _sync(path)
+    # A new file survives only with its folder's entry for it (fsync(2)); the parent's, because the
+    # table itself may be new.
     for folder in (table / "_delta_log", table, table.parent):
         _sync(folder)
 

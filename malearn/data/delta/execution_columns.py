@@ -28,6 +28,8 @@ __all__ = [
 _DERIVED = {"run", "seconds", "ingested_at"}
 
 
+# Both are kept, because they differ systematically in real logs: models train on the first, and the
+# skew between the two is reported.
 _VIEWS = ("serve", "ran")  # as known before a task ran, and as it ran
 
 
@@ -52,8 +54,10 @@ def table(rows: Rows) -> pa.Table:
         "start": rows.start,
         "end": rows.end,
         "seconds": rows.seconds,
+        # `from_pandas` turns NaN into null: in files "missing" is null, in memory NaN.
         "predicted": pa.array(rows.predicted, from_pandas=True),
         "model_version": rows.versions,
+        # Only for people who look into the table: an `Execution` does not carry it.
         "ingested_at": np.full(len(rows), time.time()),
     }
     for view, matrix, contexts in (
@@ -74,6 +78,7 @@ def stored(tool_type: ToolType) -> list[str]:
 
 def executions(tool_type: ToolType, found: pa.Table) -> list[Execution]:
     """What `found`, with the `stored` columns, holds, in order of (start, task_id)."""
+    # Files come in any order; the same version must always give the same training rows.
     found = found.sort_by([("start", "ascending"), ("task_id", "ascending")])
     features, words = tool_type.feature_names, tool_type.context
     serve, ran = (_tuples(found, [f"{view}_{name}" for name in features]) for view in _VIEWS)
@@ -116,6 +121,8 @@ def newest_of_functions(
 def _newest_of_functions(rows: pa.Table, each: int) -> pa.Table:
     codes = rows.column("function").combine_chunks().dictionary_encode().indices.to_numpy()
     ends = rows.column("end").to_numpy()
+    # By function, the newest first: a row's rank within its function is then its distance from the
+    # function's first row.
     order = np.lexsort((-ends, codes))
     ordered = codes[order]
     first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
@@ -132,6 +139,7 @@ def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[float, ...]]:
 def _words(table: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:
     """Rows of text columns, nulls as ""; empty where all are null."""
     columns = [table.column(name) for name in names]
+    # Nearly all logs name no context: no list of strings is then made for them.
     if all(column.null_count == len(column) for column in columns):
         return [()] * table.num_rows
     texts = [[word or "" for word in column.to_pylist()] for column in columns]

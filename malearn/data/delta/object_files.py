@@ -31,6 +31,7 @@ def names(folder: ObjectFolder) -> dict[str, float]:
     from pyarrow.fs import FileSelector
 
     def listed(files: DeltaStorageHandler) -> dict[str, float]:
+        # Before the first report is written there is no such prefix.
         selector = FileSelector("", allow_not_found=True)
         found = files.get_file_info_selector(selector)
         return {one.path: one.mtime.timestamp() for one in found if one.is_file}

@@ -20,6 +20,8 @@ SCHEMA = pa.schema(
         (name, pa.string())
         for name in ("task_id", "function", "tool_type", "reason", "detail", "record", "source")
     ]
+    # Stored, so that the index of known rejections can be rebuilt without reading `record`, which
+    # is up to 4,096 characters a row.
     + [("digest", pa.string())]
     + [(name, pa.float64()) for name in ("end", "seconds", "ingested_at")]
 )
@@ -51,6 +53,7 @@ def keys(columns: Mapping[str, Sequence[str]]) -> pa.Table:
 
 def rows(batch: pa.RecordBatch, task_ids: tuple[str, str] | None = None) -> Iterator[RejectedRow]:
     """What `batch` holds, or of it tasks from the first to the last of `task_ids`."""
+    # Run ids are random, every file spans nearly all of them: a filter in the scan would skip none.
     if task_ids is not None:
         column = pc.field("task_id")
         batch = batch.filter((column >= task_ids[0]) & (column <= task_ids[1]))

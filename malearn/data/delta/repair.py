@@ -48,6 +48,7 @@ def find_and_mend(table: Path, schema: pa.Schema) -> Damage:
     log = table / _LOG
     if not log.is_dir():
         return Damage()
+    # In this order: lost files are found by opening the table, which needs a readable log.
     found = [*_mend_checkpoints(log), *_mend_commits(table, schema)]
     try:
         lost, files = _drop_lost_files(table)
@@ -59,10 +60,12 @@ def find_and_mend(table: Path, schema: pa.Schema) -> Damage:
 
 def unreferenced(table: Path, names: Sequence[str]) -> Iterator[pa.Table]:
     """The columns `names` of each readable file that the newest version does not need."""
+    # The log writes paths as URLs.
     needed = {Path(unquote(name)).name for name in _files(DeltaTable(str(table)))}
     for file in sorted(table.glob("*.parquet")):
         if file.name in needed or not _is_readable(file):
             continue
+        # The columns of its own time, which may be fewer than today's.
         held = pq.read_table(file)
         if "task_id" in held.column_names:
             yield pa.table(
@@ -79,6 +82,7 @@ def _mend_checkpoints(log: Path) -> Iterator[str]:
     for file in broken:
         _move_aside(file)
         yield f"checkpoint {file.name} could not be read; the log is used instead"
+    # The hint may name a checkpoint that was just moved: without it readers list the log.
     hint = log / "_last_checkpoint"
     if hint.exists() and (broken or not _is_json(hint)):
         _move_aside(hint)
@@ -94,11 +98,13 @@ def _mend_commits(table: Path, schema: pa.Schema) -> Iterator[str]:
         _move_aside(files.pop(version))
         yield f"commit {version} was empty or cut"
     newest = max(files, default=-1)
+    # Delta reads versions without a gap: behind a missing one, all later rows would be lost.
     for version in range(newest + 1):
         if version not in files:
             if version not in bad:
                 yield f"commit {version} was missing"
             _write_filler(table, version, schema)
+    # All commits were bad: the table begins again, empty; `unreferenced` finds its files.
     if newest < 0:
         _write_filler(table, 0, schema)
 
@@ -107,6 +113,8 @@ def _write_filler(table: Path, version: int, schema: pa.Schema) -> None:
     """A commit that changes nothing; the first one declares the table."""
     info = {"commitInfo": {"timestamp": int(time.time() * 1000.0), "operation": "REPAIR"}}
     text = json.dumps(info) + "\n"
+    # The first commit must hold protocol and schema. Their exact form is the library's: a new table
+    # is made aside and its commit copied.
     if version == 0:
         scratch = _aside(table) / f"declaration-{time.time_ns()}"
         DeltaTable.create(str(scratch), schema=schema)
@@ -119,6 +127,7 @@ def _write_filler(table: Path, version: int, schema: pa.Schema) -> None:
 def _drop_lost_files(table: Path) -> tuple[int, list[str]]:
     """Take files that are missing or broken out of the newest version; the rows they held."""
     opened = DeltaTable(str(table))
+    # Before `repair` below, after which the log no longer says how many rows the file had.
     counts = pa.table(opened.get_add_actions(flatten=True)).to_pylist()
     lost, sentences = 0, []
     for action in counts:
@@ -132,6 +141,7 @@ def _drop_lost_files(table: Path) -> tuple[int, list[str]]:
         lost += rows
         sentences.append(f"file {file.name} with {rows:,} rows {state}{_contents(action)}")
     if sentences:
+        # Delta's FSCK drops files that are not there, which is why broken ones were moved.
         opened.repair()
         durability.sync_commits(table, [DeltaTable(str(table)).version()])
     return lost, sentences
@@ -140,6 +150,8 @@ def _drop_lost_files(table: Path) -> tuple[int, list[str]]:
 def _contents(action: Mapping[str, Any]) -> str:
     """Which rows a file held, as far as the log's statistics tell."""
     first, last = action.get("min.task_id"), action.get("max.task_id")
+    # The log's statistics are all that is left of the file: they let an operator import these runs
+    # again.
     told = ""
     if first and last:
         told = f": task {first}" if first == last else f": tasks between {first} and {last}"
@@ -157,6 +169,7 @@ def _files(table: DeltaTable) -> Iterable[str]:
 def _is_readable(file: Path) -> bool:
     """Whether `file` is Parquet whose end, where its columns are listed, is in order."""
     try:
+        # Only the footer, not all pages: a file that was cut has lost its end.
         pq.read_metadata(file)
     except (OSError, pa.ArrowException):
         return False
@@ -166,6 +179,7 @@ def _is_readable(file: Path) -> bool:
 def _is_commit(file: Path) -> bool:
     try:
         content = file.read_bytes()
+        # The list parses every line; `True` is there because a good commit may add no file.
         return bool(content.strip()) and bool([*durability.added_files(content), True])
     except (OSError, ValueError, TypeError, KeyError):
         return False
@@ -187,4 +201,5 @@ def _aside(table: Path) -> Path:
 
 def _move_aside(file: Path) -> None:
     table = file.parent.parent if file.parent.name == _LOG else file.parent
+    # The time keeps a second repair from overwriting what the first one saved.
     file.rename(_aside(table) / f"{time.time_ns()}-{file.name}")

@@ -69,14 +69,17 @@ class VersionedTable:
         try:
             if version is not None:
                 return DeltaTable(str(self.path), version=version)
+            # A handle outlives a folder that is deleted, and would go on answering from memory.
             if self._newest is None or (self._local is not None and not self._local.is_dir()):
                 self._newest = None
                 self._newest = DeltaTable(str(self.path))
             else:
+                # Reads only commits that are new; opening again reads back to the last checkpoint.
                 self._newest.update_incremental()
             self._check_last_commit(self._newest.version())
             return self._newest
         except TableNotFoundError:
+            # To the library there is no table; called empty, it would take everything in once more.
             if self._local and any((self._local / "_delta_log").glob("*.json")):
                 raise DatasetDamaged(self._local, "its log has no first commit") from None
             return None
@@ -101,6 +104,7 @@ class VersionedTable:
         if self._local is None:
             return
         file = durability.commit_file(self._local, version)
+        # Not there: an older commit that a checkpoint stands for.
         if file.exists() and not file.stat().st_size:
             self._newest = None
             raise DatasetDamaged(self._local, f"its commit {file.name} is empty")
@@ -150,10 +154,14 @@ class VersionedTable:
         """
         if table.version() != onto:  # a reader of the same handle took it along to a newer one
             return False
+        # Two appends never conflict in Delta, so two writers could both add one task. Of two
+        # commits with the same application id, Delta refuses the second.
         marks = [Transaction(_WRITER, onto + 1)]
         for name, position in positions:
+            # Delta takes a lower number too, and would then have the stream read twice.
             marks.append(Transaction(name, max(position, table.transaction_version(name) or 0)))
         properties = CommitProperties(app_transactions=marks)
+        # A feature that was declared since gets its column now; older rows are null there.
         grown = not {f.name for f in table.schema().fields} >= set(self.schema.names)
         try:
             if replaces:
@@ -179,6 +187,7 @@ class VersionedTable:
         except DeltaError as error:
             raise DatasetError(self.path.name, _one_line(error)) from error
         if self._local is not None:
+            # The library may have written behind a commit of somebody else's, such as a compaction.
             durability.sync_commits(self._local, range(onto + 1, table.version() + 1))
         return True
 
@@ -189,6 +198,7 @@ class VersionedTable:
         whether that, and nothing else, moved `table` to its next version.
         """
         before = table.version()
+        # By version, not by time: whoever commits the eighth merges, whichever process it is.
         if before % _TIDIED:
             return False
         try:
@@ -212,6 +222,7 @@ class VersionedTable:
         schema = self.subschema(names)
         table = self.at(version)
         newest = self.version
+        # With today's schema, so that columns which old files lack are null instead of an error.
         dataset = table.to_pyarrow_dataset(schema=self.schema, filesystem=self._native_files())
         small: list[pa.RecordBatch] = []
         rows = 0
@@ -246,6 +257,7 @@ class VersionedTable:
         """As many as a commit may take, further and further apart; then raises `DatasetError`."""
         for attempt in range(_ATTEMPTS):
             if attempt:
+                # Random and growing, so that writers who collided do not collide again.
                 time.sleep(random.uniform(0.0, 0.02 * attempt))
             yield
         raise DatasetError(
@@ -292,6 +304,8 @@ class VersionedTable:
         if table is None:
             return 0
         newest = table.version()
+        # Delta refuses to keep files for less than a week unless told not to enforce it. Readers of
+        # an older version that is vacuumed meanwhile are told so (see `columns`).
         options: dict[str, Any] = {
             # The library counts in whole hours: rather keep for one too many.
             "retention_hours": math.ceil(hours),
@@ -318,6 +332,7 @@ class VersionedTable:
         field = pc.field(column)
         where = (field >= self._least_possible(column, rows, version, below)) & (field < below)
         found = [b.column(0).to_numpy() for b in self.columns(version, [column], where)]
+        # The empty array stands in where no batch came back: `concatenate` needs at least one.
         values = np.concatenate([np.empty(0), *found])
         return float(np.partition(values, -rows)[-rows]) if len(values) > rows else None
 
@@ -325,6 +340,8 @@ class VersionedTable:
         """What at least `rows` + 1 values below `below` are not less than, by what the log says
         of the files; -inf where it does not say enough.
         """
+        # Delta's per-file statistics. Files by descending minimum: once those seen hold more than
+        # `rows` rows, that many values are at least the last minimum.
         actions = pa.table(self.at(version).get_add_actions(flatten=True))
         least, most = f"min.{column}", f"max.{column}"
         if not {least, most, "num_records"} <= set(actions.column_names):
@@ -334,6 +351,7 @@ class VersionedTable:
             return -math.inf
         counted = 0
         for file in sorted(files, key=lambda file: -float(file[least])):
+            # Only a file wholly below `below` counts: of another, some rows do not.
             if file[most] < below:
                 counted += int(file["num_records"])
                 if counted > rows:
@@ -345,6 +363,8 @@ class VersionedTable:
 
         `matched`, in SQL, says when a row of the table, `old`, has a key, `new`.
         """
+        # One merge does both: sources with a key delete, and sources without one (null matches
+        # nothing) are inserted.
         unkeyed = pa.nulls(len(rows), pa.string())
         for name in keys.column_names:
             rows = rows.append_column(name, unkeyed)
@@ -352,6 +372,7 @@ class VersionedTable:
         first = keys.column_names[0]
 
         def merge(table: DeltaTable) -> None:
+            # As in `commit`: a writer that appends at the same time must not get past this.
             mark = Transaction(_WRITER, table.version() + 1)
             table.merge(
                 source,
@@ -361,6 +382,7 @@ class VersionedTable:
                 commit_properties=CommitProperties(app_transactions=[mark]),
             ).when_matched_delete().when_not_matched_insert(
                 {f'"{name}"': f'new."{name}"' for name in self.schema.names},
+                # A key that matched nothing must not become a row.
                 predicate=f"new.{first} IS NULL",
             ).execute()
 
@@ -393,6 +415,7 @@ class VersionedTable:
         table = self.open()
         if table is None or table.version() <= version:
             return 0
+        # A compaction adds files, too, but its metrics name no rows.
         commits = map(_commit, table.history(table.version() - max(version, -1)))
         return sum(commit.rows_added + commit.rows_replaced for commit in commits)
 
@@ -436,6 +459,7 @@ class VersionedTable:
 def _commit(entry: Mapping[str, object]) -> Commit:
     metrics = entry.get("operationMetrics")
     numbers = metrics if isinstance(metrics, Mapping) else {}
+    # An append names its counts otherwise than a merge does; so does a deletion.
     rows = numbers.get("num_added_rows", numbers.get("num_target_rows_inserted", 0))
     return Commit(
         int(str(entry["version"])),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_UI_URL
 
 from malearn.kernel.tool_types import ToolType
-from malearn.learning.gate import GateCheck
-from malearn.learning.metrics import Scores
 from malearn.lifecycle import mlflow_pages
-from malearn.lifecycle.promotion import Promoted
-from malearn.lifecycle.training import Trained
+
+if TYPE_CHECKING:  # what trains and plots takes a second to import, and ingestion needs none of it
+    from malearn.learning.gate import GateCheck
+    from malearn.learning.metrics import Scores
+    from malearn.lifecycle.promotion import Promoted
+    from malearn.lifecycle.training import Trained
 
 __all__ = ["VALIDATION", "candidates", "key", "promotion", "reasons", "training", "validation_page"]
 

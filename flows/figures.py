@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from prefect.logging import get_run_logger
 
 from malearn.data.ingest_report import IngestReport
 from malearn.kernel.home import Home
-from malearn.lifecycle.monitoring import MonitorReport
 from malearn.operations.metric_store import MetricStore, Sample
+
+if TYPE_CHECKING:
+    from malearn.lifecycle.monitoring import MonitorReport
 
 __all__ = ["checked", "decided", "ingested"]
 

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 import redis
 
+from malearn.data import locks
 from malearn.flows import deployments
 from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
 from tests.flows import conftest
 from tests.flows.conftest import Running, processes
 
@@ -30,6 +32,7 @@ retrain_after = 60
 length = {{ min = 0, max = 100000, monotone = 1 }}
 """
 SERVICES = ("Redis", "MLflow", "Prefect")
+ENDS = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 pytestmark = pytest.mark.timeout(3600)  # the whole platform on a machine that may have two cores
 
@@ -112,11 +115,13 @@ class Up:
                 break
         return state
 
-    def await_runs(self, flow: str, seconds: float = 900.0, **wanted: Any) -> list[dict[str, Any]]:
-        """The completed runs of the deployment of `flow`; waits for one."""
+    def await_runs(
+        self, flow: str, *states: str, seconds: float = 900.0, **wanted: Any
+    ) -> list[dict[str, Any]]:
+        """The runs of the deployment of `flow` in one of `states`; waits for one."""
         which = {
             "deployments": {"id": {"any_": [self.deployment(flow)["id"]]}},
-            "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
+            "flow_runs": {"state": {"type": {"any_": states}}},
         }
         for _ in within(seconds):
             runs = [
@@ -158,7 +163,7 @@ def test_says_where_everything_is_and_it_is_there(up: Up) -> None:
         with urllib.request.urlopen(up.addresses[service], timeout=120) as page:
             assert page.status == 200
     there = {d["entrypoint"] for d in up.ask("deployments/filter", {})}
-    assert there == {declared["entrypoint"] for declared in deployments.declared()}
+    assert there == {one["entrypoint"] for one in deployments.declared()}
 
 
 def test_scheduled_runs_bring_in_what_is_new_and_enough_of_it_starts_a_retraining(up: Up) -> None:
@@ -170,9 +175,10 @@ def test_scheduled_runs_bring_in_what_is_new_and_enough_of_it_starts_a_retrainin
     often = {"schedule": {"interval": 10}, "active": True}
     schedules = f"deployments/{up.deployment('ingest')['id']}/schedules"
     (extra,) = up.ask(schedules, [often])
-    assert up.await_runs("ingest", auto_scheduled=True)
+    (first, *_) = up.await_runs("ingest", "RUNNING", "COMPLETED", auto_scheduled=True)
     up.ask(f"{schedules}/{extra['id']}", method="DELETE")
-    (run, *_) = up.await_runs("retrain")
+    assert up.await_run(first["id"], "COMPLETED", *ENDS) == "COMPLETED"
+    (run, *_) = up.await_runs("retrain", "COMPLETED")
     assert run["parameters"]["tool_type"] == TOOL
     assert run["name"] == f"retrain {TOOL}: new executions"
     assert up.production() == "1"
@@ -180,21 +186,22 @@ def test_scheduled_runs_bring_in_what_is_new_and_enough_of_it_starts_a_retrainin
 
 def test_what_is_killed_comes_back_where_it_was_with_what_it_kept(up: Up) -> None:
     """And the run that died with its worker is not left running for ever."""
-    run = up.begin("lifecycle")
-    assert up.await_run(run, "RUNNING") == "RUNNING"
-    with redis.Redis.from_url(up.redis_url) as client:
-        client.set("acknowledged", "just now")
-        for service in ("Redis", "MLflow", "Worker"):
-            os.kill(up.pid(service), signal.SIGKILL)
+    tool_type = declared(up.folder / "malearn.toml")[TOOL]
+    with locks.retrain_lock(up.home, tool_type):  # so that it cannot end before it is killed
+        # One that meets a scheduled run is cancelled, as the deployment says: ask again.
+        while up.await_run(run := up.begin("lifecycle"), "RUNNING", "CANCELLED") == "CANCELLED":
+            pass
+        with redis.Redis.from_url(up.redis_url) as client:
+            client.set("acknowledged", "just now")
+            for service in ("Redis", "MLflow", "Worker"):
+                os.kill(up.pid(service), signal.SIGKILL)
     for service in ("Redis", "MLflow", "Worker"):
         up.running.wait_for(f"{service} is up again")
     with redis.Redis.from_url(up.redis_url) as client:
         assert client.get("acknowledged") == b"just now"
     assert up.production() == "1"
     assert up.await_run(run, "CRASHED") == "CRASHED"
-    ends = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-    # One that meets the scheduled run is cancelled, as the deployment says: ask again.
-    while (state := up.await_run(up.begin("ingest"), *ends)) == "CANCELLED":
+    while (state := up.await_run(up.begin("ingest"), *ENDS)) == "CANCELLED":
         pass
     assert state == "COMPLETED"
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from malearn.kernel import hosts
+from malearn.kernel import hosts, late_imports
 
 __all__ = [
     "FIRST_ANSWER",
@@ -67,9 +67,10 @@ class HttpClient:
 
         Raises `TooLarge` beyond `largest` bytes, `OSError` when there is no whole answer.
         """
-        from http.client import HTTPException
-        from urllib.error import HTTPError
-        from urllib.request import Request
+        with late_imports.uninterrupted():
+            from http.client import HTTPException
+            from urllib.error import HTTPError
+            from urllib.request import Request
 
         request = Request(self._base + path)
         if self._authorization:  # unredirected: a proxy's tunnel does not get to see it

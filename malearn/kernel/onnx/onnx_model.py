@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from malearn.kernel import late_imports
 from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.onnx import onnx_file
 from malearn.kernel.onnx.model_metadata import INPUT, OUTPUT, ModelMetadata
@@ -152,7 +153,8 @@ def columns(metadata: ModelMetadata, tool_type: ToolType) -> tuple[int, ...] | N
 
 def session(artifact: bytes) -> Any:
     """onnxruntime's session of an ONNX file. Raises what onnxruntime does."""
-    import onnxruntime
+    with late_imports.uninterrupted():
+        import onnxruntime
 
     options = onnxruntime.SessionOptions()
     # Of one row, one thread is the quickest; and a scheduler's cores are its tasks'.

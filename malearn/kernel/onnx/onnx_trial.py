@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 import numpy as np
 
+from malearn.kernel import late_imports
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.onnx.model_metadata import INPUT, OUTPUT
 
@@ -95,7 +96,8 @@ class Trial:
         self._process = None
 
     def _started(self) -> subprocess.Popen[bytes]:
-        import subprocess  # a start from the cache does without
+        with late_imports.uninterrupted():
+            import subprocess  # a start from the cache does without
 
         command = [sys.executable, "-I", "-B", "-c", _PROGRAM, json.dumps(sys.path)]
         try:

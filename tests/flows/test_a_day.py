@@ -69,7 +69,7 @@ def day(
         patch.setenv("MALEARN_REDIS_URL", redis_url)
         patch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
         with DAGTaskPredictor(
-            redis_url, tracking_uri, cache_dir=home.cache, refresh_interval=3600
+            redis_url, tracking_uri, cache_dir=home.cache, refresh_interval=3600, budget=60.0
         ) as scheduler:
             yield _played(scheduler, traces, home)
 

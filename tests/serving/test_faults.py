@@ -164,7 +164,7 @@ def test_an_address_that_is_none(predictor: Build, url: str, caplog: Any) -> Non
 def test_a_server_that_is_killed_and_comes_back(
     predictor: Build, own_redis: Any, record: Any, eventually: Any
 ) -> None:
-    p = predictor(own_redis.url)
+    p = predictor(own_redis.url, budget=5.0)
     p.wait_until_ready(120)
     ask(p)
     assert p.stats().redis_up

@@ -23,13 +23,16 @@ Build = Callable[..., DAGTaskPredictor]
 
 @pytest.fixture
 def cached(predictor: Build, tool_type: ToolType, toy: Any, tmp_path: Any) -> Build:
-    """Builds a predictor that finds a model, version 3, in its cache; its MLflow is away."""
+    """Builds a predictor that finds a model, version 3, in its cache; its MLflow is away.
+
+    Its budget is no matter of how busy this machine is.
+    """
 
     def build(*arguments: str, artifact: bytes | None = None, **options: Any) -> DAGTaskPredictor:
         uri = "http://127.0.0.1:1"
         cache = ModelCache(tmp_path / "cache", uri, "Production")
         cache.write(tool_type.registered_model, 3, artifact or toy())
-        return predictor(*arguments, tracking_uri=uri, **options)
+        return predictor(*arguments, tracking_uri=uri, **({"budget": 60.0} | options))
 
     return build
 

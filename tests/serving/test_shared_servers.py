@@ -35,7 +35,7 @@ def test_a_prefix_keeps_two_installations_apart(
     assert keys == {"ours:executions", "ours:history:step", "ours:functions"}
     assert predictor(redis_url, prefix="theirs").wait_until_ready()
     assert theirs.estimate("step", "cpu").source == "heuristic"
-    again = predictor(redis_url, prefix="ours")
+    again = predictor(redis_url, prefix="ours", budget=60.0)
     assert again.wait_until_ready()
     assert again.estimate("step", "cpu").source == "function_history"
 
@@ -55,7 +55,7 @@ def test_all_of_a_run_is_in_one_of_several_streams_and_others_follow_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MALEARN_STREAMS", "4")
-    one, other = predictor(redis_url), predictor(redis_url)
+    one, other = (predictor(redis_url, budget=60.0) for _ in range(2))
     assert one.wait_until_ready()
     assert other.wait_until_ready()
     for number in range(12):
@@ -121,7 +121,7 @@ def test_a_restart_restores_the_functions_used_most(
         function = "often" if number % 3 else f"rare{number}"
         p.collect_data_for_task(f"{run(number)}-{function}", function, record())
     eventually(lambda: p.stats().sent == 30)
-    again = predictor(redis_url, functions=1)
+    again = predictor(redis_url, functions=1, budget=60.0)
     assert again.wait_until_ready()
     assert again.estimate("often", "cpu").source == "function_history"
     assert again.stats().functions == 1

@@ -51,7 +51,7 @@ def cached(predictor: Build, tool_type: ToolType, toy: Any, tmp_path: Any) -> Bu
         ModelCache(tmp_path / "cache", uri, "Production").write(
             tool_type.registered_model, 3, toy()
         )
-        return predictor(*arguments, tracking_uri=uri, **options)
+        return predictor(*arguments, tracking_uri=uri, **({"budget": 60.0} | options))
 
     return build
 

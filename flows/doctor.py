@@ -21,7 +21,7 @@ from malearn.data.quarantine import QuarantineFilter
 from malearn.data.rejections import Rejections
 from malearn.flows.quarantine import revalidate
 from malearn.kernel import generic
-from malearn.kernel.errors import MalearnError, without_password
+from malearn.kernel.errors import InputError, MalearnError, without_password
 from malearn.kernel.home import Home
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.records import RejectReason
@@ -122,6 +122,9 @@ def _external_servers() -> Iterator[Finding]:
         shown = without_password(url)
         try:
             kind.ping(url)
+        except InputError as error:
+            yield Finding(kind.name, "problem", str(error))
+            continue
         except Exception as error:  # noqa: BLE001  each client raises its own
             cause = " ".join(str(error).split()) or type(error).__name__
             detail = f"{shown} does not answer ({cause}); start it or correct {kind.setting}"

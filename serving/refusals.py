@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
+from malearn.kernel.redis_address import unsuitable
 from malearn.serving.resp import ResponseError
 
 __all__ = ["RESOLVE_AGAIN", "Refusals"]
@@ -19,10 +20,6 @@ _log = logging.getLogger("malearn.serving")
 #: longer the one it was (a failover), or no longer knows who we are.
 RESOLVE_AGAIN = frozenset({"READONLY", "NOAUTH", "MASTERDOWN"})
 
-_CLUSTER = (
-    "it is a node of a Redis Cluster, which malearn does not support: use a single server, "
-    "or a proxy that stands for the whole cluster"
-)
 #: What to do about an error, by its code.
 _ADVICE = {
     "READONLY": "it is a replica; the address is resolved again before the next attempt",
@@ -33,12 +30,7 @@ _ADVICE = {
     "OOM": "its memory is full: raise maxmemory, or free some",
     "MISCONF": "it cannot save to its disk: see its log",
     "LOADING": "it is starting, and is asked again",
-    "MOVED": _CLUSTER,
-    "ASK": _CLUSTER,
-    "CROSSSLOT": _CLUSTER,
-    "CLUSTERDOWN": _CLUSTER,
 }
-_SENTINEL = "it is no Redis server that holds data (a Sentinel?): give the primary's own address"
 
 #: What was refused: to serve a new connection at all, to read a key, or to write one.
 Action = Literal["connect", "read", "write"]
@@ -81,6 +73,6 @@ class Refusals:
 
 
 def _advice(error: ResponseError) -> str:
-    if "unknown command" in str(error).lower():
-        return _SENTINEL
+    if problem := unsuitable(error.code, str(error)):
+        return f"it {problem}"
     return _ADVICE.get(error.code, "see its log")

@@ -12,7 +12,7 @@ import redis
 
 from malearn.data import files
 from malearn.kernel.errors import InputError, Unreachable, without_password
-from malearn.kernel.redis_address import Address
+from malearn.kernel.redis_address import Address, unsuitable
 
 __all__ = [
     "REDIS_SETTING",
@@ -95,23 +95,17 @@ def key_count(client: redis.Redis) -> int:
 def _refusal(error: redis.ResponseError) -> str:
     """What Redis refused, and what to do about it."""
     said = files.cause(error)
+    code = error.status_code or said.split(" ", 1)[0]  # which redis-py cuts off where it knows it
+    if problem := unsuitable(code, said):
+        return problem
     if isinstance(error, redis.ReadOnlyError):
         return f"is a read-only replica; point {REDIS_SETTING} at the primary"
     if isinstance(error, redis.exceptions.NoPermissionError):
         return f"does not let its user do what ingestion needs ({said}); see docs/operating.md"
     if isinstance(error, redis.exceptions.OutOfMemoryError):
         return "is out of memory (maxmemory); give it more, or ingest more often"
-    if said.startswith("MISCONF"):
+    if code == "MISCONF":
         return "cannot save to its disk and so takes no writes; see its log, free some space"
-    if "unknown command" in said.lower():
-        return (
-            f"is no Redis that holds data ({said}), a Sentinel perhaps; give the primary's address"
-        )
-    if said.startswith(("MOVED", "ASK ", "CROSSSLOT", "CLUSTERDOWN")):
-        return (
-            "is a node of a Redis Cluster, which malearn does not support; use a single server, or "
-            "a proxy that stands for the whole cluster"
-        )
-    if said.startswith("WRONGTYPE"):
+    if code == "WRONGTYPE":
         return f"holds something else under a key of malearn ({said}); delete or rename that key"
     return f"refuses: {said}"

@@ -20,10 +20,12 @@ from malearn.kernel.errors import InputError, without_password
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["Address", "Tls"]
+__all__ = ["Address", "Tls", "unsuitable"]
 
 _TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
 _VERIFY = ("required", "optional", "none")
+#: Codes of the errors of a server that holds a part of the keys only.
+_OF_A_CLUSTER = ("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN", "TRYAGAIN")
 _OPTIONS = ("db", "username", "password")
 _TLS_OPTIONS = (
     "ssl_ca_certs",
@@ -131,6 +133,23 @@ class Address:
         if self.database:
             commands.append(("SELECT", str(self.database)))
         return commands
+
+
+def unsuitable(code: str, said: str) -> str | None:
+    """What a server is, and what to give instead, that answers the error `said` with its `code`.
+
+    None where the error says nothing against the server itself.
+    """
+    if code in _OF_A_CLUSTER:
+        return (
+            "is a node of a Redis Cluster, which malearn does not support; use a single server, or "
+            "a proxy that stands for the whole cluster"
+        )
+    if "unknown command" in said.lower():
+        return (
+            f"is no Redis that holds data ({said}), a Sentinel perhaps; give the primary's address"
+        )
+    return None
 
 
 def _split(url: str) -> SplitResult:

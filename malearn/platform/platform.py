@@ -15,7 +15,7 @@ from types import FrameType, MappingProxyType, TracebackType
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from malearn.kernel.errors import Unreachable
+from malearn.kernel.errors import InputError, Unreachable
 from malearn.kernel.home import Home
 from malearn.kernel.hosts import LOOPBACK, is_loopback
 from malearn.kernel.http_client import FIRST_ANSWER
@@ -49,6 +49,7 @@ class Platform:
     Raises:
         PlatformError: a server does not start. Whatever did start is stopped again.
         Unreachable: a given address does not answer.
+        InputError: a given address is none, or one of a server that cannot be used.
     """
 
     def __init__(
@@ -115,6 +116,8 @@ class Platform:
         url, began = self._given_urls[server.name], time.monotonic()
         try:
             server.ping(url, FIRST_ANSWER)
+        except InputError:
+            raise
         except Exception as error:  # each client has its own tree of them
             raise Unreachable(server.name, url, server.setting, _cause(error)) from error
         self._on_event(server.name, "ready", time.monotonic() - began)

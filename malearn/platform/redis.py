@@ -13,14 +13,18 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from malearn.kernel.errors import PlatformError
+from malearn.kernel.errors import InputError, PlatformError, without_password
 from malearn.kernel.hosts import is_loopback
-from malearn.kernel.redis_address import Address
+from malearn.kernel.redis_address import Address, unsuitable
 from malearn.platform import private
 from malearn.platform.environment import for_server
 from malearn.platform.port import client_host
 from malearn.platform.server import PING_TIMEOUT, Server
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 __all__ = ["EmbeddedRedis"]
 
@@ -77,6 +81,22 @@ class EmbeddedRedis(Server):
             url, socket_connect_timeout=seconds, socket_timeout=seconds
         ) as client:
             client.ping()
+            _check_suitable(client, url)
+
+
+def _check_suitable(client: Redis, url: str) -> None:
+    """Raise `InputError` where `client` speaks to a Sentinel or to a node of a cluster.
+
+    Both answer PING as any Redis does.
+    """
+    import redis
+
+    try:
+        client.mget("result:0", "result:1")  # of two slots: one node of a cluster has not both
+    except redis.ResponseError as error:
+        said = str(error)
+        if problem := unsuitable(error.status_code or said.split(" ", 1)[0], said):
+            raise InputError(f"Redis at {without_password(url)}", problem) from error
 
 
 def binary() -> Path:

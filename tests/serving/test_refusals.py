@@ -140,7 +140,7 @@ def test_a_cluster_is_called_by_its_name(
 def test_a_sentinel_is_called_by_its_name() -> None:
     refusals = Refusals("redis://cache:26379")
     refusals.refused("connect", "", ResponseError("ERR unknown command 'EXISTS', with args …"))
-    assert "a Sentinel?" in (refusals.reason or "")
+    assert "a Sentinel perhaps" in (refusals.reason or "")
 
 
 def test_connections_that_the_server_closed_are_replaced_within_the_call(

@@ -220,6 +220,19 @@ def test_a_check_waits_for_enough_and_scores_nothing_twice(serve, tool_type, log
     assert second.decision.state.until == max(e.end for e in log)
 
 
+def test_an_execution_dated_in_the_future_does_not_end_monitoring(serve, tool_type, log) -> None:
+    """What a check has seen reaches to its own moment, whatever the clock of a worker says."""
+    serve(rows_of(tool_type, log[:150]))
+    moment = log[219].end
+    ahead = replace(log[0], task_id=f"{log[0].task_id}-ahead", start=moment + 9e8, end=moment + 1e9)
+    rows = rows_of(tool_type, [*log[:220], ahead])
+    first = monitoring.check(rows, ToolTypes([tool_type]), now=moment)
+    assert first.rows and first.decision.state.until == moment
+    monitoring.act(first, tool_type)
+    second, _ = checked(tool_type, [*log, ahead])
+    assert second.rows > 1
+
+
 def test_a_bad_version_is_rolled_back_by_the_second_check(serve, tool_type, log) -> None:
     good = serve(rows_of(tool_type, log[:150]))
     bad = serve(rows_of(tool_type, log[:150]), upside_down=True)

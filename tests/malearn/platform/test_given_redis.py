@@ -67,7 +67,7 @@ def test_a_sentinel_is_called_by_its_name(
 ) -> None:
     sentence = refusal(sentinel, monkeypatch, tmp_path / "home")
     assert sentence.startswith(f"Redis at {sentinel}: is no Redis that holds data (")
-    assert sentence.endswith("a Sentinel?; give the primary's own address.")
+    assert sentence.endswith("a Sentinel perhaps; give the primary's address.")
 
 
 def test_each_node_of_a_cluster_is_called_by_its_name(

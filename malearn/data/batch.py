@@ -274,7 +274,7 @@ class Batch:
             own: _Features = task.curr_task_feat or {}
             if function in suppliers or (function and "" in suppliers):
                 said = _serve_view(task_id, function, task.start_time, suppliers)
-            else:  # a start node, or nobody speaks of it
+            else:  # a start node, or no predecessor mentions it
                 # Of a later task that nobody mentions, nothing was known when it was predicted.
                 said = {} if causality.was_known(first_end, task.start_time) else own
             columns = self._columns[tool_type.name]

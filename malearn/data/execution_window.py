@@ -47,10 +47,12 @@ def read(
     the same window. Raises `DatasetError`.
     """
     newest = dataset.newest(rows, version, before)
+    # The window holds all there is: nothing came before it.
     if len(newest) < rows:
         return ExecutionWindow(_believed(newest), (), dataset.rows)
     first = newest[0].start
     earlier = dataset.newest_of_functions(OF_EACH_FUNCTION, _LOOK_BACK * rows, version, first)
+    # With many functions the checkpoint could be ten times the window.
     most = max(OF_EACH_FUNCTION, round(_SHARE * rows))
     return ExecutionWindow(_believed(newest), _believed(_evenly(earlier, most)), dataset.rows)
 
@@ -72,6 +74,7 @@ def _evenly(executions: Sequence[Execution], most: int) -> Sequence[Execution]:
         if left[execution.function]:
             left[execution.function] -= 1
             kept.append(execution)
+    # One a function can still be too many: then only the functions that ran last are kept.
     return kept[most - 1 :: -1] if len(kept) > most else kept[::-1]
 
 

@@ -21,6 +21,7 @@ __all__ = ["audio_features", "image_features", "text_features", "tokens"]
 
 # Kana, Han with its extensions, Hangul: scripts that write words without spaces between.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+# No model's tokeniser: it would need a library and files, and every backend has another.
 _TOKEN = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|[^\w\s]")
 
 EDGE_STEP = 32  # grey levels between neighbours that make an edge
@@ -125,11 +126,13 @@ def _grey(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return image
     # In integers: three times faster than floats, and the same on every machine.
     red, green, blue = (image[..., channel].astype(np.uint32) for channel in range(3))
+    # ITU-R BT.601's weights in 1/65536; they sum to 65536, so that white stays 255.
     luma = (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
     return luma.astype(np.uint8)
 
 
 def _edges(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    # A difference of two uint8 would wrap around.
     level = grey.astype(np.int16)
     edges = np.zeros(grey.shape, dtype=np.bool_)
     edges[:, :-1] = np.abs(level[:, 1:] - level[:, :-1]) > EDGE_STEP
@@ -149,6 +152,7 @@ def _text_blocks(edges: npt.NDArray[np.bool_]) -> tuple[float, int]:
     rows, columns = -(-height // CELL), -(-width // CELL)
     padded = np.zeros((rows * CELL, columns * CELL), dtype=np.uint8)
     padded[:height, :width] = edges
+    # A cell has 64 pixels, so that counts fit into eight bits.
     counts = padded.reshape(rows, CELL, columns * CELL).sum(axis=1, dtype=np.uint8)
     counts = counts.reshape(rows, columns, CELL).sum(axis=2, dtype=np.uint8)
     tall = np.minimum(CELL, height - CELL * np.arange(rows))
@@ -177,6 +181,8 @@ def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
         for neighbour in (labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:]):
             np.minimum(lowest, neighbour, out=lowest)
         lowest[~mask] = nowhere
+        # Two jumps a round: chains of labels shrink by a factor of four, and long blocks stay
+        # cheap.
         jump = np.append(lowest.ravel(), nowhere)
         inner[...] = jump[jump[jump]][:-1].reshape(mask.shape)
         if np.array_equal(inner, before):
@@ -208,7 +214,9 @@ def _spectral_entropy(signal: _Signal) -> float:
 def _entropy(weights: npt.NDArray[np.integer] | npt.NDArray[np.floating]) -> float:
     """Shannon entropy in bits of non-negative weights with a positive sum."""
     shares = weights[weights > 0] / weights.sum()
+    # A weight that is positive may round to a share of 0, of which log2 is -inf.
     shares = shares[shares > 0]
+    # A single share of 1 gives -0.0.
     return max(0.0, float(-(shares @ np.log2(shares))))
 
 

@@ -16,6 +16,7 @@ def gc_paused() -> Iterator[None]:
     A batch's objects form no cycles, and scanning them again and again costs half the
     time of building them.
     """
+    # Nested pauses, and callers who disabled it themselves: only the outermost enables it again.
     if not gc.isenabled():
         yield
         return

@@ -99,7 +99,7 @@ class Ingest:
     ) -> IngestReport:
         """Ingest one batch, which holds whole runs, and say what became of it.
 
-        A task that is in its dataset, or was kept out of it by a verdict, with
+        A task that is in its dataset, or was kept out of it by validation, with
         the same end or a later one counts as a duplicate. `transaction`, an
         application id and a position, is committed with every table that is
         written to. Raises `DatasetError`; then some tables may hold the
@@ -118,9 +118,12 @@ class Ingest:
         are. Killed at any moment, the next call goes on from there. Entries that left the stream
         unread are reported too. Raises `Unreachable`, `InputError` and `DatasetError`.
         """
+        # Each batch finds the same gap again; it is reported once a call.
         said: set[StreamGap] = set()
+        # Read once, before the first batch: this is where the call ends.
         newest = stream.state().last
         while True:
+            # Locked batch by batch: another ingestion, or maintenance, gets its turn in between.
             with locks.dataset_lock(self.home), gc_pause.gc_paused():
                 after, read, gaps = self._resume(stream)
                 gaps = [gap for gap in gaps if gap not in said]
@@ -129,13 +132,19 @@ class Ingest:
                 lost = sum(gap.lost or 0 for gap in gaps)
                 marks = [
                     (f"{stream.key}:created", stream.created),
+                    # Lost entries count as read from now on, so that the next call does not report
+                    # them again.
                     (f"{stream.name}:read", read + lost + batch.records),
                 ]
                 if batch.records:
                     report = self._take(batch, stream.key, (stream.name, position), marks)
+                    # Only after the commit has reached the disk: until then the stream is the only
+                    # copy.
                     stream.trim(position)
                 elif gaps:
                     if gaps != [stream_gap.NOT_COUNTED]:  # which changes nothing
+                        # There is nothing to store, but the gap must be committed, or every call
+                        # would report it.
                         self.rejections.append((), marks=marks)
                     report = IngestReport()
                 else:
@@ -151,12 +160,15 @@ class Ingest:
         read = self.rejections.position(f"{stream.name}:read")
         before = self.rejections.position(f"{stream.key}:created") or 0
         state, others = stream.state(), stream.other_readers(self.home)
+        # Positions and counts of one stream only grow: a smaller one is of a stream created since.
         if after > state.last or (state.added is not None and (read or 0) > state.added):
             stream.restart()
+            # What left the new stream before now is unknown, and counted as read.
             return 0, (state.added or 0) - state.length, [stream_gap.RESET]
         if after:  # a process killed before it trimmed leaves what is committed
             stream.trim(after)
             state = stream.state()
+        # No count yet: this home has never read the stream, or did so before it counted.
         first = read is None
         if first and not before and self.rejections.rows and stream.key == stream_entries.STREAM:
             # Version 0.1.0 read this stream and did not count.
@@ -173,6 +185,7 @@ class Ingest:
         In seconds since the epoch, shape (len(task_ids),): the latest of each, 0 where only
         that it was rejected is known, -inf for one that is new.
         """
+        # A task may have been rejected and accepted, in two records: the later end decides.
         latest = self.rejections.ends(task_ids)
         places: dict[str, list[int]] = defaultdict(list)
         for place, task_id in enumerate(task_ids):
@@ -195,9 +208,12 @@ class Ingest:
         marks: Sequence[Position] = (),
     ) -> IngestReport:
         found = batch.rows
+        # Before anything is written, so that a damaged table stops no other.
         damaged = self._find_damaged(found)
         sound = {name: rows for name, rows in found.items() if name not in damaged}
         by_tool_type, duplicates, expired = self._new(sound)
+        # Early ones failed as records and count under `rejected`; late ones failed validation or
+        # the fence and count under their tool type. Each record is counted once.
         early = [RejectedRow(r, source, self._tool_type_of(r), r.end) for r in batch.rejected]
         late: list[RejectedRow] = []
         reports = {}
@@ -217,6 +233,7 @@ class Ingest:
             )
             reports[name] = report
             late.extend(replace(row, source=source) for row in rejected_rows)
+        # By identity: equal rows may stand twice in a batch, of which only one is stored.
         news = {
             id(refusal) for refusal in self.rejections.append([*early, *late], transaction, marks)
         }
@@ -309,6 +326,8 @@ class Ingest:
                     for e in executions
                 ],
             )
+        # After validation, which guarantees finite times, and before the append, so that `recent`
+        # holds earlier batches only.
         if self._fence is not None and accepted:
             functions = set(Rows.from_executions(tool_type, accepted).functions)
             recent = dataset.recent_log_seconds(functions)
@@ -316,6 +335,7 @@ class Ingest:
             recent_outliers = self.rejections.recent_outliers(functions, but=batch)
             accepted, outliers = self._fence(accepted, recent, recent_outliers)
         appended = dataset.append(accepted, transaction)
+        # `Rows` build an `Execution` at each access: only those that were kept out are built.
         kept_out = {rejected.task_id for rejected in (*quarantined, *outliers)}
         by_task = {
             task_id: executions[at]

@@ -32,6 +32,8 @@ class ToolTypeReport:
             self.quarantined + later.quarantined,
             self.outliers + later.outliers,
             self.replaced + later.replaced,
+            # A later batch without rows of this tool type has no version: the last one known
+            # stands.
             later.version if later.version is not None else self.version,
             self.refused + later.refused,
         )
@@ -73,5 +75,6 @@ class IngestReport:
             dict(sorted(rejected.items())),
             tool_types,
             self.lost + later.lost,
+            # Each sentence once, in the order in which they came.
             tuple(dict.fromkeys((*self.gaps, *later.gaps))),
         )

@@ -45,12 +45,14 @@ class KeyIndex:
     def add(self, keys: Iterable[Hashable], ends: Iterable[float]) -> None:
         """Take in `keys`; of one that is known the later end stays."""
         hashes, times = _hashes(keys), np.fromiter(ends, np.float64)
+        # By hash, then time: the last of equal hashes has the latest end.
         order = np.lexsort((times, hashes))
         hashes, times = hashes[order], times[order]
         last = np.append(hashes[1:] != hashes[:-1], True)[: len(hashes)]
         hashes, times = hashes[last], times[last]
         at, known = self._find(hashes)
         self._ends[at[known]] = np.maximum(self._ends[at[known]], times[known])
+        # One insertion for all: the arrays are copied once a batch, not once a key.
         self._keys = np.insert(self._keys, at[~known], hashes[~known])
         self._ends = np.insert(self._ends, at[~known], times[~known])
 
@@ -64,4 +66,5 @@ class KeyIndex:
 
 
 def _hashes(keys: Iterable[Hashable]) -> NDArray[np.int64]:
+    # Python salts hashes of text with a number that each process draws.
     return np.fromiter(map(hash, keys), np.int64)

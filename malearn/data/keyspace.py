@@ -35,8 +35,11 @@ _FLAGS = "K$"
 #: Values that are read at once.
 _MANY = 500
 #: Records that are remembered, because they may hold features of later tasks.
+#: Counted in records but dropped by the run, since part of a run cannot be joined.
 _REMEMBERED = 100_000
 #: Records that may wait; beyond that notifications stay in Redis's output buffer, for a while.
+#: That buffer is limited too (client-output-buffer-limit): Redis then closes the connection, and
+#: the scan after the next connect finds what is still there.
 _WAITING = 200_000
 #: Seconds between two checks whether to stop, and between two attempts to connect.
 _CHECK, _AGAIN = 0.25, 1.0
@@ -81,6 +84,7 @@ class Watch:
         Raises `Unreachable` where there is none at first, `InputError` where
         notifications are disabled.
         """
+        # A thread of its own: validation of a batch takes seconds, in which results are deleted.
         catcher = threading.Thread(target=self._catch, name="malearn-watch", daemon=True)
         catcher.start()
         waiting: list[Record | Rejected] = []
@@ -93,6 +97,8 @@ class Watch:
                 if self._caught:
                     last = time.monotonic()
                     waiting += self._take()
+                # `quiet` closes a batch while schedulers idle, or its last tasks would wait for the
+                # next run.
                 if waiting and (
                     len(waiting) >= self._size or time.monotonic() - last >= self._quiet
                 ):
@@ -101,6 +107,7 @@ class Watch:
                 elif not self._caught:
                     time.sleep(_CHECK)
         finally:
+            # Also where the caller closes this generator: the thread must not outlive it.
             self._over.set()
             catcher.join(30.0)
         if waiting := [*waiting, *self._take()]:
@@ -113,6 +120,7 @@ class Watch:
         try:
             with redis_client.connected(self.url) as client:
                 found: Iterable[bytes] = client.scan_iter(match=b"result:*", count=5_000)
+                # Whole runs, because features of a task stand in the records of its predecessors.
                 keys = list[bytes]()
                 for _, run in groupby(redis_scan.in_runs(found), key=redis_scan.run_of):
                     keys += run
@@ -130,6 +138,7 @@ class Watch:
     def _outcomes(self, fresh: Iterable[Record | Rejected]) -> Outcomes:
         """Each of `fresh`, joined with its features in the remembered records of its run."""
         batch: Outcomes = []
+        # Only new tasks are returned, but all that is remembered of their runs is joined.
         wanted: dict[str, str] = {}  # task id: run
         for one in fresh:
             if isinstance(one, Rejected):
@@ -150,6 +159,7 @@ class Watch:
         """Remember `record`; False where it is known: a scan finds notified results, too."""
         run = self._runs.setdefault(record.run, {})
         self._runs.move_to_end(record.run)
+        # Equal, not merely the same id: a retry that ended later is news.
         if run.get(record.task_id) == record:
             return False
         self._remembered += record.task_id not in run
@@ -170,11 +180,14 @@ class Watch:
                     if met:
                         self._notify("Redis is back; catching up")
                     met = True
+                    # Subscribed first, scanned second: in the other order, what is set in between
+                    # is missed.
                     self._connected.set()
                     while not self._over.is_set():
                         self._read(client, _notified(listener))
                     self._read(client, _notified(listener))  # what was notified until the end
             except Unreachable as error:
+                # The first connect failed: that is the caller's address, not an outage to wait for.
                 if not met:
                     self._failure = error
                     return
@@ -201,6 +214,7 @@ class Watch:
                 f"has keyspace notifications disabled; run CONFIG SET {_SETTING} {wanted}, "
                 "or pass --set-notifications",
             )
+        # Other clients may rely on flags that are set: they are kept, ours added.
         client.config_set(_SETTING, wanted)
 
     def _read(self, client: redis.Redis, keys: list[bytes]) -> None:
@@ -212,6 +226,7 @@ class Watch:
                 self.missed += 1
             else:
                 self._caught.append(record_reader.read(redis_scan.task_id(key), value))
+        # The consumer is behind: reading stops, so that memory stays bounded.
         while len(self._caught) > _WAITING and not self._over.is_set():
             time.sleep(_CHECK)
 
@@ -219,6 +234,7 @@ class Watch:
 @contextmanager
 def _listener(client: redis.Redis) -> Iterator[Any]:
     """For messages of one connection: after it there is something to catch up on."""
+    # redis-py would reconnect and subscribe again by itself, and nobody would notice the gap.
     client.set_retry(Retry(NoBackoff(), 0))
     untyped: Any = client
     with untyped.pubsub() as listener:
@@ -231,6 +247,7 @@ def _notified(listener: Any) -> list[bytes]:
     message = listener.get_message(timeout=_CHECK)
     while message is not None:
         if message["type"] == "pmessage" and message["data"] == b"set":
+            # `__keyspace@0__:<key>`: keys hold colons themselves, hence only the first one divides.
             keys[message["channel"].partition(b":")[2]] = None
         if len(keys) >= _MANY:
             break

@@ -29,6 +29,7 @@ __all__ = ["dataset_lock", "retrain_lock"]
 
 _log = logging.getLogger(__name__)
 
+# Long enough for a pause of a process, short enough to wait for after a machine has died.
 _SECONDS = 30.0  # for which a lock in Redis lasts unless it is renewed
 _ASK_AGAIN = 0.1  # seconds between two tries to get one
 
@@ -66,11 +67,14 @@ def _locked(home: Home, name: str, file: str, waiting: Callable[[], None]) -> It
 
 @contextmanager
 def _file_lock(folder: Path, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+    # The file is never removed: a new one of the same name would be another lock to whoever holds
+    # the old one open.
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            # Tried without waiting first, so that a caller can say what it waits for.
             waiting()
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -86,12 +90,14 @@ def _redis_lock(name: str, folder: ObjectFolder, waiting: Callable[[], None]) ->
             "machines take turns by locks in Redis",
         )
     with redis_client.connected(url) as client:
+        # Not thread-local: another thread renews it with the same token.
         lock = client.lock(
             Names.find().locks + name, timeout=_SECONDS, sleep=_ASK_AGAIN, thread_local=False
         )
         if not lock.acquire(blocking=False):
             waiting()
             lock.acquire()
+    # Outside of `connected`, which would take any OSError of the caller's block for Redis's.
     done = threading.Event()
     renewing = threading.Thread(target=_renew, args=(lock, done), daemon=True)
     renewing.start()
@@ -104,10 +110,13 @@ def _redis_lock(name: str, folder: ObjectFolder, waiting: Callable[[], None]) ->
 
 
 def _renew(lock: redis.lock.Lock, done: threading.Event) -> None:
+    # Three renewals may fail before it expires.
     while not done.wait(_SECONDS / 4.0):
         try:
             lock.reacquire()
         except redis.RedisError as error:
+            # Not raised: a commit that meets another writer's is tried again, whoever holds the
+            # lock.
             _log.warning("Could not renew the lock %s (%s)", lock.name, error)
 
 

@@ -33,6 +33,7 @@ __all__ = [
 #: What else lies beside the datasets, by the name of its directory.
 REJECTED, REPORTS = "_rejected", validation_pages.FOLDER
 #: Hours for which a vacuum keeps files that only old versions need.
+#: A week, which is Delta's own default: readers of an old version have that long to finish.
 WEEK = 168.0
 
 _DAY = 86_400.0
@@ -65,6 +66,7 @@ class Limits:
                 limit = float(number)
             except ValueError:
                 limit = math.nan
+            # NaN, from above or as it was given, compares false and ends here, too.
             if not 0.0 < limit < math.inf:
                 raise InputError(setting, f"'{word}' is neither a number above 0 nor NAME=NUMBER")
             if equals:
@@ -126,6 +128,8 @@ def tidy(
             return MaintenanceReport(REJECTED, rejections.rows, gone, merged, removed)
         dataset = Dataset.open(home, tool_type)
         until = _until(days, dataset.end_of_newest(math.ceil(rows)) if rows else None)
+        # In this order: deletion rewrites files, compaction replaces them, and the vacuum removes
+        # what both have left behind, once it is old enough.
         gone = dataset.delete_before(until) if until is not None else 0
         merged, removed = dataset.compact(), dataset.vacuum(keep, unused_hours)
         kept = tuple(sorted(keep))
@@ -149,6 +153,7 @@ def _until(days: float | None, newest: float | None) -> float | None:
     moments = [newest] if newest is not None else []
     if days is not None:
         moments.append(time.time() - days * _DAY)
+    # Both limits hold at once, so that the stricter one, the later moment, decides.
     return max(moments, default=None)
 
 

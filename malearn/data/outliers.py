@@ -36,6 +36,7 @@ from malearn.kernel.records import Execution, Rejected, RejectReason
 __all__ = ["DEVIATIONS", "ENOUGH", "FACTOR", "MIN_CLUSTER", "fence"]
 
 #: Below this many durations of a function nothing is fenced off.
+#: A median and its deviation mean little over fewer.
 ENOUGH = 20
 #: Durations within this factor of one another belong together.
 FACTOR = 10.0
@@ -44,6 +45,7 @@ DEVIATIONS = 6.0
 #: So many durations that belong together are a regime, however strange.
 MIN_CLUSTER = 3
 
+# Durations are compared by ratio: on a logarithmic scale a factor is a distance.
 _STEP = math.log(FACTOR)
 _TO_DEVIATION = 1.4826  # from a normal distribution's median absolute deviation
 
@@ -68,6 +70,7 @@ def fence(
     positions: dict[str, list[int]] = defaultdict(list)
     for position, function in enumerate(functions):
         positions[function].append(position)
+    # The floor is for a duration of 0, which has no logarithm.
     logs = np.log(np.maximum(seconds, 1e-9))
     ordinary = np.ones(len(executions), np.bool_)
     details: dict[int, str] = {}
@@ -77,6 +80,7 @@ def fence(
         rejected_before = _finite((recent_outliers or {}).get(function, ()))
         odd = _outliers(new, known, rejected_before)
         if odd.any():
+            # The sentence names what is usual: outliers themselves would widen the range it quotes.
             usual = _usual(known[~np.isin(known, new[odd])])
             for place in compress(places, odd):
                 ordinary[place] = False
@@ -98,9 +102,12 @@ def _outliers(
         return np.zeros(new.size, dtype=np.bool_)
     median = np.median(known)
     deviation = _TO_DEVIATION * np.median(np.abs(known - median))
+    # The median absolute deviation is robust: a tenth of wild values hardly moves it. It is 0 where
+    # most durations are equal, hence the factor as a floor.
     distant: npt.NDArray[np.bool_] = np.abs(new - median) > max(DEVIATIONS * deviation, _STEP)
     if not distant.any():
         return distant
+    # Single-linkage clusters: in one dimension, the stretches between gaps wider than the step.
     everything = np.sort(np.concatenate([known, rejected_before]))
     group = np.concatenate([[0], np.cumsum(np.diff(everything) > _STEP)])
     sizes = np.bincount(group)[group[np.searchsorted(everything, new)]]

@@ -33,6 +33,7 @@ RETRYABLE = frozenset(
         RejectReason.INVALID_FEATURE,
         RejectReason.OUTLIER,
         RejectReason.BATCH_REFUSED,
+        # These rows were never validated: they only waited for the dataset to be repaired.
         RejectReason.DATASET_DAMAGED,
     }
 )
@@ -118,6 +119,7 @@ def overview(rejections: Rejections, which: QuarantineFilter, limit: int = 10) -
         reasons[rejected.reason] += 1
         causes[rejected.reason].update(_causes(rejected))
         entry = (refusal.time or 0.0, number, refusal)
+        # A heap of `limit`: the quarantine may hold millions, and is read once.
         if len(newest) < limit:
             heapq.heappush(newest, entry)
         elif limit:
@@ -136,10 +138,12 @@ def retry(ingest: Ingest, which: QuarantineFilter, size: int = _SIZE) -> Iterato
     that predecessors reported count as far as those are in quarantine too.
     Raises `DatasetError`; what was reported by then is done.
     """
+    # Ids first, rows later: each batch changes the table, and all rows would not fit in memory.
     settled, tasks = _candidates(ingest.rejections, which)
     if settled:
         yield RetryReport(not_retryable=settled)
     for runs in _whole_runs(sorted(tasks, key=_by_run), size):
+        # Read again under the lock: since the ids were listed, ingestion may have changed the rows.
         with locks.dataset_lock(ingest.home):
             yield _retry(ingest, which, runs)
 
@@ -203,6 +207,8 @@ def _retry(ingest: Ingest, which: QuarantineFilter, tasks: Sequence[str]) -> Ret
         ends, until = dataset.ends(list(group)), dataset.deleted_before
         new = []
         for (refusal, execution), end in zip(group.values(), ends, strict=True):
+            # The dataset has this record or a later one, from an ingestion or a retry that was
+            # killed.
             if execution.end <= end:
                 known += 1
             elif execution.end < until:
@@ -224,6 +230,7 @@ def _retry(ingest: Ingest, which: QuarantineFilter, tasks: Sequence[str]) -> Ret
                 still.append((refusal, again))
         if len(new) > len(refused):
             accepted[name] = len(new) - len(refused)
+    # Last: until here a killed process leaves a row in both tables, and never in neither.
     _keep(ingest.rejections, kept, gone, still)
     reasons = Counter(again.rejected.reason.value for _, again in still)
     return RetryReport(len(chosen), accepted, known, expired, reasons, unreadable)
@@ -261,6 +268,8 @@ def _keep(
     moved = [(before, after) for before, after in still if before != after]
     old = [*gone, *(before for before, _ in moved)]
     leaving = {refusal.key for refusal in old}
+    # A key, task and reason, stands once in the table: what moves to a key that is taken is
+    # dropped.
     there = {refusal.key for refusal in kept} - leaving
     new = {after.key: after for _, after in moved if after.key not in there}
     rejections.replace(old, list(new.values()))
@@ -300,11 +309,14 @@ def _again(
         return None
     if _is_entry(value):
         return stream_entries.read(rejected.record, tool_types)
+    # What predecessors had reported was kept with the record: theirs may be gone by now.
     view = value.get("serve")
     record = record_reader.read(rejected.task_id, value, rejected.function)
     if isinstance(record, Record) and isinstance(view, dict):
         named = tool_types.get(refusal.tool_type) if refusal.tool_type else None
         return joining.to_execution(record, named or tool_types.for_function(record.function), view)
+    # No view was kept, as where no tool type claimed the function: what is left of its run is
+    # joined.
     return joined.get(rejected.task_id, record if isinstance(record, Rejected) else None)
 
 
@@ -338,7 +350,7 @@ def _latest(
 def _causes(rejected: Rejected) -> list[str]:
     """The expectations that its detail names, as "text_length is not 0 to 100", else its function.
 
-    Details of a contract's verdict read "text_length is 140, not 0 to 100; …".
+    The detail of a row that breaks its contract reads "text_length is 140, not 0 to 100; …".
     """
     if rejected.reason is not RejectReason.INVALID_FEATURE:
         return [rejected.function or "no function"]

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 __all__ = ["LIMIT", "RecentDurations"]
 
 #: How many executions of a function are remembered.
+#: More than the 200 that the fence asks for, some of which it leaves out.
 LIMIT = 500
 
 
@@ -25,6 +26,7 @@ class RecentDurations:
         for task_id, function, end, seconds in rows:
             recent = self._by_function.setdefault(function, [])
             if len(recent) < LIMIT:
+                # A heap with the oldest on top, since rows come in the order of files, not of time.
                 heapq.heappush(recent, (end, task_id, seconds))
             elif end >= recent[0][0]:
                 heapq.heappushpop(recent, (end, task_id, seconds))
@@ -38,6 +40,7 @@ class RecentDurations:
         """
         return {
             function: [
+                # Below a millisecond a duration is noise, and 0 has no logarithm.
                 math.log(max(seconds, 1e-3))
                 for _, task_id, seconds in sorted(recent)[-limit:]
                 if task_id not in but

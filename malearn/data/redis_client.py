@@ -28,6 +28,7 @@ __all__ = [
 #: Bytes that one answer of Redis may bring, about; bounds memory where values are huge.
 _ANSWER_BYTES = 32 * 2**20
 #: Seconds for which one answer is waited for.
+#: Generous: ingestion may wait, a scheduler may not, and has limits of its own.
 _TIMEOUT = 60.0
 #: The variable that names the Redis server.
 REDIS_SETTING = "MALEARN_REDIS_URL"
@@ -65,6 +66,7 @@ def connect(url: str, timeout: float = _TIMEOUT) -> redis.Redis:
     return redis.Redis.from_url(
         url,
         decode_responses=False,
+        # A server that is there accepts at once; one that is not should not cost a minute.
         socket_connect_timeout=min(5.0, timeout),
         socket_timeout=timeout,
     )
@@ -76,11 +78,13 @@ def check_writable(client: redis.Redis, key: str) -> None:
     A replica, a server that cannot save to its disk or whose memory is full, and one whose user
     may only read answer everything else as a healthy one does.
     """
+    # XX writes only to a key that exists, yet Redis checks all that it checks before a write.
     client.set(key, 1, xx=True)
 
 
 def affordable(mean: float, most: int) -> int:
     """How many values of `mean` bytes may be asked for at once, at most `most`."""
+    # Sizes of values are known only from earlier answers, hence a mean.
     return max(1, min(most, int(_ANSWER_BYTES / (mean + 1))))
 
 

@@ -56,9 +56,12 @@ def scan(
         for pattern in _patterns(redis_client.key_count(client), most_keys):
             keys = in_runs(client.scan_iter(match=pattern, count=5_000))
             known = _known(keys, ends)
+            # Known records are passed over, but a run with anything new is read whole: it must be
+            # joined.
             run = _Run(client)
             at, most = 0, _VALUES
             while at < len(keys):
+                # No room, but the run at hand is completed all the same: see `_part`.
                 room = size - batch.records if batch.weight < MOST_BYTES else 0
                 end = _part(keys, at, room, most)
                 values = cast("list[bytes | None]", client.mget(keys[at:end]))
@@ -69,6 +72,7 @@ def scan(
                 mean = sum(len(value) for value in values if value is not None) / len(values)
                 at, most = end, redis_client.affordable(mean, _VALUES)
                 full = batch.records >= size or batch.weight >= MOST_BYTES
+                # A batch never ends within a run, since the other half could not be joined to it.
                 if full and not _same_run(keys, at):
                     batch.close()
                     yield batch
@@ -90,6 +94,7 @@ def run_of(key: bytes) -> str:
 
 def in_runs(keys: Iterable[bytes]) -> list[bytes]:
     """`keys`, each once, in an order that keeps those of a run together."""
+    # A set, because SCAN may return a key twice while the table is resized.
     return sorted(set(keys), key=lambda key: (run_of(key), key))
 
 
@@ -105,6 +110,7 @@ class _Run:
         """What there is to take in once `key` holds `value`, of a task that ended at `end`."""
         if (name := run_of(key)) != self._name:
             self._name, self._is_new, self._passed = name, False, []
+        # Deleted since it was listed.
         if value is None:
             return
         if not self._is_new:
@@ -130,6 +136,7 @@ def _is_later(value: bytes, end: float) -> bool:
     try:
         found = _decode(value).end_time
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # 0 stands for "rejected, its end unknown": then the same broken value is known already.
         return end > 0.0
     return found is not None and found > end
 
@@ -139,6 +146,7 @@ def _known(keys: Sequence[bytes], ends: Ends | None) -> list[float]:
     if ends is None:
         return [-math.inf] * len(keys)
     known: list[float] = []
+    # In parts, which bounds the lists of ids that are decoded at a time.
     for at in range(0, len(keys), 10_000):
         known += ends([task_id(key) for key in keys[at : at + 10_000]]).tolist()
     return known
@@ -151,6 +159,7 @@ def _patterns(keys: int, most: int) -> list[bytes]:
     """
     heads, digits = [b""], b"0123456789abcdef"
     found = []
+    # SCAN with a pattern still walks all keys: each further digit costs sixteen times the walks.
     while keys > most and len(heads[0]) < 3:
         found += [_PREFIX + head + b"[^0-9a-f]*" for head in heads]
         found += [_PREFIX + head for head in heads]

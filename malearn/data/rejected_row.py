@@ -31,6 +31,7 @@ class RejectedRow:
         one = self.rejected
         if one.task_id:
             return (one.task_id, one.reason.value)
+        # The detail names the line or entry: the same damage at another place is another rejection.
         return ("", one.reason.value, one.detail, self.digest or "")
 
     @property
@@ -38,4 +39,5 @@ class RejectedRow:
         """What distinguishes records without a task id."""
         if self.rejected.task_id:
             return None
+        # Stored in the table, unlike a `hash`, and so must be the same in every process.
         return hashlib.sha256(self.rejected.record.encode()).hexdigest()[:16]

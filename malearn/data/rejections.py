@@ -24,6 +24,7 @@ from malearn.kernel.records import RejectReason
 __all__ = ["Rejections"]
 
 
+# `DATASET_DAMAGED` is not among them: such a row was not validated, only put aside.
 #: Reasons that validation gave, not the record's form; such a task is not validated again.
 _JUDGED = frozenset(
     {RejectReason.INVALID_FEATURE, RejectReason.OUTLIER, RejectReason.BATCH_REFUSED}
@@ -72,11 +73,13 @@ class Rejections:
             self._refresh(before)
             new = self._new(refusals)
             positions = [*([] if transaction is None else [transaction]), *marks]
+            # A read of the stream that brought nothing new still moves its position.
             if not new and all(map(self._is_past, positions)):
                 return []
             if not self._table.commit(table, before, rejection_columns.table(new), positions):
                 continue
             version = table.version()
+            # Otherwise somebody else's commit lies in between: the index is then read again.
             if version == before + 1:
                 self._learn([_Trace.from_row(r) for r in new])
                 self._known_version = version
@@ -85,9 +88,9 @@ class Rejections:
             return new
 
     def judged_ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
-        """When each of `task_ids` that a verdict kept out ended, in seconds since the epoch.
+        """When each of `task_ids` that validation kept out ended, in seconds since the epoch.
 
-        -inf where there was no such verdict.
+        -inf where it kept none out.
         """
         self._refresh(self._table.version)
         return self._keys.ends(task_ids)
@@ -185,6 +188,7 @@ class Rejections:
         known = self._keys.ends(keys).tolist()
         new: dict[object, RejectedRow] = {}
         for key, refusal, end in zip(keys, refusals, known, strict=True):
+            # An unknown end counts as 0, which is later than -inf (new) and than no other.
             if (refusal.end or 0.0) > end:
                 new.setdefault(key, refusal)
         return list(new.values())
@@ -199,6 +203,9 @@ class Rejections:
         self._known_version = version
 
     def _learn(self, traces: Sequence[_Trace]) -> None:
+        # One index holds keys of three forms, which cannot be equal: (task id, reason, …) knows a
+        # rejection again, (task id,) any rejection of a task, a bare id a task that validation kept
+        # out.
         self._keys.add([t.key for t in traces], [t.end or 0.0 for t in traces])
         named = [t for t in traces if t.task_id]
         self._keys.add([(t.task_id,) for t in named], [t.end or 0.0 for t in named])

@@ -34,7 +34,7 @@ class RepairReport:
 
 
 def repair(home: Home, tool_types: ToolTypes) -> Iterator[RepairReport]:
-    """Mend every table below `home`, and say of each what became of it.
+    """Mend every table below `home`, and report on each.
 
     Rows of lost files are looked for in the files of earlier versions. Entries that were not
     committed are still in the stream, and come in with the next ingestion.
@@ -42,6 +42,7 @@ def repair(home: Home, tool_types: ToolTypes) -> Iterator[RepairReport]:
     tables: list[Dataset | Rejections] = [Dataset.open(home, t) for t in tool_types.values()]
     tables.append(Rejections.open(home))
     for table in tables:
+        # Table by table: ingestion into the others goes on.
         with locks.dataset_lock(home):
             yield _repair(table)
 
@@ -53,6 +54,8 @@ def _repair(table: Dataset | Rejections) -> RepairReport:
         if not damage.found:
             return RepairReport(name, rows=table.rows)
         recovered = table.recover()
+        # Files of earlier versions may bring back more than was lost, such as rows of missing
+        # commits.
         lost = max(damage.lost - recovered, 0)
         return RepairReport(name, damage.found, lost, recovered, table.rows)
     except DatasetError as error:

@@ -37,6 +37,7 @@ def read(paths: Sequence[Path], size: int = 20_000) -> Iterator[Outcomes]:
     cannot be read, such as a truncated last one, is rejected by name and place.
     Raises `InputError` for a file that is missing or no JSONL.
     """
+    # By the number of its line, counted over all files: a run may go on in the next, rotated one.
     last: dict[str, int] = {}
     at = 0
     for path in paths:
@@ -47,6 +48,7 @@ def read(paths: Sequence[Path], size: int = 20_000) -> Iterator[Outcomes]:
             if task is not None:
                 objects += 1
                 last[run_ids.run_of(task.task_id, task.function)] = at
+        # A file of another kind, named by mistake, is refused whole; single bad lines are rejected.
         if lines and not objects:
             raise _no_log(path, lines)
     yield from _closing_runs(paths, last, size)
@@ -104,6 +106,7 @@ def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> 
                 open_runs[run].append(
                     record_reader.read(task.task_id, _raw(task.data), task.function)
                 )
+                # A run is given out once its last line is read, or its tasks could not be joined.
                 if last.get(run, at) <= at:
                     batch.extend(open_runs.pop(run))
             if len(batch) >= size:
@@ -141,6 +144,7 @@ def _lines(path: Path) -> Iterator[_Line | tuple[bytes, str]]:
             try:
                 line = file.readline(_LINE_BYTES)
                 rest = line
+                # The rest of a line that is too long is read in parts, each of which is dropped.
                 while len(rest) == _LINE_BYTES and not rest.endswith(b"\n"):
                     rest = file.readline(_LINE_BYTES)
             except (EOFError, OSError, zlib.error) as error:
@@ -159,6 +163,7 @@ def _line(line: bytes) -> _Line | tuple[bytes, str]:
         return _line_decoder.decode(line)
     except (ValueError, RecursionError):
         pass
+    # Python's own reader would turn megabytes of text into many times as many of objects.
     if len(line) > record_reader.LONGEST_LENIENT:
         return line[: text.MOST_KEPT], "it is long, and no strict JSON"
     try:  # NaN and Infinity, which Python's own writer emits, are no strict JSON
@@ -174,6 +179,7 @@ def _line(line: bytes) -> _Line | tuple[bytes, str]:
 def _task(line: _Line) -> _TaskLine | None:
     if not (isinstance(line.task_id, str) and line.task_id):
         return None
+    # Without a name, a run id of any form still tells where the function begins.
     function = line.func_name if isinstance(line.func_name, str) else None
     run = line.dag_id
     if not function and isinstance(run, str) and run and line.task_id.startswith(f"{run}-"):

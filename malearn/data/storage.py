@@ -54,10 +54,12 @@ def root(home: Home) -> Folder:
         return home.data
     scheme = _URL.match(given)
     if scheme is None:
+        # Absolute, because flows are run by workers with other working directories.
         return Path(given).absolute()
     if scheme[1].lower() not in _SCHEMES or "://" not in given:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
         raise InputError(DATA_SETTING, f"must be a directory or begin with {known}, not '{given}'")
+    # Only S3 is imitated by servers that may ignore conditions.
     if scheme[1].lower() in ("s3", "s3a"):
         conditional_writes.require(given, DATA_SETTING)
     return ObjectFolder(given)

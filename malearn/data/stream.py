@@ -23,8 +23,10 @@ _FIELD = b"e"
 #: Entries that one XRANGE may bring.
 _ENTRIES = 5_000
 #: Bits of a stream position that count entries of one millisecond.
+#: Of a signed 64-bit number 42 bits are left for milliseconds: they last until 2109.
 _SEQUENCE_BITS = 21
 #: Seconds for which a home counts as a reader.
+#: Long enough for a home whose ingestion is run by hand now and then.
 _READER_SECONDS = 30 * 86_400.0
 #: What is said of a Redis before version 7.
 UNCOUNTED = (
@@ -81,6 +83,9 @@ class Stream:
         self.url, self.key, self._tool_types = url, key, tool_types
         with redis_client.answering(url):
             self._client = redis_client.connect(url)
+            # In Redis itself, so that the mark is lost exactly when the stream is: with FLUSHALL,
+            # or a new server. Its value is then another, and positions of the old stream do not
+            # apply.
             self._client.set(self._marker, _now(), nx=True)
             self.created = int(cast("bytes", self._client.get(self._marker)))
 
@@ -95,6 +100,7 @@ class Stream:
 
     def restart(self) -> None:
         """Give the stream another name, because what was read under this one is no longer so."""
+        # A clock that was set back must not give a name that was used before.
         self.created = max(_now(), self.created + 1)
         with redis_client.answering(self.url):
             self._client.set(self._marker, self.created)
@@ -110,6 +116,8 @@ class Stream:
         readers = f"{self.key}:readers"
         now = time.time()
         with redis_client.answering(self.url):
+            # Only a hint for the sentence about a gap: two homes that share a stream take from each
+            # other.
             self._client.hset(readers, own, int(now))
             found = cast("dict[bytes, bytes]", self._client.hgetall(readers))
         lately = {name.decode("utf-8", "replace"): float(at) for name, at in found.items()}
@@ -120,10 +128,12 @@ class Stream:
 
         Where there are no more the batch is empty and the position `after`.
         """
+        # The first answer is small, since the size of entries is not known yet.
         batch, most = Batch(self._tool_types), _ENTRIES // 10
         while batch.records < count and batch.weight < MOST_BYTES:
             asked = min(most, count - batch.records)
             with redis_client.answering(self.url):
+                # "(" excludes that position itself.
                 start = f"({_id(after)}" if after else "-"
                 answer = self._client.xrange(self.key, min=start, count=asked)
             entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", answer)
@@ -141,6 +151,7 @@ class Stream:
     def trim(self, upto: int) -> int:
         """Remove the entries up to and including position `upto`; returns how many."""
         with redis_client.answering(self.url):
+            # Exact: the count of lost entries relies on the stream holding only what was not read.
             return int(self._client.xtrim(self.key, minid=_id(upto + 1), approximate=False))
 
     def close(self) -> None:
@@ -198,6 +209,7 @@ def _existing(client: Any) -> list[str]:
         for key in further:
             pipe.exists(key)
         found = pipe.execute()
+    # The first is named even where nothing was sent yet, so that its state can be shown.
     return [first, *(key for key, there in zip(further, found, strict=True) if there)]
 
 
@@ -207,6 +219,7 @@ def _now() -> int:
 
 def _state(client: Any, key: str) -> StreamState:
     limit = stream_entries.length_limit()
+    # XINFO raises for a key that is not there; an absent stream is an empty one.
     if not client.exists(key):
         return StreamState(0, limit, 0, 0)
     info: Mapping[str, Any] = client.xinfo_stream(key)
@@ -221,6 +234,7 @@ def _state(client: Any, key: str) -> StreamState:
 
 def _position(entry_id: bytes) -> int:
     milliseconds, _, sequence = entry_id.partition(b"-")
+    # Only entries with ids that somebody chose, not Redis's clock.
     if int(sequence) >> _SEQUENCE_BITS or int(milliseconds) >> (63 - _SEQUENCE_BITS):
         raise InputError(f"stream entry {entry_id.decode()}", "has an id out of the clock's range")
     return int(milliseconds) << _SEQUENCE_BITS | int(sequence)

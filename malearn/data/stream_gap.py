@@ -55,6 +55,7 @@ def find(
         )
     elif others:
         cause = f"another home reads the same stream ({', '.join(others)}): give each its own Redis"
+    # XDEL of entries that were read already loses nothing.
     elif state.deleted > after:
         cause = "somebody deleted them (XDEL)"
     elif first:

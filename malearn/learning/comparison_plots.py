@@ -38,7 +38,7 @@ def of_versions(comparison: VersionComparison) -> dict[str, Figure]:
 
 
 def page(comparison: VersionComparison, figures: Mapping[str, Figure], time: datetime) -> str:
-    """One HTML page that loads nothing: verdict, tables and figures."""
+    """One HTML page that loads nothing: result, tables and figures."""
     first, second = comparison.versions
     head = (
         "<tr><th>{}</th><th>rows</th>"

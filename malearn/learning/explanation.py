@@ -48,7 +48,7 @@ class Explanation:
     """One prediction explained: `answer`, and `terms` with one per input of the model.
 
     `method` names how the model's were found, empty where no model answered. `actual` is what the
-    task took and `recorded` what a scheduler was told, in seconds, of a past task.
+    task took and `recorded` what a scheduler was given, in seconds, of a past task.
     """
 
     answer: AnswerExplanation

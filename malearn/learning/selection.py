@@ -68,7 +68,7 @@ class Selection:
     `fitted` is the chosen recipe fitted on all rows. `calibration` holds the factors, `low` and
     `high`, by which the middle 80 % of actual seconds in the test window differ from predicted
     ones. `learning_curve` is the error there, in seconds, by the number of rows fitted on.
-    `failed` says of every recipe that came to no candidate why, by name.
+    `failed` gives the reason, by name, for every recipe that became no candidate.
     """
 
     rows: Matrix

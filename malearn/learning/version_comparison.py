@@ -136,7 +136,7 @@ def compare(
 ) -> VersionComparison:
     """Compare two predictions of the same tasks; see `VersionComparison` for the arguments.
 
-    `functions` and `states` say of each task what it was and what its prediction stood on.
+    `functions` and `states` are each task's function and the state of its prediction.
     """
     groups: list[PairedErrors] = []
     kinds: tuple[tuple[Kind, Sequence[str]], ...] = (("function", functions), ("state", states))

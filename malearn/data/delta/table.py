@@ -304,8 +304,8 @@ class VersionedTable:
         if table is None:
             return 0
         newest = table.version()
-        # Delta refuses to keep files for less than a week unless told not to enforce it. Readers of
-        # an older version that is vacuumed meanwhile are told so (see `columns`).
+        # Delta keeps files for a week at least, unless that is not enforced. Whoever reads an older
+        # version while it is vacuumed meets an error that names the cause (see `columns`).
         options: dict[str, Any] = {
             # The library counts in whole hours: rather keep for one too many.
             "retention_hours": math.ceil(hours),

@@ -56,10 +56,13 @@ class Cursor:
     def save(self) -> None:
         """Write it down, all at once."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed into place, and named for the process: a reader never sees half of it, nor do two
+        # writers share a file.
         scratch = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         scratch.write_text(json.dumps(self._read), encoding="utf-8")
         scratch.replace(self.path)
 
 
 def _key(folder: RunFolder) -> str:
+    # The same run by whatever path, relative or through a link, it is named.
     return str(folder.path.resolve())

@@ -28,6 +28,7 @@ class Event(msgspec.Struct):
     number: int = 0
 
 
+# `Any` throughout: one field of an unexpected type must not spoil the whole event.
 class _Data(msgspec.Struct, omit_defaults=True):
     """What is read of an event's data; the rest, such as the nodes that were free, is skipped."""
 
@@ -84,10 +85,12 @@ def read(path: Path, *, complete: bool) -> Iterator[Event | DamagedLine]:
                     yield DamagedLine(number, problem, _kept(line))
                 elif line.strip():
                     found = _event(line, number)
+                    # Half a line that is no event yet is read again once it is whole.
                     if whole or complete or isinstance(found, Event):
                         yield found
     except (EOFError, OSError, InputError) as error:
         problem = error.problem if isinstance(error, InputError) else files.cause(error)
+        # Number 0: no line of its own, so that it counts however far the cursor has come.
         yield DamagedLine(0, f"the file cannot be read further ({problem})", "")
 
 

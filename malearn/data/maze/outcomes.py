@@ -1,6 +1,6 @@
 """What becomes of the tasks of a Maze run: an `Execution` each, or a `Rejected` with its reason.
 
-A task is known before it runs by what its parents, along the edges of the graph, say of it, and
+A task is known before it runs by what its parents, along the edges of the graph, report, and
 by the model and backend that it is anchored to. A task without parents is known by the latter
 alone: Maze hands its scheduler nothing else.
 """
@@ -30,6 +30,7 @@ def of_run(
 
     `after` leaves out what stands in the first so many lines of its events.
     """
+    # All finished attempts are read even with `after`: earlier tasks are predecessors of new ones.
     last = run.last()
     records = {task: record(run, attempt, now) for task, attempt in last.items()}
     known = {task: r for task, r in records.items() if isinstance(r, Record)}
@@ -71,6 +72,7 @@ def announced(run: MazeRun, tool_types: ToolTypes) -> list[str]:
     names: dict[str, None] = {}
     functions = {node.function: node for node in run.tasks.values()}
     for attempt in run.attempts:
+        # Any believable times: only what it announces is looked at, and the reader wants some.
         said = record_reader.read("", {**attempt.result, "start_time": 1.0, "end_time": 2.0})
         if not isinstance(said, Record):
             continue
@@ -151,6 +153,7 @@ def _failed(run: MazeRun, attempt: Attempt) -> Rejected:
 
 def _rejected(run: MazeRun, attempt: Attempt, reason: RejectReason, detail: str) -> Rejected:
     """An attempt that is not the last of its task has an id of its own."""
+    # Under the task's own id it could pass for the attempt that succeeded.
     task_id = f"{run_ids.of_task(run.run_id, attempt.task)}#{attempt.number}"
     kept = text.as_json({"start_time": attempt.start, "end_time": attempt.end})
     return Rejected(text.encodable(task_id), run.tasks[attempt.task].function, reason, detail, kept)

@@ -58,6 +58,8 @@ class MazeRun:
         found: dict[str, Attempt] = {}
         for attempt in self.attempts:
             known = found.get(attempt.task)
+            # By number, not by line: a retry that was given up may report after the one that
+            # replaced it.
             if not attempt.error and (known is None or attempt.number >= known.number):
                 found[attempt.task] = attempt
         return found
@@ -84,11 +86,13 @@ def read(folder: RunFolder) -> MazeRun:
             if kind in (_FINISH, _EXCEPTION):
                 damaged.append(DamagedLine(event.number, "it names no task_id", str(kind)))
             continue
+        # `run.json` wins where it knows: it is the definition, events repeat parts of it.
         tasks[task] = _known(tasks.get(task), data)
         if kind == "start_task":
             started[task, number] = _prediction(data.get("scheduling"))
         elif kind in (_FINISH, _EXCEPTION):
             attempts.append(_attempt(event, task, number, started.get((task, number))))
+    # While a run goes on its events may still be on their way, and would then count twice.
     if complete:
         attempts += _unlogged(found, attempts)
     return MazeRun(folder.path.name, found, tasks, attempts, damaged, lines)
@@ -171,4 +175,6 @@ def _error(data: Mapping[str, Any]) -> str:
 
 
 def _number(given: object) -> int:
+    # `type`, not `isinstance`: JSON's true is an `int` in Python. Without a number it is the first
+    # attempt.
     return given if type(given) is int and 0 <= given < 2**31 else 1

@@ -133,6 +133,7 @@ def _run(found: _Run) -> RunFile:
     times = (found.submitted_time, found.created_time, found.started_time)
     known = [time for time in map(features.finite, times) if time is not None]
     status = _text(found.status).lower()
+    # States that are not known here count as over: a run must not be held back for ever.
     is_over = bool(status) and status not in _GOING_ON
     return RunFile(
         _text(found.run_id),
@@ -146,6 +147,7 @@ def _run(found: _Run) -> RunFile:
 
 def _parents(graph: object, nodes: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Whom each task waits for: by the graph's edges, and by what the tasks say themselves."""
+    # Dicts as ordered sets: the same file gives the same order of parents.
     found: dict[str, dict[str, None]] = defaultdict(dict)
     edges = graph.get("edges") if isinstance(graph, dict) else None
     for edge in edges if isinstance(edges, list) else []:

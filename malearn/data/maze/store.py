@@ -41,6 +41,8 @@ class RunFolder:
                 state = (self.path / name).stat()
             except OSError:
                 continue
+            # Both: an append within the clock's resolution changes the size, a rewrite perhaps only
+            # the time.
             found += (state.st_size, state.st_mtime_ns)
         return tuple(found)
 
@@ -54,6 +56,7 @@ def find(stores: Sequence[Path], *, waiting: bool = False) -> list[RunFolder]:
     found: dict[Path, RunFolder] = {}
     for store in stores:
         for path in _runs(store, waiting):
+            # A workspace and a store within it may both be named.
             found.setdefault(path.resolve(), RunFolder(path, store))
     return list(found.values())
 

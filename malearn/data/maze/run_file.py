@@ -151,8 +151,9 @@ def _parents(graph: object, nodes: Mapping[str, Any]) -> dict[str, tuple[str, ..
     found: dict[str, dict[str, None]] = defaultdict(dict)
     edges = graph.get("edges") if isinstance(graph, dict) else None
     for edge in edges if isinstance(edges, list) else []:
-        if isinstance(edge, dict) and edge.get("source") in nodes:
-            found[str(edge.get("target"))][edge["source"]] = None
+        source = edge.get("source") if isinstance(edge, dict) else None
+        if isinstance(source, str) and source in nodes:
+            found[str(edge.get("target"))][source] = None
     for task_id, given in nodes.items():
         if not isinstance(given, dict):
             continue

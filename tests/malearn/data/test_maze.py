@@ -249,7 +249,16 @@ def test_damaged_lines_are_rejected_by_their_place(tmp_path: Path) -> None:
     assert report.records == report.accounted == 5
 
 
-@pytest.mark.parametrize("content", ["", '{"run_id": "x', "[]", '{"graph": 3, "task_nodes": [1]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        '{"run_id": "x',
+        "[]",
+        '{"graph": 3, "task_nodes": [1]}',
+        '{"graph": {"edges": [{"source": {}, "target": []}, 3]}, "task_nodes": {"x": []}}',
+    ],
+)
 def test_a_run_whose_description_is_being_rewritten_is_read_by_its_events(
     tmp_path: Path, content: str
 ) -> None:

@@ -107,7 +107,7 @@ HOMES = {
     },
     "fastapi": {"malearn.integrations.http.app"},
     "starlette": {"malearn.integrations.http"},
-    "uvicorn": {"malearn.integrations.http.server", "malearn.platform.database"},
+    "uvicorn": {"malearn.integrations.http", "malearn.platform.database"},
     "typer": {"malearn.flows.commands"},
     "rich": {"malearn.flows.console", "malearn.flows.report"},
     "hiredis": {"malearn.serving.resp"},

@@ -69,7 +69,8 @@ def _watch(home: Home, set_notifications: bool, as_json: bool) -> None:
     from malearn.flows import console, report
     from malearn.platform import Platform
 
-    ours = redis_client.REDIS_SETTING not in os.environ  # an embedded one may be configured unasked
+    # An embedded one may be configured unasked; a variable that is empty names none.
+    ours = not os.environ.get(redis_client.REDIS_SETTING, "").strip()
     with (
         console.progress() as shown,
         Platform(home, redis=True, on_event=shown.server) as platform,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import redis
 from malearn.data import redis_scan, stream
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
+from malearn.data.keyspace import Watch
 from malearn.data.stream import Stream
 from malearn.flows import doctor, history_backfill
 from malearn.kernel.estimation.observation import Observation
@@ -64,6 +67,31 @@ def test_it_is_told_what_is_wrong_with_the_server(
     monkeypatch.setenv("MALEARN_REDIS_URL", url)
     (found,) = (one for one in doctor.examine(home) if one.subject == "Redis")
     assert found.level == "ok", found
+
+
+def test_it_watches_results_as_they_are_set(url: str, redis_client: redis.Redis) -> None:
+    """A pattern is subscribed to only where the user's rule is the pattern itself."""
+    before = redis_client.config_get("notify-keyspace-events")["notify-keyspace-events"]
+    redis_client.config_set("notify-keyspace-events", "K$")
+    try:
+        until, caught = time.monotonic() + 120, 0
+        watch = Watch(url, TYPES, lambda: caught > 0 or time.monotonic() > until, quiet=0.1)
+        batches = watch.batches()
+        setter = threading.Thread(target=_set_once_watched, args=(redis_client, until))
+        setter.start()
+        for batch in batches:
+            caught += len(batch)
+        setter.join()
+    finally:
+        redis_client.config_set("notify-keyspace-events", before)
+    assert caught == 1
+
+
+def _set_once_watched(client: redis.Redis, until: float) -> None:
+    while not client.pubsub_numpat() and time.monotonic() < until:
+        time.sleep(0.02)
+    record = '{"start_time": 1, "end_time": 5, "curr_task_feat": {"text_length": 9}}'
+    client.set(f"result:{RUN}-task2_llm_process", record)
 
 
 def test_it_may_touch_nothing_else(url: str) -> None:

@@ -14,4 +14,6 @@ def was_known(end: float, start: float) -> bool:
 
     It was if it ended at or before that moment. Both are seconds since the epoch.
     """
+    # Equal counts as known: a successor may start at the tick at which its predecessor ended,
+    # and would lose its inputs.
     return end <= start

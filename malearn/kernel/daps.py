@@ -25,6 +25,7 @@ def urgency(remaining_inferences: int, max_known_inferences: int) -> float:
     """
     if max_known_inferences <= 0:
         return 0.0
+    # More may remain than the caller's maximum, which is out of date then.
     return min(1.0, max(0.0, 1.0 - remaining_inferences / max_known_inferences))
 
 
@@ -36,6 +37,7 @@ def criticality(predicted_seconds: float, expected_dag_seconds: float) -> float:
     >>> criticality(predicted_seconds=30.0, expected_dag_seconds=120.0)
     0.25
     """
+    # `not >` rather than `<=`, so that NaN ends here too.
     if not expected_dag_seconds > 0.0 or not math.isfinite(predicted_seconds):
         return 0.0
     return max(0.0, predicted_seconds / expected_dag_seconds)

@@ -67,6 +67,7 @@ class UnknownToolType(DeclarationError):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
+        # Not DeclarationError's: no file is at fault, so there is no source to name.
         MalearnError.__init__(
             self,
             f"There is no tool type '{name}'; declared are {', '.join(sorted(known))} "
@@ -143,6 +144,7 @@ class DatasetDamaged(DatasetError):
         self.path = path
         super().__init__(
             path.name,
+            # The problem is another library's message, which may end in a full stop of its own.
             f"{path} is damaged ({problem.rstrip('.')}); stop what writes to it and run "
             "`malearn doctor --repair`, which says what is lost",
         )
@@ -212,7 +214,9 @@ def without_password(url: str) -> str:
     'redis://host/0?db=1&password=***'
     """
     scheme, separator, rest = url.partition("://")
+    # Options first: an @ in one of their values would be taken for the end of the credentials.
     rest = _SECRET_OPTION.sub(r"\1***", rest)
+    # The last @, since a password may hold one that was not percent-encoded.
     credentials, at, address = rest.rpartition("@")
     if not at:
         return f"{scheme}{separator}{rest}"

@@ -85,10 +85,12 @@ def explain(
     similar = level.similar
     if prediction.source == "model":
         after = mixing(model, prediction)
+        # By difference: a graph has no terms of its own, and so the sum of all is the answer.
         added = math.log(prediction.seconds) - _total((*base, *after))
         terms = (*base, Term("model", "what the model adds", added), *after)
     else:
         base = terms = _without_model(known, basis, prediction, base)
+        # A median or a tool type answered: what similar inputs took had no part in it.
         if not any(term.group == "inputs" for term in terms):
             similar = ()
     return AnswerExplanation(
@@ -121,10 +123,12 @@ def _without_model(
         return (Term("level", "default of the resource", log_seconds),)
     if prediction.source == "tool_history":
         return known.explain_tool(basis.tool_type)
+    # The seconds are exp of the level; the way back may differ in the last bits.
     if log_seconds == basis.snapshot[_LEVEL] or math.isclose(
         log_seconds, basis.snapshot[_LEVEL], abs_tol=1e-9
     ):
         return level
+    # `History.level_seconds` answers by the median while a function is hardly known.
     return (Term("level", "median of its first executions", log_seconds),)
 
 
@@ -159,6 +163,7 @@ def _interval(basis: Basis, prediction: Prediction, model: ModelAnswer) -> str:
     low, high = prediction.low / prediction.seconds, prediction.high / prediction.seconds
     ends = f"×{low:.2f} to ×{high:.2f}"
     width = basis.width
+    # The same condition as in `estimator.answer`, which chose the interval described here.
     if width.calibrated and prediction.source != "heuristic":
         return (
             f"{ends} encloses 80 % of this tool type's latest outcomes when {_STATES[width.state]};"

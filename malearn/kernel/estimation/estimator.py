@@ -79,6 +79,7 @@ def answer(
     ):
         factors = calibration
         seconds, source, version = model_seconds, _MODEL, model_version
+        # A weight below 1 implies a history of the function, so `basis.seconds` is a time here.
         if basis.model_weight != 1.0:
             seconds = model_weights.mixed(basis.seconds, model_seconds, basis.model_weight)
     else:
@@ -86,6 +87,7 @@ def answer(
         seconds, source, version = basis.seconds, basis.source, None
         if not 0.0 < seconds < math.inf:
             seconds, source = default, _DEFAULT
+    # The default's errors are never learnt from, so no calibration is about it.
     if basis.width.calibrated and source != _DEFAULT:
         factors = intervals.from_width(basis.width)
     elif factors is None:
@@ -98,6 +100,7 @@ def at_bound(basis: Basis, seconds: float, model_range: tuple[float, float] | No
     """Whether a model's answer lies at the end of its range, so that history answers instead."""
     return (
         model_range is not None
+        # Without a history of the function the bound is still the nearest guess.
         and basis.source == "function_history"
         and not model_range[0] * _WITHIN < seconds < model_range[1] / _WITHIN
     )
@@ -159,6 +162,7 @@ class Estimator:
         `hint` is what the beginning of its workflow said, where that is known.
         """
         if hint is not None:
+            # Before the history takes it in, after which nothing of it would be unexpected.
             self._learn_hint(observation, hint)
         self._history.observe(observation)
 
@@ -199,10 +203,12 @@ class Estimator:
 
     def restart(self, history: History) -> None:
         """Go on from another history, replayed elsewhere; what was learnt of errors stays."""
+        # Errors belong to answers that were given, which a replay does not change.
         self._history = history
 
     def _learn_hint(self, observation: Observation, hint: Hint) -> None:
         function, context = observation.function, observation.context
+        # Without the task's own inputs: hints serve tasks whose inputs are not known yet.
         snapshot = self._history.snapshot(function, observation.tool_type, (), context)
         usual = self._history.level_seconds(function, context, snapshot)
         if usual is not None and 0.0 < usual < math.inf:
@@ -213,6 +219,8 @@ class Estimator:
     ) -> Basis:
         source: Source = "function_history"
         seconds = self._history.level_seconds(function, context, snapshot)
+        # NaN where the function is known, but nothing was observed under this tool type: the
+        # declaration has changed since.
         if seconds is None or seconds != seconds:
             source = "tool_history"
             seconds = self._history.tool_seconds(tool_type) if tool_type else None
@@ -220,6 +228,7 @@ class Estimator:
                 source, seconds = _DEFAULT, math.nan
         state, apart = self._history.state(function, tool_type, context)
         width = self._intervals.width(function, tool_type, state, apart)
+        # Only a history of the function itself is an answer worth mixing with the model's.
         weight = self._weights.weight(function, tool_type) if source == "function_history" else 1.0
         return Basis(function, tool_type, snapshot, source, seconds, width, weight)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 __all__ = ["ExpertErrors", "second_weight"]
 
 # How much an earlier error counts, how many executions of a function its tool type's errors are
-# worth, and how sharply the better answer is preferred.
+# worth, and how sharply the better answer is preferred. By 0.9 an error has lost half its weight
+# after seven more; the fourth power of the ratio prefers the better one more sharply than weighting
+# by inverse variance, its second power, would.
 _DECAY, _PRIOR, _SHARPNESS = 0.9, 4.0, 4.0
-_MOST_ERROR, _LEAST_ERROR = 1.0, 0.01  # log-seconds
+# Log-seconds: one outlier must not decide for long, and two errors of nothing have no ratio.
+_MOST_ERROR, _LEAST_ERROR = 1.0, 0.01
 
 
 class ExpertErrors:
@@ -27,6 +30,7 @@ class ExpertErrors:
 
 def second_weight(own: ExpertErrors, shared: ExpertErrors) -> float:
     """How much the second expert counts, 0 to 1, by a function's errors and its tool type's."""
+    # The tool type's sums are scaled to `_PRIOR` executions; a function with many overrules them.
     prior = _PRIOR / max(shared.count, 1.0)
     first = own.first + prior * shared.first + _LEAST_ERROR
     second = own.second + prior * shared.second + _LEAST_ERROR

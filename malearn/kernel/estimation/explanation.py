@@ -77,6 +77,7 @@ def matched(
     for observation in observations:
         if observation.function == function:
             key = _key(observation.features)
+            # Observations may come in any order; of equal ends the later one given counts.
             if key not in latest or latest[key].end <= observation.end:
                 latest[key] = observation
     return tuple(

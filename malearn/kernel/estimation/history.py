@@ -140,6 +140,7 @@ class History:
         self._used: dict[tuple[str, Context], None] = {}  # lines, the most recently used last
         # Between two observations nothing changes, while a scheduler asks for many tasks.
         self._outlooks: dict[tuple[str, str, Context], _Outlook] = {}
+        # Their order is part of the result: each one is compared with what was known before it.
         for observation in sorted(observations, key=lambda o: o.end):
             self.observe(observation)
 
@@ -150,6 +151,7 @@ class History:
 
     def observe(self, observation: Observation) -> None:
         """Take in one execution that has ended; call in order of their ends."""
+        # All of them: a change of regime moves levels of functions that did not run.
         self._outlooks.clear()
         value = observation.log_seconds
         tool = self._tools.get(observation.tool_type)
@@ -158,14 +160,17 @@ class History:
         function = self._functions.get(observation.function)
         if function is None:
             function = self._functions[observation.function] = FunctionState(observation.tool_type)
+        # All words unknown and no context at all are the same, and share one line.
         context = observation.context if any(observation.context) else ()
         x, key = input_effects.encode(observation.features)
+        # Taken out and put back below, so that the dictionary stays in order of last use.
         line = function.lines.pop(context, None)
         inputs = function.inputs(line)
         effect = inputs.effect(x, key)[0] if x is not None and inputs is not None else 0.0
         if line is None:
             line = self._tracker.new_state(function, tool, context, value, effect * tool.worth)
         else:
+            # First, while both levels still are what they would have answered.
             self._compare(line, tool, value - effect * tool.worth)
             self._tracker.update_levels(line, tool, value, effect)
         # Where a log names what changes, contexts tell it apart; regimes are for what none names.
@@ -177,10 +182,12 @@ class History:
         self._tracker.snapshot_level(line, tool)
         function.count += 1
         line.count += 1
+        # The decay is made up for here, since executions in other contexts do not touch this line.
         line.weight = line.weight * _LATELY ** (function.count - line.at) + 1.0
         line.at = function.count
         line.recent.append(value)
         line.median = _median(line.recent)
+        # The scale of a function hardly seen is its tool type's, and would hold the mean back.
         far = _FAR * max(line.scale, LEAST_SCALE) if line.count > _SETTLED else MOST_ERROR
         rate = max(_MEAN_RATE, 1.0 / line.count)
         line.mean += rate * min(far, max(-far, value - line.mean))
@@ -189,9 +196,11 @@ class History:
         tool.newcomer += (own - tool.newcomer) * (_NEWCOMER_RATE if tool.count else 1.0)
         tool.count += 1
         if x is not None:
+            # The level that both experts now agree on: what it leaves over is owed to the inputs.
             here = self._tracker.level_seen(line, tool)
             if len(line.regimes.levels) > 1:
                 here += experts.second_weight(line.errors, tool.errors) * (at - here)
+            # The level was set by the first execution itself, which says nothing of its inputs.
             found = value - here if line.count > 1 else 0.0
             line.inputs.learn(x, key, found)
 
@@ -251,6 +260,7 @@ class History:
         inputs = outlook.inputs
         if inputs is None:
             return found
+        # As `encode`: missing numbers count as 0, and a row without any number has no inputs.
         missing = np.isnan(features)
         rows = np.where(missing, 0.0, features)
         effects = inputs.effects(rows)
@@ -259,6 +269,7 @@ class History:
         found[:, _EFFECT] = effect
         found[:, _COUNTS] = np.log1p(effects[:, 1:])
         found[:, _LEVEL] += effect
+        # They are relative to the level, which the effect has just moved.
         found[:, _BESIDE_LEVEL] -= effect[:, None]
         return found
 
@@ -317,6 +328,7 @@ class History:
             return LevelExplanation(terms, (), ())
         effect, same, _ = outlook.inputs.effect(x, key)
         inputs = (Term("inputs", "similar inputs", effect * outlook.worth),)
+        # As in `InputEffects.effect`: where identical inputs are known they alone answer.
         similar = (
             [SimilarInputs(tuple(x), effect, 1.0, True)]
             if same
@@ -405,6 +417,7 @@ class History:
         if outlook is None:
             line, level, scale = self._expected(known, tool, context)
             outlook = _Outlook(line, level, scale, known.inputs(line), tool.worth)
+            # A memo: nothing is lost by emptying it, and eviction one by one costs each look-up.
             if len(self._outlooks) >= _OUTLOOKS:
                 self._outlooks.clear()
             self._outlooks[key] = outlook
@@ -437,6 +450,7 @@ class History:
         levels = [self._level(line, tool) for line in lines]
         total = sum(weights)
         level = sum(w * one for w, one in zip(weights, levels, strict=True)) / total
+        # Which context it will be is open, so the distance between their levels adds to the scale.
         apart = sum(
             w * (line.scale + abs(one - level))
             for w, line, one in zip(weights, lines, levels, strict=True)
@@ -447,6 +461,7 @@ class History:
         """The lines that tell of `context`: its own where all of it is known, else all agreeing."""
         if any(context) and all(context):
             exact = function.lines.get(context)
+            # One that is wholly known and new is no mixture of others: it has its own start.
             return [] if exact is None else [exact]
         return function.agreeing(context)
 
@@ -465,6 +480,7 @@ class History:
             terms = self._tracker.terms(lines[0], tool)
             mixed = self._level(lines[0], tool) - self._tracker.level(lines[0], tool)
             return (*terms, Term("mixing", "levels that it returns to", mixed))
+        # A line does not know its context: that is its key.
         names = {id(line): "/".join(filter(None, c)) for c, line in function.lines.items()}
         weights = _weights(function, lines)
         total = sum(weights)

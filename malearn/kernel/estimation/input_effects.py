@@ -26,6 +26,7 @@ _AT_ONCE = 256  # features whose differences from the ring stay in a processor's
 
 Table = NDArray[np.float64]
 _log1p = math.log1p
+# Of 0 to `_REMEMBERED` + 2: look-ups need logarithms of small counts only.
 _LOGARITHMS = [-math.inf, *map(math.log, range(1, _REMEMBERED + 3))]
 
 
@@ -34,6 +35,7 @@ def encode(features: Sequence[float]) -> tuple[list[float] | None, bytes]:
     x = [value if value == value else 0.0 for value in features]
     if not any(x) and not any(value == value for value in features):
         return None, b""
+    # The bytes of a row of float64, since `effects` cuts its keys out of such a matrix.
     return x, array("d", x).tobytes()
 
 
@@ -91,6 +93,7 @@ class InputEffects:
                 unseen.append(row)
             else:
                 found[row, :2] = identical
+        # There is nothing to compare with before the first `learn`, or at another width.
         if unseen and 0 < rows.shape[1] == len(self._scale):
             found[unseen, ::2] = self._similar_many(rows[unseen])
         return found
@@ -116,15 +119,18 @@ class InputEffects:
             for v, s in zip(x, self._scale, strict=True)
         ]
         np.absolute(np.subtract(self._scaled, own, apart), apart)
+        # 1 where two values differ by anything, 0 where they are equal.
         np.ceil(np.minimum(apart, self._farthest, out=apart), unequal)
         rarest, worth = _LOGARITHMS[n + 2], _EXACT / width
         rarities[:] = rarity = [
             (_LOGARITHMS[n + 1 - int(others)] - rarest) * worth
             for others in unequal.dot(self._taken).tolist()
         ]
+        # Summed over the features that differ; the factor `equal` makes it those that agree.
         exponents = weights.dot(both)
         exact, near = np.exp(exponents, exponents).dot(self._shares).tolist()
         equal = math.exp(-sum(rarity))
+        # Less n, and less the total: the −1 of each place in the formula above.
         mass = equal * exact[1] - n + _NEAR * near[1]
         return (equal * exact[0] - self._total + _NEAR * near[0]) / (mass + _PRIOR), mass
 
@@ -188,6 +194,7 @@ class InputEffects:
             if len(self._identical) >= _IDENTICAL:
                 del self._identical[next(iter(self._identical))]
         else:
+            # A plain mean of the first few, exponential smoothing from then on.
             rate = max(_EFFECT_RATE, 1.0 / (identical[1] + 1.0))
             identical = [identical[0] + rate * (effect - identical[0]), identical[1] + 1.0]
         self._identical[key] = identical  # the most recently used last
@@ -225,9 +232,11 @@ class InputEffects:
 
     def _place(self, logs: list[float], effect: float) -> None:
         if len(logs) != len(self._scale):
+            # The declared features have changed: vectors of another width cannot be compared.
             self._clear(len(logs))
         i, size = self._seen % _REMEMBERED, len(self._shares)
         if i == size:
+            # By doubling: of thousands of remembered functions most never fill a ring.
             self._widen(min(max(2 * size, 16), _REMEMBERED))
         shares = self._shares
         self._total += effect - float(shares[i, 0])
@@ -235,9 +244,11 @@ class InputEffects:
         self._logs[:, i] = logs
         self._scaled[:, i] = [log * scale for log, scale in zip(logs, self._scale, strict=True)]
         self._seen += 1
+        # The spread of inputs changes slowly, while rescaling costs as much as a look-up.
         if self._seen < 10 or self._seen % 10 == 0:
             known = self._logs[:, : min(self._seen, _REMEMBERED)]
             # What is farthest from another is 1 from it.
+            # 0.05: a feature that hardly ever varies must not decide alone when it does.
             scale = 1.0 / ((known.std(axis=1) + 0.05) * _FARTHEST)
             self._scale = scale.tolist()
             self._scaled[:] = self._logs * scale[:, None]

@@ -111,11 +111,13 @@ class _Quantiles:
     def add(self, ratio: float, *, below: bool, above: bool) -> None:
         """An error of so many scales, and on which side of its interval it lay, if on any."""
         if len(self._latest) == _WINDOW:
+            # The oldest leaves the deque with the append that follows.
             del self._ordered[bisect_left(self._ordered, self._latest[0])]
         self._latest.append(ratio)
         insort(self._ordered, ratio)
         if not self.enough:
             return
+        # An end at 0 was put there below, and what it leaves out says nothing of the shares.
         if self.low and self.high:
             self._below = min(_MOST, max(_LEAST_TAIL, self._below + _FEEDBACK * (_TAIL - below)))
             self._above = min(_MOST, max(_LEAST_TAIL, self._above + _FEEDBACK * (_TAIL - above)))
@@ -128,6 +130,8 @@ class _Quantiles:
 
     def _quantile(self, share: float) -> float:
         n = len(self._ordered)
+        # Split conformal's finite-sample rank, rounded outwards, so that cover is not below its
+        # share for want of errors.
         place = share * (n + 1)
         place = math.floor(place) if share < 0.5 else math.ceil(place)
         return self._ordered[min(n, max(1, place)) - 1]
@@ -180,16 +184,21 @@ class Intervals:
         miss = abs(error)
         tool = self._tools.get(tool_type)
         if tool is None:
+            # One miss is all there is, and may be an outlier; 1 is a factor of 2.7 already.
             tool = self._tools[tool_type] = _Tool(min(miss, 1.0))
+        # By the width given then: the present one may have learnt from outcomes in between.
         below, above = error < -given.low, error > given.high
         tool.all.add(error / given.scale, below=below, above=above)
         state = tool.states.get(given.state)
         if state is None:
             state = tool.states[given.state] = _Quantiles()
         state.add(error / given.scale, below=below, above=above)
+        # Scales are means of absolute errors, which one outlier would otherwise dominate.
         held = min(miss, 3.0 * max(tool.miss, _LEAST))
         tool.miss += _TOOL_RATE * (held - tool.miss)
+        # Taken out and put back, so that the dictionary is in order of last use.
         own, count = self._functions.pop(function, (tool.miss, 0))
+        # With at most 50 the tool type keeps a share, by `_PRIOR`, in every function's scale.
         count = min(count + 1, 50)
         self._functions[function] = (own + max(_FUNCTION_RATE, 1.0 / count) * (held - own), count)
         if len(self._functions) > _MOST_FUNCTIONS:

@@ -121,6 +121,7 @@ class ContextLevel:
         self.recent: deque[float] = deque(maxlen=_RECENT)
         self.median = self.mean = value
         self.inputs = InputEffects()
+        # Shared by all lines of this context, so that each sees what the others moved.
         self.moves = moves
         self.seen = 0.0  # the shared level that `offset` stands on …
         self.elsewhere = 0.0  # … and the part of it that came from other contexts
@@ -143,7 +144,7 @@ class FunctionState:
         self.tool_type = tool_type
         self.count = 0
         self.lines: dict[Context, ContextLevel] = {}
-        self.part: Component | None = None
+        self.part: Component | None = None  # in any context; None before its first execution
 
     def inputs(self, line: ContextLevel | None) -> InputEffects | None:
         """What is known of inputs on `line`; where there is none, on the one seen last."""
@@ -159,6 +160,7 @@ class FunctionState:
         return [
             line
             for other, line in self.lines.items()
+            # Another length is of another declaration, whose words mean other names.
             if len(other) == len(context) and all(other[i] == word for i, word in known)
         ]
 
@@ -184,7 +186,7 @@ class ToolTypeState:
 
     def __init__(self) -> None:
         self.level = self.newcomer = 0.0
-        self.count = self.run = 0
+        self.count = self.run = 0  # `run` is signed: see `level_tracker._run`
         self.scale = _FIRST_SCALE
         self.xy = self.xx = 0.0  # of effects foretold and found
         self.follows = RunningShare(1.0, _FOLLOWS_PRIOR, _FOLLOWS_MOST)
@@ -199,6 +201,8 @@ class ToolTypeState:
     @property
     def worth(self) -> float:
         """How much of a remembered effect still holds, 0.1 to 1.5: it changes with the backend."""
+        # A ridge regression of what was missed on what was foretold. Kept above 0: an effect of the
+        # opposite sign would be noise.
         return 1.0 + min(0.5, max(-0.9, self.xy / (self.xx + _WORTH_RIDGE)))
 
     def lasts(self, agreed: int) -> float:
@@ -209,6 +213,7 @@ class ToolTypeState:
         """What the functions in `context` moved, for those that start there to watch."""
         found = self.contexts.pop(context, None) or ContextMoves()
         self.contexts[context] = found  # the most recently used last
+        # Lines that hold one that is forgotten go on with it; only newcomers start another.
         if len(self.contexts) > _WORDS:
             del self.contexts[next(iter(self.contexts))]
         return found

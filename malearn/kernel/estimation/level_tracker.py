@@ -85,6 +85,7 @@ class LevelTracker:
             function.part.variance + _MISFIT + sum(part.variance for part in tool.parts(context))
         )
         start = self.start(function, tool, context)
+        # The gain of a Kalman filter: the less sure the start, the more one execution counts.
         offset = start + variance / (variance + tool.scale**2) * (own - start)
         return ContextLevel(offset, tool.scale, value, moves, 1)
 
@@ -98,11 +99,13 @@ class LevelTracker:
             function.part = Component(own - sum([part.mean for part in parts]), noise)
             return
         parts.append(function.part)
+        # A Kalman filter's update of independent parts of which only the sum is observed.
         error = clip_step(own - sum([part.mean for part in parts]))
         total = noise + sum([part.variance for part in parts])
         for part in parts:
             gain = part.variance / total
             part.mean += gain * error
+            # Never quite sure: a part without variance could not follow a change any more.
             part.variance = max(_LEAST_VARIANCE, part.variance * (1.0 - gain))
 
     def level(self, line: ContextLevel, tool: ToolTypeState) -> float:
@@ -113,6 +116,7 @@ class LevelTracker:
         """The same just after `snapshot_level`: nothing has moved since."""
         quick = soft_threshold(line.quick - line.offset, max(line.scale, LEAST_SCALE))
         level = line.seen + line.offset
+        # The quick level has followed one error at least; how far such ones last is learnt.
         return level + tool.lasts(1) * quick if quick else level
 
     def terms(self, line: ContextLevel, tool: ToolTypeState) -> tuple[Term, ...]:
@@ -148,11 +152,13 @@ class LevelTracker:
     ) -> None:
         """Move the levels towards `value`; `raw` is the effect that its inputs had before."""
         effect = raw * tool.worth
+        # First settle what was assumed since this line ran last: only the rest is a new error.
         self._check_move(line, tool, value - effect)
         back = self._check_jump(line, tool, value - effect)
         level = self.level_seen(line, tool)
         error = clip_step(value - level - effect)
         if raw:
+            # Scales are mean absolute errors, of which a normal distribution's σ is 1.25.
             scale = 1.25 * max(line.scale, LEAST_SCALE / 2.0)
             missed = min(3.0, max(-3.0, (value - level - raw) / scale))
             tool.xy = _WORTH_DECAY * tool.xy + missed * raw / scale
@@ -165,6 +171,8 @@ class LevelTracker:
         own = value - effect - self.cluster - tool.level
         line.quick += max(_QUICK_RATE, rate) * clip_step(own - line.quick)
         line.offset += min(rate, 0.9) * clip_step(own - line.offset)
+        # A context's moves are counted with each move of the level: `_moved` tells by the
+        # difference what came from elsewhere.
         move = _TOOL_RATE * (error - jump) + _TOOL_JUMP * jump
         tool.level += move
         line.moves.total += move
@@ -182,6 +190,7 @@ class LevelTracker:
         if jump:
             weight = min(_BIGGEST_JUMP, abs(jump) / scale)
             jump *= tool.lasts(agreed)
+            # Kept even where nothing of it is believed now: its outcome says whether to next time.
             line.jump = LevelJump(level, error, agreed, weight, tool.level, _TOOL_JUMP * jump)
         return jump
 
@@ -191,10 +200,13 @@ class LevelTracker:
         if not own and not others:
             return
         followed = self._followed(line, tool)
+        # About a standard deviation: of smaller moves one execution cannot tell what became.
         step = 1.25 * max(line.scale, LEAST_SCALE)
         if abs(own) > step or abs(others) > step:
             found = value - self.level(line, tool) + followed
         if abs(own) > step:
+            # As in a regression, a large move tells more of the slope than a small one. Each
+            # share is learnt from what the other leaves over.
             weight = min((own / step) ** 2, _BIGGEST_MOVE)
             share = share_of(found - others * clip_share(tool.follows_others.mean), own)
             line.follows.learn(share - clip_share(tool.follows.mean), weight)
@@ -203,6 +215,8 @@ class LevelTracker:
             weight = min((others / step) ** 2, _BIGGEST_MOVE)
             share = share_of(found - own * clip_share(tool.follows.mean), others)
             tool.follows_others.learn(share, weight)
+        # The shared level counts in full from here on, so the offset takes back what of its moves
+        # was not followed: the level stays what it was.
         line.offset += followed - own - others
         line.quick += followed - own - others
         self.snapshot_level(line, tool)
@@ -219,10 +233,12 @@ class LevelTracker:
         if not jump.moved:
             return True
         low, high = min(jump.moved, 0.0), max(jump.moved, 0.0)
+        # Executions of others may have taken part of it back meanwhile.
         stands = min(high, max(low, tool.level - jump.tool_before))
         undone = (1.0 - max(0.0, share)) * stands
         tool.level -= undone
         line.moves.total -= undone
+        # The cluster moved in this ratio to the tool type.
         self.cluster -= undone * _CLUSTER_JUMP / _TOOL_JUMP
         self.snapshot_level(line, tool)
         return True

@@ -15,12 +15,13 @@ from malearn.kernel.estimation.experts import ExpertErrors
 __all__ = ["ModelWeights", "mixed"]
 
 _MOST_FUNCTIONS = 2048  # the one seen longest ago is forgotten first
-_LEAST_WEIGHT = 0.01
-_NOTHING = ExpertErrors()
+_LEAST_WEIGHT = 0.01  # not 0: `learn` divides by it to find the model's own answer
+_NOTHING = ExpertErrors()  # only ever read, for functions that have no errors of their own yet
 
 
 def mixed(history: float, model: float, weight: float) -> float:
     """What lies between two answers, all in seconds; `weight` is the model's, 0 to 1."""
+    # Between them in log-seconds, the scale on which errors are compared.
     return history * math.exp(weight * math.log(model / history))
 
 
@@ -61,6 +62,7 @@ class ModelWeights:
         if predicted == history or not 0.0 < history < math.inf:
             return
         off = math.log(actual / history)
+        # Undoes `mixed`: the answer lies the share `weight` of the way to the model's.
         model_off = off - math.log(predicted / history) / weight
         shared = self._tools.get(tool_type)
         if shared is None:

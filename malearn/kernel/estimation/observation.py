@@ -8,7 +8,9 @@ import msgspec
 
 __all__ = ["Observation"]
 
-_SHORTEST = 1e-3  # seconds; shorter ones are taken as this
+# Seconds; shorter ones are taken as this: they differ by what clocks and start-up cost, which on a
+# logarithmic scale would look large.
+_SHORTEST = 1e-3
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):

@@ -58,6 +58,7 @@ class _Companion:
         counts = {known: count * _FORGETS for known, count in self._counts.items()}
         counts[number] = counts.get(number, 0.0) + weight
         if len(counts) > _LEVELS:
+            # The other one remembers no more levels than this; the rest are ones it has dropped.
             del counts[min(counts, key=counts.__getitem__)]
         self._counts, self._total = counts, sum(counts.values())
         self._logs = {}
@@ -66,6 +67,7 @@ class _Companion:
         """The logarithm of how likely it is at the level of that number, of so many."""
         found = self._logs.get(number)
         if found is None:
+            # Lidstone smoothing: a level never met there is unlikely, not impossible.
             seen = self._counts.get(number, 0.0) + _UNSEEN / levels
             found = self._logs[number] = math.log(seen / (self._total + _UNSEEN))
         return found
@@ -131,6 +133,7 @@ class Regimes:
             function.believed_at <= max(function.at, self._any_moved)
             or self._count - function.believed_at >= _KEPT
         ):
+            # One later than the execution that was counted last, which it includes.
             function.believed, function.believed_at = self._believed(function), self._count + 1
             function.expected = None
         return function.believed
@@ -162,6 +165,7 @@ class Regimes:
             math.log(
                 stays
                 if level is current
+                # The floor keeps a function that never moved from ruling out that it ever does.
                 else max((1.0 - stays) * math.sqrt(level.count) / others, 1e-3)
             )
             for level in levels
@@ -182,6 +186,7 @@ class Regimes:
                     likely = unknown if went is None else went.log_likelihood(at, count)
                     logs[i] += says * likely
             weight *= _FADES
+        # Relative to the greatest, so that exp neither overflows nor loses all of them.
         most = max(logs)
         shares = [math.exp(log - most) for log in logs]
         total = sum(shares)
@@ -205,6 +210,8 @@ class Regimes:
             scale = max(found.scale, LEAST_SCALE)
             error = value - found.value
             if abs(error) > _FAR * scale:
+                # A new level borrows some of its neighbour's scale, or its second execution may
+                # already begin another.
                 found = self._begin(function, value, max(_SCALE, _WIDER * found.scale))
             else:
                 found.count = min(found.count + 1.0, _MOST)
@@ -221,6 +228,8 @@ class Regimes:
         best, found = -math.inf, function.levels[0]
         for level, share in zip(function.levels, self.believed(function), strict=True):
             scale = max(level.scale, LEAST_SCALE)
+            # Laplace's distribution, whose tails forgive outliers; a level that nobody expects
+            # may still be the one, hence the floor under its share.
             likely = math.log(share + 1e-3) - abs(value - level.value) / scale - math.log(scale)
             if likely > best:
                 best, found = likely, level
@@ -230,6 +239,7 @@ class Regimes:
         """A new level; the one seen least often makes room for it."""
         levels = function.levels
         if len(levels) >= _LEVELS:
+            # The current level stays, however new: where the function was last is what is sure.
             others = [level for level in levels if level is not function.current] or levels
             levels.remove(min(others, key=lambda level: level.count))
         self._number += 1
@@ -246,6 +256,7 @@ class Regimes:
                 function.total = _STAY_MOST
         if function.current is not None and found is not function.current:
             function.since, self._any_moved = 0, self._count + 1
+            # One that moves all the time says nothing of a change that others share.
             if function.stay > _SELDOM * function.total:
                 self._moved = self._count + 1
         function.since += 1
@@ -271,6 +282,7 @@ class Regimes:
             del self._recent[next(iter(self._recent))]
 
 
+# A median, since a mean would lie between two levels, where the function never is.
 def _median(levels: list[_Level], believed: list[float]) -> float:
     so_far = 0.0
     for value, share in sorted(zip([level.value for level in levels], believed, strict=True)):

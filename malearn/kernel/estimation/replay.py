@@ -42,6 +42,7 @@ def replay(
     for i, ended in timeline(together):
         for j in ended:
             history.observe(together[j])
+        # Those of `before` are only learnt from, not predicted.
         if i >= len(observations):
             continue
         task = observations[i]
@@ -66,4 +67,5 @@ def timeline(tasks: Sequence[Timed]) -> Iterator[tuple[int, list[int]]]:
         while running and causality.was_known(running[0][0], tasks[i].start):
             ended.append(heapq.heappop(running)[1])
         yield i, ended
+        # After the yield, so that no task is told of its own end.
         heapq.heappush(running, (tasks[i].end, i))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["MOST_ERROR", "clip_share", "clip_step", "share_of", "soft_threshold"]
 
-MOST_ERROR = 2.0  # nothing moves a level by more than this at once, in log-seconds
+MOST_ERROR = 2.0  # nothing moves a level by more than this at once, in log-seconds: a factor of 7
 
 
 def clip_share(share: float) -> float:

@@ -58,6 +58,7 @@ def same_inputs(executions: Sequence[Execution], tool_types: ToolTypes) -> NDArr
     last: dict[Hashable, float] = {}
     for i, ended in timeline(executions):
         for past in (executions[j] for j in ended):
+            # As text: NaN, which stands for a missing feature, does not equal itself in a tuple.
             last[past.function, past.context, str(past.serve)] = past.seconds
         task = executions[i]
         if any(value == value for value in task.serve):
@@ -93,6 +94,7 @@ class _Median:
         self._high: list[float] = []
 
     def add(self, seconds: float) -> None:
+        # Each value passes through the lower half, so that the two never overlap.
         heapq.heappush(self._high, -heapq.heappushpop(self._low, -seconds))
         if len(self._high) > len(self._low):
             heapq.heappush(self._low, -heapq.heappop(self._high))
@@ -111,6 +113,8 @@ class _Ema:
         self._alpha, self._level = alpha, math.nan
 
     def add(self, seconds: float) -> None:
+        # Of logarithms: durations differ by factors, and one very long one must not rule the
+        # average.
         value = math.log(seconds)
         known = not math.isnan(self._level)
         self._level = self._level + self._alpha * (value - self._level) if known else value
@@ -127,6 +131,7 @@ def _replayed(
     predicted = np.empty(len(executions))
     for i, ended in timeline(executions):
         for past in (executions[j] for j in ended):
+            # A tuple, so that a function which is called like a tool type has a key of its own.
             known[past.tool_type,].add(past.seconds)
             known[past.function].add(past.seconds)
             if any(past.context):

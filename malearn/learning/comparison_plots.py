@@ -72,6 +72,7 @@ def _difference(comparison: VersionComparison) -> Figure:
         comparison.overall,
         *[g for g in comparison.groups if g.kind == "state"],
         *[g for g in comparison.groups if g.kind == "function"][:_MOST],
+        # Matplotlib draws from the bottom up: what is named first is to stand on top.
     ][::-1]
     figure, axes = titled(
         f"{comparison.tool_type}: how much lower the error of v{second} is than v{first}'s",
@@ -79,6 +80,7 @@ def _difference(comparison: VersionComparison) -> Figure:
     )
     axes.axvline(0.0, color=_SOFT, lw=1)
     for at, group in enumerate(groups):
+        # Relative to the first version's error, since durations of groups differ widely.
         ends = np.array([group.difference, group.low, group.high]) / max(group.mae[0], _LEAST)
         colour = {None: _SOFT, 0: _FIRST, 1: _SECOND}[group.better]
         axes.plot(ends[1:], [at, at], color=colour, lw=2)
@@ -138,6 +140,7 @@ def _text(value: str) -> str:
 
 
 def _image(figure: Figure) -> str:
+    # In the page itself: MLflow shows artifacts without the files beside them.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

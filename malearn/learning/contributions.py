@@ -51,6 +51,7 @@ def of_regressor(
     if family.contributions is None:
         return _shapley_values(fitted, inputs, background())
     found = np.asarray(family.contributions(fitted.estimator, inputs), dtype=np.float64)
+    # The last column is what is left for no input: see `Family.contributions`.
     return Contributions(found[:, :-1], found[:, -1], family.contributions_by)
 
 
@@ -58,6 +59,7 @@ def _shapley_values(
     fitted: Regressor, inputs: NDArray[np.float32], background: NDArray[np.float32]
 ) -> Contributions:
     shap = _shap()
+    # Evenly from the whole background, which is in order of time: old conditions count as well.
     known = background if len(background) else inputs
     chosen = known[np.linspace(0, len(known) - 1, min(_BACKGROUND, len(known))).astype(int)]
 
@@ -67,6 +69,7 @@ def _shapley_values(
 
     masker = shap.maskers.Independent(chosen, max_samples=_BACKGROUND)
     explainer = shap.PermutationExplainer(predict, masker, seed=_SEED)
+    # shap takes 2 · inputs + 1 evaluations for each pass there and back.
     evaluations = 2 * _PASSES * inputs.shape[1] + 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of numpy's, about its own use by shap

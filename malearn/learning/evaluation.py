@@ -173,6 +173,7 @@ class Evaluation:
                 predictor: {
                     "mae": s.mae,
                     "median_ape": s.median_ape,
+                    # JSON has no NaN.
                     "r2": s.r2 if math.isfinite(s.r2) else None,
                     "coverage": self.coverage(name) if predictor == OURS else None,
                 }
@@ -221,8 +222,10 @@ def evaluate(
         "contract_only": stack.contract_only(ordered, tool_types, cadence),
     }
     predicted |= {name: p(ordered, tool_types) for name, p in baselines.BASELINES.items()}
+    # Last, as its inputs are the other baselines' predictions.
     predicted[stack.NAME] = stack.replayed(ordered, predicted, cadence)
     labels = tuple(groups.get(e.task_id, "") for e in ordered)
+    # A generic type holds tasks of every kind, whose order would hide that of the declared ones.
     unlike = () if order_all or tool_types.generic is None else (tool_types.generic.name,)
     return Evaluation(
         tuple(ordered), labels, predicted, ours, score_from, unordered=frozenset(unlike)
@@ -259,6 +262,7 @@ def replay(
     for i, just_ended in timeline(executions):
         task = executions[i]
         for j in just_ended:
+            # Its own error first, then the outcome: the error is that of what was known before.
             known.learn(bases[j], float(seconds[j]), executions[j].seconds)
             known.observe(_observation(executions[j]))
             ended[executions[j].tool_type].append(j)
@@ -270,6 +274,7 @@ def replay(
                     training.retrain(name, _rows(executions, inputs, places, tool_types[name]))
             progress(i, n)
         basis = known.look_up(task.function, task.tool_type, task.serve, task.serve_context)
+        # Kept for training: a row holds what was known at its start, never what came later.
         inputs[i] = (*task.serve, *basis.snapshot)
         answered = bounds = None
         if (model := training.serving.get(task.tool_type)) is not None:
@@ -303,6 +308,7 @@ def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tupl
                 intervals.learn(ended.function, ended.tool_type, ended.seconds, said, given)
         width = intervals.width(task.function, task.tool_type)
         low[i], high[i] = width.around(float(predicted[i]))
+        # The first answers of a tool type are assumptions: their errors say nothing of later ones.
         widths.append(width if task.tool_type in seen else None)
     return low, high
 
@@ -320,6 +326,7 @@ def _rows(
     tool_type: ToolType,
 ) -> Matrix:
     """The rows of `ended`, in order of their start, with what was known then."""
+    # By place, which is by start: `ended` is in order of ends, and windows cut by start.
     places = sorted(ended)
     return Matrix(
         tool_type,

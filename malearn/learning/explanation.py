@@ -106,6 +106,7 @@ def explain(
     inputs = np.array(row, dtype=np.float32)
     found = contributions.of_regressor(fitted, inputs, background)
     base = answer.base
+    # The model then starts from its own median of training, whatever the history says.
     if math.isnan(inputs[0, fitted.level_column]):
         base = _no_level(fitted)
     added = _model_terms(fitted, inputs[0], fitted.steps(inputs), found, 0)
@@ -138,6 +139,7 @@ def typical_and_worst(
     actual: NDArray[np.float64], predicted: NDArray[np.float64]
 ) -> dict[str, int]:
     """A few rows whose error, as a factor, is nearest to the median, and those with the largest."""
+    # As a factor: twice too long is as far off as half.
     errors = np.abs(np.log(predicted / actual))
     worst = np.argsort(-errors, kind="stable")[:_EACH]
     near = np.argsort(np.abs(errors - np.median(errors)), kind="stable")
@@ -162,6 +164,7 @@ def _level_terms(fitted: Regressor, inputs: Inputs) -> tuple[Term, ...]:
     level = float(inputs[fitted.level_column])
     if math.isnan(level):
         return _no_level(fitted)
+    # The column `level` contains the effect of similar inputs, which is shown as a term of its own.
     effect = float(np.nan_to_num(inputs[fitted.columns.index("effect")]))
     return (
         Term("level", "level of the function", level - effect),
@@ -181,6 +184,7 @@ def _model_terms(
         for i, column in enumerate(fitted.columns)
     ]
     terms.sort(key=lambda term: -abs(term.log_seconds))
+    # Clips and shrinkage are differences of successive steps, so that all terms sum to the answer.
     ratio, held = float(steps.ratio[at]), float(steps.held[at])
     total, log_seconds = float(steps.total[at]), float(steps.log_seconds[at])
     terms += [

@@ -32,6 +32,7 @@ def waterfall(
     level = math.fsum(term.log_seconds for term in terms if term.group == "level")
     rest = [term for term in terms if term.group != "level"]
     shown = sorted(rest, key=lambda term: -abs(term.log_seconds))[:_MOST]
+    # Chosen by size, drawn in the order given, which groups the terms.
     shown = [term for term in rest if term in shown and abs(term.log_seconds) >= _SMALL]
     steps = [(_label(term), term.log_seconds) for term in shown]
     left = [term.log_seconds for term in rest if term not in shown]
@@ -72,7 +73,9 @@ def waterfall(
     axes.set_xscale("log")
     every = [*points, *(interval or ()), *(() if actual is None else (actual,))]
     low, high = min(every), max(every)
+    # Room on the right for the numbers beside the bars.
     axes.set_xlim(low / 1.08, high * max(1.12, (high / low) ** 0.15))
+    # Within a factor of three a logarithmic locator finds one tick or none.
     if high / low < 3:
         axes.xaxis.set_major_locator(FixedLocator(MaxNLocator(5).tick_values(low, high)))
     else:

@@ -30,6 +30,7 @@ __all__ = ["PARITY", "metadata_for", "parity_error", "prove", "seconds", "to_onn
 #: The largest relative difference in seconds that still counts as the same answer.
 PARITY = 1e-4
 #: Executions per function that a model carries with it, for schedulers that saw none.
+#: Enough for a function's level; a file stays small, as a scheduler loads it while it works.
 _CARRIED = 32
 
 _OPSET, _OPSET_ML = 15, 3  # the oldest that have all operators used: any onnxruntime reads them
@@ -67,6 +68,7 @@ def metadata_for(
 ) -> ModelMetadata:
     """The metadata of a model `fitted` on `rows`, with the last executions of each function."""
     tool_type = rows.tool_type
+    # Of known values only: a feature that no row has gets no clip.
     clips = {}
     for i, name in enumerate(tool_type.feature_names):
         known = rows.inputs[:, i][~np.isnan(rows.inputs[:, i])]
@@ -79,6 +81,7 @@ def metadata_for(
         history=history.FEATURES,
         run_id=run_id,
         dataset_version=dataset_version,
+        # By end, not start: an execution is known once it has ended.
         trained_until=max(e.end for e in rows.executions),
         rows=len(rows),
         seconds_range=fitted.seconds_range,
@@ -94,6 +97,7 @@ def _recent(rows: Matrix) -> tuple[Carried, ...]:
     counts: dict[str, int] = {}
     features = len(rows.tool_type.features)
     for i in sorted(range(len(rows)), key=lambda i: -rows.executions[i].end):
+        # The newest first, whatever their function: with very many functions the oldest get none.
         if len(kept) == MOST_RECENT:
             break
         e = rows.executions[i]
@@ -102,6 +106,7 @@ def _recent(rows: Matrix) -> tuple[Carried, ...]:
             numbers = (float(v) for v in rows.inputs[i, :features])
             known = tuple(None if math.isnan(v) else v for v in numbers)
             kept.append((e.function, e.start, e.end, known, e.context))
+    # A history takes executions in order of their ends.
     return tuple(reversed(kept))
 
 
@@ -135,6 +140,7 @@ def prove(fitted: Regressor, rows: Matrix) -> None:
         error = parity_error(model, fitted, rows)
     except ArtifactRefused as refusal:
         raise ExportError(name, fitted.family, "; ".join(refusal.reasons)) from refusal
+    # "not <=" refuses NaN as well.
     if not error <= PARITY:
         raise ExportError(
             name, fitted.family, f"its answers differ from the trainer's by up to {error:.1e}"
@@ -151,6 +157,7 @@ def _estimator(
     convert = families.get(regressor.family).to_onnx
     model = convert(regressor.estimator, len(regressor.columns), INPUT)
     graph = model.graph
+    # `Identity` is none of the operators that schedulers accept (`onnx_operators`).
     same = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
     nodes = [node for node in graph.node if node.op_type != "Identity"]
 
@@ -181,6 +188,7 @@ def _around() -> list[onnx.NodeProto]:
 
 
 def _constants(regressor: Regressor) -> list[onnx.TensorProto]:
+    # As inputs of the graph rather than attributes: `Clip` takes its bounds so since opset 11.
     numbers = {
         "level_default": regressor.level_default,
         "shrinkage": regressor.shrinkage,

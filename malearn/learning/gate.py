@@ -17,6 +17,7 @@ from malearn.learning.metrics import Scores
 __all__ = ["Decision", "GateCheck", "decide"]
 
 #: How much lower than each competitor's the candidate's mean absolute error must be, as a share.
+#: Smaller differences on a test window are mostly chance.
 MARGIN = 0.02
 #: How much lower than the best competitor's its pairwise accuracy may be.
 RANKING_SLACK = 0.01
@@ -61,6 +62,7 @@ class Decision:
 
         A check made again takes the place of its last outcome, which then stops nothing more.
         """
+        # A check that is made again, as at each promotion, must be able to pass.
         others = tuple(reason for reason in self.reasons if reason.check != check)
         stood = self.promote or (
             len(others) < len(self.reasons) and all(reason.passed for reason in others)
@@ -80,6 +82,7 @@ def decide(candidate: str, scores: Mapping[str, Scores]) -> Decision:
     competitors = {name: s for name, s in scores.items() if name != candidate}
     checks = [_rows(own.n)]
     checks += [_error(candidate, own, name, other) for name, other in competitors.items()]
+    # Seconds alone are not enough: a scheduler orders tasks, and a lower error can order worse.
     ranked = {name: s.pairwise_accuracy for name, s in competitors.items()}
     # NaN: no two of the times differ enough to have an order.
     ranked = {name: accuracy for name, accuracy in ranked.items() if math.isfinite(accuracy)}

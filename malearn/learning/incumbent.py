@@ -34,6 +34,7 @@ class Incumbent:
 
     def seconds(self, rows: Matrix) -> NDArray[np.float64]:
         """What schedulers would be answered for `rows`, in seconds, shape (rows,)."""
+        # The exported file first, as it is what schedulers run.
         if self.model is not None:
             return self.model.predict(rows.inputs_for(self.model.metadata.columns))
         assert self.regressor is not None

@@ -42,6 +42,7 @@ def infer(runs: Sequence[Mapping[str, Seen]], tool_types: ToolTypes) -> list[Def
     """The kinds of workflows of `runs`, each of which maps functions to their tasks."""
     kinds: dict[frozenset[str], list[Mapping[str, Seen]]] = defaultdict(list)
     for run in runs:
+        # A logged run carries no name of its workflow: the set of its functions stands for it.
         kinds[frozenset(run)].append(run)
     return [
         _definition(f"kind {number}", sorted(functions), alike, tool_types)
@@ -65,6 +66,8 @@ def _definition(
             one
             for one in functions
             if one in named[after]
+            # Transitive reduction: a relation that follows from two others is no edge. One that a
+            # successor map names is, whatever follows.
             or (one in found and not any(one in before[other] for other in found))
         )
         for after, found in before.items()

@@ -37,6 +37,8 @@ class Knowledge:
     average: bytes
 
     def malearn(self, tool_types: ToolTypes) -> Malearn:
+        # A copy for each simulation, as each goes on learning; pickled here and read here, never a
+        # file.
         known, calibration = pickle.loads(self.state)
         return Malearn(tool_types, known, calibration, self.models)
 
@@ -82,12 +84,14 @@ def at_each_run(
     log: list[Record] = []
     models: dict[str, Regressor] = {}
     for run in runs:
+        # Fitting takes long, and runs that only teach need no models.
         if not wanted or run.name in wanted:
             models = _fitted(log, tool_types)
         yield Knowledge(run, models, pickle.dumps((known, calibration)), pickle.dumps(average))
         arrivals = poisson(run, 1.0, slots, resource, 0)
         ours = Malearn(tool_types, known, calibration, models)
         probe = None if probed is None else _probe(run, probed)
+        # No slots are named, so nothing waits: what is learnt is execution time alone.
         simulation.simulate(arrivals, "fcfs", ours, {}, _any_deadline, probe=probe)
         simulation.simulate(arrivals, "fcfs", average, {})
         log += [t.record for w in run.workflows for t in w.tasks.values() if t.record is not None]
@@ -95,6 +99,7 @@ def at_each_run(
 
 def _any_deadline(trace: WorkflowTrace) -> float:
     """A multiple of the critical path, which half of the time leaves too little."""
+    # Seeded by the run, so that it has the same deadline each time.
     return random.Random(trace.run_id).uniform(0.5, 1.5)
 
 
@@ -123,6 +128,7 @@ def poisson(
     workflows = list(run.workflows)
     draw.shuffle(workflows)
     work = sum(workflow.seconds_on(resource) for workflow in workflows) / len(workflows)
+    # Load = arrivals · mean work ÷ slots, as in queueing theory; solved for the mean gap.
     gap = work / (load * slots)
     at, arrivals = 0.0, []
     for workflow in workflows:

@@ -48,6 +48,7 @@ class Matrix:
 
     def inputs_for(self, columns: Sequence[str]) -> NDArray[np.float32]:
         """The inputs of a model of `columns`, shape (rows, columns); NaN in those not there."""
+        # One column of NaN at the end, to which every column that is not there points.
         missing = np.full((len(self.inputs), 1), np.nan, dtype=np.float32)
         own = {name: place for place, name in enumerate(self.columns)}
         places = [own.get(name, len(own)) for name in columns]
@@ -70,8 +71,10 @@ class Matrix:
         seconds since the epoch, is in the newest share, which has at least one row.
         """
         first = len(self) - max(1, round(len(self) * newest))
+        # The last row stays in any case: a window without a row could not be scored.
         while first < len(self) - 1 and self.executions[first].start < since:
             first += 1
+        # Rows that were still running at the cut are in neither part: their outcome was unknown.
         cut = self.executions[first].start
         older = [i for i in range(first) if self.executions[i].end <= cut]
         return self.rows(np.array(older, dtype=np.intp)), self.rows(np.arange(first, len(self)))
@@ -113,6 +116,7 @@ def build(
     Executions `before` them are no rows; the history takes them in.
     """
     snapshots = replay.replay(
+        # All tool types together: the history also follows what their functions have in common.
         [observation(e) for e in executions],
         [context_before(e) for e in executions],
         [observation(e) for e in before],
@@ -130,6 +134,7 @@ def build(
     return Matrix(
         tool_type,
         tuple(e for e, _ in rows),
+        # Without any row numpy could not know the width.
         inputs.reshape(len(rows), width),
         np.array([e.seconds for e, _ in rows], dtype=np.float64),
     )

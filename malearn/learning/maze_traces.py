@@ -43,6 +43,7 @@ def read(stores: Sequence[Path], tool_types: ToolTypes) -> Traces:
 
 def _trace(run: MazeRun, tool_types: ToolTypes, skipped: Counter[str]) -> WorkflowTrace | None:
     last = run.last()
+    # A workflow with a task missing would end too early in every simulation.
     if not last or last.keys() != run.tasks.keys():
         skipped["a task did not finish"] += 1
         return None

@@ -47,12 +47,14 @@ def score(actual: Sequence[float] | NDArray[np.float64], predicted: object) -> S
     if not len(y) or len(y) != len(p):
         raise ValueError(f"{len(p)} predictions for {len(y)} outcomes")
     error = p - y
+    # The floor only keeps a duration of 0 from dividing.
     share = np.abs(error) / np.maximum(y, 1e-9)
     spread = float(np.sum((y - y.mean()) ** 2))
     return Scores(
         n=len(y),
         mae=float(np.abs(error).mean()),
         rmse=float(np.sqrt((error**2).mean())),
+        # R² is undefined where all outcomes are equal.
         r2=1.0 - float(np.sum(error**2)) / spread if spread > 0 else float("nan"),
         mape=float(share.mean()),
         median_ape=float(np.median(share)),
@@ -75,6 +77,7 @@ def pairwise_accuracy(
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         if len(rows) > _MOST_PAIRED:
+            # Evenly spaced, not drawn: the same rows give the same score.
             rows = rows[np.linspace(0, len(rows) - 1, _MOST_PAIRED).astype(int)]
         y, p = actual[rows], predicted[rows]
         longer = y[:, None] > CLEARLY_LONGER * y[None, :]
@@ -86,6 +89,7 @@ def pairwise_accuracy(
 
 def _spearman(y: NDArray[np.float64], p: NDArray[np.float64]) -> float:
     a, b = _ranks(y), _ranks(p)
+    # All equal: there is no rank to correlate.
     if a.std() == 0 or b.std() == 0:
         return float("nan")
     return float(np.corrcoef(a, b)[0, 1])

@@ -134,6 +134,7 @@ class Comparison:
     ) -> Gain:
         """By how much fewer deadlines are missed than by another policy and predictor."""
         ours, theirs = self._late(policy, predictor, factor), self._late(*against, factor)
+        # The floor: another policy may miss no deadline at all.
         return self._interval(lambda rows: 1.0 - ours[rows].sum() / max(theirs[rows].sum(), 1e-9))
 
     def share_of_gain(self, policy: str, *, late: bool = False) -> Gain:
@@ -182,8 +183,10 @@ class Comparison:
 
     def _interval(self, statistic: Callable[[NDArray[np.intp]], float]) -> Gain:
         n = len(self.runs)
+        # The same draws for every statistic, so that two gains of one comparison are comparable.
         draws = np.random.default_rng(0).integers(0, n, (_DRAWS, n))
         values = [float(statistic(rows)) for rows in draws]
+        # A draw of runs without any gain has no share of it: such draws are NaN, and left out.
         low, high = np.nanquantile(values, (0.025, 0.975))
         return Gain(float(statistic(np.arange(n))), float(low), float(high))
 
@@ -276,6 +279,7 @@ def _one_policy(
     factors = settings.deadlines if policy in simulation.WITH_DEADLINES else settings.deadlines[:1]
     cells: list[_Cell] = []
     for name in settings.predictors:
+        # The order, and so every end, is the same whoever predicts: one simulation stands for all.
         if policy in simulation.WITHOUT_SECONDS and cells:
             first = cells[0]
             cells.append(_Cell(first.run, policy, name, first.seconds, first.late))
@@ -284,6 +288,8 @@ def _one_policy(
         seconds: tuple[float, ...] = ()
         for factor in factors:
             done = simulation.simulate(arrivals, policy, predictors[name](), settings.slots, factor)
+            # Where deadlines do not steer the order, one simulation is measured against all of
+            # them.
             compared = [factor] if len(factors) > 1 else settings.deadlines
             for at in compared:
                 missed = sum(d.seconds > at * d.trace.critical_path for d in done)

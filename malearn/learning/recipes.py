@@ -59,6 +59,7 @@ def warm_start(incumbent: Incumbent, rows: Matrix) -> Recipe | None:
     if known is None:
         return None
     try:
+        # Tried once here, so that a recipe that cannot work is never a candidate.
         regressor.update(known, rows)
     except TrainingError:  # a family that cannot be updated, or a model at its size limit
         return None

@@ -26,10 +26,13 @@ __all__ = ["SHRINKAGE", "Regressor", "Steps", "fit", "monotone", "parameters_for
 SHRINKAGE = 0.7
 #: What is tried on held-out rows, and as how many of those rows the default counts.
 _SHRINKAGES = np.linspace(SHRINKAGE, 1.0, 4)
+#: A prior is needed because on a small held-out part the best value is mostly chance.
 _FEWEST_TO_TRY, _USUAL_ROWS = 100, 150
 #: Answers are held within the range of training, widened by this factor either way.
+#: Conditions change by about that factor: the same function on another backend by 3 to 4.
 _WIDER = 4.0
 #: An update is fitted on so many rows, the newest, and needs as many of them as a first fit.
+#: Older rows are in the model that is updated.
 _NEWEST = 500
 
 
@@ -72,6 +75,7 @@ class Regressor:
 
     def steps(self, inputs: NDArray[np.float32]) -> Steps:
         """How it comes to its answers, step by step, for inputs as in `seconds`."""
+        # float32 throughout, in the order of the ONNX graph: parity is a matter of rounding.
         ratio = np.asarray(self.estimator.predict(inputs), dtype=np.float32).reshape(-1)
         held = np.clip(ratio, *np.array(self.ratio_range, "f"))
         level = _level(inputs, self.level_column, self.level_default)
@@ -101,6 +105,7 @@ def fit(family: str, rows: Matrix, given: Parameters | None = None) -> Regressor
     column = rows.columns.index("level")
     target = rows.log_seconds
     default = float(np.median(target))
+    # In log-seconds the difference is a log-ratio: the estimator learns factors around the level.
     relative = target - _level(rows.inputs, column, default)
     wider = float(np.log(_WIDER))
     return Regressor(
@@ -129,6 +134,7 @@ def _estimator(
     name = rows.tool_type.name
     try:
         estimator = kind.fit(rows.inputs[: len(target)], target, parameters)
+        # Two rows show the shape of an answer, and a model that gives NaN, before it is scored.
         answers = np.asarray(estimator.predict(rows.inputs[:2]), dtype=np.float64)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
@@ -150,6 +156,7 @@ def update(fitted: Regressor, rows: Matrix) -> Regressor:
         raise TrainingError(name, f"this {kind.name} model can only be fitted anew")
     newest = rows.rows(np.arange(max(0, len(rows) - _NEWEST), len(rows)))
     target = newest.log_seconds
+    # With the old default: what the model holds so far was fitted against it.
     relative = target - _level(newest.inputs, fitted.level_column, fitted.level_default)
     parameters = parameters_for(kind.name, newest)
     estimator = kind.update(fitted.estimator, newest.inputs, relative, parameters)
@@ -160,6 +167,7 @@ def update(fitted: Regressor, rows: Matrix) -> Regressor:
     return replace(
         fitted,
         estimator=estimator,
+        # Ranges only grow: what was believable in the first fit stays so.
         ratio_range=_spanning(fitted.ratio_range, relative),
         log_range=_spanning(fitted.log_range, held),
     )
@@ -168,6 +176,7 @@ def update(fitted: Regressor, rows: Matrix) -> Regressor:
 def monotone(rows: Matrix) -> list[int]:
     """One constraint per column: as declared for features, none for the history."""
     features = rows.tool_type.features
+    # No constraint on the history: its effect on the ratio to the level may go either way.
     return [f.monotone for f in features] + [0] * (len(rows.columns) - len(features))
 
 
@@ -187,6 +196,7 @@ def _tune_shrinkage(
     """How much to believe `kind`: what would have been best on the newest quarter, drawn to the
     usual as by `_USUAL_ROWS` more rows.
     """
+    # The newest quarter, not a random one: how far to go is asked of what comes next.
     first = len(rows) - len(rows) // 4
     if first < _FEWEST_TO_TRY or first < kind.fewest_rows:
         return SHRINKAGE

@@ -66,9 +66,11 @@ class AsInProduction:
 
     def retrain(self, tool: str, rows: Matrix) -> None:
         """Train on `rows` of `tool`, in order of their start, and promote what the gate lets."""
+        # With fewer new rows there is nothing new to test on: the gate would say the same.
         if len(rows) - self._tried.get(tool, 0) < gate.FEWEST_ROWS:
             return
         self._tried[tool] = len(rows)
+        # Fenced for training only: outliers still count where predictions are scored.
         kept, _ = outliers.fence(rows.executions, {})
         believed = {e.task_id for e in kept}
         places = [i for i, e in enumerate(rows.executions) if e.task_id in believed]
@@ -79,6 +81,7 @@ class AsInProduction:
                 families=self._families_for(tool, len(rows)),
                 incumbent=self._incumbent(tool),
                 learning_curve=False,
+                # Nothing is exported in a replay, and conversion would be most of its time.
                 prove=lambda fitted, rows: None,
             )
         except TrainingError:  # no family can be fitted to these rows

@@ -32,6 +32,8 @@ from malearn.learning.windows import Windows
 __all__ = ["ENOUGH_TO_UPDATE", "Candidate", "NothingSelected", "Selection", "select"]
 
 #: So many executions that the incumbent has not seen are needed to test an update of it.
+#: Half of them test, half of the others validate, the rest update (`windows.cut`): the least of
+#: these parts then has as many as the gate requires.
 ENOUGH_TO_UPDATE = 4 * gate.FEWEST_ROWS
 #: How much lower another family's error must be, as a share, to be preferred to the default's.
 _CLEARLY = 0.05
@@ -159,6 +161,8 @@ def select(
         chosen,
         scores,
         decision,
+        # A third fit, on all rows, is what is registered: the newest rows are worth most, and the
+        # test that they were kept for is over.
         chosen.recipe.fit(rows),
         _calibration(cut.test.seconds, chosen.seconds),
         _learning_curve(chosen, candidates, cut, _CURVE_SHARES if learning_curve else ()),
@@ -231,6 +235,7 @@ def _competitors(
 ) -> dict[str, Scores]:
     """The scores on the test window of everybody who is no candidate."""
     scores = {
+        # All rows are replayed, so that baselines know what came before the window, as models do.
         name: score(test.seconds, predict(rows.executions, tool_types)[-len(test) :])
         for name, predict in baselines.BASELINES.items()
     }
@@ -240,6 +245,7 @@ def _competitors(
 
 
 def _calibration(actual: Vector, predicted: Vector) -> dict[str, float]:
+    # A ratio, since errors grow with the duration.
     low, high = np.quantile(actual / predicted, _INTERVAL)
     return {"low": float(low), "high": float(high)}
 

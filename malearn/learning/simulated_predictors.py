@@ -114,10 +114,12 @@ class Noisy(_Plain):
     def prediction(self, live: SimulatedWorkflow, task_id: str) -> Prediction:
         known = live.expected.get(task_id)
         if known is not None:
+            # Drawn once: a task that waits must not get another prediction each time.
             return known
         seconds = live.trace.tasks[task_id].seconds
         if not self._sigma:
             return Prediction(seconds, seconds, seconds, "model")
+        # Seeded by the task, so that every policy meets the same noise.
         draw = random.Random(f"{self._seed} {task_id}")
         seconds *= math.exp(draw.gauss(0.0, self._sigma))
         reach = math.exp(Z80 * self._sigma)
@@ -136,6 +138,7 @@ class MovingAverage(_Plain):
     def prediction(self, live: SimulatedWorkflow, task_id: str) -> Prediction:
         task = live.workflow.tasks[task_id]
         tool = self._tool(task.function)
+        # A tool type's level has a blank before its name, which no function's name begins with.
         level = self._levels.get(task.function, self._levels.get(f" {tool}"))
         if level is None:
             seconds = default_seconds(task.resource)
@@ -188,6 +191,7 @@ class Malearn:
             for task_id in live.waiting():
                 self._look_up(live, task_id, rows)
         for tool, asked in rows.items():
+            # One call of the model for all tasks of a tool type, as in a scheduler.
             inputs = np.array([(*values, *b.snapshot) for _, _, b, values in asked], np.float32)
             answers = self._models[tool].seconds(inputs)
             for (live, task_id, basis, _), seconds in zip(asked, answers, strict=True):
@@ -214,6 +218,7 @@ class Malearn:
         if tool_type is not None:
             own = self._schemas[tool_type.name].vectorize(record.features)
             said_before = vector is not None and any(v == v for v in vector.values)
+            # What was known before the task is what a scheduler will know of the next one.
             values = vector.values if vector is not None and said_before else own.values
             context = own.context or (vector.context if vector is not None else ())
         name = "" if tool_type is None else tool_type.name
@@ -253,6 +258,8 @@ class Malearn:
     def _answer_unknown(self, live: SimulatedWorkflow, task_id: str, basis: Basis) -> None:
         """Answer as for a task whose inputs are not known; nothing is learnt of such answers."""
         self._answer(live, task_id, basis, None)
+        # Without a basis `ended` does not learn from the answer: it was given in ignorance of
+        # inputs.
         del self._bases[task_id]
         if live.hint is not None:
             effect = self._known.hint_effect(basis.function, live.hint)
@@ -278,6 +285,7 @@ class Malearn:
         spoken = sorted((r for r in ended if r is not None), key=lambda record: record.end)
         said = [r.successors.get(task.function, r.successors.get("")) for r in spoken]
         vector = schema.merge([schema.vectorize(one) for one in said if one is not None])
+        # Until the last predecessor has ended, more may be reported: not kept yet.
         if all(before in live.done for before in task.predecessors):
             self._vectors[task_id] = vector
         return vector
@@ -287,6 +295,8 @@ def _plain(live: SimulatedWorkflow, now: float) -> WorkflowPrediction:
     tasks = dict(live.expected)
     for task_id, started in live.running.items():
         one = tasks[task_id]
+        # The distance to `high` stays: how far off an estimate may be does not shrink as a task
+        # runs.
         left = max(one.seconds - (now - started), 0.0)
         tasks[task_id] = Prediction(left, left, left + one.high - one.seconds, one.source)
     seconds, critical = _path(live.workflow, tasks)
@@ -295,6 +305,8 @@ def _plain(live: SimulatedWorkflow, now: float) -> WorkflowPrediction:
     late = None
     if live.workflow.deadline is not None:
         room, sigma = live.workflow.deadline - now - seconds, math.sqrt(variance)
+        # 1 − Φ(room ÷ σ), by the complementary error function, which keeps small probabilities
+        # accurate.
         late = float(room < 0.0) if not sigma else 0.5 * math.erfc(room / sigma / math.sqrt(2.0))
     return WorkflowPrediction(seconds, seconds, seconds, work, late, left_tasks, critical, tasks)
 

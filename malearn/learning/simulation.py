@@ -179,14 +179,17 @@ class _Scheduler:
     def _dispatch(self, resource: str) -> None:
         """Start what waits while there is a free slot."""
         waiting, now = self._waiting[resource], self._env.now
+        # Where nothing has to be chosen, no estimate is needed.
         if 0 < self._free[resource] < len(waiting):
             lives = {id(live): live for live, _, _ in waiting}
             self._predictor.expect(list(lives.values()), now)
         while waiting and self._free[resource]:
+            # First come, first served, unless tasks compete for the slots that are free.
             chosen = 0
             if len(waiting) > self._free[resource]:
                 board = self._boards[resource]
                 keys = [
+                    # Ties in the policy's key go to whoever has waited longest.
                     (self._policy(live, task_id, ready, now, board), ready)
                     for live, task_id, ready in waiting
                 ]
@@ -206,10 +209,13 @@ class _Scheduler:
             None if record is None else msgspec.structs.replace(record, start=start, end=end)
         )
         self._times[task_id] = start, end
+        # Learnt before anything is estimated again: a scheduler knows the outcome at that moment,
+        # too.
         self._predictor.ended(live, trace, start, end)
         live.expected.pop(task_id, None)
         resource = live.workflow.tasks[task_id].resource
         if resource in self._free:
+            # Free before successors are made ready, so that they compete for this very slot.
             self._free[resource] += 1
         if len(live.done) == len(live.workflow):
             self._finish(live)

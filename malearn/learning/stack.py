@@ -53,6 +53,7 @@ def _inputs(
     executions: Sequence[Execution], predicted: Mapping[str, Vector]
 ) -> tuple[Rows, Vector]:
     """One row a task, and the log-seconds that its prediction starts from."""
+    # The others as differences to the first: a tree splits on a ratio, not on seconds.
     averages = [np.log(predicted[name]) for name in _AVERAGES]
     base = averages[0]
     above = np.column_stack([base, *(average - base for average in averages[1:])])

@@ -81,6 +81,7 @@ def _draw_levels(
         [(task, seconds, share) for task in here for seconds, share in levels[task]]
     ).reshape(-1, 3)
     colours = np.tile(to_rgba(_LEVEL_COLOUR), (len(found), 1))
+    # Never quite transparent: a level that is remembered but not believed is still seen.
     colours[:, 3] = 0.08 + 0.92 * found[:, 2]
     axes.scatter(found[:, 0], found[:, 1], marker="_", s=14, color=colours, zorder=3)
     axes.scatter(

@@ -160,6 +160,7 @@ def _workflows(
     for run, tasks in by_run.items():
         traced = {function: task for function, (task, _) in tasks.items()}
         starts = [start for _, start in tasks.values()]
+        # By exactly the same functions: with a task too few or too many the edges would be guesses.
         definition = next((d for d in known if d.resources.keys() == traced.keys()), None)
         if definition is None and any(math.isnan(start) for start in starts):
             skipped["a task has no times"] += 1
@@ -197,6 +198,8 @@ def _tasks(file: Path) -> Iterator[tuple[TaskTrace, float]]:
                     TaskTrace(outcome.task_id, outcome.function, outcome.seconds, outcome),
                     outcome.start,
                 )
+            # A failed or skipped task teaches nothing, but it held a slot: the simulation needs its
+            # seconds.
             elif isinstance(outcome, Rejected):
                 start, end = _times(outcome)
                 seconds = end - start if end > start else math.nan
@@ -242,6 +245,7 @@ def _definition(file: Path, name: str, given: Any) -> Definition:
         for function in resources
     }
     try:
+        # Built only to be checked, for cycles and the like, while the file's name is at hand.
         Workflow(name, {f: (f, resources[f], predecessors[f]) for f in resources})
     except WorkflowError as error:
         raise InputError(file, str(error).rstrip(".")) from error

@@ -34,7 +34,7 @@ __all__ = ["Found", "Trial", "finished", "search"]
 _SHARES = (0.25, 0.5, 1.0)
 #: Trials before any is pruned.
 _STARTUP = 8
-#: Errors of a trial are those of a fit; other exceptions are ours.
+#: The attribute of a study that holds what was known before its first trial.
 _SUMMARY = "malearn"
 
 
@@ -104,6 +104,7 @@ def search(
     declared = rows.tool_type.hyperparameters.get(family, {})
     name = f"{tool}-{family}-{_digest(rows, declared)}"
     with _study(storage, name) as study:
+        # Of a search that goes on, the declared error was measured when it began.
         if _SUMMARY not in study.user_attrs:
             _begin(study, kind, declared, _error(family, cut, declared), attributes or {})
         known = dict(study.user_attrs[_SUMMARY])
@@ -169,6 +170,7 @@ def _begin(
 ) -> None:
     """Note what is known before the first trial, which is of what is declared."""
     now = kind.parameters(declared)
+    # Declared values may lie outside of the search space; Optuna would not use them.
     if all(_holds(space, now[key]) for key, space in kind.search.items()):
         first = {key: _stored(space, now[key]) for key, space in kind.search.items()}
         study.enqueue_trial(first)
@@ -184,6 +186,7 @@ def _try(study: optuna.Study, family: str, cut: Windows, declared: Parameters) -
     try:
         for step, share in enumerate(_SHARES):
             part = _newest(cut.train, share)
+            # A quarter of a small train window may be too little; the last step is all of it.
             if len(part) < families.get(family).fewest_rows:
                 continue
             errors.append(_error(family, cut, given, part))
@@ -192,6 +195,7 @@ def _try(study: optuna.Study, family: str, cut: Windows, declared: Parameters) -
                 state = optuna.trial.TrialState.PRUNED
                 break
     except TrainingError:
+        # Recorded, not raised: one set of parameters that a library refuses ends no search.
         state = optuna.trial.TrialState.FAIL
     complete = state == optuna.trial.TrialState.COMPLETE
     last = errors[-1] if errors else math.nan
@@ -203,6 +207,7 @@ def _drawn(trial: optuna.Trial, family: str) -> dict[str, Any]:
     drawn: dict[str, Any] = {}
     for key, space in families.get(family).search.items():
         if isinstance(space, Choice):
+            # By text, since a storage of Optuna's holds no tuples.
             by_text = {str(option): option for option in space.options}
             drawn[key] = by_text[trial.suggest_categorical(key, list(by_text))]
         elif space.whole:
@@ -247,6 +252,7 @@ def _found(
     error, parameters = float(known["declared_error"]), dict(declared)
     if best is not None and best.value is not None and best.value < error:
         error = best.value
+        # Drawn again from the stored values, which makes tuples of texts and rounds as before.
         parameters |= _drawn(optuna.trial.FixedTrial(best.params), family)  # type: ignore[arg-type]
     return Found(
         rows.tool_type.name,
@@ -274,5 +280,6 @@ def _as_json(found: Found) -> dict[str, Any]:
 
 
 def _from_json(known: Mapping[str, Any]) -> Found:
+    # JSON knows no tuples.
     parameters = {k: tuple(v) if isinstance(v, list) else v for k, v in known["parameters"].items()}
     return Found(**{**known, "parameters": parameters})

@@ -184,8 +184,10 @@ def _paired(
 
 def _interval(apart: Vector) -> tuple[float, float]:
     """What encloses the mean of `apart` in 95 % of resamples."""
+    # Seeded: the same comparison must not be significant on one day and not on the next.
     dice = np.random.default_rng(_SEED)
     n = len(apart)
+    # Paired: the difference of a task is resampled, so that hard tasks weigh on both alike.
     means = np.array([apart[dice.integers(0, n, n)].mean() for _ in range(_RESAMPLES)])
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
@@ -200,6 +202,7 @@ def _p_value(apart: Vector, tests: int) -> float | None:
     told = np.where(np.abs(apart) < _LEAST, 0.0, apart)
     if not told.any():
         return 1.0
+    # "zsplit": rows on which both are equally far off count half for each, instead of not at all.
     return min(1.0, tests * float(wilcoxon(told, zero_method="zsplit", method="approx").pvalue))
 
 

@@ -48,6 +48,7 @@ USUAL = (XGBOOST.name, MLP.name, LINEAR.name)
 FAMILIES: Mapping[str, Family] = {
     name: family
     for name, family in SHIPPED.items()
+    # Looked for, not imported: a library of boosted trees takes seconds to load.
     if name in USUAL or importlib.util.find_spec(family.package) is not None
 }
 
@@ -68,6 +69,7 @@ def known() -> dict[str, Family]:
             raise DeclarationError(
                 declared.file, f"family '{reference}' is called {family.name}, as a shipped one is"
             )
+        # The same object may be named twice; two families of one name would share their versions.
         if found.setdefault(family.name, family) is not family:
             raise DeclarationError(
                 declared.file, f"family '{reference}' is called {family.name}, as another one is"
@@ -77,6 +79,7 @@ def known() -> dict[str, Family]:
 
 def get(name: str) -> Family:
     """The family of that name. Raises `InputError` where there is none, or it is not installed."""
+    # Shipped ones first, so that nearly all calls read no declaration.
     family = FAMILIES.get(name)
     if family is None:
         families = known()

@@ -21,6 +21,7 @@ _FIXED = {
     "thread_count": 1,
     "random_seed": SEED,
     "verbose": False,
+    # Else it raises where all times are equal, as they may be in a small window.
     "allow_const_label": True,
     "allow_writing_files": False,
 }
@@ -35,6 +36,7 @@ def _fit(inputs: Inputs, target: Vector, parameters: Parameters) -> Any:
     from catboost import CatBoostRegressor
 
     chosen = dict(parameters)
+    # Parameters are kept as tuples, which compare and log as one value; the library wants a list.
     if "monotone_constraints" in chosen:
         chosen["monotone_constraints"] = list(chosen["monotone_constraints"])
     return CatBoostRegressor(**chosen, **_FIXED).fit(inputs, target)
@@ -54,6 +56,7 @@ def _contributions(estimator: Any, inputs: Inputs) -> Vector:
 def _to_onnx(estimator: Any, columns: int, name: str) -> onnx.ModelProto:
     import onnx
 
+    # CatBoost exports to files only.
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         estimator.save_model(str(file), format="onnx")

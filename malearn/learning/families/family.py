@@ -126,6 +126,7 @@ class Family:
             )
         if type(self.fewest_rows) is not int or self.fewest_rows < 2:
             raise ValueError(f"{self.name}: 'fewest_rows' must be a whole number, 2 or more")
+        # The first trial of a search is of the defaults, so each parameter must have one.
         if unknown := sorted(set(self.search) - set(self.defaults)):
             raise ValueError(f"{self.name}: 'search' names {unknown[0]}, which has no default")
         if not self.files or (not self.flavor and self.save is None):
@@ -134,6 +135,8 @@ class Family:
     def parameters(self, given: Parameters | None = None, monotone: Sequence[int] = ()) -> Any:
         """All hyper-parameters of a fit: the defaults, what is `given` instead, constraints."""
         chosen = {**self.defaults, **(given or {})}
+        # Only where a constraint is declared: constraints may cost another objective (see the
+        # trees).
         return self.constrain(chosen, monotone) if any(monotone) else chosen
 
     def problem(self, given: Parameters) -> str | None:
@@ -149,6 +152,7 @@ class Family:
 
 
 def _is_alike(value: Any, default: Any) -> bool:
+    # Before numbers, since Python's bool is an int.
     if isinstance(default, bool) or isinstance(value, bool):
         return type(value) is type(default)
     if isinstance(default, float):

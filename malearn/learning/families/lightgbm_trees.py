@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LIGHTGBM"]
 
 _OPSET = 15
+#: Without `bagging_freq` LightGBM ignores `bagging_fraction`.
 _FIXED = {"num_threads": 1, "seed": SEED, "deterministic": True, "bagging_freq": 1, "verbose": -1}
 
 

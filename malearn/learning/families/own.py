@@ -53,6 +53,8 @@ def load(reference: str, file: str) -> Family:
 
 def _prepare(name: str, folder: Path, refuse: Any) -> None:
     """Make the user's package importable as `name`, unless it is installed."""
+    # Looked up in that folder alone: on `sys.path` every module beside the file could shadow
+    # others.
     beside = PathFinder.find_spec(name, [str(folder)])
     loaded = sys.modules.get(name)
     installed = loaded.__spec__ if loaded is not None else importlib.util.find_spec(name)
@@ -61,6 +63,7 @@ def _prepare(name: str, folder: Path, refuse: Any) -> None:
             raise refuse(f"is not there: no module {name} is installed or in {folder}")
         return
     if installed is not None:
+        # Which of two modules of one name is meant cannot be known, and a guess would run code.
         if _origin(installed, loaded) != _origin(beside):
             raise refuse(
                 f"is ambiguous: there is a module {name} in {folder} and another at "
@@ -68,10 +71,12 @@ def _prepare(name: str, folder: Path, refuse: Any) -> None:
             )
         return
     module = importlib.util.module_from_spec(beside)
+    # Before it runs, as importlib does: its modules may import each other.
     sys.modules[name] = module
     try:
         if beside.loader is not None:
             beside.loader.exec_module(module)
+    # Also on Ctrl-C: a module that is half initialised must not stay importable.
     except BaseException as error:
         del sys.modules[name]
         if not isinstance(error, Exception):

@@ -31,6 +31,7 @@ _MORE_STEPS = 40
 _OPSET = 15
 #: What skops may make beside the types of numpy and scikit-learn that it knows to be harmless.
 TRUSTED_TYPES = ("numpy.dtype",)
+# A small archive can unpack to gigabytes; models of these families take kilobytes.
 _LARGEST_FILE = 256 * 1024 * 1024  # bytes, unpacked
 
 
@@ -81,7 +82,10 @@ def scaled(estimator: Any) -> Any:
     from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
     return make_pipeline(
+        # A column that is missing in all rows stays, so that columns keep their places.
         SimpleImputer(strategy="median", keep_empty_features=True),
+        # Linear models and networks extrapolate without bound: inputs are held to the range of
+        # training.
         MinMaxScaler(clip=True),
         StandardScaler(),
         estimator,
@@ -95,13 +99,16 @@ def _mlp(**parameters: Any) -> Any:
 
 
 def _update_mlp(estimator: Any, inputs: Inputs, target: Vector, parameters: Parameters) -> Any:
+    # The incumbent serves on, and is compared with its own update.
     updated = copy.deepcopy(estimator)
     updated[-1].set_params(warm_start=True, max_iter=_MORE_STEPS)
+    # The last step alone: rescaled inputs would not fit the weights that it starts from.
     _fitted(updated[-1], updated[:-1].transform(inputs), target)
     return updated
 
 
 def _linear(**parameters: Any) -> Any:
+    # Huber's loss: a few executions that took minutes must not tilt the whole line.
     from sklearn.linear_model import HuberRegressor
 
     return scaled(HuberRegressor(**parameters))
@@ -152,10 +159,12 @@ def _read(file: bytes, alike: Any, trusted: tuple[str, ...]) -> Any:
     """What skops kept, if it has exactly the steps of `alike`."""
     from skops.io import loads
 
+    # Before anything is unpacked: sizes stand in the archive's directory.
     with zipfile.ZipFile(io.BytesIO(file)) as archive:
         if sum(part.file_size for part in archive.infolist()) > _LARGEST_FILE:
             raise ValueError("it is too large")
     estimator = loads(file, trusted=[*TRUSTED_TYPES, *trusted])
+    # Types that skops trusts may still be combined in ways that nobody here trained.
     if _steps(estimator) != _steps(alike):
         raise ValueError("it is not a pipeline of the steps that malearn trains")
     return estimator
@@ -170,6 +179,7 @@ MLP = family(
     "mlp",
     _mlp,
     fewest_rows=100,
+    # lbfgs, scikit-learn's advice for small data: no learning rate, and the same result each time.
     defaults={"hidden_layer_sizes": (16,), "solver": "lbfgs", "alpha": 1.0, "max_iter": 200},
     search={
         "hidden_layer_sizes": Choice(((8,), (16,), (32,), (16, 8))),

@@ -68,6 +68,7 @@ def _completed(table: object, shipped: ToolType | None) -> object:
     """`table` with the keys that it lacks taken from the shipped type, if it has no features."""
     if shipped is None or not isinstance(table, dict) or "features" in table:
         return table
+    # So a user may change one number of a shipped type without repeating its features.
     usual = {
         "functions": list(shipped.functions),
         "resource": shipped.resource,
@@ -125,6 +126,7 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
     if resource not in DEFAULT_SECONDS:
         raise refuse(f"'resource' must be one of {', '.join(DEFAULT_SECONDS)}")
     retrain_after = table.get("retrain_after", RETRAIN_AFTER)
+    # Not `isinstance`, which takes TOML's `true` for 1; likewise below.
     if type(retrain_after) is not int or retrain_after < 1:
         raise refuse("'retrain_after' must be a whole number, 1 or more")
     train_rows = table.get("train_rows", TRAIN_ROWS)
@@ -141,6 +143,7 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
         isinstance(name, str) and _NAME.fullmatch(name) for name in context
     ):
         raise refuse("'context' must be a list of names of letters, digits and _")
+    # Only a context that was written down: the usual words give way to features of their names.
     if "context" in table and (numbers := set(context) & set(features)):
         raise refuse(f"declares {', '.join(sorted(numbers))} as a feature and as context")
     return ToolType(
@@ -178,6 +181,7 @@ def _hyperparameters(given: object, refuse: Any) -> dict[str, dict[str, Any]]:
             raise refuse(f"hyperparameters of '{family}', which is not a model family's name")
         found[family] = {}
         for key, value in table.items():
+            # Tuples, since what is declared is shared and must not change.
             plain = tuple(value) if isinstance(value, list) else value
             parts = plain if isinstance(plain, tuple) else (plain,)
             if not parts or not all(_is_plain(part) for part in parts):
@@ -196,6 +200,7 @@ def _is_plain(value: object) -> bool:
 def _patterns(key: str, given: object, refuse: Any) -> tuple[str, ...]:
     if not isinstance(given, list) or not all(isinstance(p, str) and p.strip() for p in given):
         raise refuse(f"'{key}' must be a list of names, in which * stands for anything")
+    # Lower case, as the values are that they are matched with.
     return tuple(pattern.strip().lower() for pattern in given)
 
 

@@ -98,6 +98,8 @@ class FeatureSchema:
                     for value, (low, high, missing) in zip(values, self._bounds, strict=True)
                 ]
             )
+            # `get` does not tell an absent name, which another predecessor may give, from a null,
+            # which was given and counts as missing: only the slow way does.
             odd = None in given and None in given_by_name.values()
         except _ODD:
             odd = True
@@ -144,6 +146,7 @@ class FeatureSchema:
         self, given: tuple[float | None, ...], words: tuple[str | None, ...]
     ) -> FeatureVector:
         if given.count(None) == len(given):
+            # The very same tuple: `serving.requests` tells by identity that nothing is known.
             values = self.nothing.values
         else:
             values = tuple(
@@ -155,6 +158,7 @@ class FeatureSchema:
 
 def limits(feature: Feature) -> tuple[float, float]:
     """The least and the greatest number that is believed of `feature`."""
+    # What float32 cannot hold would reach a model as infinity.
     return max(feature.minimum, -LARGEST), min(feature.maximum, LARGEST)
 
 
@@ -213,6 +217,7 @@ def finite(value: object) -> float | None:
         return None
     try:
         number = float(value)
+    # JSON's integers have no limit, floats do.
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
@@ -221,6 +226,7 @@ def finite(value: object) -> float | None:
 def _word(value: object) -> str:
     """`value` as a word of context; "" for what is none."""
     if isinstance(value, int | float) and (number := finite(value)) is not None:
+        # 15 digits: 3 and 3.0 are one word, and the last bits of a float are not.
         value = f"{number:.15g}"
     return text.encodable(value.strip()[:_LONGEST_WORD]) if isinstance(value, str) else ""
 
@@ -229,6 +235,7 @@ def within(value: Any, low: float, high: float) -> float | None:
     """`value` as a number from `low` to `high`; None where it is none, whatever it is."""
     try:
         return float(value) if low <= value <= high else None
+    # Nothing is known of the types here: numpy's numbers compare, texts and lists raise.
     except _ODD:
         return None
 

@@ -55,6 +55,7 @@ def with_generic(types: ToolTypes, names: Iterable[str] = ()) -> ToolTypes:
     if generic is None:
         if NAME in types:  # somebody's own, which happens to bear the name
             return types
+        # What nobody claims may be anything; a task's own resource, where known, overrules this.
         generic = ToolType(NAME, (), "cpu", (), generic=True)
     grown = extended(generic, names)
     return types if grown is types.generic else types.with_added(grown)
@@ -94,6 +95,8 @@ def keep(home: Home, tool_type: ToolType) -> None:
         "",
     ]
     home.data.mkdir(parents=True, exist_ok=True)
+    # Renamed when whole, so that no reader meets half a declaration; named after the process,
+    # since two ingesters may write at once.
     scratch = home.data / f".{_FILE}.{os.getpid()}"
     scratch.write_text("\n".join(lines), encoding="utf-8")
     scratch.replace(home.data / _FILE)

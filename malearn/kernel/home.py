@@ -16,6 +16,7 @@ from malearn.kernel.errors import InputError
 
 __all__ = ["Home"]
 
+# Two letters at least, so that a drive is none; and one slash, which is what Path leaves of two.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 

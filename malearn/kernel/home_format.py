@@ -36,6 +36,7 @@ def write(root: Path, version: str) -> None:
     `.malearn` must be there.
     """
     fresh = root / _FILE.with_suffix(".new")
+    # Private before anything is in it, and put in place whole: a crash leaves the old one.
     fresh.touch(0o600)
     fresh.write_text(json.dumps({"format": FORMAT, "malearn": version}) + "\n", "utf-8")
     fresh.replace(root / _FILE)

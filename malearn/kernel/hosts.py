@@ -15,6 +15,7 @@ def is_loopback(host: str) -> bool:
     >>> is_loopback("127.example.com")
     False
     """
+    # All of 127.0.0.0/8 is loopback, but a name that begins so may resolve to anywhere.
     numbers = host.startswith("127.") and host.replace(".", "").isdigit()
     return numbers or host in ("localhost", "::1")
 
@@ -30,6 +31,7 @@ def of_header(header: str) -> str:
     """
     host = header.lower()
     name, _, port = host.rpartition(":")
+    # A bare IPv6 address has colons of its own: what follows the last one is no port.
     if port.isdecimal() and (":" not in name or name.endswith("]")):
         host = name
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host

@@ -68,6 +68,7 @@ class HttpClient:
         Raises `TooLarge` beyond `largest` bytes, `OSError` when there is no whole answer.
         """
         with late_imports.uninterrupted():
+            # Loaded with the first exchange: a process without MLflow is spared their import.
             from http.client import HTTPException
             from urllib.error import HTTPError
             from urllib.request import Request
@@ -84,8 +85,10 @@ class HttpClient:
             with self._opener.open(request, timeout=min(self._timeout, left)) as response:
                 return Answer(response.status, _body(response, largest))
         except HTTPError as error:
+            # To urllib a status from 400 on is an error; here it is an answer with a body.
             with error:
                 return Answer(error.code, _body(error, largest))
+        # It is no OSError, and callers handle those alone.
         except HTTPException as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
@@ -96,6 +99,8 @@ class HttpClient:
 
         def response(sock: Any, *arguments: Any, **options: Any) -> http.client.HTTPResponse:
             made = http.client.HTTPResponse(sock, *arguments, **options)
+            # urllib bounds each `recv` alone: a server that drips bytes would hold the thread for
+            # ever. HTTPResponse offers no other way in than its file.
             made.fp.close()
             made.fp = io.BufferedReader(_Deadline(sock, self._until, self._timeout))
             return made
@@ -114,12 +119,14 @@ class HttpClient:
             def https_open(self, request: web.Request) -> Any:
                 return self.do_open(Secure, request, context=context)
 
+        # None makes urllib raise the redirect's own status, which `get` gives as the answer.
         class NoRedirects(web.HTTPRedirectHandler):
             def redirect_request(self, *_: Any) -> None:
                 return None
 
         handlers: list[Any] = [NoRedirects(), HttpHandler()]
         if self._local:
+            # An empty table, since without this handler urllib adds one of the environment's.
             handlers.append(web.ProxyHandler({}))
         if self._base.startswith("https"):
             context = _tls(self._environment)
@@ -158,6 +165,7 @@ def _body(response: Any, largest: int) -> bytes:
         if size > largest:
             raise TooLarge
         parts.append(part)
+    # Read in parts, http.client takes an early end for the end of the body.
     promised = response.headers.get("Content-Length", "")
     if promised.isdigit() and size < int(promised):
         raise ConnectionError(f"the answer was cut off after {size:,} of {int(promised):,} bytes")

@@ -17,6 +17,7 @@ __all__ = ["uninterrupted"]
 #: other thread waits for would wait for ever.
 _PATIENCE = 10.0
 
+# Reentrant: one late import may lead to another on the same thread.
 _lock = threading.RLock()
 _waited = False  # whether the fork under way holds the lock
 
@@ -40,6 +41,7 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _lock
+    # The parent's is held by the thread that forked, or by one that is not here.
     _lock = threading.RLock()
 
 

@@ -18,6 +18,7 @@ PREFIX_SETTING = "MALEARN_PREFIX"
 #: How many streams schedulers spread executions over, and how many there may be.
 STREAMS_SETTING, MOST_STREAMS = "MALEARN_STREAMS", 64
 _DEFAULT = "malearn"
+# It stands in patterns of SCAN and in filters of MLflow: no `*`, `?`, `[`, `%` or quotes.
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
@@ -54,10 +55,12 @@ class Names:
 
     def streams(self, count: int = MOST_STREAMS) -> list[str]:
         """The keys of the first `count` streams."""
+        # The first has no number: it is the one of installations that have never had another.
         return [self.stream, *(f"{self.stream}:{number}" for number in range(1, count))]
 
     def stream_of(self, run_id: str, count: int) -> int:
         """In which of `count` streams the executions of a run are: all of them in one."""
+        # Not `hash`, which differs from process to process: schedulers must agree.
         return zlib.crc32(run_id.encode("utf-8", "replace")) % count if count > 1 else 0
 
     @property

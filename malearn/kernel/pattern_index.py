@@ -37,6 +37,7 @@ class PatternIndex(Generic[Value]):
                 self._longest = max(self._longest, len(word))
                 node = node.following.setdefault(word, _Node())
             if node.ends is None:
+                # Length is what ranks patterns; words decide between those of one length and place.
                 node.ends = len("_".join(words)), words, value
 
     def find(self, name: str) -> Value | None:
@@ -60,6 +61,7 @@ class PatternIndex(Generic[Value]):
         """What every pattern that begins at word `start` ends with."""
         nodes = [self._root]
         for word in words[start:]:
+            # Several at once: `llm2` may follow as itself or as `llm`, whose number is left out.
             nodes = [
                 node.following[prefix]
                 for prefix in self._prefixes(word)

@@ -38,6 +38,7 @@ __all__ = [
 #: What a policy sorts by, smallest first.
 Key = tuple[float, ...]
 
+# The values that the replays in docs/scheduling.md were made with.
 _HOPELESS = 0.9  # a workflow that is late with more than this probability waits for the others
 _WAITED = 0.5  # seconds of work that one second of waiting makes up for
 _HACS_GROWTH, _HACS_LIMIT = 1.1, 20.0  # Maze's own; the limit keeps the power finite
@@ -103,6 +104,7 @@ def hacs(
     seconds make it worse by 8 % in mean completion than constants do.
     """
     waited = 0.0 if workflow.arrived is None else now - workflow.arrived
+    # 0 until a workflow has ended: then there is nothing yet to measure waiting by.
     patience = waited / average_completion if average_completion > 0.0 else 0.0
     age = min(_HACS_LIMIT, max(-_HACS_LIMIT, patience - left.left.get(resource, 0)))
     weight = math.log2(2.0 + 2.0 * workflow.descendants(task_id)) * _HACS_GROWTH**age

@@ -12,6 +12,8 @@ __all__ = ["Prediction", "Source"]
 Source = Literal["model", "function_history", "tool_history", "heuristic"]
 
 
+# `gc=False`, here and in other small values: they hold no cycles, and a scheduler keeps thousands
+# that the collector would walk in the middle of a call.
 class Prediction(msgspec.Struct, frozen=True, gc=False):
     """How long a task will take.
 

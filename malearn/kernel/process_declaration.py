@@ -26,6 +26,7 @@ class ProcessDeclaration:
     def declared(self) -> ToolTypes:
         """All tool types, as a predictor that is built now takes them."""
         found = tool_types.declared()
+        # Copies, since another thread may declare something meanwhile.
         for tool_type in list(self._added.values()):
             found = found.with_added(tool_type)
         for pattern, name in list(self._functions.items()):
@@ -37,6 +38,7 @@ class ProcessDeclaration:
 
     def add(self, tool_type: ToolType) -> None:
         """Declare `tool_type`. Raises `DeclarationError` for what does not hold together."""
+        # Only to raise at the caller's line: the files are read anew for each predictor.
         tool_types.declared().with_added(tool_type)
         self._added[tool_type.name] = tool_type
 
@@ -50,12 +52,14 @@ class ProcessDeclaration:
 
     def add_function(self, pattern: str, name: str) -> None:
         """Functions like `pattern` belong to the tool type `name`."""
+        # Likewise only to raise.
         with_function(self.declared(), pattern, name)
         self._functions[pattern] = name
 
     def remove_function(self, pattern: str) -> None:
         """Functions like `pattern` belong to no tool type; KeyError where none claims it."""
         without_function(self.declared(), pattern)
+        # Not deleted: it may stand in a file, which then must not give it back.
         self._functions[pattern] = None
 
 
@@ -71,6 +75,7 @@ def with_function(declared: ToolTypes, pattern: str, name: str) -> ToolTypes:
         )
     kept = [_without(tool_type, pattern) for tool_type in declared.values()]
     if name not in declared:
+        # gpu, as for any tool type that declares no resource.
         kept.append(ToolType(name, (), "gpu", ()))
     return ToolTypes(
         replace(t, functions=(*t.functions, pattern)) if t.name == name else t for t in kept

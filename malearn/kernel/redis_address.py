@@ -54,6 +54,7 @@ class Tls:
         import ssl
 
         context = ssl.create_default_context(cafile=self.authorities or None)
+        # First: Python refuses CERT_NONE as long as names are checked.
         context.check_hostname = self.check_hostname
         if self.verify != "required":
             context.verify_mode = getattr(ssl, f"CERT_{self.verify.upper()}")
@@ -85,6 +86,7 @@ class Address:
             parts = _split(url)
             options = _options(parts)
             unix = parts.scheme == "unix"
+            # The path of unix:// is the socket's, so its database can stand in the query alone.
             database = options.get("db", "" if unix else parts.path.strip("/"))
             if database and not (database.isascii() and database.isdigit()):
                 raise ValueError("its database is not a number")
@@ -112,6 +114,8 @@ class Address:
                 raise
             return sock
         sock = socket.create_connection((self.host, self.port), timeout)
+        # A command is one small packet that is waited for: Nagle's algorithm would hold it back.
+        # Keep-alive tells a worker's idle connection of a peer that is gone.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if self.tls is None:
@@ -197,6 +201,8 @@ def _tls(options: dict[str, str]) -> Tls:
     verify = options.get("ssl_cert_reqs", "required").lower()
     if verify not in _VERIFY:
         raise ValueError(f"'ssl_cert_reqs' must be one of {', '.join(_VERIFY)}")
+    # Without verification a name proves nothing, so it is checked only where that is asked for
+    # together with a certificate.
     check = options.get("ssl_check_hostname", "no" if verify == "none" else "yes").lower()
     if check not in _TRUE | _FALSE:
         raise ValueError("'ssl_check_hostname' must be true or false")

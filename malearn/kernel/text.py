@@ -21,6 +21,7 @@ def encodable(value: str) -> str:
 def shortened(value: object, limit: int = 120) -> str:
     try:
         text = str(value) if isinstance(value, Exception) else repr(value)
+    # Python limits the digits of an int that it prints, and the depth of a repr.
     except (ValueError, RecursionError):
         text = f"a {type(value).__name__} too large to show"
     return encodable(text if len(text) <= limit else f"{text[:limit]}…")
@@ -32,4 +33,5 @@ def as_json(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False, default=shortened, skipkeys=True)
     except (ValueError, RecursionError):  # a number of 5,000 digits, a list within a list within…
         text = json.dumps(shortened(value))
+    # Twice: escaping half of a surrogate pair makes the text longer again.
     return encodable(text[:MOST_KEPT])[:MOST_KEPT]

@@ -131,6 +131,7 @@ class ToolType:
         wanted = ((self.kinds, kind), (self.models, model), (self.backends, backend))
         declared = [(patterns, value) for patterns, value in wanted if patterns]
         matches = all(_matches(patterns, value) for patterns, value in declared)
+        # All of them must match, so the number ranks the more specific declaration first.
         return len(declared) if matches else 0
 
 
@@ -144,6 +145,7 @@ def default_seconds(resource: str | None, tool_type: ToolType | None = None) -> 
     3.0
     """
     seconds = tool_type.default_seconds if tool_type is not None else DEFAULT_SECONDS
+    # Callers hand on what their scheduler says, which may be None or a word of its own.
     name = str(resource).lower()
     if name not in seconds:
         name = tool_type.resource if tool_type is not None else "gpu"

@@ -91,6 +91,7 @@ class ToolTypes(Mapping[str, ToolType]):
         self._find = lru_cache(maxsize=_NAMES)(self._patterns.find)
 
     def __reduce__(self) -> tuple[type[ToolTypes], tuple[list[ToolType]]]:
+        # Index and memo are made anew: a bound `lru_cache` cannot be pickled.
         return ToolTypes, (list(self.values()),)
 
     def __getitem__(self, name: str) -> ToolType:
@@ -127,6 +128,7 @@ class ToolTypes(Mapping[str, ToolType]):
 
     def _named(self, function: str) -> ToolType | None:
         """The tool type one of whose patterns is in the name."""
+        # A long name is looked up without the memo, which would hold 10,000 of them.
         return (self._find if len(function) <= _LONGEST_NAME else self._patterns.find)(function)
 
     @property
@@ -147,14 +149,17 @@ class ToolTypes(Mapping[str, ToolType]):
         if found is not None or not function or not self.is_open:
             return found
         words = (str(kind or ""), str(model or ""), str(backend or ""))
+        # Of equally many criteria the one declared first, as `max` keeps the first.
         best = max(self._claiming, key=lambda t: t.claims(*words), default=None)
         found = best if best is not None and best.claims(*words) else self.generic
+        # Bounded like the memo of names, which also come from outside.
         if found is not None and (function in self._by_task or len(self._by_task) < 10_000):
             self._by_task[function] = found
         return found
 
     def for_known(self, function: str) -> ToolType | None:
         """The tool type that claims `function`, or the last of its tasks that was asked for."""
+        # In the order of certainty: a record of a task does not say what the task ran on.
         return self._named(function) or self._by_task.get(function) or self.for_function(function)
 
     def with_added(self, tool_type: ToolType) -> ToolTypes:
@@ -173,6 +178,7 @@ def declared(path: str | os.PathLike[str] | None = None) -> ToolTypes:
     shipped = resources.files("malearn").joinpath("tool_types.toml").read_text(encoding="utf-8")
     tool_types = {t.name: t for t in parse(shipped, "tool_types.toml")}
     file = declaration_file(path)
+    # Only a file that nobody named may be missing.
     if not (path or os.environ.get("MALEARN_TOOL_TYPES") or file.is_file()):
         return ToolTypes(tool_types.values())
     try:

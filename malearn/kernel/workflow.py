@@ -136,6 +136,7 @@ class Workflow:
 def _task(run_id: str, task_id: str, given: Sequence[Any]) -> Task:
     try:
         function, resource, before = given
+        # One id instead of a list: a text is a sequence, too, of its letters.
         names = (before,) if isinstance(before, str) else tuple(map(str, before or ()))
     except (TypeError, ValueError):
         raise WorkflowError(
@@ -154,6 +155,7 @@ def _sorted(run_id: str, tasks: Mapping[str, Task]) -> list[str]:
             if before not in tasks:
                 raise WorkflowError(run_id, f"task {task_id} waits for {before}, not a task")
             followers[before].append(task_id)
+    # Kahn's algorithm; what never comes to wait for nothing is part of a cycle.
     found = [task_id for task_id, before in waiting.items() if not before]
     for task_id in found:  # grows while it is walked
         for follower in followers[task_id]:

@@ -74,6 +74,7 @@ class ModelMetadata:
         return len(self.features) + len(self.history)
 
     def to_json(self) -> str:
+        # JSON has no NaN: better to fail here than in each scheduler that reads it.
         return json.dumps(asdict(self), allow_nan=False, separators=(",", ":"))
 
     @classmethod
@@ -87,6 +88,7 @@ class ModelMetadata:
                 artifact, [f"its metadata is longer than {_LARGEST:,} characters"]
             )
         try:
+            # The format alone at first: the rest of another one may have any form.
             if msgspec.json.decode(text, type=_Versioned).format != FORMAT:
                 raise ArtifactRefused(artifact, [f"its metadata is not of format {FORMAT}"])
             stored = msgspec.json.decode(text, type=_Stored)
@@ -139,6 +141,7 @@ class _Versioned(msgspec.Struct):
     format: object = None
 
 
+# Beyond 2**53 not every reader of JSON keeps an integer exact.
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 

@@ -103,6 +103,7 @@ def _check_graph(graph: dict[str, list[Any]], budget: Budget) -> None:
         parts = _parts(tensor, _TENSOR, "an initialiser", budget)
         name = _name(parts, "name")
         shapes[name] = _tensor_shape(parts, name)
+        # The rule of Reshape needs the values of its target; longer ones are weights.
         if _number(parts, "type") == _INT64 and math.prod(shapes[name]) <= 8:
             constants[name] = _small_integers(parts)
     for message in nodes:
@@ -119,7 +120,9 @@ def _follow(
     operator, domain = _name(node, "operator"), _name(node, "domain")
     if (domain, operator) not in onnx_operators.OPERATORS:
         onnx_operators.result(domain, Node(operator, (), (), {}))  # says so
+    # ONNX writes an empty name for an optional input that is left out, such as Clip's.
     given = [name for name in map(protobuf.text, node.get("inputs", [])) if name]
+    # ONNX wants nodes in order of execution, and with that there can be no loop.
     if unknown := [name for name in given if name not in shapes]:
         raise UnacceptableModel(
             f"its {operator} reads {unknown[0][:80]}, which no earlier node computes"
@@ -170,6 +173,7 @@ def _tensor_shape(parts: dict[str, list[Any]], name: str) -> Shape:
     count = math.prod(shape)
     if len(shape) > 4 or any(size < 0 for size in shape) or count > _MOST_NUMBERS:
         raise UnacceptableModel(f"its initialiser {name[:80]} is too large")
+    # Of two lists of numbers we might check one and onnxruntime read the other.
     held = [parts[one] for one in ("raw", "floats", "int32s", "int64s", "doubles") if one in parts]
     if len(held) > 1 or (not held and count):
         raise UnacceptableModel(

@@ -74,6 +74,7 @@ class OnnxModel:
         if self.columns is not None:
             unknown = np.full((len(values), 1), math.nan)  # of features no longer declared
             values = np.hstack((values, unknown))[:, self.columns]
+        # "unsafe", since numpy refuses to give up digits unless told to.
         inputs = np.hstack((values, snapshots), dtype=np.float32, casting="unsafe")
         answers: list[float] = self.session.run(_OUTPUTS, {INPUT: inputs})[0].ravel().tolist()
         return answers
@@ -102,6 +103,8 @@ class _BoundSession:
     def __init__(self, session: Any, width: int) -> None:
         from onnxruntime import OrtValue
 
+        # On the CPU an OrtValue shares the memory of its array: what is packed into it is what the
+        # session reads.
         self._inputs = np.zeros((1, width), np.float32)
         self._output = np.zeros((1, 1), np.float32)
         self._pack = struct.Struct(f"{width}f").pack_into  # twice as quick as assigning
@@ -162,7 +165,9 @@ def session(artifact: bytes) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Else a file may be read in another format than the one that was checked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    # It would write to the scheduler's stderr what it raises anyway.
     options.log_severity_level = 4
+    # Named, since a build for GPUs has other providers, and GPUs are for tasks.
     return onnxruntime.InferenceSession(
         artifact, sess_options=options, providers=["CPUExecutionProvider"]
     )
@@ -175,6 +180,7 @@ def _load(
     trial: Callable[[bytes], None] | None,
 ) -> OnnxModel:
     try:
+        # The cheap look first: what it refuses costs no process.
         onnx_file.check(artifact)
         if trial is not None:
             trial(artifact)
@@ -219,5 +225,6 @@ def _probe_problems(session: Any, metadata: ModelMetadata) -> list[str]:
 def _probe(metadata: ModelMetadata) -> npt.NDArray[np.float32]:
     rows = np.full((3, metadata.width), np.nan, dtype=np.float32)
     for column, feature in enumerate(metadata.columns):
+        # Columns without a range, such as the history's, stay unknown.
         rows[1, column], rows[2, column] = metadata.clips.get(feature, (math.nan, math.nan))
     return rows

@@ -80,6 +80,7 @@ def _cast(node: Node) -> Shape:
 
 def _broadcast(node: Node) -> Shape:
     rank = max(map(len, node.inputs))
+    # numpy's rule; `ROWS` is one more size in it, and may meet itself or 1 only.
     padded = [(1,) * (rank - len(shape)) + shape for shape in node.inputs]
     sizes = [{size for size in column if size != 1} or {1} for column in zip(*padded, strict=True)]
     if any(len(size) > 1 for size in sizes):
@@ -148,6 +149,8 @@ def _check_depth(
         return  # no tree has as many branches as would be needed
     depth: dict[tuple[int, int], int] = {}
     columns = (column[branches].tolist() for column in (trees, ids, true, false))
+    # Children have greater ids than their parent, as checked before: in order of ids a node's
+    # depth is known when its turn comes.
     for tree, node, *children in sorted(zip(*columns, strict=True)):
         level = depth.get((tree, node), 0) + 1
         if level > _DEEPEST:

@@ -76,6 +76,8 @@ class Trial:
             process.stdin.write(_LENGTH.pack(len(artifact)) + artifact)
             process.stdin.flush()
         answer = _line(process, _ANSWER)
+        # The process goes on to the next model after a pass alone: what a failed one did to its
+        # memory nobody knows.
         if answer == _PASSED:
             return
         self.close()
@@ -99,6 +101,7 @@ class Trial:
         with late_imports.uninterrupted():
             import subprocess  # a start from the cache does without
 
+        # -I: no variable and no directory chooses what is imported; -B: it may not write files.
         command = [sys.executable, "-I", "-B", "-c", _PROGRAM, json.dumps(sys.path)]
         try:
             self._process = subprocess.Popen(
@@ -119,6 +122,7 @@ class Trial:
 def _line(process: subprocess.Popen[bytes], seconds: float) -> bytes | None:
     """The next line that the process writes, b"" when it ended; None when that takes too long."""
     assert process.stdout is not None
+    # select and read, since `readline` would wait for a process that hangs.
     until, answer, stream = time.monotonic() + seconds, b"", process.stdout.fileno()
     while not answer.endswith(b"\n"):
         left = until - time.monotonic()
@@ -150,6 +154,8 @@ def main() -> None:
     _answer(answers, _READY)
     while length := sys.stdin.buffer.read(_LENGTH.size):
         artifact = sys.stdin.buffer.read(*_LENGTH.unpack(length))
+        # Not RLIMIT_CPU, which counts whole seconds. SIGPROF without a handler ends the process at
+        # once, also within onnxruntime, where Python's handlers do not run.
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
             _try(artifact)
@@ -179,6 +185,7 @@ def _limit_memory() -> None:
 
     size = 0
     with contextlib.suppress(OSError, ValueError):
+        # What is mapped by now, since the limit is one of all address space, used or not.
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     with contextlib.suppress(OSError, ValueError):  # not everywhere can it be limited
         if size:

@@ -33,6 +33,7 @@ def join(
             continue
         known = latest.get(record.task_id)
         if known is not None:
+            # A retry under the same id ends last, whichever of the two was read first.
             record, older = (record, known) if record.end > known.end else (known, record)
             rejected.append(
                 _reject(older, RejectReason.DUPLICATE, "the same task was written again")
@@ -131,11 +132,14 @@ def _execution(
         return to_execution(
             record,
             tool_type,
+            # Something of its run had ended before it started, so it was no start node: what it
+            # reports of itself may not have been known then.
             {} if causality.was_known(first_end, record.start) else record.features,
         )
     before = [
         other
         for other in (*named, *(u for u in unnamed if record.function not in u.successors))
+        # A record may name its own function among its successors, as a loop does.
         if other.task_id != record.task_id and causality.was_known(other.end, record.start)
     ]
     return to_execution(record, tool_type, serve_view(record.function, tool_type, before))

@@ -81,6 +81,7 @@ def read(
     if fields.start_time is None or fields.end_time is None:
         return refuse(RejectReason.NO_TIMES, "start_time or end_time is missing")
     start, end = features.finite(fields.start_time), features.finite(fields.end_time)
+    # Python's booleans are integers: JSON's `true` would be the first second of 1970.
     if start is None or end is None or isinstance(fields.start_time, bool):
         return refuse(RejectReason.BAD_TIMES, "start_time or end_time is not a finite number")
     if (odd := believable.problem(start, end, time.time() if now is None else now)) is not None:
@@ -105,6 +106,7 @@ def is_usable(status: str | None) -> bool:
 
 def _bad_status(status: str) -> tuple[RejectReason, str] | None:
     """Why a record of that `status` is rejected; None where it is not."""
+    # Cut, since what is remembered by the cache below must not be a whole traceback.
     return _bad_word(status if len(status) <= _LONGEST_STATUS else status.strip()[:_LONGEST_STATUS])
 
 
@@ -125,10 +127,11 @@ def _fields(raw: object) -> _Fields | None:
             return None
         fields = _Fields(**{name: raw.get(name) for name in _Fields.__struct_fields__})
         if isinstance(fields.curr_task_feat, dict):
-            fields.curr_task_feat = dict(fields.curr_task_feat)  # whose it is may change it
+            fields.curr_task_feat = dict(fields.curr_task_feat)  # the caller may change its own
         return fields
     try:
         if len(raw) > LONG:
+            # `Raw` only points at the text: a long one is measured before anything is made of it.
             both = _features_decoder.decode(raw)
             if len(both.curr_task_feat) + len(both.succ_task_feat) > LONG:
                 raise ValueError("its features are longer than a megabyte")
@@ -168,6 +171,7 @@ def kept(raw: object) -> str:
         )
     if isinstance(raw, bytes):
         return text.encodable(
+            # A character of UTF-8 has four bytes at most, so enough is decoded and no more.
             raw[: 4 * text.MOST_KEPT].decode("utf-8", "replace")[: text.MOST_KEPT]
         )
     return (

@@ -38,6 +38,7 @@ def run_of(task_id: str, function: str | None = None) -> str:
     >>> run_of("nightly-2025-08-01-fuse-answers", "fuse-answers")
     'nightly-2025-08-01'
     """
+    # The given name may hold hyphens itself, which the rule by shape below cannot know.
     if function and task_id.endswith(function):
         end = len(task_id) - len(function) - 1
         if end > 0 and task_id[end] == "-":
@@ -55,12 +56,13 @@ def of_task(run: str, task: str) -> str:
     >>> run_of(of_task("nightly-7", "46047da3-af5e-42d2-b299-aee383c82918"))
     'nightly-7'
     """
+    # A hyphen within the task's part would be taken for the end of the run's id.
     return f"{run}-{task.replace('-', '_')}"
 
 
 def _length(task_id: str) -> int:
     """Characters of the run's id."""
-    # Nearly always a UUID.
+    # Nearly always a UUID. Slices rather than indices: they never raise for a short id.
     if (
         task_id[36:37] in ("-", "")
         and task_id[8:9] == task_id[13:14] == task_id[18:19] == task_id[23:24] == "-"

@@ -146,6 +146,8 @@ def read(
     record = record_reader.read(task_id, task, function, now)
     if isinstance(record, Rejected):
         return record
+    # The scheduler knew what the task ran on; only a tool type that is declared no more is
+    # found again by the function's name.
     claimed = tool_types.get(entry.tool_type) if isinstance(entry.tool_type, str) else None
     outcome = to_execution(record, claimed or tool_types.for_function(record.function), serve)
     if isinstance(outcome, Rejected):
@@ -191,6 +193,7 @@ def _decode(raw: object) -> _Entry | None:
     try:
         return _decode_any(raw)
     except msgspec.DecodeError:
+        # NaN and numbers beyond 64 bits, which Python's writer emits and strict JSON refuses.
         value = json.loads(raw)
     known = _Entry.__struct_fields__
     return _Entry(**{n: value.get(n) for n in known}) if isinstance(value, dict) else None

@@ -53,6 +53,7 @@ def of_running(prediction: Prediction, elapsed: float) -> Prediction:
     # S(t) = 1 / (1 + (t / median)^shape), of which 10 % lie beyond `high` and below `low`.
     spread = max(math.log(prediction.high / prediction.low) / 2.0, _LEAST_SPREAD)
     shape = _LOG9 / spread
+    # (elapsed / median) to the power of the shape.
     passed = math.exp(min(shape * math.log(elapsed / median), _MOST_LOG))
     low, seconds, high = (
         max(median * ((1.0 + passed) / share - 1.0) ** (1.0 / shape) - elapsed, _LEAST_SECONDS)
@@ -99,6 +100,7 @@ def longest_path(tasks: Mapping[str, Task], open_tasks: Mapping[str, Prediction]
             start, spread = ends[last] if len(before) == 1 else _latest([ends[b] for b in before])
             seconds += start
             deviation = math.sqrt(
+                # The variance of a sum of two correlated terms.
                 spread * spread + deviation * deviation + 2.0 * _ALONG * spread * deviation
             )
         ends[task_id] = seconds, deviation
@@ -119,10 +121,12 @@ def _latest(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
         apart = deviation * deviation + spread * spread - 2 * _ACROSS * deviation * spread
         if mean - other >= _CERTAIN * math.sqrt(max(apart, 0.0)):
             continue
+        # Not 0: of two ends without any deviation the later one was certain just before.
         theta = math.sqrt(apart)
         alpha = (mean - other) / theta
         density = math.exp(-0.5 * alpha * alpha) / _ROOT2PI
         share = 0.5 * math.erfc(-alpha / _ROOT2)  # how likely the first is the latest
+        # Clark's first and second moment of the greater of two normal variables.
         first = mean * share + other * (1.0 - share) + theta * density
         second = (
             (mean * mean + deviation * deviation) * share

@@ -56,6 +56,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of_path(cls, path: Path, *, begun: bool) -> State:
         """The state of a prediction of `path`, which is not empty."""
+        # Scores are divided by it: near 0 each outcome would be an outlier.
         relative = min(_MOST, max(_LEAST, path.deviation / path.seconds))
         return cls(path.seconds, relative, begun)
 
@@ -77,6 +78,7 @@ def coverage(outcomes: Sequence[tuple[bool, float]]) -> Coverage | None:
     calibration, inside = WorkflowCalibration(), []
     for number, (begun, value) in enumerate(outcomes):
         if number >= _FEWEST:
+            # Tested before it is learnt from (prequential evaluation).
             inside.append(calibration.encloses(begun, value))
         calibration.learn(begun, value)
     if len(inside) < _FEWEST:
@@ -103,6 +105,7 @@ class _Scores:
 
     def add(self, value: float) -> None:
         tail = (1.0 - COVERAGE) / 2.0
+        # Before the score is taken in: by the interval that it met.
         low, high = self.quantile(self._below), self.quantile(1.0 - self._above)
         self._below = _within(self._below + _FEEDBACK * (tail - (value < low)))
         self._above = _within(self._above + _FEEDBACK * (tail - (value > high)))
@@ -146,6 +149,8 @@ class WorkflowCalibration:
     def interval(self, state: State) -> tuple[float, float, float]:
         """Seconds of the remaining path, and the 80 % interval around them."""
         low, median, high = self._scores(state.begun).bounds()
+        # Each quantile is mixed with the normal one and moved by feedback of its own, so of few
+        # scores they may cross.
         factors = [math.exp(value * state.deviation) for value in (median, min(low, median), high)]
         seconds, least, most = (state.seconds * factor for factor in factors)
         return seconds, least, max(most, seconds)

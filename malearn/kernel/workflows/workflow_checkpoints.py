@@ -20,6 +20,7 @@ _MARKS = (0.75, 0.5, 0.25)  # shares of the first remaining path: near enough to
 
 
 class _Checkpoint(msgspec.Struct, frozen=True, gc=False):
+    # Ids and times alone: the workflow may grow or be built anew before it has finished.
     state: State
     now: float
     running: dict[str, float]
@@ -46,6 +47,7 @@ class Checkpoints:
             left = state.seconds / self._first
             if left > _MARKS[self._next]:
                 return
+            # Between two calls a path may pass several marks, and is kept once.
             while self._next < len(_MARKS) and left <= _MARKS[self._next]:
                 self._next += 1
         else:
@@ -85,6 +87,7 @@ def actual_path(
             if took is None:
                 return None
             if task_id in running:
+                # Of what ran then only the part after `now` was left.
                 took = max(took + running[task_id] - now, 0.0)
             ends[task_id] = took + max((ends.get(b, 0.0) for b in task.predecessors), default=0.0)
     return max(ends.values(), default=0.0)

@@ -31,6 +31,7 @@ def combine(
     if not path.tasks:
         late = None if workflow.deadline is None else float(now > workflow.deadline)
         return WorkflowPrediction(0.0, 0.0, 0.0, work, late, left, (), {}), None
+    # Paths that have begun are calibrated apart: of their first task some is known already.
     state = State.of_path(path, begun=path.tasks[0] in running)
     seconds, low, high = calibration.interval(state)
     late = None
@@ -64,6 +65,7 @@ def totals(
         if prediction is not None:
             work[resource] = work.get(resource, 0.0) + prediction.seconds
             left[resource] = left.get(resource, 0) + 1
+        # A resource whose tasks have all ended is named with 0, rather than missing.
         elif resource not in work:
             work[resource], left[resource] = 0.0, 0
     return work, left

@@ -48,6 +48,7 @@ def hint_of(announcer: str, successors: Mapping[str, Mapping[str, object]]) -> H
 
 def applied(prediction: Prediction, effect: float) -> Prediction:
     """`prediction`, of a task whose inputs are not known, with a hint's effect on log-seconds."""
+    # Effects are learnt above the level of a function, so they hold for answers from it alone.
     if not effect or prediction.source != "function_history":
         return prediction
     factor = math.exp(effect)
@@ -109,8 +110,11 @@ def _raw(inputs: InputEffects, hint: Hint) -> float:
     if x is None:
         return 0.0
     effect, same, _ = inputs.effect(x, identity)
+    # Of identical hints a few are needed; similar ones are shrunk by `InputEffects` itself.
     return effect * same / (same + _PRIOR) if same else effect
 
 
 def _key(function: str, hint: Hint) -> tuple[str, str, int]:
+    # The names as a number: long lists of them repeat in every key. Not stored anywhere, as
+    # hashes of texts differ from process to process.
     return function, hint.announcer, hash(hint.names)

@@ -39,6 +39,7 @@ class WorkflowShapes:
 
     def learn(self, workflow: Workflow) -> None:
         """Take in a finished workflow; one that went on after all replaces what it was before."""
+        # First: one that has grown beyond what is remembered must not leave its former shape.
         self._shapes.pop(workflow.run_id, None)
         if not 0 < len(workflow) <= _MOST_TASKS:
             return
@@ -59,6 +60,7 @@ class WorkflowShapes:
         if not steps:
             return workflow, ()
         whole = Workflow(workflow.run_id, None, workflow.arrived, workflow.deadline)
+        # Past the checks of the constructor, which the tasks of `workflow` have met already.
         whole.context = workflow.context
         whole.tasks = dict(workflow.tasks)
         latest = {task.function: task_id for task_id, task in workflow.tasks.items()}
@@ -74,6 +76,7 @@ class WorkflowShapes:
         beginning, run = _beginning(workflow), workflow.run_id
         alike = [
             shape
+            # `>=` of Counters: each function at least as often as it occurs so far.
             for other, shape in reversed(self._shapes.items())
             if other != run and shape.beginning == beginning and shape.functions >= known
         ][:_COMPARED]
@@ -81,6 +84,7 @@ class WorkflowShapes:
             return []
         alike.sort(key=lambda shape: len(shape.steps))
         left, unseen = known.copy(), []
+        # The lower median: a task that was not expected shows itself when it is appended.
         for step in alike[(len(alike) - 1) // 2].steps:
             if left[step[0]]:
                 left[step[0]] -= 1

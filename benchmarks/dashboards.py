@@ -115,7 +115,7 @@ class Installation:
 
     def malearn(self, *words: str) -> None:
         """A command on this home; some refuse, as `train` does where the gate does."""
-        command = [BIN / "malearn", *words, "--home", self.home]
+        command = [str(BIN / "malearn"), *words, "--home", str(self.home)]
         with self._log.open("ab") as log:
             subprocess.run(command, stdout=log, stderr=log, cwd=ROOT, check=False)
 

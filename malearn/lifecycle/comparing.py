@@ -44,6 +44,7 @@ def compare(
         for number, model in zip(numbers, models, strict=True)
     ]
     everything = matrix.build(tool_type, executions)
+    # Rows that a version was fitted on flatter it, so rows new to both are preferred.
     new = windows.unseen(everything, max(until))
     count = rows if rows is not None else min(_ROWS, new if new >= _FEWEST else len(everything))
     newest = everything.rows(np.arange(max(0, len(everything) - count), len(everything)))
@@ -63,6 +64,7 @@ def compare(
         newest.seconds,
         (predicted[0], predicted[1]),
         [e.function for e in newest.executions],
+        # Replayed from the first row: the state of a prediction depends on all that came before it.
         _states(everything, tool_type)[-len(newest) :],
         seen,
     )
@@ -123,4 +125,5 @@ def _model(tool_type: ToolType, number: int) -> OnnxModel:
 
 def _states(rows: Matrix, tool_type: ToolType) -> Sequence[State]:
     """What a prediction of each row stood on, in order of start."""
+    # Without models: a state belongs to the history, and none would be fitted for it.
     return evaluation.replay(rows.executions, ToolTypes([tool_type]), family="").states

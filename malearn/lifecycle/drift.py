@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 __all__ = ["ALPHA", "LARGE", "Drift", "compare", "grown"]
 
 #: The smallest distance that matters.
+#: A shift of about 0.8 standard deviations of a normal distribution has this distance.
 LARGE = 0.3
 #: How probable such a distance may be without drift, for all comparisons made at once together.
 ALPHA = 0.01
@@ -42,6 +43,7 @@ class Drift:
 
 def compare(before: Mapping[str, Vector], now: Mapping[str, Vector]) -> list[Drift]:
     """Everything in both, farthest first. `ALPHA` is shared among all (Bonferroni)."""
+    # A feature of which one side has no rows, such as a new one, cannot be compared.
     names = [name for name in before if name in now and len(before[name]) and len(now[name])]
     found = [_compare(name, before[name], now[name], ALPHA / len(names)) for name in names]
     return sorted(found, key=lambda drift: -drift.distance)
@@ -58,6 +60,7 @@ def _compare(
     from scipy.stats import ks_2samp
 
     # "less": the distribution function of the first lies below that of the second.
+    # Asymptotic: the exact p-value assumes that no two values are equal, as all missing ones are.
     test = ks_2samp(_ranked(now), _ranked(before), alternative=alternative, method="asymp")
     distance, p_value = float(test.statistic) + 0.0, float(test.pvalue)  # no -0.0
     return Drift(

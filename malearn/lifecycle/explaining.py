@@ -98,6 +98,8 @@ def _replayed(executions: Sequence[Execution]) -> Estimator:
     def end(ended: Iterable[int]) -> None:
         for j in ended:
             task = executions[j]
+            # With what the scheduler recorded, not with an answer of today: it learnt from that
+            # error.
             if j in bases and task.predicted is not None and task.predicted > 0.0:
                 known.learn(bases.pop(j), task.predicted, task.seconds)
             known.observe(matrix.observation(task))
@@ -114,6 +116,7 @@ def _replayed(executions: Sequence[Execution]) -> Estimator:
                 matrix.known_before(task),
                 matrix.context_before(task),
             )
+    # The timeline ends with the last start; all of them had ended when the task began.
     end(sorted(waiting, key=lambda i: executions[i].end))
     return known
 
@@ -125,6 +128,7 @@ def _version(tool_type: ToolType, number: int | None) -> Version | None:
             return registry.version(tool_type, number)
         except RegistryError as error:
             _log.warning("%s; the version in Production answers instead", error)
+    # Also for a task that no model answered: what the model of today adds is then shown.
     return registry.by_alias(tool_type, registry.PRODUCTION)
 
 
@@ -151,6 +155,7 @@ def _model_answer(
 def _native(version: Version) -> Regressor | None:
     """The trainer's model of `version`; None where it was not kept or cannot be loaded."""
     try:
+        # Versions that a person registered have no tag; their run may hold the model all the same.
         uri = version.tags.get("malearn.native") or logged_models.native_beside(version.run_id)
         return None if uri is None else logged_models.load_native(uri)
     except RegistryError as error:

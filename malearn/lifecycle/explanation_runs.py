@@ -26,6 +26,7 @@ def log(fitted: Regressor, before_test: Matrix, test: Matrix) -> None:
 
     predicted = fitted.seconds(test.inputs_for(fitted.columns))
     chosen = explanation.typical_and_worst(test.seconds, predicted)
+    # Of the model that the test window was hidden from: on rows it knows, none would look bad.
     found = explanation.explain_rows(fitted, test, chosen, lambda: before_test.inputs)
     columns: dict[str, list[Any]] = {name: [] for name in _row(found[0], 0)}
     for one in found:

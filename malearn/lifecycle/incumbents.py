@@ -34,6 +34,7 @@ def load(rows: Matrix) -> Incumbent | None:
         return None
     until = trained_on.until(version, model.metadata)
     regressor = None
+    # The trainer's form is only needed for an update, and is a download of its own.
     if windows.unseen(rows, until) >= selection.ENOUGH_TO_UPDATE:
         regressor = _regressor(tool_type, version)
     return Incumbent(version.number, model, until, regressor)

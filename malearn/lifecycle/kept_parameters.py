@@ -26,11 +26,15 @@ def keep(tool_type: str, family: str, parameters: Parameters) -> Path:
         before = file.read_text("utf-8") if file.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(file, f"cannot be read ({error})") from error
+    # Edited as text: the standard library reads TOML but writes none, and would lose the comments.
     after = _replaced(before, tool_type, family, parameters)
+    # Beside the file, so that it can be renamed into its place.
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         scratch.write_text(after, "utf-8")
         try:
+            # Read back before anything is replaced: TOML has forms that the pattern does not know,
+            # such as dotted keys and inline tables.
             read = tool_types.declared(scratch)[tool_type].hyperparameters.get(family)
         except DeclarationError:
             read = None
@@ -56,6 +60,7 @@ def table(tool_type: str, family: str, parameters: Parameters) -> str:
 
 def _replaced(text: str, tool_type: str, family: str, parameters: Parameters) -> str:
     head = rf"^\[\s*{re.escape(tool_type)}\s*\.\s*hyperparameters\s*\.\s*{re.escape(family)}\s*\]"
+    # A table reaches to the next header; nothing else of TOML has to be understood.
     found = re.search(rf"{head}[^\n]*\n(?:(?!\s*\[)[^\n]*(?:\n|\Z))*", text, re.MULTILINE)
     new = table(tool_type, family, parameters)
     if found is None:

@@ -40,9 +40,11 @@ class LiveAccuracy:
 def score_live(executions: Sequence[Execution], tool_types: ToolTypes) -> tuple[LiveAccuracy, ...]:
     """Scores of the recorded predictions of one tool type, the newest version first."""
     ordered = sorted(executions, key=lambda e: (e.start, e.task_id))
+    # Other writers of the log may have recorded anything; 0 has no logarithm.
     recorded = [i for i, e in enumerate(ordered) if e.predicted is not None and e.predicted > 0.0]
     if not recorded:
         return ()
+    # Baselines see all executions, also those without a recorded prediction.
     others = {name: predict(ordered, tool_types) for name, predict in baselines.BASELINES.items()}
     predictions = np.array([ordered[i].predicted for i in recorded], dtype=np.float64)
     low, high = evaluation.intervals_around([ordered[i] for i in recorded], predictions)

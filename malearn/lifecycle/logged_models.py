@@ -52,6 +52,7 @@ def log_native(regressor: Regressor, rows: Matrix, dataset_version: int = 0) -> 
             }
         },
     }
+    # By name, because each flavour of MLflow takes its form under an argument of its own.
     if family.flavor == "xgboost":
         info = mlflow.xgboost.log_model(regressor.estimator, model_format="ubj", **common)
     elif family.flavor == "lightgbm":
@@ -139,6 +140,7 @@ def load_native(model_uri: str) -> Regressor:
             float(kept["level_default"]),
             (float(kept["ratio_range"][0]), float(kept["ratio_range"][1])),
             (float(kept["log_range"][0]), float(kept["log_range"][1])),
+            # `trust` is what earlier versions of malearn called it.
             float(kept.get("shrinkage", kept.get("trust", SHRINKAGE))),
         )
     except Exception as error:  # whatever a damaged file makes a library raise
@@ -152,6 +154,7 @@ def _native_file(model_uri: str, family: Family) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
+            # MLflow puts the files of a family without a flavour into a folder `data`.
             for file in (path / at / name for at in ("", "data") for name in family.files):
                 if file.is_file():
                     return file.read_bytes()

@@ -44,7 +44,9 @@ def connect(tracking_uri: str, patience: float = FIRST_ANSWER) -> None:
 
     Raises `Unreachable` when nothing answers there within `patience` seconds.
     """
+    # Before the import below, at which MLflow reads some of it.
     _settle_environment(tracking_uri)
+    # Asked before MLflow is imported, which takes seconds: a wrong address is refused at once.
     if tracking_uri.startswith("http"):
         _check_answers(tracking_uri, patience)
     import mlflow
@@ -68,6 +70,7 @@ def connected(tracking_uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         said = " ".join(str(error).split()).rstrip(".")
+        # MLflow has no exception of its own for a server that does not answer, only these words.
         if said.startswith("API request to") and "failed with exception" in said:
             raise Unreachable("MLflow", tracking_uri, "MLFLOW_TRACKING_URI") from error
         where = f"MLflow at {without_password(tracking_uri)}"

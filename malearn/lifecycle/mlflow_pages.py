@@ -36,4 +36,5 @@ def _browsed() -> str:
     import mlflow
 
     scheme, _, rest = mlflow.get_tracking_uri().rstrip("/").partition("://")
+    # The address ends up in artifacts and terminals, where a password must not stand.
     return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 #: How much larger than a competitor's the mean absolute error must be to count as worse.
+#: Wider than the gate's margin: taking a model out of service on noise costs more than waiting.
 MARGIN = 0.1
 
 #: Whose scores these are: the serving model, the one before it, and what schedulers would answer
@@ -92,11 +93,13 @@ def decide(
     own = scores[PRODUCTION]
     better = [name for name in scores if _clearly_better(scores[name], own)]
     drifted = [d for d in drifts if d.found]
+    # The same thing twice: two different features that drift once each are chance.
     again = [d.name for d in drifted if d.name in state.drifted]
     reasons = [_worse(own, name, scores[name]) for name in better] + [*map(_drifted, drifted)]
     now = MonitorState(bool(better), tuple(d.name for d in drifted), until)
     # After an action the count starts again: the next check sees what the action changed.
     clean = MonitorState(until=until)
+    # Worse before drift: a rollback helps at once, a retraining only once it is promoted.
     if better and state.worse:
         action, consequence = _remedy(scores)
         return MonitorDecision(action, (*reasons, consequence), clean)
@@ -117,6 +120,7 @@ def _clearly_better(competitor: Scores, own: Scores) -> bool:
 def _remedy(scores: Mapping[str, Scores]) -> tuple[Action, str]:
     """What is done about a model that two checks found worse, and why."""
     own, without, previous = scores[PRODUCTION], scores[WITHOUT_MODEL], scores.get(PREVIOUS)
+    # Back only to a version that is itself no worse than none.
     if (
         previous is not None
         and _clearly_better(previous, own)

@@ -123,13 +123,14 @@ def check(
         why = f"version {production.number} has no ONNX file that can be loaded"
         return report(_nothing(why, state))
     # Neither a model nor a check has seen what ended after it was made, whatever the clocks of
-    # the clocks of those who wrote executions: one that ran ahead must not end all monitoring.
+    # those who wrote executions say: one that ran ahead must not end all monitoring.
     versions = {PRODUCTION: production, PREVIOUS: previous}
     until = {
         name: trained_on.until(version, models[name].metadata)
         for name, version in versions.items()
         if version is not None and name in models
     }
+    # New to both versions, or the one that was trained on a row would look better on it.
     since, scored_until = max(until.values()), min(state.until, now)
     new = [i for i, e in enumerate(rows.executions) if e.start >= since and e.end > scored_until]
     new = new[-WINDOW:]
@@ -143,6 +144,7 @@ def check(
     if len(trained) < WINDOW and older is not None:
         trained = _ended_by(older(until[PRODUCTION]), until[PRODUCTION])
     drifts = _drifts(trained, scored, predicted[PRODUCTION], production)
+    # The next check begins after these: no row counts for two consecutive findings.
     latest = min(now, max(e.end for e in scored.executions))
     decision = monitor_decision.decide(scores, drifts, state, latest)
     return report(decision, len(scored), scores, tuple(drifts), predicted, scored.seconds)
@@ -156,12 +158,14 @@ def act(report: MonitorReport, tool_type: ToolType) -> int | None:
     decision, production = report.decision, report.production
     if production is None or not report.rows:
         return production
+    # Asked again: scoring takes a while, in which a person or a training may have moved the alias.
     current = registry.by_alias(tool_type, registry.PRODUCTION)
     if current is None or current.number != production:  # moved meanwhile
         return current.number if current else None
     registry.tag(tool_type, production, registry.MONITOR_STATE, decision.state.to_json())
     if decision.action not in (Action.ROLL_BACK, Action.DISABLE_MODEL):
         return production
+    # Noted before the alias moves, so that a version is never out of service without a reason.
     registry.tag(tool_type, production, "malearn.unpublished", "; ".join(decision.reasons)[:1000])
     if decision.action is Action.ROLL_BACK:
         return registry.rollback(tool_type)[1]
@@ -210,6 +214,7 @@ def _predictions(
     }
     for name in ("function_median", "function_ema"):
         predicted[name] = baselines.BASELINES[name](rows.executions, tool_types)[list(new)]
+    # All rows are replayed, not only the new ones: the history must know what came before them.
     without = evaluation.replay(rows.executions, tool_types, family="")
     predicted[WITHOUT_MODEL] = without.seconds[list(new)]
     return predicted
@@ -220,6 +225,7 @@ def _drifts(trained: Matrix, scored: Matrix, predicted: Vector, production: Vers
     if not len(trained):
         return []
     names = trained.tool_type.feature_names
+    # Its newest rows, as many as are scored: older ones may have drifted before it was trained.
     lately = trained.rows(np.arange(max(0, len(trained) - WINDOW), len(trained)))
     before = {name: lately.inputs[:, i].astype(np.float64) for i, name in enumerate(names)}
     now = {name: scored.inputs[:, i].astype(np.float64) for i, name in enumerate(names)}
@@ -228,6 +234,7 @@ def _drifts(trained: Matrix, scored: Matrix, predicted: Vector, production: Vers
     found = drift.compare(before, now)
     errors = runs.test_errors(production.run_id) if production.run_id else None
     if errors is not None and len(errors):
+        # As a factor, like the errors that training kept with the candidate.
         missed = np.abs(np.log(predicted / scored.seconds))
         found.append(drift.grown("error", np.abs(errors), missed))
     return found

@@ -75,9 +75,11 @@ def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted
     version, decision = _verified(rows, version)
     origin = version.tags.get(_CONVERTED_FROM)
     summary = f"Version {origin}, converted to ONNX." if origin else ""
+    # Recorded before the alias moves: what serves always says why.
     registry.decide(tool_type, version.number, decision, summary)
     if decision.promote:
         registry.move(tool_type, registry.PRODUCTION, version.number)
+    # A manual move that fails verification keeps its alias here; `_undo` takes it back.
     elif registry.PRODUCTION not in version.aliases:
         registry.move(tool_type, registry.CANDIDATE, version.number)
     return Promoted(
@@ -122,10 +124,12 @@ def verify_manual_promotion(rows: Matrix) -> ManualPromotion | None:
     if version is None or not len(rows):
         return None
     last = registry.last_promoted(tool_type)
+    # The alias is where malearn put it last.
     if last is not None and last.number == version.number and _is_verified(version):
         return None
     promoted = promote(rows, version.number, bypass_gate=True)
     if not promoted.promoted:
+        # The tag before the alias, or the page of the version would not say why it was moved back.
         registry.tag(tool_type, version.number, _REFUSED, promoted.why[:1000])
         _undo(tool_type, version, last)
     serving = registry.by_alias(tool_type, registry.PRODUCTION)
@@ -160,6 +164,7 @@ def _was_replaced(tool_type: ToolType, version: Version) -> bool:
 
 def _undo(tool_type: ToolType, refused: Version, last: Version | None) -> None:
     """Restore the last verified version; without one, remove the alias."""
+    # `Previous` too: the last one may be the refused version itself, or unverified.
     for known in (last, registry.by_alias(tool_type, registry.PREVIOUS)):
         if known is not None and known.number != refused.number and _is_verified(known):
             registry.restore(tool_type, known.number)
@@ -169,6 +174,7 @@ def _undo(tool_type: ToolType, refused: Version, last: Version | None) -> None:
 
 def _overruled(version: Version) -> Decision:
     """The gate's decision, if there is one, overruled by the person who promoted the version."""
+    # What a person registered in MLflow has no decision of the gate.
     gated = version.decision or Decision(True, version.family, 0, ())
     decision = Decision(True, gated.candidate, gated.rows, gated.reasons)
     return decision.with_check(_BY_HAND, True, "a person promoted it over the gate")
@@ -228,6 +234,7 @@ def _converted(rows: Matrix, version: Version) -> Version:
     Raises `RegistryError` or `ExportError` where it holds nothing that can be converted.
     """
     tool_type = rows.tool_type
+    # A promotion that is asked for twice must not register a second conversion.
     if done := version.tags.get(_CONVERTED_TO):
         return registry.version(tool_type, int(done))
     uri = f"models:/{tool_type.registered_model}/{version.number}"
@@ -236,10 +243,12 @@ def _converted(rows: Matrix, version: Version) -> Version:
     if fitted.columns != rows.columns:
         raise ExportError(tool_type.name, fitted.family, "it reads columns nobody declares now")
     until = float(facts.get("trained_until", math.inf))
+    # The rows that it may have been fitted on: its clips and metadata are to describe these.
     learnt = np.flatnonzero([e.end <= until for e in rows.executions])
     known = rows.rows(learnt) if len(learnt) else rows
     made_of = int(facts.get("dataset_version", 0))
     model = export.to_onnx(fitted, export.metadata_for(fitted, known, version.run_id, made_of))
+    # A version that a person registered from a file belongs to no run.
     with runs.resume(version.run_id) if version.run_id else contextlib.nullcontext():
         onnx_uri = logged_models.log_onnx(model, known)
     notes = {

@@ -92,6 +92,7 @@ def decide(tool_type: ToolType, number: int, decision: Decision, summary: str = 
     """
     client = _client()
     name, text = tool_type.registered_model, str(number)
+    # Beside the JSON below, as MLflow can search by the value of a tag, not by what is in JSON.
     client.set_model_version_tag(name, text, "malearn.promote", str(decision.promote).lower())
     client.set_model_version_tag(name, text, "malearn.decision", decision.to_json())
     summary = summary or (client.get_model_version(name, text).description or "").split("\n\n")[0]
@@ -103,6 +104,7 @@ def decide(tool_type: ToolType, number: int, decision: Decision, summary: str = 
 def move(tool_type: ToolType, alias: str, number: int) -> None:
     """Let `alias` name version `number`. Moving `Production` keeps the last one as `Previous`."""
     client, name = _client(), tool_type.registered_model
+    # Raises where there is none, before any alias has moved.
     version(tool_type, number)
     if alias == PRODUCTION:
         last = last_promoted(tool_type)
@@ -123,6 +125,8 @@ def rollback(tool_type: ToolType) -> tuple[int, int]:
     A second time swaps them back. Raises `RegistryError` when there is nothing to go back to.
     """
     current, before = by_alias(tool_type, PRODUCTION), last_promoted(tool_type)
+    # A person who moved the alias in MLflow expects what malearn promoted last; otherwise it is
+    # `Previous`.
     if current is not None and (before is None or before.number == current.number):
         before = by_alias(tool_type, PREVIOUS)
     if current is None or before is None or current.number == before.number:
@@ -152,7 +156,10 @@ def restore(tool_type: ToolType, number: int) -> None:
     """Point `Production` at version `number`, which is verified; the other aliases stay."""
     client, name = _client(), tool_type.registered_model
     if (last := last_promoted(tool_type)) is None or last.number != number:
+        # What the monitor found when it served before does not count towards a second finding.
         client.set_model_version_tag(name, str(number), MONITOR_STATE, "")
+    # The alias before the note: after a crash in between the move looks like a person's, and is
+    # verified once more.
     client.set_registered_model_alias(name, PRODUCTION, str(number))
     client.set_registered_model_tag(name, _LAST_PROMOTED, str(number))
 
@@ -161,6 +168,7 @@ def unpublish(tool_type: ToolType) -> None:
     """Take the alias `Production` away: schedulers fall back to recent durations."""
     client, name = _client(), tool_type.registered_model
     client.delete_registered_model_alias(name, PRODUCTION)
+    # The note too: what is taken out of service must not become `Previous` at the next promotion.
     for tag_name in (_LAST_PROMOTED, _LAST_PROMOTED_0_1):
         client.delete_registered_model_tag(name, tag_name)
 
@@ -191,6 +199,7 @@ def with_aliases(tool_types: Iterable[ToolType]) -> dict[str, dict[str, Version]
     client, token = _client(), None
     found: dict[str, dict[str, Version]] = {t.name: {} for t in by_model.values()}
     while True:
+        # 1,000 is the most registered models that MLflow gives at once.
         page = client.search_registered_models(max_results=1_000, page_token=token)
         for model in page:
             if (tool_type := by_model.get(model.name)) is None:
@@ -248,6 +257,7 @@ def model_file(tool_type: ToolType, number: int) -> bytes:
             raise RegistryError(
                 tool_type.registered_model, f"version {number} holds no model.onnx ({error})"
             ) from error
+    # Whoever can write artifacts, but not tags, cannot exchange what schedulers run.
     if registered is not None and onnx_model.digest(file) != registered:
         raise RegistryError(
             tool_type.registered_model,
@@ -274,6 +284,7 @@ def _create(client: MlflowClient, tool_type: ToolType) -> None:
             "what its function took lately. `Production` is what schedulers use.",
         )
     except mlflow.exceptions.MlflowException as error:
+        # Another training of the same tool type was faster.
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
 
@@ -300,6 +311,7 @@ def _or_none(ask: Callable[[], _T]) -> _T | None:
     try:
         return ask()
     except mlflow.exceptions.MlflowException as error:
+        # A missing alias is an invalid parameter to MLflow, with status 400.
         missing = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
         if error.error_code in missing:
             return None

@@ -132,6 +132,8 @@ def log_lineage(rows: Matrix, table: str, version: int, context: str) -> None:
         source=DeltaDatasetSource(path=table, delta_table_version=version),
         targets="seconds",
         name=f"{rows.tool_type.name} v{version}",
+        # MLflow would compute one from a sample of the frame; this one tells any two sets of rows
+        # apart.
         digest=hashlib.sha256(rows.inputs.tobytes() + rows.seconds.tobytes()).hexdigest()[:8],
     )
     mlflow.log_input(dataset, context=context)
@@ -165,6 +167,7 @@ def log_learning_curve(curve: Mapping[int, float]) -> None:
     import mlflow
 
     for rows, error in curve.items():
+        # The step is the number of rows: MLflow draws a metric over its steps.
         mlflow.log_metric(f"{LEARNING}/mae", error, step=rows)
 
 
@@ -232,6 +235,7 @@ def log_figures(figures: Mapping[str, Figure], *, compared: bool = False) -> Non
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         buffer.seek(0)
+        # MLflow lays images beside each other by key and step, figures not at all.
         mlflow.log_image(Image.open(buffer), key=key, step=0)
 
 
@@ -253,6 +257,7 @@ def log_monitoring(
     found = client.search_runs(
         [experiment.experiment_id],
         f"tags.`malearn.tool_type` = '{name}'",
+        # The oldest: if two checks once made a run each, all later ones agree on the same.
         order_by=["attributes.start_time ASC"],
         max_results=1,
     )
@@ -276,5 +281,6 @@ def log_monitoring(
 def _named(section: str, scores: Scores) -> dict[str, float]:
     """The error first, which MLflow then draws first; how many rows there were last."""
     metrics = {f"{section}/{key}": value for key, value in scores.as_dict().items()}
+    # Taken out and put in again: a dictionary keeps the order of insertion.
     metrics[f"{section}/n"] = metrics.pop(f"{section}/n")
     return metrics

@@ -50,6 +50,7 @@ class SecondsModel:
         self._schema = FeatureSchema(tool_type)
         self._default = default_seconds(None, tool_type)
         self._calibration = intervals.calibrated(model.metadata.calibration)
+        # By end, since an execution is known once it has ended.
         self._recent = sorted(_carried(model, tool_type), key=lambda o: o.end)
 
     def predict(self, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> Any:
@@ -94,11 +95,13 @@ class SecondsModel:
         }
         time = features.finite(given.get(TIME))
         function = str(given.get(FUNCTION, ""))
+        # No time stands for "after all that the model knows".
         return function, self._schema.vectorize(given), math.inf if time is None else time
 
     def _moments(self, times: Sequence[float]) -> Iterator[tuple[int, Estimator]]:
         """The numbers of the rows in order of time, each with what was known then."""
         known, ended = Estimator(), 0
+        # One estimator that only goes forward, instead of a replay for each row.
         for number in sorted(range(len(times)), key=times.__getitem__):
             while ended < len(self._recent) and self._recent[ended].end <= times[number]:
                 known.observe(self._recent[ended])
@@ -174,6 +177,8 @@ def _load_pyfunc(path: str) -> SecondsModel:
         file = (folder / _MODEL_FILE).read_bytes()
     except OSError as error:
         raise ArtifactRefused(path, [f"it lacks {error.filename}"]) from error
+    # Its own declaration, not that of the machine it is loaded on, which may have none or a newer
+    # one.
     (tool_type,) = tool_types.parse(declaration, _DECLARATION_FILE)
     return SecondsModel(onnx_model.load(file, tool_type, path), tool_type)
 

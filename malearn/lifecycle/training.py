@@ -108,6 +108,7 @@ def train(
     `TrainingError` or `ExportError` where none can be fitted or exported.
     """
     tool_type = rows.tool_type
+    # Once, before anything is fitted: an alias that moves meanwhile does not change the comparison.
     incumbent = incumbents.load(rows)
     changes = _schema_changes(tool_type, incumbent, source)
     sentences = changes.sentences if changes else ()
@@ -119,6 +120,8 @@ def train(
         families=families,
         found=found,
         incumbent=incumbent,
+        # A person who searched, or set limits, wants to see a model, even one that no gate can
+        # compare.
         explore=bool(found or source.limits),
         progress=lambda what: progress(f"{tool_type.name}: {what}"),
     )
@@ -130,6 +133,7 @@ def train(
     for reason in selected.failed.values():
         _log.warning("%s: %s", tool_type.name, reason)
     if limits:
+        # A check of the gate, so that the version says so wherever its decision is shown.
         detail = f"trained on {limits}: only `malearn promote` may let it serve"
         decision = selected.decision.with_check("data", False, detail)
         selected = replace(selected, decision=decision)
@@ -189,6 +193,7 @@ def _record(
         run_ids = {c.recipe.name: _log_candidate(c, selected, source, tags) for c in
                    selected.candidates}  # fmt: skip
         own = chosen.recipe.name
+        # Before the figures below, which may fail: by then the model is registered.
         version = _register(selected, run_ids[own], source, tags)
         runs.log_outcome(selected.scores, own, version, selected.decision, run_ids[own])
         runs.log_learning_curve(selected.learning_curve)
@@ -237,6 +242,7 @@ def _register(
     rows, fitted = selected.rows, selected.fitted
     metadata = export.metadata_for(fitted, rows, run_id, source.version, selected.calibration)
     model = export.to_onnx(fitted, metadata)
+    # In the run of the candidate, whose scores and parameters stand beside the model there.
     with runs.resume(run_id):
         native = logged_models.log_native(fitted, rows, source.version)
         uri = logged_models.log_onnx(model, rows)

@@ -24,8 +24,10 @@ def count(dataset: Dataset) -> int:
     if seen is None:
         return rows
     trained_with = versions[0].tags.get("malearn.dataset_version", "")
+    # Registered without a dataset: numbers of rows are all there is to compare.
     if not trained_with.isdigit():
         return max(rows - seen.rows, 0)
+    # Replaced rows count as added, and retention deletes: there may be fewer left than came in.
     return min(rows, dataset.rows_added_since(int(trained_with)))
 
 

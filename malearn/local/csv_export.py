@@ -50,6 +50,8 @@ class CsvExport:
             for row in rows:
                 number += 1
                 if row.task_id == _NO_ID:
+                    # A dataset holds each task once: under one id, all but one of these rows would
+                    # be duplicates.
                     row = replace(row, task_id=f"row{number}-{self._tool_type.name}")
                 named.append(row)
             yield named
@@ -59,11 +61,14 @@ class CsvExport:
         from malearn.data import csv_files
 
         try:
+            # A file that a person removed is written anew, with its header.
             if self._complete and self.file.is_file():
                 csv_files.append(self.file, self._tool_type, executions)
             else:
                 self._write(dataset)
         except OSError as error:
+            # Logged once: while it stays incomplete every further attempt fails for the same
+            # reason.
             if self._complete:
                 _log.warning("%s could not be written: %s", self.file, error)
             self._complete = False
@@ -79,6 +84,7 @@ class CsvExport:
         except (OSError, UnicodeDecodeError):
             first, rows = "", 0
         expected = ",".join(csv_files.columns(self._tool_type))
+        # It may have more lines: a replaced execution is appended again, its old line stays.
         self._complete = first == expected and rows >= dataset.rows
         if not self._complete and dataset.rows:
             self.add([], dataset)

@@ -93,6 +93,7 @@ class ExecTimePredictor:
         self._estimator = Estimator()
         self._latest = 0.0  # the end of the last execution, in seconds since the epoch
         self._closed = False
+        # Replayed, not stored: 10,000 executions take about a second.
         for execution in self._learner.restore():
             basis = self._estimator.look_up(
                 execution.function,
@@ -127,10 +128,13 @@ class ExecTimePredictor:
         name = _text(function) or self._tool_type.name
         identity = _text(task_id) or f"{uuid.uuid4()}-{name}"
         given = self._checked_features(features)
+        # Asked before the outcome is taken in: it is this answer whose error calibrates intervals.
         prediction, basis = self._answer(name, given)
         with self._lock:
             if self._closed:
                 raise InputError("ExecTimePredictor", "is closed and takes in nothing more")
+            # Ends only grow, also where the clock is set back or two calls fall within its
+            # resolution.
             end = max(time.time(), self._latest + _TICK)
             record = Record(identity, name, end - seconds, end, given)
             outcome = joining.to_execution(record, self._tool_type, given)
@@ -197,6 +201,8 @@ class ExecTimePredictor:
         _alive.discard(self)
 
     def __reduce__(self) -> tuple[Callable[..., ExecTimePredictor], tuple[object, ...]]:
+        # Pickled is the home, not the memory: what the other process is to find must be on the
+        # disk.
         self._learner.flush()
         return _built, (type(self), self._tool_type.name, self._settings)
 
@@ -240,6 +246,7 @@ class ExecTimePredictor:
 
     def _take(self, execution: Execution, prediction: Prediction, basis: Basis) -> None:
         """What came of a task that had been predicted so. Called with the lock held."""
+        # An assumption is no prediction: its error says nothing of later answers.
         if prediction.source != "heuristic":
             execution = execution.with_prediction(prediction.seconds, prediction.model_version)
         self._learn(execution, basis)
@@ -266,6 +273,7 @@ def _one_after_another(executions: Sequence[Execution]) -> list[Execution]:
     a loop over old measurements reports a day of work within a second. So what
     is replayed is the order in which they became known.
     """
+    # From 0 on: only the order and the durations count, to the history as to a fit.
     clock, arranged = 0.0, []
     for execution in executions:
         end = clock + execution.seconds
@@ -288,6 +296,7 @@ def _seconds(value: object) -> float:
 
 def _plain(value: object) -> object:
     """A number of numpy's as one of Python's; all else as it is."""
+    # Not all of numpy's numbers are numbers to `isinstance`, or to JSON.
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -296,6 +305,7 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+# Weak, so that the exit hook keeps no predictor alive that its owner has dropped.
 _alive: weakref.WeakSet[ExecTimePredictor] = weakref.WeakSet()
 
 

@@ -35,6 +35,7 @@ __all__ = ["Learner"]
 _log = logging.getLogger(__name__)
 
 #: Seconds that a row waits for company, at most, and how many are company enough.
+#: A commit costs milliseconds: one every two seconds is no load, and little is lost in a crash.
 _GATHER, _ENOUGH = 2.0, 1_000
 #: Executions, newest first, that a model is fitted on, and that a restart reads back.
 _MOST_FITTED, _MOST_RECALLED = 50_000, 10_000
@@ -91,6 +92,7 @@ class Learner:
         self._rows = self._new = len(executions)
         if self.model is not None and self.model.metadata.family == self.family:
             until = self.model.metadata.trained_until
+            # By end, because the model's file says until when it knows, not which rows.
             self._new = sum(execution.end > until for execution in executions)
         if self._due():
             self._rouse()
@@ -133,11 +135,14 @@ class Learner:
         """
         from malearn.data import outliers
 
+        # One fit at a time, the thread's or a caller's; `_lock` is held only for moments within it.
         with self._training:
             with self._lock:
                 new = self._new
             if incremental and self.model is not None and not new:
                 return False
+            # Written first, and read back: the version that the model names then holds all its
+            # rows.
             self._write_buffer.flush()
             executions, version = self._write_buffer.read()
             until = executions[-1].end if executions else 0.0
@@ -146,6 +151,7 @@ class Learner:
             fitted = regressor.fit(self.family, rows)
             self.model = LocalModel.save(self._directory, fitted, rows, version, until)
             with self._lock:
+                # What came in during the fit stays new.
                 self._new = max(0, self._new - new)
                 self._next = self._retrain_after
             self._on_model(self.model)
@@ -184,12 +190,15 @@ class Learner:
         """Let the background thread know that there is something to do."""
         if self._due() or len(self._write_buffer) >= _ENOUGH:
             self._hurry.set()
+        # Asked first: reading an event takes no lock, setting it does.
         if not self._wake.is_set():
             self._wake.set()
         thread = self._thread
         if thread is not None and thread.is_alive():
             return
         with self._lock:
+            # Asked again under the lock: two callers must not start two threads. After a fork the
+            # thread is not alive, and the child starts its own.
             if not self._closed and (self._thread is None or not self._thread.is_alive()):
                 name = f"malearn-{self.tool_type.name}"
                 self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -199,11 +208,14 @@ class Learner:
         while not self._closed:
             self._wake.wait()
             self._hurry.wait(_GATHER)  # what comes in meanwhile goes into the same commit
+            # Cleared before the work, so that what comes in during it wakes the thread once more.
             self._wake.clear()
             self._hurry.clear()
             if not self._attempt(self._write_buffer.flush, "keep what was collected") and (
                 not self._closed
             ):
+                # Rows are still in memory: waited for, then tried again, as a disk may have room by
+                # then.
                 time.sleep(_GATHER)
                 self._wake.set()
                 continue

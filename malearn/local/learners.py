@@ -66,6 +66,7 @@ class Learners:
         tool_type = self._tool_types.for_function(outcome.function)
         if tool_type is None:
             return
+        # Only around the look-up, so that no learner is built twice; each has a lock of its own.
         with self._lock:
             learner = self._learners.get(tool_type.name) or self._restored(tool_type)[0]
         outcome = learner.believed(outcome)

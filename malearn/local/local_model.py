@@ -70,6 +70,7 @@ class LocalModel(OnnxModel):
         # Nobody starts from the executions in the file: they are in the dataset beside it.
         model = export.to_onnx(fitted, replace(metadata, trained_until=until, recent=()))
         error = export.parity_error(model, fitted, rows)
+        # "not <=" refuses NaN as well.
         if not error <= export.PARITY:
             raise ExportError(
                 name, fitted.family, f"its answers differ from the trainer's by up to {error:.1e}"
@@ -78,6 +79,8 @@ class LocalModel(OnnxModel):
         loaded = cls._of(model, rows.tool_type, directory / _MODEL, importance)
         directory.mkdir(parents=True, exist_ok=True)
         kept = {"model": _digest(model), "family": fitted.family, "importance": importance}
+        # The model last: after a crash in between the old one stands beside an importance that
+        # names another digest, and is ignored.
         _replace(directory / _IMPORTANCE, json.dumps(kept, indent=1).encode())
         _replace(directory / _MODEL, model)
         return loaded
@@ -116,11 +119,14 @@ def _digest(model: bytes) -> str:
 
 def _replace(file: Path, content: bytes) -> None:
     """Write `file` so that a reader finds the old content or the new, never a part."""
+    # Named for process and thread, as several may share a home.
     scratch = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with scratch.open("wb") as out:
             out.write(content)
             out.flush()
+            # On the disk before it is renamed, or a power failure leaves an empty file under the
+            # good name.
             os.fsync(out.fileno())
         scratch.replace(file)
     finally:

@@ -35,6 +35,8 @@ class WriteBuffer:
         self._waiting: list[Execution] = []
         self._refused: list[tuple[Rejected, float | None, float | None]] = []
         self._tables: tuple[Dataset, Rejections] | None = None
+        # Two, so that `add`, on the caller's thread, never waits for a commit: the first guards the
+        # lists, the second the tables.
         self._lock, self._writing = threading.Lock(), threading.RLock()
 
     def __len__(self) -> int:
@@ -60,6 +62,8 @@ class WriteBuffer:
             if waiting:
                 dataset.append(waiting)
                 with self._lock:
+                    # Only what was written; more may have been added behind it. After an error all
+                    # stays.
                     del self._waiting[: len(waiting)]
                 self._csv.add(waiting, dataset)
             if refused:
@@ -84,6 +88,7 @@ class WriteBuffer:
             from malearn.data.rejections import Rejections
 
             dataset = Dataset(self._path, self._tool_type)
+            # Only once, into a new table: afterwards the file is a copy of the table, not a source.
             if dataset.version is None:
                 for batch in self._csv.found():
                     dataset.append(batch)

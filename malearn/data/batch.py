@@ -50,7 +50,7 @@ class _PlainTask(msgspec.Struct, gc=False, omit_defaults=True):
 
 
 class _Unclaimed(msgspec.Struct, gc=False, omit_defaults=True):
-    """A plain record of a task that nobody claims: its own features are kept as they are."""
+    """A plain record of a task that no tool type claims: its own features are kept as they are."""
 
     start_time: float
     end_time: float
@@ -116,7 +116,7 @@ class _Columns:
 class Batch:
     """What became of `records` records: rows by tool type, and what was rejected.
 
-    The records of a run are added one after another; `close` says that there are no more.
+    The records of a run are added one after another; `close` ends them.
     `weight` is about how many bytes are kept of what was rejected. What ended far ahead of
     `now`, in seconds since the epoch (by default this machine's clock), is not believed.
     """
@@ -184,7 +184,7 @@ class Batch:
             self._add_slowly(task_id, raw)
 
     def add_entry(self, raw: bytes, place: str) -> None:
-        """Take in one entry of the stream; `place` says in a rejection where it stood."""
+        """Take in one entry of the stream; a rejection names its `place`."""
         self.records += 1
         entry = stream_entries.decode_plain(raw)
         if entry is None or not (entry.task_id and entry.function):
@@ -275,7 +275,7 @@ class Batch:
             if function in suppliers or (function and "" in suppliers):
                 said = _serve_view(task_id, function, task.start_time, suppliers)
             else:  # a start node, or no predecessor mentions it
-                # Of a later task that nobody mentions, nothing was known when it was predicted.
+                # Of a later task that none mentions, nothing was known when it was predicted.
                 said = {} if causality.was_known(first_end, task.start_time) else own
             columns = self._columns[tool_type.name]
             try:

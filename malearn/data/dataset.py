@@ -214,7 +214,7 @@ class Dataset:
         return sum(batch.num_rows for batch in self._table.columns(None, names))
 
     def mend(self) -> Damage:
-        """Make a damaged table readable again, and say what was wrong."""
+        """Make a damaged table readable again, and report what was wrong."""
         return self._table.mend()
 
     def recover(self) -> int:
@@ -246,7 +246,7 @@ class Dataset:
     def delete_before(self, until: float) -> int:
         """Delete what ended before `until`, seconds since the epoch; returns how many.
 
-        The same commit remembers `until`, so that whoever ingests can tell these
+        The same commit remembers `until`, so that ingestion can tell these
         executions from new ones. Versions before it still hold them.
         """
         # Rounded down, and used for the deletion too, so that limit and deletion agree exactly.

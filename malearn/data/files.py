@@ -34,5 +34,5 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def cause(error: Exception) -> str:
-    """What `error` says, or its type's name where it says nothing; no full stop."""
+    """The message of `error`, or its type's name where it has none; no full stop."""
     return (str(error).strip() or type(error).__name__).rstrip(".")

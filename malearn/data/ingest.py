@@ -97,7 +97,7 @@ class Ingest:
         source: str,
         transaction: Position | None = None,
     ) -> IngestReport:
-        """Ingest one batch, which holds whole runs, and say what became of it.
+        """Ingest one batch, which holds whole runs, and report what became of it.
 
         A task that is in its dataset, or was kept out of it by validation, with
         the same end or a later one counts as a duplicate. `transaction`, an

@@ -116,7 +116,7 @@ class Watch:
             raise self._failure
 
     def _there(self) -> Iterator[Outcomes]:
-        """What was set while nobody listened; what is known among it, `Ingest` knows."""
+        """What was set while nobody subscribed; `Ingest` recognises what it has already."""
         try:
             with redis_client.connected(self.url) as client:
                 found: Iterable[bytes] = client.scan_iter(match=b"result:*", count=5_000)

@@ -254,7 +254,7 @@ def _newest(refusals: Iterable[RejectedRow]) -> list[RejectedRow]:
 
 
 def _refused(refusal: RejectedRow, reason: RejectReason, detail: str) -> RejectedRow:
-    """`refusal`, and what it is kept out for now."""
+    """`refusal` with the reason that holds now."""
     return replace(refusal, rejected=replace(refusal.rejected, reason=reason, detail=detail))
 
 
@@ -264,7 +264,7 @@ def _keep(
     gone: Sequence[RejectedRow],
     still: Sequence[tuple[RejectedRow, RejectedRow]],
 ) -> None:
-    """Take out what is `gone`, and note what is `still` refused, but not for the same."""
+    """Remove what is `gone`; store what is `still` rejected, but for another reason."""
     moved = [(before, after) for before, after in still if before != after]
     old = [*gone, *(before for before, _ in moved)]
     leaving = {refusal.key for refusal in old}
@@ -280,7 +280,7 @@ def _read_again(
 ) -> list[Execution | Rejected | None]:
     """What each of `chosen` is by now; None where too little of it was kept.
 
-    All that is `kept` of their runs has a say in what was known of them beforehand.
+    All that is `kept` of their runs is joined: it may hold features of theirs.
     """
     values = {id(refusal): _value(refusal.rejected.record) for refusal in kept}
     spoken: list[Record] = []
@@ -337,7 +337,7 @@ def _is_entry(value: Mapping[str, Any]) -> bool:
 def _latest(
     chosen: Sequence[RejectedRow], outcomes: Sequence[Execution | Rejected | None]
 ) -> dict[str, RejectedRow]:
-    """Of each task the refusal whose execution ended last."""
+    """Of each task the rejection whose execution ended last."""
     latest: dict[str, tuple[float, RejectedRow]] = {}
     for refusal, outcome in zip(chosen, outcomes, strict=True):
         if isinstance(outcome, Execution):

@@ -122,7 +122,7 @@ class _Run:
         yield key, value
 
     def _fetch_passed(self) -> Iterator[tuple[bytes, bytes]]:
-        """The values passed over: whatever is new may need what they say."""
+        """The values passed over: tasks that are new may need features in them."""
         for at in range(0, len(self._passed), _VALUES):
             keys = self._passed[at : at + _VALUES]
             values = cast("list[bytes | None]", self._client.mget(keys))

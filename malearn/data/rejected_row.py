@@ -27,7 +27,7 @@ class RejectedRow:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes a rejection the same again; without a task id, all that is known of it."""
+        """What identifies a rejection; without a task id, all that is known of it."""
         one = self.rejected
         if one.task_id:
             return (one.task_id, one.reason.value)

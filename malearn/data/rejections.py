@@ -135,7 +135,7 @@ class Rejections:
         )
 
     def mend(self) -> Damage:
-        """Make a damaged table readable again, and say what was wrong."""
+        """Make a damaged table readable again, and report what was wrong."""
         return self._table.mend()
 
     def recover(self) -> int:
@@ -220,7 +220,7 @@ class Rejections:
 
 @dataclass(frozen=True, slots=True)
 class _Trace:
-    """As much of a refusal as it takes to know it again."""
+    """The fields of a rejection that identify it, and its times."""
 
     task_id: str
     reason: str
@@ -239,7 +239,7 @@ class _Trace:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes a refusal the same again; without a task id, all that is known of it."""
+        """What identifies a rejection; without a task id, all that is known of it."""
         if self.task_id:
             return (self.task_id, self.reason)
         return ("", self.reason, self.detail, self.digest or "")

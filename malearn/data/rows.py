@@ -80,7 +80,7 @@ class Rows(Sequence[Execution]):
     @property
     def seconds(self) -> Floats:
         """What each took."""
-        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf; validation says so
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf; validation rejects it
             return self.end - self.start
 
     def latest(self) -> npt.NDArray[np.bool_]:

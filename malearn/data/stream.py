@@ -28,7 +28,7 @@ _SEQUENCE_BITS = 21
 #: Seconds for which a home counts as a reader.
 #: Long enough for a home whose ingestion is run by hand now and then.
 _READER_SECONDS = 30 * 86_400.0
-#: What is said of a Redis before version 7.
+#: The warning about a Redis before version 7.
 UNCOUNTED = (
     "This Redis does not count the entries of its stream (versions before 7 do not): whether any "
     "left it before they were read cannot be known"
@@ -167,7 +167,7 @@ class Stream:
 def existing(url: str) -> list[str]:
     """The keys of this installation's streams: the first, and what further ones schedulers use.
 
-    Whatever `$MALEARN_STREAMS` says here, none is overlooked. Raises `Unreachable`.
+    Whatever `$MALEARN_STREAMS` is here, none is overlooked. Raises `Unreachable`.
     """
     with redis_client.connected(url) as client:
         return _existing(client)
@@ -186,7 +186,7 @@ def warnings(url: str, timeout: float = 60.0) -> dict[str, str]:
     """What is wrong with a Redis that answers, in sentences by kind; empty where all is well.
 
     `writes`: it refuses them; `full`: a stream nearly is; `uncounted`: lost entries cannot be
-    counted. Raises `Unreachable`, and `InputError` where it refuses to tell.
+    counted. Raises `Unreachable`, and `InputError` where it refuses the query.
     """
     found = {}
     with redis_client.connected(url, timeout) as client:

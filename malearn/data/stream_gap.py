@@ -19,7 +19,7 @@ __all__ = ["NOT_COUNTED", "RESET", "StreamGap", "find", "unknown_before"]
 
 @dataclass(frozen=True, slots=True)
 class StreamGap:
-    """`lost` entries, or None where nobody can know how many, and a sentence that says why."""
+    """`lost` entries, or None where nobody can know how many, and a sentence with the cause."""
 
     lost: int | None
     why: str
@@ -40,7 +40,7 @@ def find(
 ) -> StreamGap | None:
     """What is missing from a stream of which `read` entries were read, up to position `after`.
 
-    `others` are other homes that read it. `first` says that this home never read it before.
+    `others` are other homes that read it. `first` means that this home never read it before.
     None where nothing is missing, `NOT_COUNTED` where Redis does not count.
     """
     if state.added is None:

@@ -1,6 +1,6 @@
 """What each input adds to a model's answer: by the family's own method, else by Shapley values.
 
-A family whose library tells it exactly has `contributions`; for any other, `shap` estimates
+A family whose library computes it exactly has `contributions`; for any other, `shap` estimates
 Shapley values over permutations of the inputs, against a background of real rows. Either way a
 row sums to what the estimator predicts.
 """
@@ -43,7 +43,7 @@ def of_regressor(
     inputs: NDArray[np.float32],
     background: Callable[[], NDArray[np.float32]],
 ) -> Contributions:
-    """What each of `inputs`, shape (rows, columns), adds to what the estimator of `fitted` says.
+    """What each of `inputs`, shape (rows, columns), adds to what `fitted` predicts.
 
     `background` gives real inputs; it is called for families without a method of their own.
     """

@@ -42,7 +42,7 @@ Vector = NDArray[np.float64]
 class Replayed:
     """What was predicted of each task before it ran, in seconds, shape (tasks,) each.
 
-    `sources` say who answered, `states` what the answer stood on, `levels` which levels the
+    `sources` are what answered, `states` how sure that was, `levels` which levels the
     function was known at, and how likely each was taken to hold.
     """
 
@@ -291,7 +291,7 @@ def replay(
 
 
 def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tuple[Vector, Vector]:
-    """`low` and `high`, in seconds, of our intervals around somebody else's predictions.
+    """`low` and `high`, in seconds, of our intervals around another predictor's answers.
 
     `executions` in order of their start.
     """

@@ -1,4 +1,4 @@
-"""What waits for what, inferred from logs that do not tell: kinds of workflows without definitions.
+"""What waits for what, inferred from logs: kinds of workflows without definitions.
 
 Runs with the same functions are of one kind. One function waits for another where a successor map
 names it, or where in every run of the kind it started only after the other had ended; of those

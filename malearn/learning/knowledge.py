@@ -50,8 +50,8 @@ class Knowledge:
 @dataclass(frozen=True, slots=True)
 class Probed:
     """What was predicted of one workflow executed alone, when `passed` (0 or ½) of its true
-    critical path had passed, and what was left of that path, in seconds; how likely it was said
-    to miss a deadline drawn at random, and whether it did."""
+    critical path had passed, and what was left of that path, in seconds; how likely it was
+    predicted to miss a deadline drawn at random, and whether it did."""
 
     run: str
     kind: str

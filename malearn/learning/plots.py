@@ -206,7 +206,7 @@ def importance(weights: Mapping[str, float], title: str) -> Figure:
 
 
 def competitors(errors: Mapping[str, float], candidate: str, title: str) -> Figure:
-    """Mean absolute error of everybody whom the gate compared, in seconds, the best on top."""
+    """Mean absolute error of all that the gate compared, in seconds, the best on top."""
     ranked = sorted(errors, key=lambda name: -errors[name])
     values = [errors[name] for name in ranked]
     colours = [_BLUE if name == candidate else _SOFT for name in ranked]

@@ -1,6 +1,6 @@
 """A discrete-event replay of one run's workflows under one policy and one predictor.
 
-Workflows arrive, tasks that are ready wait for a slot of their resource, the policy says whose
+Workflows arrive, tasks that are ready wait for a slot of their resource, the policy decides whose
 turn it is, and each takes the seconds that it really took. The predictor is called as a
 scheduler would call it: it knows nothing that has not ended in the simulation.
 """

@@ -100,7 +100,7 @@ class VersionComparison:
 
     @property
     def note(self) -> str:
-        """Which rows these are, and whom they flatter."""
+        """Which rows these are, and which version was fitted on some of them."""
         known = [
             f"{seen} of them are known to version {version}, which looks better for it"
             for version, seen in zip(self.versions, self.seen, strict=True)

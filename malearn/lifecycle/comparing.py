@@ -21,7 +21,7 @@ from malearn.lifecycle import registry, runs, trained_on
 
 __all__ = ["compare", "log"]
 
-#: Rows that are compared on unless so many are asked for, and the fewest that say anything.
+#: Rows that are compared on unless so many are asked for, and the fewest that suffice.
 _ROWS, _FEWEST = 500, 10
 
 
@@ -34,7 +34,7 @@ def compare(
     """Both versions on the newest `rows` of `executions`, those of `tool_type`.
 
     Without `rows`: on those that neither was fitted on where there are ten of them, at most the
-    newest 500; else on the newest 500, whoever knows them. Raises `InputError` where there are
+    newest 500; else on the newest 500, fitted on or not. Raises `InputError` where there are
     fewer than ten, `RegistryError` or `ArtifactRefused` for a version that cannot be loaded.
     Needs `mlflow_connection.connect` first.
     """

@@ -16,7 +16,7 @@ __all__ = ["keep", "table"]
 
 
 def keep(tool_type: str, family: str, parameters: Parameters) -> Path:
-    """Declare `parameters` for `family` of `tool_type`; returns the file that says so now.
+    """Declare `parameters` for `family` of `tool_type`; returns the file.
 
     Raises `DeclarationError` where the declaration holds them in a form that cannot be changed
     here, and leaves it as it was.

@@ -122,7 +122,7 @@ def load_native(model_uri: str) -> Regressor:
     """What `log_native` kept, as a `Regressor` again.
 
     Only the files of our own families are read, in forms that hold numbers and no code;
-    what an MLmodel file says of how to load them is not followed. Raises `RegistryError`
+    the loader that an MLmodel file names is not run. Raises `RegistryError`
     when there is none, or it is not what it should be.
     """
     kept = native_facts(model_uri)

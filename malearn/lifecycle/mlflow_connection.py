@@ -1,4 +1,4 @@
-"""The connection to MLflow: where its server is, whether it answers, what its refusals mean."""
+"""The connection to MLflow: where its server is, whether it answers, what its errors mean."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST_ANSWER = 65_536  # bytes
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
-    # A server that went away is away: say so within half a minute, not after five.
+    # A server that went away is reported within half a minute, not after five.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     # Its bars would stand between our lines, or in the middle of one.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -61,7 +61,7 @@ def connected(tracking_uri: str) -> Iterator[None]:
     """`connect`, and let no exception of MLflow's own out of the `with`.
 
     Raises `Unreachable` when the server goes away meanwhile, `RegistryError` with what it
-    said when it refuses; the cause is kept.
+    answered when it refuses; the cause is kept.
     """
     connect(tracking_uri)
     from mlflow.exceptions import MlflowException

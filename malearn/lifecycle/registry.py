@@ -305,7 +305,7 @@ def _version(tool_type: ToolType, found: ModelVersion) -> Version:
 
 
 def _or_none(ask: Callable[[], _T]) -> _T | None:
-    """What `ask` finds, None for what is not there; other refusals stay errors."""
+    """What `ask` finds, None for what is not there; other errors are raised."""
     import mlflow
 
     try:

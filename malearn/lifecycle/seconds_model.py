@@ -57,7 +57,7 @@ class SecondsModel:
         """One row per row of `model_input`, whose columns the model's signature names.
 
         `seconds`, `low` and `high`, which enclose the outcome in about 80 % of cases, and
-        `source`, which tells whether the model answered.
+        `source`, which shows whether the model answered.
         """
         import pandas as pd
 

@@ -1,6 +1,6 @@
 """One retraining of one tool type: a model is selected, logged to MLflow and registered.
 
-How it is selected is in `malearn.learning.selection`, which knows nothing of MLflow.
+How it is selected is in `malearn.learning.selection`, which does not use MLflow.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ class DatasetVersion:
 class Trained:
     """The result of a retraining. Without a `version` nothing was registered, for the reason `why`.
 
-    `schema_changes` tells, a sentence a feature, how the declaration differs from the serving
-    model's. `candidates` were scored on the same rows as everybody in `scores`; `failed` says, by
+    `schema_changes` describes, a sentence a feature, how the declaration differs from the serving
+    model's. `candidates` were scored on the same rows as everybody in `scores`; `failed` gives, by
     name, why others could not be fitted or exported. `limits` are those of the dataset that was
     read, in words; `found` is what a search came to before.
     """

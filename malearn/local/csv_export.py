@@ -1,4 +1,4 @@
-"""The CSV file beside a dataset: the same rows, for whoever opens it with another program.
+"""The CSV file beside a dataset: the same rows, for other programs.
 
 It has the name and the first columns that the original documentation's datasets have, so what
 reads those reads this. The table beside it is the truth: the file is written anew from it whenever

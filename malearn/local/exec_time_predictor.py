@@ -1,7 +1,7 @@
 """`ExecTimePredictor`: the same learning in one process, without Redis or a server.
 
 It keeps what is collected in a dataset of its own, learns in a background thread
-once enough is new, and answers from memory. `learner` says what stands below its home.
+once enough is new, and answers from memory. `learner` describes what stands below its home.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ __all__ = [
     "table",
 ]
 
-#: What is derived from other columns, or says nothing of an execution.
+#: What is derived from other columns, or is no part of an execution.
 _DERIVED = {"run", "seconds", "ingested_at"}
 
 

@@ -2,7 +2,7 @@
 
 Nothing is deleted: what cannot be read is moved to `_damaged` beside the tables. A commit that
 is missing is replaced by an empty one, so that later ones can be read; its rows, and those of
-any file that no readable commit names, are found again by whoever reads `unreferenced`.
+any file that no readable commit names, are found again through `unreferenced`.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _write_filler(table: Path, version: int, schema: pa.Schema) -> None:
 def _drop_lost_files(table: Path) -> tuple[int, list[str]]:
     """Take files that are missing or broken out of the newest version; the rows they held."""
     opened = DeltaTable(str(table))
-    # Before `repair` below, after which the log no longer says how many rows the file had.
+    # Before `repair` below, after which the log no longer shows how many rows the file had.
     counts = pa.table(opened.get_add_actions(flatten=True)).to_pylist()
     lost, sentences = 0, []
     for action in counts:
@@ -148,7 +148,7 @@ def _drop_lost_files(table: Path) -> tuple[int, list[str]]:
 
 
 def _contents(action: Mapping[str, Any]) -> str:
-    """Which rows a file held, as far as the log's statistics tell."""
+    """Which rows a file held, as far as the log's statistics show."""
     first, last = action.get("min.task_id"), action.get("max.task_id")
     # The log's statistics are all that is left of the file: they let an operator import these runs
     # again.

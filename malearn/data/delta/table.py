@@ -203,7 +203,7 @@ class VersionedTable:
             return False
         try:
             table.optimize.compact(target_size=_SMALL)
-        except CommitFailedError:  # somebody replaced rows meanwhile; the next one tidies up
+        except CommitFailedError:  # another writer replaced rows meanwhile; the next one tidies up
             self._newest = None
             return False
         except DeltaError as error:
@@ -337,8 +337,8 @@ class VersionedTable:
         return float(np.partition(values, -rows)[-rows]) if len(values) > rows else None
 
     def _least_possible(self, column: str, rows: int, version: int | None, below: float) -> float:
-        """What at least `rows` + 1 values below `below` are not less than, by what the log says
-        of the files; -inf where it does not say enough.
+        """What at least `rows` + 1 values below `below` are not less than, by the log's statistics
+        of the files; -inf where some lack them.
         """
         # Delta's per-file statistics. Files by descending minimum: once those seen hold more than
         # `rows` rows, that many values are at least the last minimum.
@@ -361,7 +361,7 @@ class VersionedTable:
     def replace(self, keys: pa.Table, rows: pa.Table, matched: str) -> None:
         """Delete what has one of `keys` and insert `rows`, in one commit.
 
-        `matched`, in SQL, says when a row of the table, `old`, has a key, `new`.
+        `matched`, in SQL, is true where a row of the table, `old`, has a key, `new`.
         """
         # One merge does both: sources with a key delete, and sources without one (null matches
         # nothing) are inserted.

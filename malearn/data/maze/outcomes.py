@@ -126,7 +126,7 @@ def _execution(
         record.query,
     )
     if tool_type is None and not record.features:
-        own = record  # that it says nothing of itself is the reason
+        own = record  # the reason is that it reports no features
     outcome = joining.to_execution(own, tool_type, view)
     if isinstance(outcome, Rejected):
         return outcome
@@ -136,7 +136,7 @@ def _execution(
 def _parents(
     task: str, node: TaskNode, record: Record, known: Mapping[str, Record]
 ) -> list[Record]:
-    """The records of those it waited for; where no graph tells, all that had ended before it."""
+    """The records of those it waited for; without a graph, all that had ended before it."""
     if node.parents is not None:
         return [known[parent] for parent in node.parents if parent in known]
     return [

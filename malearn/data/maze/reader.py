@@ -22,7 +22,7 @@ Batch = list[Execution | Rejected]
 
 
 def announced(folders: Sequence[RunFolder], types: ToolTypes) -> list[str]:
-    """The features of tasks that nobody but the generic tool type claims: see `kernel.generic`."""
+    """The features of tasks that only the generic tool type claims: see `kernel.generic`."""
     names: dict[str, None] = {}
     for folder in folders:
         names |= dict.fromkeys(outcomes.announced(run.read(folder), types))
@@ -32,7 +32,7 @@ def announced(folders: Sequence[RunFolder], types: ToolTypes) -> list[str]:
 def known_types(home: Home, folders: Sequence[RunFolder]) -> ToolTypes:
     """The declared tool types and, where there are runs, a generic one.
 
-    What their tasks announce for functions that nobody claims becomes its features, for good.
+    What their tasks announce for unclaimed functions becomes its features, for good.
     Raises `DeclarationError`.
     """
     types = generic.declared(home)

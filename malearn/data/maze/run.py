@@ -117,7 +117,7 @@ def _attempt(
 
 
 def _unlogged(file: RunFile, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Tasks that ended by `run.json` and of which the events, cut short or lost, say nothing."""
+    """Tasks that ended by `run.json` and that the events, cut short or lost, do not contain."""
     logged = {attempt.task for attempt in attempts}
     found = []
     for task, node in file.tasks.items():
@@ -133,7 +133,7 @@ def _unlogged(file: RunFile, attempts: Sequence[Attempt]) -> list[Attempt]:
 
 
 def _known(node: TaskNode | None, data: Mapping[str, Any]) -> TaskNode:
-    """`node` completed by what an event says."""
+    """`node` completed with the fields of an event."""
     seen = data.get("resource_observation")
     seen = seen if isinstance(seen, dict) else {}
     said = run_file.node(

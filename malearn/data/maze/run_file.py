@@ -20,7 +20,7 @@ from malearn.kernel import features
 
 __all__ = ["RunFile", "TaskNode", "read"]
 
-#: What a run that goes on is called.
+#: The statuses of a run in progress.
 _GOING_ON = {"created", "submitted", "pending", "queued", "ready", "running", "active", "paused"}
 #: Readings of a file that is being rewritten, and seconds between two.
 _ATTEMPTS, _PAUSE = 3, 0.02
@@ -28,14 +28,14 @@ _ATTEMPTS, _PAUSE = 3, 0.02
 
 @dataclass(frozen=True, slots=True)
 class TaskNode:
-    """What is known of a task before it runs. `parents` is None where nobody says."""
+    """What is known of a task before it runs. `parents` is None where they are not given."""
 
     function: str = ""
     kind: str = ""
     parents: tuple[str, ...] | None = None
     model: str = ""
     backend: str = ""
-    #: How it ended, where the events do not tell: status, end in seconds since the epoch,
+    #: How it ended, where the events lack it: status, end in seconds since the epoch,
     #: seconds that it took, result.
     ended: tuple[str, float | None, float | None, Any] = ("", None, None, None)
 
@@ -146,7 +146,7 @@ def _run(found: _Run) -> RunFile:
 
 
 def _parents(graph: object, nodes: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Whom each task waits for: by the graph's edges, and by what the tasks say themselves."""
+    """The tasks that each waits for: by the graph's edges, and by the tasks' own lists."""
     # Dicts as ordered sets: the same file gives the same order of parents.
     found: dict[str, dict[str, None]] = defaultdict(dict)
     edges = graph.get("edges") if isinstance(graph, dict) else None

@@ -22,6 +22,7 @@ _HOMES = {
 }
 
 
+# PEP 562: a submodule such as `daps` is imported without loading numpy and hiredis.
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'malearn.serving' has no attribute '{name}'")

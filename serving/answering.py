@@ -78,11 +78,13 @@ class Answerer:
                 continue
             group = groups.get(model.tool_type)
             if group is None:
+                # One model for the whole group: the registry's thread may swap it meanwhile.
                 group = groups[model.tool_type] = (model, defaultdict(list))
             group[1][request.function, request.features.context].append(number)
         for model, alike in groups.values():
             for number, answer in self._by_model(model, alike, requests):
                 answers[number] = answer
+        # None is left: each request has no model, or is in one group. This tells the type checker.
         return [answer for answer in answers if answer is not None]
 
     def explain(self, request: Request, fetch_error: str) -> AnswerExplanation:
@@ -108,6 +110,7 @@ class Answerer:
         values = np.array([requests[number].features.values for number in numbers], np.float64)
         bases: list[Basis] = []
         for (function, context), some in alike.items():
+            # `numbers` are in the order of the groups, and so are the rows and the bases.
             rows = values[len(bases) : len(bases) + len(some)]
             bases += self._history.look_up_many(function, model.tool_type, rows, context)
         failure = "model_nonsense"
@@ -160,6 +163,7 @@ class Answerer:
                 model.interval,
                 model.metadata.seconds_range,
             )
+        # Without an id its outcome could not be matched with the answer.
         if request.task_id:
             vector = request.features
             predicted = Predicted(

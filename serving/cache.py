@@ -71,6 +71,7 @@ class ModelCache:
     """Models of one registry and one alias, below `directory`."""
 
     def __init__(self, directory: Path, tracking_uri: str, alias: str) -> None:
+        # Version 3 of one server or alias is not that of another; a new password changes neither.
         origin = f"{without_password(tracking_uri)}\n{alias}"
         self.directory = directory / sha256(origin.encode()).hexdigest()[:16]
         self.failures = 0
@@ -78,6 +79,7 @@ class ModelCache:
 
     def read(self, model: str) -> Cached | None:
         """The model last written under that name, if its file is whole."""
+        # Newest first: an older one stands in where the newest is damaged.
         for path in self._files(model):
             try:
                 artifact = path.read_bytes()
@@ -107,16 +109,19 @@ class ModelCache:
         Earlier versions are removed after it is safe.
         """
         target = self.directory / f"{model}-v{version}-{onnx_model.digest(artifact)}.onnx"
+        # By process, since several schedulers may share a cache and load a version at once.
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         try:
             self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.directory.mkdir(exist_ok=True, mode=0o700)
+            # After the directory was made, since one that was there before may be anybody's.
             if not self._is_ours():
                 self.failures += 1
                 return
             with temporary.open("wb") as file:
                 file.write(artifact)
                 file.flush()
+                # The name says what the bytes are, so they must be on the disk before it is.
                 os.fsync(file.fileno())
             temporary.replace(target)
         except OSError as error:

@@ -43,6 +43,7 @@ class CircuitBreaker:
 
     def fail(self) -> None:
         """A call or a probe failed: stop asking for a while."""
+        # Several callers may fail on one outage, which counts once.
         if self.closed:
             self.opened += 1
         self.closed = False

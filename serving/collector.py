@@ -26,7 +26,8 @@ __all__ = ["Collector"]
 
 _BATCH = 256  # entries per round trip: a few ms of Redis, so that others' commands come between
 _COMMANDS = 4  # for each function of a batch
-_COUNTED_FROM, _HALF_LIFE = 1_700_000_000.0, 7 * 86_400.0  # seconds
+# Seconds. Counted from a time nearby, the powers of two below stay within a double until 2043.
+_COUNTED_FROM, _HALF_LIFE = 1_700_000_000.0, 7 * 86_400.0
 _YIELD_AFTER = 16  # entries encoded before other threads are let in
 
 
@@ -78,6 +79,8 @@ class Collector:
         """Take one finished task. The newest is dropped while there is no room."""
         if not self._sends:
             return
+        # Without a lock: `append` and `popleft` of a deque are atomic, and a few tasks above the
+        # capacity do no harm.
         if len(self._tasks) >= self._capacity:
             self.dropped += 1
             return
@@ -101,6 +104,7 @@ class Collector:
             encoded.append(one)
             if self._on_entry is not None:
                 self._on_entry(one.stream_entry)
+            # Encoding holds the interpreter, and a caller may be waiting for it.
             if number % _YIELD_AFTER == 0:
                 time.sleep(0)
         while len(encoded) > self._capacity:
@@ -116,6 +120,7 @@ class Collector:
         """
         self.encode()
         encoded = self._encoded
+        # Looked at, not taken out: what Redis has not confirmed is sent once more.
         batch = [encoded[i] for i in range(min(_BATCH, len(encoded)))]
         if not batch:
             return False
@@ -140,6 +145,7 @@ class Collector:
 
     def close(self) -> None:
         """Count everything unsent as dropped, and take nothing more."""
+        # So that `put`, called afterwards, counts its task as dropped, too.
         self._capacity = 0
         self.dropped += len(self)
         self.clear()
@@ -170,6 +176,7 @@ class Collector:
 
 def _xadd(key: str, length: int) -> bytes:
     """The command that adds an entry to the stream `key`, up to the entry itself."""
+    # `~` lets Redis trim whole nodes only, which costs it next to nothing.
     head = (b"XADD", key.encode(), b"MAXLEN", b"~", b"%d" % length, b"*", b"e")
     return b"*8\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in head)
 
@@ -187,9 +194,11 @@ def _lists(batch: Iterable[_Encoded], names: Names) -> list[tuple[str, bytes]]:
     return [
         (
             key,
+            # Oldest first, so that the newest becomes the head; more than is kept need not be sent.
             pack("LPUSH", key, *entries[-stream_format.REMEMBERED :])
             + pack("LTRIM", key, "0", str(stream_format.REMEMBERED - 1))
             + pack("EXPIRE", key, str(stream_format.KEEP_SECONDS))
+            # `repr`, which loses no digit of a double.
             + pack("ZINCRBY", names.functions, repr(worth * len(entries)), function),
         )
         for function, entries in by_function.items()

@@ -51,6 +51,7 @@ class CompletionHandler:
         self._predecessors, self._history, self._predicted = memory, history, predicted
         self._collector, self._counters, self._record_internal_error = collector, counters, on_error
         self._clock = clock
+        #: One learner at a time, so that tasks are learnt in the order in which they were reported.
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Record | Rejected, Hint | None]] = deque()
 
@@ -78,6 +79,7 @@ class CompletionHandler:
         """The same, one at a time, so that others come in between."""
         for _ in range(len(self._waiting)):
             self._learn(1)
+            # Gives the interpreter to a thread that waits for it.
             time.sleep(0)
 
     def renew_locks(self) -> None:
@@ -86,6 +88,7 @@ class CompletionHandler:
 
     def _learn(self, count: int) -> None:
         with self._lock:
+            # Counted under the lock: another thread may have learnt some since the caller looked.
             for _ in range(min(count, len(self._waiting))):
                 record, hint = self._waiting.popleft()
                 try:
@@ -99,6 +102,7 @@ class CompletionHandler:
         """What there is to report of `record`, once the history has taken it in."""
         if isinstance(record, Rejected):
             return CompletedTask(record)
+        # Taken out: an answer whose task is reported twice is learnt from once.
         function, predicted = record.function, self._predicted.pop(record.task_id)
         tool_type = self._predecessors.tool_types.for_known(function)
         schema = self._predecessors.schemas[tool_type.name] if tool_type is not None else None

@@ -53,6 +53,7 @@ class Connection:
         replies: list[Reply] = []
         try:
             self._limit(deadline)
+            # A plain socket's timeout bounds the whole of `sendall`, but each single `recv`.
             self._socket.sendall(packed)
             self._receive(replies, count, deadline)
         except TimeoutError:
@@ -91,6 +92,7 @@ class Connection:
     def abandon(self) -> None:
         """Let go of a socket that is shared with the parent of a fork, saying nothing on it."""
         with contextlib.suppress(OSError):
+            # The descriptor alone: a shutdown or TLS's closing message would reach the peer.
             socket.close(self._socket.detach())
 
     def _receive(self, replies: list[Reply], count: int, deadline: float) -> None:
@@ -107,6 +109,7 @@ class Connection:
             if len(replies) >= count:
                 break
             self._limit(deadline)
+        # What is left over would be taken for the answer to the next caller's question.
         if len(replies) > count or reader.has_data():
             raise ProtocolError("more was answered than asked")
 
@@ -139,6 +142,7 @@ def connector(url: str, timeout: float) -> Callable[[], Connection]:
     """
 
     def connect() -> Connection:
+        # Here rather than once: an address that is wrong must not keep a scheduler from starting.
         address = Address.parse(url)
         connection = Connection(address.connect(timeout))
         greeting = address.greeting()

@@ -59,11 +59,13 @@ class ConnectionPool:
         """Open what is missing. Raises what connecting raises. Background only."""
         while self.missing:
             connection = self._connect()
+            # A member before anyone can borrow it: `release` closes what is none.
             self._members.add(connection)
             self._idle.put(connection)
 
     def prune(self) -> None:
         """Discard what the server closed while it was idle. Background only."""
+        # All are taken first, or one that is handed back would be taken again.
         for connection in list(self._take_idle()):
             if connection.closed_by_server():
                 self.discard(connection)
@@ -72,6 +74,7 @@ class ConnectionPool:
 
     def clear(self) -> None:
         """Close every connection: the idle ones now, those that are lent when they come back."""
+        # First, so that one which is handed back meanwhile is closed, too.
         self._members.clear()
         for connection in self._take_idle():
             connection.close()

@@ -50,6 +50,7 @@ class FunctionNames(MutableMapping[str, str]):
         return repr(self._patterns())
 
     def _patterns(self) -> dict[str, str]:
+        # Made at each call, as declarations are replaced, never changed.
         return {p: t.name for t in self._tool_types().values() for p in t.functions}
 
 

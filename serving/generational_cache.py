@@ -49,9 +49,11 @@ class GenerationalCache(Generic[K, V]):
         if len(young) >= self._size:
             self._old, self._young = young, {}
             young = self._young
+        # The local name: where another thread swaps generations now, this entry is an old one.
         young[key] = value
 
     def pop(self, key: K) -> V | None:
+        # A key may stand in both; then the younger value counts.
         old = self._old.pop(key, None)
         return self._young.pop(key, old)
 

@@ -44,6 +44,7 @@ class LocalLearning:
         retrain_after: int,
         on_model: Callable[[OnnxModel, int], None],
     ) -> None:
+        # Late and by name: it loads the libraries that fit models, which nothing else here does.
         home = import_module("malearn.local.learners")
         self._learners: _Learners | None = home.Learners(
             directory, tool_types, family, retrain_after, on_model

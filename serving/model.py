@@ -32,6 +32,7 @@ class Model(OnnxModel):
 
     def reordered(self, tool_type: ToolType) -> Model:
         """The same for features in the order of `tool_type`."""
+        # The generic tool type grows while its model is in use, which moves features' places.
         columns = onnx_model.columns(self.metadata, tool_type)
         return self if columns == self.columns else replace(self, columns=columns)
 

@@ -71,6 +71,7 @@ class Models:
         self._refusals: dict[_Key, _Refusal] = {}
         #: Models in use whose bytes are known to be those that were registered.
         self._verified: set[_Key] = set()
+        #: One refresh at a time; readers of `current` never wait for it.
         self._lock = threading.Lock()
 
     def _registered(self, tool_type: ToolType) -> str:
@@ -149,6 +150,7 @@ class Models:
         """Serve `version`, or note why not. Raises `Unreachable` where that cannot be known."""
         key = (self._registered(tool_type), version)
         in_use = self.current.get(tool_type.name)
+        # Nearly always: the alias has not moved, and MLflow need not be asked anything else.
         if in_use is not None and in_use.version == version and key in self._verified:
             self._refusals.pop(key, None)
             return
@@ -172,11 +174,13 @@ class Models:
         registered, in_use = self._registered(tool_type), self.current.get(tool_type.name)
         digest = registry.digest(registered, version)
         if in_use is not None and in_use.version == version:
+            # It came from the cache, before MLflow was asked what bytes were registered.
             if digest in (None, in_use.digest):
                 return
             why = f"version {version} was changed in the cache"
             self._drop(tool_type.name, registered, registry.alias, why)
         artifact = registry.download(registered, version)
+        # 0.1.0 registered no digest: then what was downloaded first counts (trust on first use).
         known = digest or (self._cache.digest(registered, version) if self._cache else None)
         if known is not None and onnx_model.digest(artifact) != known:
             reason = "its bytes are not those that were registered (SHA-256 differs)"
@@ -187,15 +191,18 @@ class Models:
 
     def declare(self, tool_types: ToolTypes) -> None:
         """Let the models in use read features in the order of another declaration."""
+        # Without the lock, under which `_use` may call what declares.
         self.current = {
             name: model.reordered(tool_types[name]) if name in tool_types else model
             for name, model in self.current.items()
         }
 
     def _use(self, model: Model) -> None:
+        # Before it is used, since it may warm the history and add features of a generic tool type.
         self._loaded(model)
         model = model.reordered(self._tool_types()[model.tool_type])  # it may have grown
         replaced = self.current.get(model.tool_type)
+        # A new dictionary each time: readers take no lock and must never meet a changing one.
         self.current = {**self.current, model.tool_type: model}
         self.swaps += replaced is not None
         _log.info(
@@ -214,6 +221,7 @@ class Models:
         """Keep of all refusals those of versions that the alias names still."""
         keys = set(named.items())
         self._refusals = {key: why for key, why in self._refusals.items() if key in keys}
+        # Of a version that comes back later the bytes are compared anew.
         self._verified &= keys
         self.refused = {
             tool_type.name: self._refusals[key].reason

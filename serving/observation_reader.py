@@ -66,6 +66,7 @@ class ObservationReader:
     def restore(self, connection: Connection) -> None:
         """Read the lists of the functions used most, and remember where the streams end now."""
         functions = self._functions(connection)
+        # Fewer of each where there are many functions: a start replays so many in all.
         each = max(1, min(stream_format.REMEMBERED, _MOST_RESTORED // max(len(functions), 1)))
         entries: list[tuple[str, bytes]] = []
         for start in range(0, len(functions), _PAGE):
@@ -83,6 +84,7 @@ class ObservationReader:
         last_ids = {key: self._newest(connection, key) for key in self._streams}
         found = [self._observation(raw, function) for function, raw in entries]
         self._history.restore([one[1] for one in found if one is not None])
+        # Last, as it says that the restoring is done: after a failure all of it is tried again.
         self._last_ids = last_ids
 
     def follow(self, connection: Connection) -> None:
@@ -103,6 +105,7 @@ class ObservationReader:
         while read < most:
             reply = self._call(
                 connection,
+                # Backwards, so that of a flood the newest are read and the rest is never fetched.
                 resp.pack("XREVRANGE", key, upto, b"(" + after, "COUNT", str(_PAGE)),
             )
             if not reply:
@@ -116,6 +119,7 @@ class ObservationReader:
             if len(reply) < _PAGE:
                 break
             upto = b"(" + bytes(reply[-1][0])
+        # Only after all pages: what fails on the way is read again, and known tasks passed over.
         self._last_ids[key] = newest or after
         return found
 
@@ -125,6 +129,7 @@ class ObservationReader:
         if entry is None or not entry.function:
             self._counters.ignore("invalid_json")
             return []
+        # This scheduler's own entries come back, too; with the end, as a retry is new.
         if self._history.knows_task(entry.task_id, entry.end):
             return []
         return [(entry.function, entry, raw)]
@@ -136,6 +141,7 @@ class ObservationReader:
             by_function: dict[str, list[_Entry]] = {}
             for one in entries:
                 by_function.setdefault(one[0], []).append(one)
+            # The same for all, so that one busy function cannot crowd out the others.
             share = max(1, _MOST_TAKEN // len(by_function))
             chosen = [one for own in by_function.values() for one in own[:share]][:_MOST_TAKEN]
             self.skipped += len(entries) - len(chosen)

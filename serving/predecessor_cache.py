@@ -130,6 +130,7 @@ class PredecessorCache:
         if (
             not 0.0 < end - partial.start_time < _ORDINARY
             or not record_reader.is_usable(status)
+            # The slow way keeps declared names only, which bounds what a large record leaves here.
             or (len(raw) >= _SHORT and _count_values(given) >= _MAX_VALUES)
         ):
             self._add_slowly(task_id, raw)
@@ -137,7 +138,7 @@ class PredecessorCache:
         context = False
         for one in given.values():
             if type(one) is not dict:
-                given, context = _separated(given), True  # or so it may be
+                given, context = _separated(given), True  # its names are not looked at
                 break
             context = context or not self._context_names.isdisjoint(one)
         self._by_task.put(task_id, (end, given, context))
@@ -171,6 +172,7 @@ class PredecessorCache:
             self.add_empty(task_id)
 
     def _declared_features(self, record: Record) -> SuccessorFeatures:
+        # What is kept is bounded by tasks, so each of them must be bounded, too.
         if len(record.successors) > _MAX_SUCCESSORS:
             return EMPTY
         kept: dict[str, Any] = {}
@@ -196,6 +198,7 @@ def _vector(one: SuccessorFeatures, function: str, schema: FeatureSchema) -> Fea
     """What `one`, which has something for `function` or for any, gives that function."""
     given = one[1]
     vector = given.get(function)
+    # Made once and kept in the shared map; two threads may both make it, to the same result.
     if type(vector) is not FeatureVector:
         vector = given[function] = schema.vectorize(given[""] if vector is None else vector)
     # A vector made while another declaration took over is dropped with the old one.

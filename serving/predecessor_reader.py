@@ -42,6 +42,7 @@ class PredecessorReader:
         if None not in found or not self.reads:
             return found, ""
         missing = [task_id for task_id, one in zip(task_ids, found, strict=True) if one is None]
+        # Each one once: tasks of a queue often share predecessors.
         fetch_error = self._fetch(list(dict.fromkeys(missing)), started + self._budget * _SHARE)
         return self._cache.get_many(task_ids), fetch_error
 
@@ -58,9 +59,11 @@ class PredecessorReader:
                 break
             try:
                 values = connection.get_many(keys, deadline)
+            # Before OSError, of which it is one; likewise ConnectionError below.
             except DeadlineExceeded as error:
                 worker.replace(connection)
                 values = error.replies
+                # Nothing at all within the budget is an outage: the next calls are not to wait.
                 if not values:
                     breaker.fail()
                 # A slow network that delivers something is no outage: the rest comes next time.
@@ -78,6 +81,7 @@ class PredecessorReader:
                 if isinstance(error, ResponseError):
                     worker.refusals.refused("read", keys[0], error)
                 return "redis_failed"
+            # An interrupt in the middle of a reply: its rest would be the next caller's answer.
             except BaseException:
                 worker.replace(connection)
                 raise
@@ -96,6 +100,7 @@ class PredecessorReader:
         for task_id, raw in zip(task_ids, values, strict=False):
             if isinstance(raw, bytes):
                 self._cache.add_raw(task_id, raw)
+                # Parsing takes time as well: records may be long.
                 if perf_counter() > deadline:
                     return "out_of_time"
         return ""

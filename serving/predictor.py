@@ -165,6 +165,7 @@ class DAGTaskPredictor:
             self._record_internal_error,
             clock,
         )
+        # 2.0: seconds for one exchange, which only the background thread waits for.
         observations = ObservationReader(
             self._history, self._predecessors, self._counters, self._refusals, clock, 2.0, names
         )
@@ -214,6 +215,7 @@ class DAGTaskPredictor:
         self._stop = threading.Event()
         self._start_lock = threading.Lock()
         self._closed = False
+        # Before the threads start, or the first refresh would download what is on the disk.
         self._models.load_cached()
         if self._learning is not None:
             self._history.restore(self._learning.restore())
@@ -243,7 +245,9 @@ class DAGTaskPredictor:
         """
         started = perf_counter()
         try:
+            # The child of a fork has no threads until its first call.
             self._ensure_running()
+            # What was reported a moment ago is to count for this answer.
             self._completions.drain()
             request, fetch_error = self._request(
                 succ_func_name, succ_task_type, pred_task_ids, features, task_id, started
@@ -323,6 +327,7 @@ class DAGTaskPredictor:
         All together cost one round trip, and one model call per tool type.
         """
         started = perf_counter()
+        # Once for all, so that the workflows of one queue are compared at one moment.
         clock = time.time() if now is None else now
         waiting = list(queue)
         try:
@@ -366,6 +371,7 @@ class DAGTaskPredictor:
         """
         known = self._predicted.get(task_id)
         if known is not None:
+            # Without a basis nothing is learnt of the error, which is not ours.
             used = msgspec.structs.replace(known, seconds=seconds, version=None, basis=None)
             self._predicted.put(task_id, used)
 
@@ -393,6 +399,7 @@ class DAGTaskPredictor:
         It is remembered for the function, so that a record that names nothing else finds it.
         """
         types = self._tool_types
+        # Looking them up is only worth it where a tool type claims by more than the name.
         if features and types.is_open:
             return types.for_task(
                 function, resource, features.get("model"), features.get("backend")
@@ -472,6 +479,7 @@ class DAGTaskPredictor:
         self._closed = True
         process_hooks.remove(self)
         self._stop.set()
+        # The registry's thread, a daemon, is not waited for: its exchange may take 30 s.
         self._worker.close(timeout)
         if self._learning is not None:
             self._learning.close(timeout)
@@ -536,6 +544,7 @@ class DAGTaskPredictor:
     def _answer_many(self, tasks: Iterable[Task], started: float) -> list[Answer]:
         unpacked = [_unpacked(*task) for task in tasks]
         claimed = [(self.tool_type_of(task[0], task[1], task[3]), *task) for task in unpacked]
+        # All together, for one round trip; what is found is dealt out in the same order below.
         task_ids = [one for tool_type, _, _, ids, *_ in claimed if tool_type for one in ids]
         found, fetch_error = self._reader.read(task_ids, started)
         rest = iter(found)
@@ -582,6 +591,7 @@ class DAGTaskPredictor:
             if grown is not self._tool_types:
                 self._declare(grown)
         tool_type = self._tool_types.get(model.tool_type)
+        # What was observed here or shared by others is newer than what a model carries.
         if tool_type is None or self._history.knows(model.tool_type):
             return
         rows = stream_format.recent(model.metadata.recent, model.metadata.features, tool_type)
@@ -599,6 +609,7 @@ class DAGTaskPredictor:
             if claimed is None or claimed.generic:
                 names = generic.announced(record.successors, function)
                 types = generic.with_generic(types, names)
+        # Nothing is dropped from the caches unless a feature is really new.
         if types is not self._tool_types:
             self._declare(types)
 
@@ -620,6 +631,7 @@ class DAGTaskPredictor:
 
     def _start(self) -> None:
         with self._start_lock:
+            # Asked again under the lock: of several first callers one starts the threads.
             if self._worker.running or self._closed:
                 return
             process_hooks.install()
@@ -643,6 +655,7 @@ class DAGTaskPredictor:
     def after_fork(self) -> None:
         """Go on in a child process, which has none of the parent's threads."""
         self._start_lock = threading.Lock()
+        # The parent's may be set, or its lock held, by a thread that is not here.
         self._stop = threading.Event()
         self._refreshed = threading.Event()
         self._counters.renew_locks()
@@ -651,6 +664,7 @@ class DAGTaskPredictor:
         self._models.renew_locks()
         self._completions.renew_locks()
         self._completions.drain()  # what the parent reported is known here, but not ours to send
+        # After the drain, since it empties the collector of what is the parent's to send.
         self._worker.abandon()
         if self._learning is not None:
             self._learning.after_fork()

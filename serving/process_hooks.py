@@ -55,6 +55,8 @@ def install() -> None:
     util = sys.modules.get("multiprocessing.util")  # loaded in each child that it started
     if util is not None and _finalizer_of != os.getpid():
         _finalizer_of = os.getpid()
+        # Without a priority it would not run; from 0 on it does before the process waits for its
+        # own children. Each child begins with an empty list of finalizers.
         util.Finalize(None, _close_all, exitpriority=0)
     main = threading.current_thread() is threading.main_thread()
     if main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -62,6 +64,7 @@ def install() -> None:
 
 
 def _close_all() -> None:
+    # A copy: closing takes the predictor out of the set.
     for predictor in list(_alive):
         predictor.close(_EXIT_TIMEOUT)
 
@@ -69,6 +72,7 @@ def _close_all() -> None:
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     """Send what is left, then end as if nobody had caught the signal."""
     _close_all()
+    # So that the exit status still says which signal ended the process.
     signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 

@@ -73,6 +73,7 @@ def _workflows(stats: Stats) -> Iterator[Any]:
     ):
         gauge = GaugeMetricFamily(f"malearn_workflow_{name}", help_text, labels=["run_id"])
         for workflow, value in zip(shown, values, strict=True):
+            # `late` of a workflow without a deadline has no sample, rather than a false 0.
             if value is not None:
                 gauge.add_metric([workflow.run_id], value)
         yield gauge

@@ -31,7 +31,9 @@ _log = logging.getLogger("malearn.serving")
 _TICK = 0.05  # seconds between two rounds
 _TIMEOUT = 2.0  # seconds for one exchange
 _FOLLOW_INTERVAL = 2.0  # seconds between two looks at the stream
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0  # seconds before what was refused is sent again
+# Seconds before what was refused is sent again: a full memory or a missing permission outlasts a
+# round.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
 _MAX_TO_READ = 20_000  # task ids whose records are yet to be read, some 2 MB
 _PAGE = 256  # records per round trip: up to 25 MB where they hold long texts
 
@@ -113,6 +115,7 @@ class RedisWorker:
         self._close_by = perf_counter() + timeout
         self._wake.set()
         if self._thread is not None:
+            # A thread that hangs is left behind: it is a daemon and cannot hold up the end.
             self._thread.join(timeout)
         self.expired += len(self._to_read)
         self._to_read.clear()
@@ -129,6 +132,7 @@ class RedisWorker:
         self._collector.clear()
         self._wake = threading.Event()
         restored, self.restored = self.restored.is_set(), threading.Event()
+        # Whoever waits for it in the child must not wait for what the parent has done.
         if restored:
             self.restored.set()
         self.breaker = CircuitBreaker(closed=self._connect is not None)
@@ -146,6 +150,7 @@ class RedisWorker:
             connection = self._connected(probe_now=True)
             if connection is not None:
                 self._attempt(self._read_records, connection)
+                # What was just read is sent with the rest.
                 self._drain()
                 self._attempt(self._send_all, connection)
                 self._attempt(self._publish_rest, connection)
@@ -159,6 +164,7 @@ class RedisWorker:
             self.restored.set()  # nothing to be had for now: nobody need wait for it
             return
         observations = self._observations
+        # Before anything is sent: a scheduler's first answers need it.
         if not observations.restored and monotonic() >= self._follow_at:
             self._follow_at = monotonic() + _FOLLOW_INTERVAL
             self._attempt(observations.restore, connection)
@@ -184,6 +190,7 @@ class RedisWorker:
         breaker = self.breaker
         if self._connect is None:
             return None
+        # So that callers do not spend their budget on connections that are closed already.
         self.pool.prune()
         if breaker.closed and self._connection is not None and not self.pool.missing:
             return self._connection
@@ -208,6 +215,7 @@ class RedisWorker:
             self._disconnect()
         if self._connection is None:
             self._connection = self._connect() if self._connect else _no_server()
+        # Not PING, which a Sentinel or a node of a cluster answers as if it held our keys.
         (reply,) = self._connection.call(
             resp.pack("EXISTS", self._names.stream), 1, self._deadline()
         )
@@ -216,6 +224,7 @@ class RedisWorker:
 
     def _attempt(self, step: Callable[[Connection], None], connection: Connection) -> bool:
         """Whether `step` went well. A step that fails costs its connection, if that is to blame."""
+        # An earlier step of this round has lost it; the next round opens another.
         if connection is not self._connection:
             return False
         try:
@@ -259,6 +268,7 @@ class RedisWorker:
     def _deadline(self) -> float:
         """When an exchange that begins now must end, on `perf_counter`'s clock."""
         deadline = perf_counter() + _TIMEOUT
+        # While closing, an exchange may not outlast the time that `close` was given.
         return deadline if self._close_by is None else min(deadline, self._close_by)
 
     def _read_records(self, connection: Connection) -> None:
@@ -268,6 +278,7 @@ class RedisWorker:
             keys = [f"result:{task_id}" for task_id, _ in page]
             values = connection.get_many(keys, self._deadline())
             for (task_id, function), raw in zip(page, values, strict=True):
+                # Callers only append, so it is the one that was looked at.
                 to_read.popleft()
                 if raw is None:
                     self.expired += 1

@@ -55,6 +55,7 @@ class Refusals:
     def refused(self, action: Action, key: str, error: ResponseError, count: int = 1) -> None:
         """`count` commands that `action` on `key` were refused with `error`."""
         if action == "write":
+            # Without a lock: a race may lose a count, which only people read.
             self.writes += count
         else:
             self.reads += count

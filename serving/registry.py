@@ -65,6 +65,7 @@ class Registry:
         if found is None:  # a registry that cannot be searched
             named = {model: self._named(model, until) for model in wanted}
             return {model: version for model, version in named.items() if version is not None}
+        # `_` in a prefix stands for any letter in LIKE, so models of others may be among them.
         return {name: version for name, version in found.items() if name in wanted}
 
     def version(self, model: str) -> int | None:
@@ -115,16 +116,19 @@ class Registry:
         if root.scheme == "mlflow-artifacts":
             path = posixpath.join(root.path.lstrip("/"), _FILE)
             return f"/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
+        # Other schemes (a directory, s3) may be out of a scheduler's reach; the server reads them.
         return f"/model-versions/get-artifact?{query}&path={_FILE}"
 
     def _search(self, until: float) -> dict[str, int] | None:
         """What the alias names of all models of ours; None where MLflow does not search."""
         versions: dict[str, int] = {}
+        # One search instead of a request for each tool type; pages for registries with more.
         query = {"max_results": "1000", "filter": f"name LIKE '{self._names.models}%'"}
         seen: set[str] = set()
         while True:
             address = f"{_API}/registered-models/search?{urlencode(query)}"
             answer = self._get(address, _LARGEST_ANSWER, until)
+            # MLflow's own refusal means that it does not search; any other page is an outage.
             if answer.status != 200 and _error_code(answer) is not None:
                 return None
             page = self._json(answer)
@@ -172,6 +176,7 @@ class Registry:
         try:
             answer = self._client.get(path, largest, until)
         except TooLarge:
+            # Of a model's file the size is its own fault, of anything else the server's.
             if largest == LARGEST:
                 raise
             raise self._unreachable("an answer that is not MLflow's") from None

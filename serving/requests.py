@@ -46,6 +46,7 @@ def build(
     `features` are what the caller knows beyond it, and count for more.
     """
     if not task_id:
+        # As Maze forms it, so that the report of this task finds the answer that it was given.
         task_id = f"{run_ids.run_of(predecessors[0])}-{function}" if predecessors else ""
     if tool_type is None:
         return Request(function, resource, None, _NO_FEATURES, task_id, False)
@@ -53,6 +54,7 @@ def build(
     vector = cache.features_for(function, schema, found)
     if features:
         vector = schema.merge((vector, schema.vectorize(features)))
+    # By identity: numbers that are all missing may also have been given so, and NaN ≠ NaN.
     nothing = vector.values is schema.nothing.values and not vector.context
     return Request(function, resource, tool_type, vector, task_id, nothing and None in found)
 

@@ -36,6 +36,7 @@ class SharedHistory:
     """An `Estimator` that threads may share; the lock is held for microseconds, never for I/O."""
 
     def __init__(self, functions: int = FUNCTIONS) -> None:
+        #: Guards the estimator, `_kept`, `_seen` and `_tools`; some are read without it.
         self._lock = threading.Lock()
         self.limit, self._forgotten = functions, 0
         self._estimator = Estimator(functions=functions)
@@ -57,6 +58,7 @@ class SharedHistory:
         """Take in one finished task, and what its workflow's beginning said; False when it is
         known already."""
         with self._lock:
+            # By its end as well: a task that is retried under its id is a new execution.
             if self._seen.get(task_id) == observation.end:
                 return False
             self._seen.put(task_id, observation.end)
@@ -80,9 +82,12 @@ class SharedHistory:
         known = {_identity(o) for o in mine}
         older = {i: o for o in observations if (i := _identity(o)) not in known}
         together = sorted([*older.values(), *mine], key=lambda o: o.end)
+        # Outside the lock: replaying thousands takes long, and callers go on meanwhile.
         history = History(together, self.limit)
         with self._lock:
             self._forgotten += self._estimator.functions[1]
+            # What came meanwhile. A full deque has dropped as many from its front: which ones are
+            # new cannot be told, and the history does without them.
             for observation in list(self._kept)[len(mine) :] if len(mine) < _KEPT else ():
                 history.observe(observation)
                 together.append(observation)
@@ -158,4 +163,5 @@ def function_limit(given: int | None = None) -> int:
 
 
 def _identity(observation: Observation) -> tuple[str, float, float]:
+    # Lists in Redis hold no task ids, so an execution is known by its times.
     return observation.function, observation.start, observation.end

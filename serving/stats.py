@@ -13,6 +13,7 @@ from malearn.kernel.workflows.workflow_status import WorkflowStatus
 __all__ = ["BUCKETS", "CallCounters", "ModelStats", "Stats"]
 
 #: Upper bounds of the latency histogram, in seconds; above the last lies the rest.
+# Up to twice the default budget of 50 ms, so that calls which overran it are told from the rest.
 BUCKETS = (10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 20e-3, 50e-3, 0.1)
 
 

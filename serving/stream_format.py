@@ -150,6 +150,7 @@ def observation(
     if any(schema.problem(view) is not None for view in (found.serve, found.ran)):
         return "invalid_feature"
     serve, ran = schema.vectorize(found.serve), schema.vectorize(found.ran)
+    # As in training: what it reported of itself stands in where nothing was known before.
     values = serve.values if found.serve else ran.values if found.ran else ()
     context = ran.context or serve.context
     seen = Observation(function, tool_type.name, found.start, found.end, values, context)
@@ -164,6 +165,7 @@ def recent(
     """Observations from metadata's `recent`, whose numbers stand in the order of `features`."""
     observations = []
     for function, start, end, numbers, context in rows:
+        # Metadata is checked for its form alone; NaN fails here, too.
         if not 0.0 < end - start < math.inf:
             continue
         given: Mapping[str, Any] = dict(zip(features, numbers, strict=False))
@@ -196,6 +198,7 @@ def _plain(value: object) -> object:
     """`value` as JSON that ingestion judges as it would have judged the record's own."""
     if value is None or isinstance(value, bool):
         return value
+    # JSON can carry neither NaN nor infinity: those go as text, and are rejected by name.
     number = within(value, -_LARGEST, _LARGEST)
     return text.encodable(str(value)[:_LONGEST_TEXT]) if number is None else number
 

@@ -75,6 +75,7 @@ class WorkflowEstimator:
         alike: dict[_Alike, int] = {}
         unknown: list[Request] = []
         plans = [self._plan(*queued) for queued in queue]
+        # Before the loop below: tasks of which nothing was found join the `unknown` here.
         known, fetch_error = self._requests(plans, started)
         for plan in plans:
             for _, key in plan.unknown:
@@ -113,6 +114,8 @@ class WorkflowEstimator:
                 continue
             if task_id in running:
                 plan.running[task_id] = float(running[task_id])
+                # What has passed is compared with what was expected before the start: an answer of
+                # now would know of executions that ended later.
                 expected = tracker.expected(workflow.run_id, task_id)
                 if expected is not None:
                     plan.open_tasks[task_id] = expected
@@ -143,11 +146,13 @@ class WorkflowEstimator:
                     task.resource,
                     tool_type,
                     before,
+                    # `said` is in the order of `wanted`, hence of these loops.
                     list(islice(at, len(before))),
                     workflow.context or None,
                     task_id,
                 )
                 nothing = self._predecessors.schemas[tool_type.name].nothing
+                # By identity, as in `requests.build`.
                 if request.features.values is not nothing.values:
                     plan.known.append((task_id, len(known)))
                     known.append(request)
@@ -197,6 +202,7 @@ def guess(queued: Sequence[object], now: float) -> WorkflowPrediction:
                 tasks[task_id] = Prediction(
                     seconds, seconds * low, seconds * high, "heuristic", None, confidence
                 )
+        # A tracker of its own: nothing is to be learnt from a guess.
         return WorkflowTracker().combine(workflow, tasks, {}, now)
     seconds = default_seconds(None)
     return WorkflowPrediction(seconds, seconds * low, seconds * high, {}, None, {}, (), {})

@@ -74,7 +74,9 @@ class WorkflowPublisher:
         command = pack("LRANGE", self._names.workflow_scores, "0", str(_MAX_SCORES - 1))
         (found,) = connection.call(command, 1, deadline)
         _raise_refused([found])
+        # The list has the newest first, a calibration learns in order of time.
         self._tracker.restore(scores(reversed(found or [])))
+        # Only now: after a failure the next exchange tries again.
         self._restored = True
 
 
@@ -88,6 +90,7 @@ def _score(raw: object) -> Outcome | None:
         begun, value = _decode(raw if isinstance(raw, bytes) else b"")
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    # Ours lie within ±8: what is beyond, or NaN, somebody else has written.
     return (begun, value) if abs(value) < 100.0 else None
 
 

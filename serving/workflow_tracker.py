@@ -140,6 +140,7 @@ class WorkflowTracker:
                     tasks={i: one for i, one in found.tasks.items() if i not in unseen},
                     unseen=len(unseen),
                 )
+            # Without the unseen ones: ids that were made up are never reported.
             if state is not None and open_tasks:
                 tracked = self._track(workflow, open_tasks)
                 tracked.latest, tracked.running, tracked.updated = found, tuple(running), now
@@ -155,6 +156,7 @@ class WorkflowTracker:
         calibration = WorkflowCalibration()
         calibration.learn_many(outcomes)
         with self._lock:
+            # What was learnt here and is not in the list yet.
             calibration.learn_many(self._unshared)
             self._calibration = calibration
 
@@ -222,6 +224,7 @@ class WorkflowTracker:
         self._shapes.learn(tracked.workflow)
         order = tracked.workflow.order
         times = zip(order, self._ended.get_all(order), strict=True)
+        # A rejected record has both times 0: it tells that its task ended, not what it took.
         seconds = {i: ran[1] - ran[0] for i, ran in times if ran is not None and ran[1] > ran[0]}
         for outcome in tracked.checkpoints.scores(tracked.workflow, seconds):
             self._calibration.learn(*outcome)
@@ -229,6 +232,7 @@ class WorkflowTracker:
 
     def _note_change(self, run: str, tracked: _Tracked) -> None:
         self._changed[run] = tracked
+        # Nobody takes them while Redis is away.
         if len(self._changed) > _WORKFLOWS:
             del self._changed[next(iter(self._changed))]
 

@@ -159,7 +159,7 @@ class Watch:
         """Remember `record`; False where it is known: a scan finds notified results, too."""
         run = self._runs.setdefault(record.run, {})
         self._runs.move_to_end(record.run)
-        # Equal, not merely the same id: a retry that ended later is news.
+        # Equal, not merely the same id: a retry that ended later is new.
         if run.get(record.task_id) == record:
             return False
         self._remembered += record.task_id not in run

@@ -138,7 +138,7 @@ def retry(ingest: Ingest, which: QuarantineFilter, size: int = _SIZE) -> Iterato
     that predecessors reported count as far as those are in quarantine too.
     Raises `DatasetError`; what was reported by then is done.
     """
-    # Ids first, rows later: each batch changes the table, and all rows would not fit in memory.
+    # Ids first, rows later: each batch changes the table, and all rows may not fit in memory.
     settled, tasks = _candidates(ingest.rejections, which)
     if settled:
         yield RetryReport(not_retryable=settled)

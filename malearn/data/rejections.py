@@ -24,8 +24,8 @@ from malearn.kernel.records import RejectReason
 __all__ = ["Rejections"]
 
 
-# `DATASET_DAMAGED` is not among them: such a row was not validated, only put aside.
 #: Reasons that validation gave, not the record's form; such a task is not validated again.
+#: `DATASET_DAMAGED` is not among them: such a row was not validated, only put aside.
 _JUDGED = frozenset(
     {RejectReason.INVALID_FEATURE, RejectReason.OUTLIER, RejectReason.BATCH_REFUSED}
 )

@@ -137,7 +137,6 @@ class Rows(Sequence[Execution]):
             tuple(self.serve[at].tolist()),
             tuple(self.ran[at].tolist()),
             self.queries[at],
-            # NaN is the only number that differs from itself.
             None if predicted != predicted else predicted,
             self.versions[at],
             self.serve_contexts[at],

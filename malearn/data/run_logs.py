@@ -106,7 +106,7 @@ def _closing_runs(paths: Sequence[Path], last: Mapping[str, int], size: int) -> 
                 open_runs[run].append(
                     record_reader.read(task.task_id, _raw(task.data), task.function)
                 )
-                # A run is given out once its last line is read, or its tasks could not be joined.
+                # A run is yielded once its last line is read, or its tasks could not be joined.
                 if last.get(run, at) <= at:
                     batch.extend(open_runs.pop(run))
             if len(batch) >= size:

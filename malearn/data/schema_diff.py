@@ -62,6 +62,7 @@ def diff_since(
     >>> list(diff.added), diff.removed
     (['audio_entropy', 'audio_energy'], ('pitch',))
     """
+    # By name alone: a feature with other bounds or another default is the same column to a model.
     names = tool_type.feature_names
     return SchemaDiff(
         version,

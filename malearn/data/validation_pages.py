@@ -38,4 +38,5 @@ def delete(home: Home, name: str) -> None:
     if isinstance(folder, ObjectFolder):
         object_files.delete(folder, name)
     else:
+        # Another maintenance may have deleted it since it was listed.
         (folder / name).unlink(missing_ok=True)

@@ -59,8 +59,8 @@ def _shapley_values(
     fitted: Regressor, inputs: NDArray[np.float32], background: NDArray[np.float32]
 ) -> Contributions:
     shap = _shap()
-    # Evenly from the whole background, which is in order of time: old conditions count as well.
     known = background if len(background) else inputs
+    # Evenly from the whole background, which is in order of time: old conditions count as well.
     chosen = known[np.linspace(0, len(known) - 1, min(_BACKGROUND, len(known))).astype(int)]
 
     def predict(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -106,7 +106,7 @@ def explain(
     inputs = np.array(row, dtype=np.float32)
     found = contributions.of_regressor(fitted, inputs, background)
     base = answer.base
-    # The model then starts from its own median of training, whatever the history says.
+    # The model then starts from its own median of training, whatever level the history has.
     if math.isnan(inputs[0, fitted.level_column]):
         base = _no_level(fitted)
     added = _model_terms(fitted, inputs[0], fitted.steps(inputs), found, 0)

@@ -138,6 +138,7 @@ def residuals_over_time(start: Vector, actual: Vector, predicted: Vector, title:
     times: Any = np.array(start[order] * 1e6, dtype="datetime64[us]")
     axes.axhspan(1 / 1.2, 1.2, color=_SOFT, alpha=0.18, lw=0, label="± 20 %")
     axes.axhline(1.0, color=_SOFT, lw=1)
+    # Within a context, since the setting is global and the process is the caller's.
     with rc_context({"date.converter": "concise"}):
         axes.scatter(times, factor, s=20, alpha=0.55, color=_BLUE, linewidths=0)
     if len(factor) >= _WINDOW:
@@ -233,6 +234,7 @@ def learning_curve(curve: Mapping[int, float], baseline: float, title: str) -> F
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.margins(x=0.1)
+    # From 0 on, so that a small gain does not look large.
     axes.set_ylim(0, 1.25 * max(baseline, *curve.values()))
     axes.set_xlabel("rows fitted on, the latest ones")
     axes.set_ylabel("mean absolute error, s")
@@ -321,6 +323,7 @@ def _logarithmic(axes: Axes, which: Literal["x", "y"], low: float, high: float, 
 def _running(
     values: Vector, window: int, of: Callable[[Vector], np.floating[Any]] = np.median
 ) -> Vector:
+    # A trailing window: a point shows only what had happened by then.
     return np.array([of(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))])
 
 

@@ -130,6 +130,7 @@ def _by_run(tasks: Iterable[tuple[TaskTrace, float]]) -> dict[str, _Tasks]:
     """Of a task that was written twice the later record counts."""
     found: dict[str, _Tasks] = defaultdict(dict)
     for task, start in tasks:
+        # By function, as definitions name tasks: a workflow runs each function once.
         found[run_ids.run_of(task.task_id)][task.function] = task, start
     return found
 

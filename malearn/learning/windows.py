@@ -45,6 +45,7 @@ def cut(rows: Matrix, seen_until: float = -math.inf, *, warm_start: bool = False
     if warm_start:
         test_share = min(test_share, unseen(rows, seen_until) / 2 / len(rows))
     before_test, test = rows.split(test_share, seen_until)
+    # All rows overlap in time: nothing had ended when the test window began.
     if not len(before_test):
         return Windows(before_test, before_test, before_test, test)
     if warm_start:
@@ -56,4 +57,5 @@ def cut(rows: Matrix, seen_until: float = -math.inf, *, warm_start: bool = False
 
 def unseen(rows: Matrix, since: float) -> int:
     """How many of `rows` started at or after `since`, in seconds since the epoch."""
+    # By start, to be on the safe side: what was running at that moment counts as seen.
     return sum(e.start >= since for e in rows.executions)

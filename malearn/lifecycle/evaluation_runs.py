@@ -68,6 +68,7 @@ def log_evaluation(evaluation: Evaluation, name: str) -> str:
                 metrics[f"{tool_type}/{who}_median_ape"] = s.median_ape
             metrics[f"{tool_type}/coverage"] = evaluation.coverage(tool_type)
             for state, found in evaluation.by_state(tool_type).items():
+                # MLflow makes a chart section of what stands before the slash.
                 metrics[f"{tool_type}/{state}/mae"] = found.mae
                 metrics[f"{tool_type}/{state}/coverage"] = found.coverage
             ours = evaluation.predicted[evaluation.own][rows]
@@ -93,6 +94,7 @@ def log_evaluation(evaluation: Evaluation, name: str) -> str:
         figures["coverage_over_time"] = plots.coverage_over_time(
             inside, "Outcomes within the 80 % interval, over time"
         )
+        # R² of equal outcomes, or the order of a run of one task, is NaN, which no chart shows.
         mlflow.log_metrics({k: v for k, v in metrics.items() if np.isfinite(v)})
         runs.log_figures(figures)
         return str(run.info.run_id)

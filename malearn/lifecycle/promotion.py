@@ -75,7 +75,7 @@ def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted
     version, decision = _verified(rows, version)
     origin = version.tags.get(_CONVERTED_FROM)
     summary = f"Version {origin}, converted to ONNX." if origin else ""
-    # Recorded before the alias moves: what serves always says why.
+    # Recorded before the alias moves: a version that serves always carries the reasons.
     registry.decide(tool_type, version.number, decision, summary)
     if decision.promote:
         registry.move(tool_type, registry.PRODUCTION, version.number)

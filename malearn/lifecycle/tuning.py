@@ -35,6 +35,7 @@ def found(home: Home, tool_type: str) -> list[Found]:
         return []
     newest: dict[str, Found] = {}
     for one in tuning.finished(storage(home), tool_type):
+        # `finished` gives the newest first.
         newest.setdefault(one.family, one)
     return list(newest.values())
 
@@ -55,6 +56,7 @@ def tune(
     one goes on with; `seconds` are for all of them together. Families that have too few rows are
     left out. Needs `mlflow_connection.connect` first.
     """
+    # SQLite makes its file, but no directory for it.
     home.root.mkdir(parents=True, exist_ok=True)
     began, results = time.monotonic(), []
     searched = [name for name in names if families.get(name).search]

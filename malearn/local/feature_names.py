@@ -64,6 +64,7 @@ class FeatureNames(MutableMapping[str, Iterable[str]]):
         self._declaration.add(given)
 
     def __delitem__(self, name: str) -> None:
+        # What was set here can be taken back; a file would declare it again at the next start.
         if not self._declaration.has_added(name) and name in declared():
             raise DeclarationError(_SOURCE, f"{name} is declared in a file; remove it there")
         self._declaration.remove(name)

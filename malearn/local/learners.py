@@ -81,6 +81,7 @@ class Learners:
         `timeout` is in seconds. Raises `DatasetError` or `OSError`.
         """
         until = time.monotonic() + timeout
+        # Each gets what is left of the time, so that all together do not exceed it.
         for learner in list(self._learners.values()):
             learner.close(max(0.0, until - time.monotonic()))
 

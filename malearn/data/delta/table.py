@@ -104,7 +104,6 @@ class VersionedTable:
         if self._local is None:
             return
         file = durability.commit_file(self._local, version)
-        # Not there: an older commit that a checkpoint stands for.
         if file.exists() and not file.stat().st_size:
             self._newest = None
             raise DatasetDamaged(self._local, f"its commit {file.name} is empty")

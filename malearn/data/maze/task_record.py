@@ -21,6 +21,7 @@ def record(
     said = result if isinstance(result, Mapping) else {}
     own = said.get("curr_task_feat")
     if known:
+        # What it reports itself wins: it was measured as the task ran.
         own = {**known, **own} if isinstance(own, Mapping) else dict(known)
     return {
         "start_time": start,

@@ -108,9 +108,9 @@ def _update_mlp(estimator: Any, inputs: Inputs, target: Vector, parameters: Para
 
 
 def _linear(**parameters: Any) -> Any:
-    # Huber's loss: a few executions that took minutes must not tilt the whole line.
     from sklearn.linear_model import HuberRegressor
 
+    # Huber's loss: a few executions that took minutes must not tilt the whole line.
     return scaled(HuberRegressor(**parameters))
 
 

@@ -143,8 +143,7 @@ def _rows(rows: Iterator[list[str]]) -> Iterator[list[str] | str]:
         except StopIteration:
             return
         except csv.Error as error:
-            # Such as a cell above csv's own limit of 131,072 characters; the rows after it can be
-            # read.
+            # Such as a cell above csv's limit of 131,072 characters; the next rows can be read.
             yield files.cause(error)
         except (EOFError, OSError, zlib.error) as error:
             # A gzip file that is cut or damaged: nothing after this point can be unpacked.

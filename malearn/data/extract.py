@@ -181,8 +181,7 @@ def _components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
         for neighbour in (labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:]):
             np.minimum(lowest, neighbour, out=lowest)
         lowest[~mask] = nowhere
-        # Two jumps a round: chains of labels shrink by a factor of four, and long blocks stay
-        # cheap.
+        # Two jumps a round: chains of labels shrink by a factor of four each time.
         jump = np.append(lowest.ravel(), nowhere)
         inner[...] = jump[jump[jump]][:-1].reshape(mask.shape)
         if np.array_equal(inner, before):

@@ -18,8 +18,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of `path`, unpacked. Raises `InputError` where it cannot be opened."""
     try:
         with path.open("rb") as file:
-            # By content (RFC 1952), not by name: rotated and downloaded logs lose or keep their
-            # suffix.
+            # By content (RFC 1952), not by name: rotated logs lose or keep their suffix.
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             if packed:

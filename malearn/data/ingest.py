@@ -132,19 +132,16 @@ class Ingest:
                 lost = sum(gap.lost or 0 for gap in gaps)
                 marks = [
                     (f"{stream.key}:created", stream.created),
-                    # Lost entries count as read from now on, so that the next call does not report
-                    # them again.
+                    # Lost entries count as read, so that they are reported once.
                     (f"{stream.name}:read", read + lost + batch.records),
                 ]
                 if batch.records:
                     report = self._take(batch, stream.key, (stream.name, position), marks)
-                    # Only after the commit has reached the disk: until then the stream is the only
-                    # copy.
+                    # Once the commit is on the disk: until then the stream is the only copy.
                     stream.trim(position)
                 elif gaps:
                     if gaps != [stream_gap.NOT_COUNTED]:  # which changes nothing
-                        # There is nothing to store, but the gap must be committed, or every call
-                        # would report it.
+                        # Nothing to store, but uncommitted, the gap would be reported each time.
                         self.rejections.append((), marks=marks)
                     report = IngestReport()
                 else:

@@ -32,8 +32,7 @@ class ToolTypeReport:
             self.quarantined + later.quarantined,
             self.outliers + later.outliers,
             self.replaced + later.replaced,
-            # A later batch without rows of this tool type has no version: the last one known
-            # stands.
+            # A later batch without rows of this tool type has no version.
             later.version if later.version is not None else self.version,
             self.refused + later.refused,
         )

@@ -97,8 +97,7 @@ class Watch:
                 if self._caught:
                     last = time.monotonic()
                     waiting += self._take()
-                # `quiet` closes a batch while schedulers idle, or its last tasks would wait for the
-                # next run.
+                # `quiet` ends a batch while schedulers idle, or its tasks would wait for more.
                 if waiting and (
                     len(waiting) >= self._size or time.monotonic() - last >= self._quiet
                 ):
@@ -180,8 +179,7 @@ class Watch:
                     if met:
                         self._notify("Redis is back; catching up")
                     met = True
-                    # Subscribed first, scanned second: in the other order, what is set in between
-                    # is missed.
+                    # Subscribed first, scanned second: what is set in between is not missed.
                     self._connected.set()
                     while not self._over.is_set():
                         self._read(client, _notified(listener))

@@ -115,8 +115,7 @@ def _renew(lock: redis.lock.Lock, done: threading.Event) -> None:
         try:
             lock.reacquire()
         except redis.RedisError as error:
-            # Not raised: a commit that meets another writer's is tried again, whoever holds the
-            # lock.
+            # Not raised: a commit that meets another writer's is tried again anyway.
             _log.warning("Could not renew the lock %s (%s)", lock.name, error)
 
 

@@ -207,8 +207,7 @@ def _retry(ingest: Ingest, which: QuarantineFilter, tasks: Sequence[str]) -> Ret
         ends, until = dataset.ends(list(group)), dataset.deleted_before
         new = []
         for (refusal, execution), end in zip(group.values(), ends, strict=True):
-            # The dataset has this record or a later one, from an ingestion or a retry that was
-            # killed.
+            # Already there: a retry was killed, or an ingestion brought the record again.
             if execution.end <= end:
                 known += 1
             elif execution.end < until:
@@ -268,8 +267,7 @@ def _keep(
     moved = [(before, after) for before, after in still if before != after]
     old = [*gone, *(before for before, _ in moved)]
     leaving = {refusal.key for refusal in old}
-    # A key, task and reason, stands once in the table: what moves to a key that is taken is
-    # dropped.
+    # A key, task and reason, stands once in the table: a second row of it is dropped.
     there = {refusal.key for refusal in kept} - leaving
     new = {after.key: after for _, after in moved if after.key not in there}
     rejections.replace(old, list(new.values()))
@@ -315,8 +313,7 @@ def _again(
     if isinstance(record, Record) and isinstance(view, dict):
         named = tool_types.get(refusal.tool_type) if refusal.tool_type else None
         return joining.to_execution(record, named or tool_types.for_function(record.function), view)
-    # No view was kept, as where no tool type claimed the function: what is left of its run is
-    # joined.
+    # No view was kept where no tool type claimed the function: its run is joined instead.
     return joined.get(rejected.task_id, record if isinstance(record, Rejected) else None)
 
 

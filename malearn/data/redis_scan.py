@@ -56,8 +56,7 @@ def scan(
         for pattern in _patterns(redis_client.key_count(client), most_keys):
             keys = in_runs(client.scan_iter(match=pattern, count=5_000))
             known = _known(keys, ends)
-            # Known records are passed over, but a run with anything new is read whole: it must be
-            # joined.
+            # Known records are passed over, but a run with anything new is joined as a whole.
             run = _Run(client)
             at, most = 0, _VALUES
             while at < len(keys):

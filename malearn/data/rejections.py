@@ -203,9 +203,8 @@ class Rejections:
         self._known_version = version
 
     def _learn(self, traces: Sequence[_Trace]) -> None:
-        # One index holds keys of three forms, which cannot be equal: (task id, reason, …) knows a
-        # rejection again, (task id,) any rejection of a task, a bare id a task that validation kept
-        # out.
+        # One index, three forms of keys: (task id, reason, …) identifies a rejection, (task id,)
+        # any rejection of a task, a bare id a task that validation kept out.
         self._keys.add([t.key for t in traces], [t.end or 0.0 for t in traces])
         named = [t for t in traces if t.task_id]
         self._keys.add([(t.task_id,) for t in named], [t.end or 0.0 for t in named])

@@ -54,8 +54,7 @@ def _repair(table: Dataset | Rejections) -> RepairReport:
         if not damage.found:
             return RepairReport(name, rows=table.rows)
         recovered = table.recover()
-        # Files of earlier versions may bring back more than was lost, such as rows of missing
-        # commits.
+        # Recovered may exceed lost: earlier files also bring back rows of missing commits.
         lost = max(damage.lost - recovered, 0)
         return RepairReport(name, damage.found, lost, recovered, table.rows)
     except DatasetError as error:

@@ -83,9 +83,8 @@ class Stream:
         self.url, self.key, self._tool_types = url, key, tool_types
         with redis_client.answering(url):
             self._client = redis_client.connect(url)
-            # In Redis itself, so that the mark is lost exactly when the stream is: with FLUSHALL,
-            # or a new server. Its value is then another, and positions of the old stream do not
-            # apply.
+            # Kept in Redis, so that the mark is lost exactly when the stream is: the next one has
+            # another value, and positions of the old stream do not apply.
             self._client.set(self._marker, _now(), nx=True)
             self.created = int(cast("bytes", self._client.get(self._marker)))
 
@@ -116,8 +115,7 @@ class Stream:
         readers = f"{self.key}:readers"
         now = time.time()
         with redis_client.answering(self.url):
-            # Only a hint for the sentence about a gap: two homes that share a stream take from each
-            # other.
+            # Only for the sentence about a gap: homes that share a stream share its entries.
             self._client.hset(readers, own, int(now))
             found = cast("dict[bytes, bytes]", self._client.hgetall(readers))
         lately = {name.decode("utf-8", "replace"): float(at) for name, at in found.items()}

@@ -113,8 +113,7 @@ class _Ema:
         self._alpha, self._level = alpha, math.nan
 
     def add(self, seconds: float) -> None:
-        # Of logarithms: durations differ by factors, and one very long one must not rule the
-        # average.
+        # Of logarithms: durations differ by factors, and one very long one would dominate.
         value = math.log(seconds)
         known = not math.isnan(self._level)
         self._level = self._level + self._alpha * (value - self._level) if known else value

@@ -37,8 +37,7 @@ class Knowledge:
     average: bytes
 
     def malearn(self, tool_types: ToolTypes) -> Malearn:
-        # A copy for each simulation, as each goes on learning; pickled here and read here, never a
-        # file.
+        # A copy for each simulation, which goes on learning; the bytes never leave this program.
         known, calibration = pickle.loads(self.state)
         return Malearn(tool_types, known, calibration, self.models)
 

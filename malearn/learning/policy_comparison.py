@@ -288,8 +288,7 @@ def _one_policy(
         seconds: tuple[float, ...] = ()
         for factor in factors:
             done = simulation.simulate(arrivals, policy, predictors[name](), settings.slots, factor)
-            # Where deadlines do not steer the order, one simulation is measured against all of
-            # them.
+            # One simulation is measured against all deadlines, unless they steer the order.
             compared = [factor] if len(factors) > 1 else settings.deadlines
             for at in compared:
                 missed = sum(d.seconds > at * d.trace.critical_path for d in done)

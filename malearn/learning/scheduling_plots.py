@@ -71,8 +71,7 @@ def gantt(tasks: Sequence[TaskRun]) -> Figure:
     free_at: list[float] = []
     workflows = {name: n for n, name in enumerate(dict.fromkeys(t.workflow for t in tasks))}
     for task in sorted(tasks, key=lambda task: task.start):
-        # The simulation counts slots and does not number them: a task is drawn in the first that is
-        # free.
+        # Slots have no numbers in a simulation: a task is drawn in the first that is free.
         slot = next((n for n, end in enumerate(free_at) if end <= task.start), len(free_at))
         free_at[slot : slot + 1] = [task.end]
         colour = _PALETTE[workflows[task.workflow] % len(_PALETTE)]

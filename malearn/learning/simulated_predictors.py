@@ -258,8 +258,7 @@ class Malearn:
     def _answer_unknown(self, live: SimulatedWorkflow, task_id: str, basis: Basis) -> None:
         """Answer as for a task whose inputs are not known; nothing is learnt of such answers."""
         self._answer(live, task_id, basis, None)
-        # Without a basis `ended` does not learn from the answer: it was given in ignorance of
-        # inputs.
+        # Without a basis `ended` learns nothing from an answer that did not know the inputs.
         del self._bases[task_id]
         if live.hint is not None:
             effect = self._known.hint_effect(basis.function, live.hint)
@@ -295,8 +294,7 @@ def _plain(live: SimulatedWorkflow, now: float) -> WorkflowPrediction:
     tasks = dict(live.expected)
     for task_id, started in live.running.items():
         one = tasks[task_id]
-        # The distance to `high` stays: how far off an estimate may be does not shrink as a task
-        # runs.
+        # The distance to `high` stays: uncertainty does not shrink as a task runs.
         left = max(one.seconds - (now - started), 0.0)
         tasks[task_id] = Prediction(left, left, left + one.high - one.seconds, one.source)
     seconds, critical = _path(live.workflow, tasks)
@@ -305,8 +303,7 @@ def _plain(live: SimulatedWorkflow, now: float) -> WorkflowPrediction:
     late = None
     if live.workflow.deadline is not None:
         room, sigma = live.workflow.deadline - now - seconds, math.sqrt(variance)
-        # 1 − Φ(room ÷ σ), by the complementary error function, which keeps small probabilities
-        # accurate.
+        # 1 − Φ(room ÷ σ); the complementary function keeps small probabilities accurate.
         late = float(room < 0.0) if not sigma else 0.5 * math.erfc(room / sigma / math.sqrt(2.0))
     return WorkflowPrediction(seconds, seconds, seconds, work, late, left_tasks, critical, tasks)
 

@@ -209,8 +209,7 @@ class _Scheduler:
             None if record is None else msgspec.structs.replace(record, start=start, end=end)
         )
         self._times[task_id] = start, end
-        # Learnt before anything is estimated again: a scheduler knows the outcome at that moment,
-        # too.
+        # Learnt before anything is estimated again, as in a scheduler.
         self._predictor.ended(live, trace, start, end)
         live.expected.pop(task_id, None)
         resource = live.workflow.tasks[task_id].resource

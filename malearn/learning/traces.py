@@ -199,8 +199,7 @@ def _tasks(file: Path) -> Iterator[tuple[TaskTrace, float]]:
                     TaskTrace(outcome.task_id, outcome.function, outcome.seconds, outcome),
                     outcome.start,
                 )
-            # A failed or skipped task teaches nothing, but it held a slot: the simulation needs its
-            # seconds.
+            # A failed or skipped task teaches nothing, but its seconds held a slot.
             elif isinstance(outcome, Rejected):
                 start, end = _times(outcome)
                 seconds = end - start if end > start else math.nan

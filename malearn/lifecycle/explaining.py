@@ -98,8 +98,7 @@ def _replayed(executions: Sequence[Execution]) -> Estimator:
     def end(ended: Iterable[int]) -> None:
         for j in ended:
             task = executions[j]
-            # With what the scheduler recorded, not with an answer of today: it learnt from that
-            # error.
+            # With what the scheduler recorded, not today's answer: it learnt from that error.
             if j in bases and task.predicted is not None and task.predicted > 0.0:
                 known.learn(bases.pop(j), task.predicted, task.seconds)
             known.observe(matrix.observation(task))

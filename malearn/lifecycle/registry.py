@@ -125,8 +125,7 @@ def rollback(tool_type: ToolType) -> tuple[int, int]:
     A second time swaps them back. Raises `RegistryError` when there is nothing to go back to.
     """
     current, before = by_alias(tool_type, PRODUCTION), last_promoted(tool_type)
-    # A person who moved the alias in MLflow expects what malearn promoted last; otherwise it is
-    # `Previous`.
+    # After a person moved the alias, what malearn promoted last is restored, else `Previous`.
     if current is not None and (before is None or before.number == current.number):
         before = by_alias(tool_type, PREVIOUS)
     if current is None or before is None or current.number == before.number:
@@ -158,8 +157,7 @@ def restore(tool_type: ToolType, number: int) -> None:
     if (last := last_promoted(tool_type)) is None or last.number != number:
         # What the monitor found when it served before does not count towards a second finding.
         client.set_model_version_tag(name, str(number), MONITOR_STATE, "")
-    # The alias before the note: after a crash in between the move looks like a person's, and is
-    # verified once more.
+    # The alias first: after a crash in between it looks moved by hand, and is verified again.
     client.set_registered_model_alias(name, PRODUCTION, str(number))
     client.set_registered_model_tag(name, _LAST_PROMOTED, str(number))
 

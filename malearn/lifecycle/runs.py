@@ -132,8 +132,7 @@ def log_lineage(rows: Matrix, table: str, version: int, context: str) -> None:
         source=DeltaDatasetSource(path=table, delta_table_version=version),
         targets="seconds",
         name=f"{rows.tool_type.name} v{version}",
-        # MLflow would compute one from a sample of the frame; this one tells any two sets of rows
-        # apart.
+        # MLflow's own digest is of a sample of the frame; this one is of all rows.
         digest=hashlib.sha256(rows.inputs.tobytes() + rows.seconds.tobytes()).hexdigest()[:8],
     )
     mlflow.log_input(dataset, context=context)

@@ -177,8 +177,7 @@ def _load_pyfunc(path: str) -> SecondsModel:
         file = (folder / _MODEL_FILE).read_bytes()
     except OSError as error:
         raise ArtifactRefused(path, [f"it lacks {error.filename}"]) from error
-    # Its own declaration, not that of the machine it is loaded on, which may have none or a newer
-    # one.
+    # Its own declaration: that of this machine may be another, or missing.
     (tool_type,) = tool_types.parse(declaration, _DECLARATION_FILE)
     return SecondsModel(onnx_model.load(file, tool_type, path), tool_type)
 

@@ -57,8 +57,7 @@ def of_version(version: Version, tool_type: ToolType) -> TrainedOn | None:
     noted = version.tags
     try:
         rows, end = int(noted[_ROWS]), float(noted[_UNTIL])
-        # A version of other columns counts as not trained on anything: new features call for a new
-        # one.
+        # A version of other columns counts as untrained: new features call for another.
         fits = noted[_COLUMNS] == _digest((*tool_type.feature_names, *history.FEATURES))
     except (KeyError, ValueError):  # registered by 0.1.0, or not by malearn's training
         return _of_file(version, tool_type)

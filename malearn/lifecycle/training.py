@@ -120,8 +120,7 @@ def train(
         families=families,
         found=found,
         incumbent=incumbent,
-        # A person who searched, or set limits, wants to see a model, even one that no gate can
-        # compare.
+        # A person who searched, or set limits, wants a model even if no gate can compare it.
         explore=bool(found or source.limits),
         progress=lambda what: progress(f"{tool_type.name}: {what}"),
     )

@@ -63,8 +63,7 @@ def tune(
     for place, name in enumerate(searched):
         left = None
         if seconds is not None:
-            # What is left is shared anew each time: a family that ends early leaves its time to the
-            # others.
+            # Shared anew each time: a family that ends early leaves its time to the others.
             left = max(0.0, began + seconds - time.monotonic()) / (len(searched) - place)
         try:
             results.append(_tune(name, rows, source, home, trials, left, progress))

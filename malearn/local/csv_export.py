@@ -50,8 +50,7 @@ class CsvExport:
             for row in rows:
                 number += 1
                 if row.task_id == _NO_ID:
-                    # A dataset holds each task once: under one id, all but one of these rows would
-                    # be duplicates.
+                    # With one id for all, all but one would be dropped as duplicates.
                     row = replace(row, task_id=f"row{number}-{self._tool_type.name}")
                 named.append(row)
             yield named
@@ -67,8 +66,7 @@ class CsvExport:
             else:
                 self._write(dataset)
         except OSError as error:
-            # Logged once: while it stays incomplete every further attempt fails for the same
-            # reason.
+            # Logged once: further attempts are likely to fail for the same reason.
             if self._complete:
                 _log.warning("%s could not be written: %s", self.file, error)
             self._complete = False

@@ -133,8 +133,7 @@ class ExecTimePredictor:
         with self._lock:
             if self._closed:
                 raise InputError("ExecTimePredictor", "is closed and takes in nothing more")
-            # Ends only grow, also where the clock is set back or two calls fall within its
-            # resolution.
+            # Ends only grow, even if the clock is set back or two calls fall together.
             end = max(time.time(), self._latest + _TICK)
             record = Record(identity, name, end - seconds, end, given)
             outcome = joining.to_execution(record, self._tool_type, given)
@@ -201,8 +200,7 @@ class ExecTimePredictor:
         _alive.discard(self)
 
     def __reduce__(self) -> tuple[Callable[..., ExecTimePredictor], tuple[object, ...]]:
-        # Pickled is the home, not the memory: what the other process is to find must be on the
-        # disk.
+        # Only the home is pickled: what the copy is to find must be on the disk.
         self._learner.flush()
         return _built, (type(self), self._tool_type.name, self._settings)
 

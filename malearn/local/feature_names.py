@@ -57,8 +57,7 @@ class FeatureNames(MutableMapping[str, Iterable[str]]):
         given = plain(name, features, _SOURCE)
         known = declared().get(name)
         if known is not None:
-            # The original's dictionary holds names alone: bounds must not be lost by naming a
-            # feature again.
+            # Naming a feature again, as the original does, must not lose its bounds.
             kept = {feature.name: feature for feature in known.features}
             given = replace(known, features=tuple(kept.get(f.name, f) for f in given.features))
         self._declaration.add(given)

@@ -141,8 +141,7 @@ class Learner:
                 new = self._new
             if incremental and self.model is not None and not new:
                 return False
-            # Written first, and read back: the version that the model names then holds all its
-            # rows.
+            # Written first, so that the version named in the model holds all its rows.
             self._write_buffer.flush()
             executions, version = self._write_buffer.read()
             until = executions[-1].end if executions else 0.0
@@ -214,8 +213,7 @@ class Learner:
             if not self._attempt(self._write_buffer.flush, "keep what was collected") and (
                 not self._closed
             ):
-                # Rows are still in memory: waited for, then tried again, as a disk may have room by
-                # then.
+                # Rows stay in memory and are tried again: a disk may have room by then.
                 time.sleep(_GATHER)
                 self._wake.set()
                 continue

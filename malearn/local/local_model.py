@@ -125,8 +125,7 @@ def _replace(file: Path, content: bytes) -> None:
         with scratch.open("wb") as out:
             out.write(content)
             out.flush()
-            # On the disk before it is renamed, or a power failure leaves an empty file under the
-            # good name.
+            # On the disk before the rename, or a power failure may leave an empty file.
             os.fsync(out.fileno())
         scratch.replace(file)
     finally:

@@ -62,8 +62,7 @@ class WriteBuffer:
             if waiting:
                 dataset.append(waiting)
                 with self._lock:
-                    # Only what was written; more may have been added behind it. After an error all
-                    # stays.
+                    # Only what was written: more may be behind it. After an error all stays.
                     del self._waiting[: len(waiting)]
                 self._csv.add(waiting, dataset)
             if refused:

@@ -150,8 +150,7 @@ def _drop_lost_files(table: Path) -> tuple[int, list[str]]:
 def _contents(action: Mapping[str, Any]) -> str:
     """Which rows a file held, as far as the log's statistics show."""
     first, last = action.get("min.task_id"), action.get("max.task_id")
-    # The log's statistics are all that is left of the file: they let an operator import these runs
-    # again.
+    # Statistics are all that is left of the file: with them its runs can be imported again.
     told = ""
     if first and last:
         told = f": task {first}" if first == last else f": tasks between {first} and {last}"

@@ -40,8 +40,7 @@ def known_types(home: Home, folders: Sequence[RunFolder]) -> ToolTypes:
         return types
     types = generic.with_generic(types)
     found = generic.with_generic(types, announced(folders, types))
-    # Kept for good: a column of a table, or an input of a model, must not come and go with the
-    # runs.
+    # Kept for good: a table's column, or a model's input, must not come and go with the runs.
     if found.generic is not None and found.generic != generic.declared(home).generic:
         generic.keep(home, found.generic)
     return found
@@ -75,8 +74,7 @@ def read(
 
     def done(noted: list[tuple[RunFolder, tuple[int, ...], int]]) -> Callable[[], None]:
         def note() -> None:
-            # Called by whoever commits, and only then: a cursor ahead of the datasets would lose
-            # tasks.
+            # Called after the commit: a cursor ahead of the datasets would lose tasks.
             if cursor is not None and noted:
                 for one in noted:
                     cursor.note(*one)

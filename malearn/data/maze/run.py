@@ -58,8 +58,7 @@ class MazeRun:
         found: dict[str, Attempt] = {}
         for attempt in self.attempts:
             known = found.get(attempt.task)
-            # By number, not by line: a retry that was given up may report after the one that
-            # replaced it.
+            # By number: an attempt that was given up may report after the one that replaced it.
             if not attempt.error and (known is None or attempt.number >= known.number):
                 found[attempt.task] = attempt
         return found
@@ -175,6 +174,5 @@ def _error(data: Mapping[str, Any]) -> str:
 
 
 def _number(given: object) -> int:
-    # `type`, not `isinstance`: JSON's true is an `int` in Python. Without a number it is the first
-    # attempt.
+    # `type`, not `isinstance`: JSON's true is an `int`. No number means a first attempt.
     return given if type(given) is int and 0 <= given < 2**31 else 1

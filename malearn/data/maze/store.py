@@ -41,8 +41,7 @@ class RunFolder:
                 state = (self.path / name).stat()
             except OSError:
                 continue
-            # Both: an append within the clock's resolution changes the size, a rewrite perhaps only
-            # the time.
+            # Both: an append may fall within the clock's resolution, a rewrite keep the size.
             found += (state.st_size, state.st_mtime_ns)
         return tuple(found)
 

@@ -135,8 +135,7 @@ class Family:
     def parameters(self, given: Parameters | None = None, monotone: Sequence[int] = ()) -> Any:
         """All hyper-parameters of a fit: the defaults, what is `given` instead, constraints."""
         chosen = {**self.defaults, **(given or {})}
-        # Only where a constraint is declared: constraints may require another objective (see the
-        # trees).
+        # Only where a constraint is declared: it may require another objective.
         return self.constrain(chosen, monotone) if any(monotone) else chosen
 
     def problem(self, given: Parameters) -> str | None:

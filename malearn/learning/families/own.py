@@ -53,8 +53,7 @@ def load(reference: str, file: str) -> Family:
 
 def _prepare(name: str, folder: Path, refuse: Any) -> None:
     """Make the user's package importable as `name`, unless it is installed."""
-    # Looked up in that folder alone: on `sys.path` every module beside the file could shadow
-    # others.
+    # In that folder alone: on `sys.path`, every module beside the file could shadow others.
     beside = PathFinder.find_spec(name, [str(folder)])
     loaded = sys.modules.get(name)
     installed = loaded.__spec__ if loaded is not None else importlib.util.find_spec(name)

@@ -84,8 +84,7 @@ def scaled(estimator: Any) -> Any:
     return make_pipeline(
         # A column that is missing in all rows stays, so that columns keep their places.
         SimpleImputer(strategy="median", keep_empty_features=True),
-        # Linear models and networks extrapolate without bound: inputs are held to the range of
-        # training.
+        # Linear models and networks extrapolate without bound outside the range of training.
         MinMaxScaler(clip=True),
         StandardScaler(),
         estimator,

@@ -59,7 +59,7 @@ class CompletionHandler:
         return len(self._waiting)
 
     def submit(self, record: Record | Rejected, hint: Hint | None = None) -> None:
-        """Take one finished task, and what the beginning of its workflow said, if known."""
+        """Take one finished task, and the hint of its workflow, if known."""
         if isinstance(record, Rejected):
             self._predecessors.add_empty(record.task_id)
             self._counters.took(record.reason.value)
@@ -107,7 +107,7 @@ class CompletionHandler:
         tool_type = self._predecessors.tool_types.for_known(function)
         schema = self._predecessors.schemas[tool_type.name] if tool_type is not None else None
         if (reason := self._doubt(record, schema)) is not None:
-            # Ingestion is to see it all the same, and to say why it keeps it out.
+            # Ingestion gets it all the same, and records why it is rejected.
             self._counters.reject(reason)
             return CompletedTask(record, tool_type, predicted, believed=False)
         values: tuple[float, ...] = ()

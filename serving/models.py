@@ -48,7 +48,7 @@ class _Refusal:
 class Models:
     """One model per tool type that earned one. `current` is read without a lock.
 
-    `refused` tells by tool type why the version that the alias names now is not served.
+    `refused` holds by tool type why the version that the alias names now is not served.
     `loaded` is called with each model before it is used. `first_pause`: see `_FIRST_PAUSE`.
     """
 
@@ -130,7 +130,7 @@ class Models:
             for tool_type in tool_types.values():
                 registered = self._registered(tool_type)
                 try:
-                    # Nothing is dropped but on MLflow's own word about this very model.
+                    # A model is dropped only where MLflow itself answers that the alias is gone.
                     asked = registered not in named and self._is_kept(tool_type)
                     if asked and (version := registry.version(registered)) is not None:
                         named[registered] = version
@@ -235,7 +235,7 @@ class Models:
         return tool_type.name in self.current or bool(cached)
 
     def _drop(self, name: str, registered: str, alias: str, why: str = "") -> None:
-        """The alias names nothing any more, and it is the only truth; or the file was changed."""
+        """Stop serving a model: the alias names none any more, or the file was changed."""
         if name in self.current:
             self.current = {key: model for key, model in self.current.items() if key != name}
             why = why or f"has no alias {alias} any more"

@@ -35,7 +35,7 @@ _Entry = tuple[str, stream_entries.PlainEntry, bytes]
 
 
 class ObservationReader:
-    """Reads observations into `history`; what is not believed is counted in `counters`.
+    """Reads observations into `history`; what is rejected is counted in `counters`.
 
     `timeout` bounds each exchange, in seconds. Raises what `Connection.call` raises, and
     `ResponseError`.

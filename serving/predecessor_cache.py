@@ -31,7 +31,7 @@ _SHORT = 8192
 _MAX_UNCLAIMED = 64  # values for a function that nobody claims by its name
 _END = 2048  # bytes at either end of a longer one that usually hold all that is needed
 _BACKSLASH = ord("\\")
-_ORDINARY = 86_400.0  # seconds; whether a longer task is believed, `record_reader` decides
+_ORDINARY = 86_400.0  # seconds; `record_reader` decides whether a longer time is plausible
 _end, _has_context = itemgetter(0), itemgetter(2)
 
 

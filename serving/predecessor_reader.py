@@ -15,7 +15,7 @@ __all__ = ["PredecessorReader"]
 
 #: What is left of the budget after reading pays for the answer itself.
 _SHARE = 0.9
-#: Every connection of the pool may have been closed while it was idle; a new one then tells.
+#: Every connection of the pool may have been closed while it was idle; a new one then decides.
 _MAX_ATTEMPTS = 6
 
 

@@ -64,7 +64,7 @@ __all__ = ["DAGTaskPredictor"]
 _log = logging.getLogger("malearn.serving")
 
 _NOT_ASKED: tuple[Sequence[SuccessorFeatures | None], str] = ((), "")
-_REMEMBERED = 4096  # tasks, by their words on their successors
+_REMEMBERED = 4096  # tasks, with the features that they gave their successors
 _SHOWN = 100  # workflows in progress that the statistics list
 
 _GUESS = intervals.ASSUMED["heuristic"]
@@ -240,7 +240,7 @@ class DAGTaskPredictor:
         """As `predict`, with an interval, and where the answer comes from.
 
         `succ_task_type` is what the task runs on: gpu, cpu or io. `features` are
-        what is known beyond the predecessors' words, as for a start node;
+        what is known beyond what predecessors reported, as for a start node;
         `task_id` names the task where there are no predecessors to tell its run.
         """
         started = perf_counter()
@@ -681,7 +681,7 @@ def _read(
     """A finished task's record, whatever its clock says.
 
     A wrong clock makes the times useless, which `CompletionHandler` sees to, but not what the
-    task says of those after it.
+    task reports of those after it.
     """
     return record_reader.read(task_id, raw, function, now=math.inf)
 

@@ -223,7 +223,7 @@ class RedisWorker:
             raise reply
 
     def _attempt(self, step: Callable[[Connection], None], connection: Connection) -> bool:
-        """Whether `step` went well. A step that fails costs its connection, if that is to blame."""
+        """Whether `step` went well. If it fails because of its connection, that is closed."""
         # An earlier step of this round has lost it; the next round opens another.
         if connection is not self._connection:
             return False

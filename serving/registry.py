@@ -1,6 +1,6 @@
 """Which version an alias names, and its ONNX file: MLflow over plain REST.
 
-The alias is the only truth about what to serve, and only MLflow's own word counts: a
+The alias alone decides what is served, and only an answer of MLflow itself counts: a
 proxy's page, a cut download or a 404 from elsewhere says nothing about either. Background
 only: a call here may take seconds. Credentials come from the URL or from MLflow's own
 variables and go nowhere else.

@@ -55,7 +55,7 @@ class SharedHistory:
         return self._seen.get(task_id) == end
 
     def observe(self, task_id: str, observation: Observation, hint: Hint | None = None) -> bool:
-        """Take in one finished task, and what its workflow's beginning said; False when it is
+        """Take in one finished task, and the hint of its workflow; False when it is
         known already."""
         with self._lock:
             # By its end as well: a task that is retried under its id is a new execution.

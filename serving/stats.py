@@ -34,7 +34,7 @@ class Stats:
     by upper bound of their duration, `latency_sum` is in seconds. `queued`, `sent` and `dropped`
     count finished tasks on their way to the stream; `expired_before_read` records that were gone
     before they were read. `rejected` are reported tasks that teach nothing, `ignored`
-    observations from Redis that are not believed, both by reason. `redis_refusal` is what Redis
+    observations from Redis that are rejected, both by reason. `redis_refusal` is what Redis
     refuses now, in words, None where it refuses nothing.
     """
 
@@ -110,12 +110,12 @@ class CallCounters:
                 self.rejected[rejected] += 1
 
     def reject(self, reason: str) -> None:
-        """A finished task that was reported before is not believed."""
+        """Nothing is learnt from a finished task that was reported before."""
         with self._lock:
             self.rejected[reason] += 1
 
     def ignore(self, reason: str) -> None:
-        """One observation from Redis was not believed."""
+        """One observation from Redis was rejected."""
         with self._lock:
             self.ignored[reason] += 1
 

@@ -130,7 +130,7 @@ def observation(
     now: float,
     function: str = "",
 ) -> Found | str:
-    """What an entry of the stream or of a list tells, else the reason code for not believing it.
+    """The observation in an entry of the stream or of a list, else why it is rejected, as a code.
 
     `schemas` are those of `tool_types`, `function` is that of the list, and `now` is in seconds
     since the epoch.
@@ -195,7 +195,7 @@ def _named(
 
 
 def _plain(value: object) -> object:
-    """`value` as JSON that ingestion judges as it would have judged the record's own."""
+    """`value` as JSON that ingestion validates as it would have validated the record's own."""
     if value is None or isinstance(value, bool):
         return value
     # JSON can carry neither NaN nor infinity: those go as text, and are rejected by name.

@@ -189,7 +189,7 @@ def _claimed(
 
 
 def guess(queued: Sequence[object], now: float) -> WorkflowPrediction:
-    """What is said where estimating failed: default seconds for every task not named as done."""
+    """The answer where estimating failed: default seconds for every task not named as done."""
     workflow = queued[0] if queued else None
     low, high, confidence = _GUESS
     tasks: dict[str, Prediction] = {}

@@ -98,7 +98,7 @@ class WorkflowTracker:
         return found
 
     def hint(self, run: str) -> Hint | None:
-        """What the first task of a workflow to announce anything said, where that is known."""
+        """The hint of a workflow: what was announced first in it, where that is known."""
         tracked = self._tracked.get(run)
         return None if tracked is None else tracked.hint
 

@@ -172,7 +172,7 @@ def _names_of_families(given: object, refuse: Any) -> tuple[str, ...]:
 
 
 def _hyperparameters(given: object, refuse: Any) -> dict[str, dict[str, Any]]:
-    """By family; what a family takes is for it to say, when it is fitted."""
+    """By family; what a family accepts is checked by the family when it is fitted."""
     if not isinstance(given, dict) or not all(isinstance(table, dict) for table in given.values()):
         raise refuse("'hyperparameters' must hold a table for each family")
     found: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 """Features to numbers: the one rule by which names and values become what a model takes.
 
 What is no finite number within the declared bounds, or does not fit float32, in which models
-compute, is not believed and counts as missing; a missing value becomes its default, else NaN.
+compute, counts as missing; a missing value becomes its default, else NaN.
 Numbers of numpy and the like, which no record holds, are numbers too.
 
 `FeatureSchema` is the rule prepared for one tool type: the predictor, `ExecTimePredictor` and
@@ -146,7 +146,7 @@ class FeatureSchema:
         self, given: tuple[float | None, ...], words: tuple[str | None, ...]
     ) -> FeatureVector:
         if given.count(None) == len(given):
-            # The very same tuple: `serving.requests` tells by identity that nothing is known.
+            # The very same tuple: `serving.requests` checks by identity whether anything is known.
             values = self.nothing.values
         else:
             values = tuple(
@@ -157,7 +157,7 @@ class FeatureSchema:
 
 
 def limits(feature: Feature) -> tuple[float, float]:
-    """The least and the greatest number that is believed of `feature`."""
+    """The least and the greatest number that is accepted for `feature`."""
     # What float32 cannot hold would reach a model as infinity.
     return max(feature.minimum, -LARGEST), min(feature.maximum, LARGEST)
 

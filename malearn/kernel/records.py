@@ -47,7 +47,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """One finished task as its worker reported it.
 
     `start` and `end` are seconds since the epoch. `features` is what the task
-    says of itself as it ran; `successors` what it says of tasks after it, by
+    reported of itself as it ran; `successors` what it reported of tasks after it, by
     function, where the empty name stands for a map that names none.
     """
 
@@ -123,5 +123,5 @@ class Rejected:
     reason: RejectReason
     detail: str
     record: str = ""
-    #: When the task ended, in seconds since the epoch; None where that is not known or believed.
+    #: When the task ended, in seconds since the epoch; None where unknown or not plausible.
     end: float | None = field(default=None, compare=False)

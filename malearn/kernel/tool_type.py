@@ -24,7 +24,7 @@ __all__ = [
 #: tool type declares no `default_seconds`.
 DEFAULT_SECONDS: Mapping[str, float] = {"gpu": 15.0, "cpu": 3.0, "io": 1.0}
 
-#: What a task ran with, as text: told apart by the history wherever a log says so, else unknown.
+#: What a task ran with, as text: the history distinguishes it wherever a log names it.
 CONTEXT = ("model", "backend", "node")
 
 #: New executions after which a tool type is retrained between two schedules.
@@ -37,7 +37,7 @@ TRAIN_ROWS = 100_000
 class Feature:
     """One number known of a task before it starts.
 
-    `minimum` and `maximum` bound what is believed; `default` is what a missing
+    `minimum` and `maximum` bound what is accepted; `default` is what a missing
     value means (None: it stays missing, NaN); `monotone` is 1 where more can
     only take longer, -1 where more can only take less, else 0.
     """
@@ -145,7 +145,7 @@ def default_seconds(resource: str | None, tool_type: ToolType | None = None) -> 
     3.0
     """
     seconds = tool_type.default_seconds if tool_type is not None else DEFAULT_SECONDS
-    # Callers hand on what their scheduler says, which may be None or a word of its own.
+    # Callers pass on what their scheduler has, which may be None or a name of its own.
     name = str(resource).lower()
     if name not in seconds:
         name = tool_type.resource if tool_type is not None else "gpu"

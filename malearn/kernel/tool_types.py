@@ -159,7 +159,7 @@ class ToolTypes(Mapping[str, ToolType]):
 
     def for_known(self, function: str) -> ToolType | None:
         """The tool type that claims `function`, or the last of its tasks that was asked for."""
-        # In the order of certainty: a record of a task does not say what the task ran on.
+        # In the order of certainty: a task's record does not name the resource it ran on.
         return self._named(function) or self._by_task.get(function) or self.for_function(function)
 
     def with_added(self, tool_type: ToolType) -> ToolTypes:

@@ -1,4 +1,4 @@
-"""Why an answer is what it is: its terms, what it leant on, its source and its interval.
+"""Why an answer is what it is: its terms, similar executions, its source and its interval.
 
 The answer is given once more by `estimator.answer`, on the same basis, so the explanation is of
 the code that predicts. What a model adds is one term here, which `learning.explanation` replaces

@@ -159,7 +159,7 @@ class Estimator:
     def observe(self, observation: Observation, hint: Hint | None = None) -> None:
         """Take in one execution that has ended; call in order of their ends.
 
-        `hint` is what the beginning of its workflow said, where that is known.
+        `hint` is what the first task of its workflow announced, where that is known.
         """
         if hint is not None:
             # Before the history takes it in, after which nothing of it would be unexpected.
@@ -183,7 +183,7 @@ class Estimator:
     def learn(self, basis: Basis, predicted: float, actual: float) -> None:
         """What came of an answer, both in seconds; call before the execution is observed.
 
-        How far a blind guess was off says nothing of the answers to come.
+        The error of a default is no evidence of the errors of answers to come.
         """
         if basis.source != _DEFAULT:
             self._weights.learn(

@@ -1,4 +1,4 @@
-"""Which of two answers to believe, by how far each was off lately."""
+"""How to weight two answers, by how far each was off lately."""
 
 from __future__ import annotations
 

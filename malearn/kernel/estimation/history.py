@@ -68,7 +68,7 @@ _NEWCOMER_RATE = 0.3  # of the level that functions seen for the first time star
 # `mean` takes in an execution by this share, once there were as many, and by no more than
 # `_FAR` scales of it.
 _MEAN_RATE, _FAR = 1.0 / 300.0, 2.0
-_SETTLED = 5  # executions of a function before its level says more than their median
+_SETTLED = 5  # executions of a function before its level predicts better than their median
 _LATELY = 0.95  # an earlier execution of the function counts so much less, one by one
 
 #: How many functions are remembered, each of their contexts counted, unless the owner says more.
@@ -87,9 +87,9 @@ _UNKNOWN = (_NAN,) * len(FEATURES)
 class _Outlook:
     """What to expect of a function in a context, whatever its inputs, until the next observation.
 
-    `line` is the one that tells most of the context, None if none does. `level` and `scale` are
+    `line` is the one whose context fits best, None if none does. `level` and `scale` are
     log-seconds, `worth` is the share of a remembered effect that holds. `state` is what
-    `History.state` says, once it was asked.
+    `History.state` gives, once it was asked.
     """
 
     __slots__ = ("inputs", "level", "line", "scale", "state", "worth")

@@ -33,7 +33,7 @@ _RECENT = 20  # executions of which `median` is taken
 # How much of a jump lasts: all of it until seen otherwise, as firmly as `_LASTING_PRIOR` jumps of
 # a scale would say, by the last `_LASTING_MOST`. Outcomes are noisy, so two thirds count as all.
 _LASTING_PRIOR, _LASTING_MOST, _LASTING_GAIN = 4.0, 30.0, 1.5
-# How much of what others moved a function moves too; the tool type speaks for a function until
+# How much of what others moved a function moves too; the tool type's share is used for it until
 # that has seen `_FOLLOWS_OWN`.
 _FOLLOWS_PRIOR, _FOLLOWS_OWN, _FOLLOWS_MOST = 25.0, 50.0, 400.0
 _FOLLOWS_OTHERS = 0.0  # how much of what came from other contexts, until seen otherwise
@@ -44,7 +44,7 @@ _WORTH_RIDGE = 25.0  # executions' worth of doubt that the inputs' effect explai
 
 
 class RunningShare:
-    """What share of things foretold came true: a weighted mean that forgets the oldest."""
+    """What share of what was predicted came true: a weighted mean that forgets the oldest."""
 
     __slots__ = ("_mass", "_most", "mean")
 
@@ -188,7 +188,7 @@ class ToolTypeState:
         self.level = self.newcomer = 0.0
         self.count = self.run = 0  # `run` is signed: see `level_tracker._run`
         self.scale = _FIRST_SCALE
-        self.xy = self.xx = 0.0  # of effects foretold and found
+        self.xy = self.xx = 0.0  # of effects predicted and found
         self.follows = RunningShare(1.0, _FOLLOWS_PRIOR, _FOLLOWS_MOST)
         self.follows_others = RunningShare(_FOLLOWS_OTHERS, _FOLLOWS_PRIOR, _FOLLOWS_MOST)
         self.contexts: dict[Context, ContextMoves] = {}
@@ -201,12 +201,12 @@ class ToolTypeState:
     @property
     def worth(self) -> float:
         """How much of a remembered effect still holds, 0.1 to 1.5: it changes with the backend."""
-        # A ridge regression of what was missed on what was foretold. Kept above 0: an effect of the
-        # opposite sign would be noise.
+        # A ridge regression of what was missed on what was predicted. Kept above 0: an effect of
+        # the opposite sign would be noise.
         return 1.0 + min(0.5, max(-0.9, self.xy / (self.xx + _WORTH_RIDGE)))
 
     def lasts(self, agreed: int) -> float:
-        """How much of a jump to believe that so many errors in a row agreed on, 0 to 1."""
+        """How much of a jump to apply that so many errors in a row agreed on, 0 to 1."""
         return clip_share(_LASTING_GAIN * self.lasting[agreed - 1].mean)
 
     def moves(self, context: Context) -> ContextMoves:

@@ -7,7 +7,7 @@ It explains log-seconds as a sum::
 Levels follow the errors slowly. What of an error exceeds several times the
 usual is taken for a change of regime (another backend, a crowded node) and
 moves the tool type and the cluster at once, so that functions which have not
-run since move too. That is a wager, and three things temper it:
+run since move too. That may be wrong, and three rules limit the damage:
 
 - How much of a jump lasts, per tool type and by how many errors in a row agreed
   with it: later jumps move the others, and its own function, that much less.
@@ -135,7 +135,7 @@ class LevelTracker:
         return self.cluster + tool.level - line.seen - others, others
 
     def _followed(self, line: ContextLevel, tool: ToolTypeState) -> float:
-        """What `line` believes of how the shared level moved since it was seen."""
+        """How far `line` follows the moves of the shared level since it was seen."""
         own, others = self._moved(line, tool)
         if not own and not others:
             return 0.0
@@ -190,7 +190,7 @@ class LevelTracker:
         if jump:
             weight = min(_BIGGEST_JUMP, abs(jump) / scale)
             jump *= tool.lasts(agreed)
-            # Kept even where nothing of it is believed now: its outcome says whether to next time.
+            # Kept even where nothing of it is applied now: its outcome decides about the next one.
             line.jump = LevelJump(level, error, agreed, weight, tool.level, _TOOL_JUMP * jump)
         return jump
 

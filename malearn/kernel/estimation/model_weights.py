@@ -56,8 +56,8 @@ class ModelWeights:
     ) -> None:
         """What came of an answer that was mixed of `history` and a model's with this `weight`.
 
-        All in seconds. What the model said follows from that; nothing is learnt where it said the
-        same, or nothing.
+        All in seconds. The model's own answer follows from that; nothing is learnt where it was the
+        same, or there was none.
         """
         if predicted == history or not 0.0 < history < math.inf:
             return

@@ -38,7 +38,8 @@ _SURE_AFTER, _LATELY, _SELDOM, _SURE = 3, 30, 0.6, 0.9
 # What is known of a function counts so much less with each execution of any other.
 _AGES, _OLDEST = 0.95, 200
 _AGE_POWERS = [_AGES**age for age in range(_OLDEST + 1)]
-# What another's level says by itself, by how many it has: nothing, all are as likely.
+# The log-likelihood of another's level while nothing was counted, by how many it has: all are
+# equally likely.
 _UNKNOWN = [-math.log(max(count, 1)) for count in range(_LEVELS + 1)]
 _REMEMBERED = 64  # functions that ran last; companions of a level
 
@@ -170,7 +171,7 @@ class Regimes:
             )
             for level in levels
         ]
-        # The older it is, the less its own last level says.
+        # The older it is, the less its own last level counts.
         age = _AGE_POWERS[min(self._count - function.at, _OLDEST)]
         logs = [age * log for log in logs]
         weight, now = _EVIDENCE, self._count

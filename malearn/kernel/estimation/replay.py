@@ -67,5 +67,5 @@ def timeline(tasks: Sequence[Timed]) -> Iterator[tuple[int, list[int]]]:
         while running and causality.was_known(running[0][0], tasks[i].start):
             ended.append(heapq.heappop(running)[1])
         yield i, ended
-        # After the yield, so that no task is told of its own end.
+        # After the yield: a task's own end is not known when it starts.
         heapq.heappush(running, (tasks[i].end, i))

@@ -23,5 +23,5 @@ def clip_step(value: float) -> float:
 
 
 def share_of(found: float, foretold: float) -> float:
-    """What part of `foretold` was found; noise may say more than all, or less than none."""
+    """What part of `foretold` was found; with noise it may be more than all, or less than none."""
     return min(1.5, max(-0.5, found / foretold))

@@ -1,4 +1,4 @@
-"""Which times of an execution are believable: one rule for whoever learns from them.
+"""Which times of an execution are plausible: one rule for whoever learns from them.
 
 Ingestion and the predictor ask here before anything is learnt, so that a scheduler never
 goes by a time that the datasets refuse. `now` is always given by the caller, in seconds since
@@ -31,7 +31,7 @@ SHORTEST, LONGEST = 1e-6, 30 * 86_400.0
 #: differ by milliseconds; minutes mean a wrong time zone, date or unit (milliseconds).
 MAX_CLOCK_SKEW = 300.0
 
-#: Why times are not believed; `records.RejectReason` has the same values.
+#: Why times are not plausible; `records.RejectReason` has the same values.
 BAD_TIMES, FUTURE_TIMES = "bad_times", "future_times"
 
 
@@ -41,7 +41,7 @@ def are_believable(start: float, end: float, now: float) -> bool:
 
 
 def problem(start: float, end: float, now: float) -> tuple[str, str] | None:
-    """Why `start` and `end` are not believed, as a reason code and a phrase; None if they are.
+    """Why `start` and `end` are not plausible, as a reason code and a phrase; None if they are.
 
     >>> problem(1_754_000_000.0, 1_754_000_042.0, now=1_754_000_050.0)
     >>> problem(1_754_000_000_000.0, 1_754_000_042_000.0, now=1_754_000_050.0)

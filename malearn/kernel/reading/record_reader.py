@@ -64,7 +64,7 @@ def read(
     `raw` is the value of `result:<task_id>`, or the same already decoded;
     whatever else it is, is not an object.
     `function` is read off the task id when not given. What ended far ahead of `now`, in
-    seconds since the epoch (by default this machine's clock), is not believed.
+    seconds since the epoch (by default this machine's clock), is rejected.
     """
     task_id = text.encodable(task_id)
     function = text.encodable(function) if function is not None else run_ids.function_of(task_id)

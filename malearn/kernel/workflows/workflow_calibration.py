@@ -30,11 +30,11 @@ _NORMAL = NormalDist()
 _WINDOW = 256  # latest scores that count, of each state
 _PRIOR = 12.0  # scores that a normal distribution stands for until there are others
 _LEAST, _MOST = 0.04, 1.5  # relative deviation of a path
-# A workflow that hung for an hour is one outlier among many, not a reason to promise nothing.
+# A workflow that hung for an hour is one outlier among many, not a reason to widen every interval.
 _FARTHEST_SCORE = 8.0
-_FEWEST = 20  # outcomes that a coverage is said of
-#: Who sets a deadline often knows what takes long, so that a late one says that it will: the
-#: probability is that of a score nearer to the middle. Chosen on runs 3 to 21.
+_FEWEST = 20  # outcomes that a coverage is measured on
+#: Whoever sets a deadline often knows what takes long, so that a late deadline is itself a sign of
+#: a long workflow: the probability is that of a score nearer to the middle. Chosen on runs 3 to 21.
 _CAUTION = 0.85
 # Each outcome moves the share that either side leaves out by this much of its miss, so that
 # cover holds while the errors' distribution drifts; within these limits, lest a lucky spell

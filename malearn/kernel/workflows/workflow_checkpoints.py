@@ -58,7 +58,7 @@ class Checkpoints:
         """Whether each prediction's path had begun, and its score, once all tasks have ended.
 
         `seconds` are what the tasks took; a prediction with a task among its open ones of which
-        that is not known says nothing.
+        that is not known gives no score.
         """
         found = []
         for kept in self._kept:

@@ -1,4 +1,4 @@
-"""What the beginning of a workflow says of tasks whose own inputs are not known yet.
+"""What the beginning of a workflow tells of tasks whose own inputs are not known yet.
 
 The first task that announces anything of its successors (what a file holds, how long a question
 is) tells much of the whole workflow: the same question asked again takes later tasks about as
@@ -35,7 +35,7 @@ class Hint(msgspec.Struct, frozen=True):
 
 
 def hint_of(announcer: str, successors: Mapping[str, Mapping[str, object]]) -> Hint | None:
-    """The hint in what a task said of its successors; None where that holds no number."""
+    """The hint in what a task reported of its successors; None where that holds no number."""
     found = {
         (function, name): float(value)
         for function, features in successors.items()

@@ -154,7 +154,6 @@ def _native_file(model_uri: str, family: Family) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
-            # MLflow puts the files of a family without a flavour into a folder `data`.
             for file in (path / at / name for at in ("", "data") for name in family.files):
                 if file.is_file():
                     return file.read_bytes()

@@ -118,6 +118,7 @@ class Answerer:
             seconds = model.many(values, np.array([basis.snapshot for basis in bases]))
         except Exception:  # noqa: BLE001 - onnxruntime's errors have no common base
             self._on_error(f"the model of {model.tool_type}")
+            # NaN sends each of them down the fallback chain.
             seconds, failure = [math.nan] * len(numbers), "model_failed"
         answers = []
         for number, basis, one in zip(numbers, bases, seconds, strict=True):

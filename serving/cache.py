@@ -148,9 +148,11 @@ class ModelCache:
             ]
         except OSError:
             return []
+        # By time rather than by version, since a rollback serves a lower one.
         return [path for _, path in sorted(found, reverse=True)]
 
     def _remove(self, paths: Iterable[Path]) -> None:
+        # Another scheduler may be removing the same files.
         for path in paths:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -102,6 +102,7 @@ class Collector:
                 self.dropped += 1
                 continue
             encoded.append(one)
+            # Before it is sent: learning in this process must not depend on Redis.
             if self._on_entry is not None:
                 self._on_entry(one.stream_entry)
             # Encoding holds the interpreter, and a caller may be waiting for it.

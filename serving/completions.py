@@ -118,6 +118,7 @@ class CompletionHandler:
                 self._history.learn(predicted.basis, predicted.seconds, record.seconds)
         if schema is not None:
             own = schema.vectorize(record.features)
+            # What it ran with counts more than what was expected.
             context = own.context or context
             if not any(value == value for value in values):
                 # As in training: its own features stand in for those that nobody gave before.

@@ -71,10 +71,12 @@ class Connection:
     def closed_by_server(self) -> bool:
         """Whether the server has closed this idle connection, as far as one can see from here."""
         try:
+            # Not `select`, which cannot look at descriptors from 1,024 on.
             poll = select.poll()
             poll.register(self._socket, select.POLLIN)
             if not poll.poll(0):
                 return False
+            # Noted in `_timeout`, or `_limit` would leave the socket so.
             self._socket.settimeout(0.0)
             self._timeout = 0.0
             # Of a TLS connection, too, only the socket beneath is looked at, nothing is decrypted.

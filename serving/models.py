@@ -185,6 +185,7 @@ class Models:
         if known is not None and onnx_model.digest(artifact) != known:
             reason = "its bytes are not those that were registered (SHA-256 differs)"
             raise ArtifactRefused(f"{registered} version {version}", [reason])
+        # In use before it is cached: only what was loaded counts as tried in the cache.
         self._use(models.load(artifact, tool_type, version, trial.check))
         if self._cache is not None:
             self._cache.write(registered, version, artifact)

@@ -79,6 +79,7 @@ class ObservationReader:
             for function, reply in zip(page, replies, strict=True):
                 if isinstance(reply, list):
                     entries += [(function, raw) for raw in reply if isinstance(raw, bytes)]
+                # One key of another type costs its own function only.
                 elif isinstance(reply, ResponseError):
                     self._refusals.refused("read", self._names.history + function, reply)
         last_ids = {key: self._newest(connection, key) for key in self._streams}
@@ -126,6 +127,7 @@ class ObservationReader:
     def _plain(self, raw: bytes) -> list[_Entry]:
         """The entry, or none: what cannot be read, and what this scheduler reported itself."""
         entry = stream_entries.decode_plain(raw)
+        # Entries that only ingestion can read, such as rejected ones, end here as well.
         if entry is None or not entry.function:
             self._counters.ignore("invalid_json")
             return []

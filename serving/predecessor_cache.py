@@ -160,6 +160,7 @@ class PredecessorCache:
         if len(giving) == 1:
             return _vector(giving[0], function, schema)
         vector = _vector(max(reversed(giving), key=_end), function, schema)  # of equals the last
+        # The latest one gives all numbers, and nobody gives a context: nothing is left to merge.
         if None not in vector.given and not any(map(_has_context, giving)):
             return vector  # nearly always
         return schema.merge([_vector(one, function, schema) for one in sorted(giving, key=_end)])

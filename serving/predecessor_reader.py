@@ -73,6 +73,7 @@ class PredecessorReader:
                 # Most likely the server closes what is idle: another connection, as long as
                 # there is time. Where the server is gone, the worker finds that out meanwhile.
                 worker.replace(connection)
+                # The next connection may be an open one: `prune` runs only once a round.
                 failure = "redis_failed"
                 continue
             except (OSError, ProtocolError, ResponseError) as error:

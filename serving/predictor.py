@@ -153,6 +153,7 @@ class DAGTaskPredictor:
         self._collector = Collector(
             self._refusals,
             on_entry=self._learning.add if self._learning else None,
+            # Learning in this process takes what the collector encodes, without Redis as well.
             sends=bool(url) or self._learning is not None,
             names=names,
         )
@@ -184,6 +185,7 @@ class DAGTaskPredictor:
             self._predecessors, self._worker, budget, reads=reads_results
         )
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        # The variable may be set for other programs, so a `model_dir` overrules it.
         self._tracking_uri = uri = uri if model_dir is None else None
         self._cache = open_cache(cache_dir, uri, alias)
         self._models = Models(
@@ -193,6 +195,7 @@ class DAGTaskPredictor:
             self._warm,
             names=names,
         )
+        # Functions rather than values: a refresh and a declaration replace them.
         self._answerer = Answerer(
             lambda: self._models.current,
             self._history,
@@ -433,6 +436,7 @@ class DAGTaskPredictor:
 
     def stats(self) -> Stats:
         """Counters since this predictor was built, and what it serves now."""
+        # Read one by one without a lock: together they are of about one moment.
         counters, models, now = self._counters, self._models, time.time()
         return Stats(
             calls=counters.calls,

@@ -181,6 +181,7 @@ class Registry:
                 raise
             raise self._unreachable("an answer that is not MLflow's") from None
         except (OSError, ValueError) as error:
+            # urllib wraps what really happened.
             cause = getattr(error, "reason", None) or error
             raise self._unreachable(f"{type(cause).__name__}: {cause}") from error
         if answer.status in _NOT_ANSWERED:

@@ -145,6 +145,7 @@ def observation(
         return problem[0]
     tool_type = tool_types.get(found.tool_type or "") or tool_types.for_known(function)
     if tool_type is None:
+        # Of a function that nobody claims the durations alone are learnt.
         return found.task_id, Observation(function, "", found.start, found.end)
     schema = schemas[tool_type.name]
     if any(schema.problem(view) is not None for view in (found.serve, found.ran)):

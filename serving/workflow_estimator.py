@@ -175,6 +175,8 @@ class WorkflowEstimator:
         types = self._predecessors.tool_types
         tool_type = _claimed(types, function, resource, context or {})
         request = requests.build(self._predecessors, function, resource, tool_type, (), (), context)
+        # With `_UNKNOWN` as the fetch error this keeps `Answerer` from asking a model, which was
+        # never trained on tasks without inputs.
         return msgspec.structs.replace(request, missing_inputs=True)
 
 

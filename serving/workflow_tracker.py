@@ -65,6 +65,7 @@ class WorkflowTracker:
     """Threads may share it; its lock is held for microseconds, never for I/O."""
 
     def __init__(self) -> None:
+        #: Guards all that follows but `_ended`, which needs none; single look-ups go without it.
         self._lock = threading.Lock()
         self._ended: GenerationalCache[str, _Times] = GenerationalCache(_TASKS)
         self._tracked: dict[str, _Tracked] = {}
@@ -195,6 +196,7 @@ class WorkflowTracker:
             hint = tracked.hint if tracked is not None else None
             tracked = _Tracked(workflow)
             tracked.checkpoints, tracked.hint = known, hint
+        # Between most calls no task has ended.
         if tracked.left.symmetric_difference(open_tasks):
             for task_id in tracked.left.difference(open_tasks):
                 self._run_of.pop(task_id, None)

@@ -65,6 +65,7 @@ def extended(tool_type: ToolType, names: Iterable[str]) -> ToolType:
     """`tool_type` with those of `names` that are features of tasks, after the ones that it has."""
     known = (*tool_type.feature_names, *tool_type.context)
     new = [n for n in dict.fromkeys(names) if n not in known and _IDENTIFIER.fullmatch(n)]
+    # Later names are dropped, not earlier ones, whose columns models already read.
     new = new[: max(0, MOST_FEATURES - len(tool_type.features))]
     if not new:
         return tool_type

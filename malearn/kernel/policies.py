@@ -108,6 +108,7 @@ def hacs(
     patience = waited / average_completion if average_completion > 0.0 else 0.0
     age = min(_HACS_LIMIT, max(-_HACS_LIMIT, patience - left.left.get(resource, 0)))
     weight = math.log2(2.0 + 2.0 * workflow.descendants(task_id)) * _HACS_GROWTH**age
+    # Negative, as the smallest key runs first; likewise in `daps`.
     return (-weight / left.tasks[task_id].seconds,)
 
 

@@ -21,6 +21,7 @@ __all__ = ["Execution", "Record", "RejectReason", "Rejected"]
 class RejectReason(enum.StrEnum):
     """Why a record is rejected: the reason codes of the execution-log contract."""
 
+    # The values stand in datasets and in the stream: another name needs a line in `_missing_`.
     INVALID_JSON = "invalid_json"
     NOT_AN_OBJECT = "not_an_object"
     NO_TIMES = "no_times"
@@ -110,6 +111,7 @@ class Execution:
 
         What is no finite number, or no version, is left out.
         """
+        # Up to what a column of int64 holds; `type`, since a boolean is an int as well.
         number = version if type(version) is int and 0 <= version < 2**63 else None
         return replace(self, predicted=features.finite(seconds), model_version=number)
 

@@ -100,6 +100,7 @@ class Address:
                 tls=_tls(options) if parts.scheme == "rediss" else None,
             )
         except ValueError as error:
+            # `from None`: a traceback would show what was parsed, password included.
             raise InputError(without_password(url), f"is not a usable Redis URL: {error}") from None
 
     def connect(self, timeout: float) -> socket.socket:
@@ -135,6 +136,7 @@ class Address:
         elif self.password:
             commands.append(("AUTH", self.password))
         if self.database:
+            # After AUTH, before which a server refuses everything else.
             commands.append(("SELECT", str(self.database)))
         return commands
 

@@ -157,4 +157,5 @@ def _number(value: float) -> str:
 
 
 def _matches(patterns: Iterable[str], value: str) -> bool:
+    # Not `fnmatch`, whose rule for upper and lower case is that of the file system.
     return any(fnmatch.fnmatchcase(value.lower(), pattern) for pattern in patterns)

@@ -74,6 +74,7 @@ class Workflow:
         self.run_id = run_id
         self.arrived = _time(run_id, "arrived", arrived)
         self.deadline = _time(run_id, "deadline", deadline)
+        # A copy, since the caller may use its own for the next workflow.
         self.context = dict(context or {})
         self.tasks: dict[str, Task] = {}
         #: Whether more tasks may follow: true once one was appended, or if there were none.
@@ -107,6 +108,7 @@ class Workflow:
             if before not in self.tasks:
                 raise WorkflowError(self.run_id, f"task {task_id} waits for {before}, not a task")
         self.tasks[task_id] = task
+        # What is appended waits for known tasks only, so the order stays valid and free of cycles.
         self.growing, self._order = True, None
 
     def descendants(self, task_id: str) -> int:

@@ -226,6 +226,8 @@ class Estimator:
             seconds = self._history.tool_seconds(tool_type) if tool_type else None
             if seconds is None:
                 source, seconds = _DEFAULT, math.nan
+        # The state is part of the basis: the outcome is to calibrate the state that was answered
+        # in, not the one that holds when it is known.
         state, apart = self._history.state(function, tool_type, context)
         width = self._intervals.width(function, tool_type, state, apart)
         # Only a history of the function itself is an answer worth mixing with the model's.

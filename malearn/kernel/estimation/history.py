@@ -393,6 +393,7 @@ class History:
         self._used.pop((function, context), None)
         self._used[function, context] = None
         if len(self._used) > self._most:
+            # One at most: each execution adds one line.
             self.forgotten += 1
             oldest, where = next(iter(self._used))
             self._forget(oldest, where)

@@ -77,6 +77,7 @@ def parse(
         value: Any
         if wire == _VARINT:
             if number == last:
+                # ONNX's attributes are unpacked lists: each number of a tree has a tag of its own.
                 value, at = _varint_run(data, start, tag)
             else:
                 value, at = _varint(data, at)
@@ -84,6 +85,7 @@ def parse(
             length, at = _varint(data, at)
             value, at = data[at : at + length], at + length
         elif wire in _WIDTH:
+            # A tag of one byte and four of the number: rows of five, which numpy reads at once.
             run = number == last and wire == _FIXED32 and tag < 0x80
             if run:
                 value, at = _fixed_run(data, start, tag)
@@ -132,6 +134,7 @@ def _joined(arrays: list[Numbers], kind: type[Any]) -> Numbers:
 
 def _integers(part: Any) -> Numbers:
     if isinstance(part, int):
+        # Negative numbers are written as their two's complement in 64 bits.
         return np.array([part], np.uint64).view(np.int64)
     if isinstance(part, memoryview):
         return _decoded(part)
@@ -155,6 +158,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
+            # Ten bytes hold 70 bits, of which protobuf keeps the lower 64.
             return value & 0xFFFFFFFFFFFFFFFF, at
         shift += 7
 
@@ -198,6 +202,7 @@ def _varints(chunk: npt.NDArray[np.uint8]) -> tuple[Numbers, Numbers]:
         return np.empty(0, np.int64), starts
     places = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
     bits = (chunk[: starts[-1]] & 0x7F).astype(np.uint64) << (7 * places).astype(np.uint64)
+    # The bits of one number do not overlap, so their sum puts them together.
     return np.add.reduceat(bits, starts[:-1]).view(np.int64), starts
 
 

@@ -62,6 +62,7 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
 def read(raw: bytes | str) -> WorkflowStatus | None:
     """A status from Redis; None for what is none."""
     try:
+        # Keys that are not known are passed over: a newer scheduler may publish more of them.
         return msgspec.json.decode(raw, type=WorkflowStatus)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

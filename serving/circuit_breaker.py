@@ -30,6 +30,7 @@ class CircuitBreaker:
         closed: bool = True,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        # One attribute, read and set in a single step: callers on any thread need no lock.
         self.closed = closed
         self.opened = 0
         self._first, self._longest, self._clock = first, longest, clock

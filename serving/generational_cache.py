@@ -47,6 +47,7 @@ class GenerationalCache(Generic[K, V]):
     def put(self, key: K, value: V) -> None:
         young = self._young
         if len(young) >= self._size:
+            # The old ones are let go of at once, so that no call pays for removing them singly.
             self._old, self._young = young, {}
             young = self._young
         # The local name: where another thread swaps generations now, this entry is an old one.

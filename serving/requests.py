@@ -63,6 +63,7 @@ def predecessor_ids(predecessors: Sequence[str] | None) -> Sequence[str]:
     """Predecessors as a sequence, however they were given."""
     if isinstance(predecessors, list | tuple):
         return predecessors
+    # A text is a sequence of its letters: one id was meant.
     if isinstance(predecessors, str):
         return (predecessors,)
     return list(predecessors or ())

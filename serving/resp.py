@@ -31,6 +31,7 @@ class ResponseError(Exception):
 
 def reader() -> Any:
     """A parser that is fed bytes and gives replies, `INCOMPLETE` once there is no whole one."""
+    # hiredis returns a `replyError` as one reply among others, and raises a `protocolError`.
     return hiredis.Reader(
         protocolError=ProtocolError, replyError=ResponseError, notEnoughData=INCOMPLETE
     )

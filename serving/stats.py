@@ -84,6 +84,7 @@ class CallCounters:
 
     def answered(self, source: str, reason: str, seconds: float) -> None:
         """One answer from `source`, after `seconds`; `reason` is empty where it is the best."""
+        # Outside the lock, for which every caller may have to wait.
         bucket = bisect_left(BUCKETS, seconds)
         with self._lock:
             self.calls += 1

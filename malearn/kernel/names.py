@@ -112,6 +112,7 @@ class Names:
 def stream_count() -> int:
     """Over how many streams executions are spread. Raises `InputError` for what is no number."""
     given = os.environ.get(STREAMS_SETTING) or "1"
+    # `isdigit` alone accepts '²' as well, of which `int` makes no number.
     if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= MOST_STREAMS:
         raise InputError(
             STREAMS_SETTING, f"must be a number of streams from 1 to {MOST_STREAMS}, not '{given}'"

@@ -96,6 +96,7 @@ def longest_path(tasks: Mapping[str, Task], open_tasks: Mapping[str, Prediction]
         if before:
             followed.update(before)
             last = before[0] if len(before) == 1 else max(before, key=ends.__getitem__)
+            # The ids are of one path, the latest; the expectation is of the latest of them all.
             through[task_id] = last
             start, spread = ends[last] if len(before) == 1 else _latest([ends[b] for b in before])
             seconds += start

@@ -45,6 +45,7 @@ def left_of(
     open_tasks: Mapping[str, Prediction], running: Mapping[str, float], now: float
 ) -> dict[str, Prediction]:
     """`open_tasks`, of those that are running what is left."""
+    # A copy: the caller keeps what was expected before the start, to answer from and to score.
     tasks = dict(open_tasks)
     for task_id, started in running.items():
         prediction = tasks.get(task_id)

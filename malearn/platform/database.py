@@ -41,6 +41,7 @@ def create(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     with database.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # Looked at again: another process may have created it while this one waited for the lock.
         if not database.exists():
             fresh = database.with_suffix(".new")
             fresh.unlink(missing_ok=True)  # of a process killed while it created one
@@ -61,6 +62,7 @@ def upgrade(database: Path) -> None:
         if found == utils._get_latest_schema_revision():  # type: ignore[no-untyped-call]
             return
         copy = database.with_name(f"{database.name}.before-{found}")
+        # SQLite's own backup: a copy of the file would miss what is still in a journal beside it.
         with closing(sqlite3.connect(database)) as old, closing(sqlite3.connect(copy)) as new:
             old.backup(new)
         utils._upgrade_db(engine)  # type: ignore[no-untyped-call]
@@ -72,12 +74,14 @@ def _create_tables(database: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     store = SqlAlchemyStore(uri(database), ARTIFACTS)  # type: ignore[no-untyped-call]
+    # Closed before the file is renamed: SQLite finds a journal by the name of its database.
     store.engine.dispose()
 
 
 def main(arguments: list[str]) -> None:
     database, *rest = arguments
     create(Path(database))
+    # MLflow refuses to serve an older schema, and asks for a command of its own instead.
     upgrade(Path(database))
     from mlflow import server
     from mlflow.cli import cli
@@ -86,6 +90,7 @@ def main(arguments: list[str]) -> None:
     try:
         cli(["server", "--backend-store-uri", uri(Path(database)), *rest])
     except SystemExit as ended:  # click always ends so
+        # `os._exit` below flushes nothing, and the cause of a failed start is in these lines.
         sys.stderr.flush()
         # Taking MLflow's modules apart would cost a second or two at every stop.
         os._exit(ended.code if isinstance(ended.code, int) else 1)
@@ -96,6 +101,7 @@ def _serve(command: list[str], extra_env: dict[str, str], **_: object) -> None:
     import uvicorn
 
     os.environ |= extra_env
+    # The first three words are those that would start Python and the module.
     uvicorn.main([str(word) for word in command[3:]])
 
 

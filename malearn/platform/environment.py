@@ -21,10 +21,13 @@ QUIET: dict[str, str] = {
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",  # else MLflow warns where git is not installed
+    # Its row in Prefect's database is also what leads to "database is locked" at the start.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",  # tracebacks at shutdown
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # Seconds. The default is 20; a start takes 12 to 28 s on two cores.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Nobody is there to answer a question of a server or worker.
     "PREFECT_CLI_PROMPT": "false",
 }
 
@@ -46,6 +49,7 @@ def for_server(*, proxies: bool = False) -> dict[str, str]:
     """
     kept = dict(os.environ) if proxies else without(os.environ, *PROXIES)
     if path := kept.get("PYTHONPATH"):
+        # An empty entry means the working directory, which is another one in the server.
         entries = [str(Path(entry or ".").absolute()) for entry in path.split(os.pathsep)]
         kept["PYTHONPATH"] = os.pathsep.join(entries)
     return kept
@@ -56,6 +60,7 @@ def reachable_directly(hosts: Iterable[str]) -> dict[str, str]:
 
     A `*` stays alone: in a list, Python's own client takes it for a name.
     """
+    # A dict as an ordered set: the user's own entries come first, in their order.
     names: dict[str, None] = {}
     for variable in ("no_proxy", "NO_PROXY"):
         names |= dict.fromkeys(

@@ -26,6 +26,8 @@ class FileLock:
     def shared(cls, path: Path) -> FileLock:
         """A shared lock; waits while another holds it exclusively, which takes microseconds."""
         lock = cls(path, _open(path))
+        # flock, not lockf: this lock belongs to the open file, so it passes to a child with the
+        # descriptor, and closing another descriptor of the same file does not release it.
         fcntl.flock(lock.descriptor, fcntl.LOCK_SH)
         return lock
 
@@ -50,6 +52,7 @@ class FileLock:
 
     def release(self) -> None:
         """Close the descriptor. Copies passed to other processes keep the lock."""
+        # At once -1, so that a second call cannot close a descriptor that was given out again.
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -60,6 +63,7 @@ def _open_locks() -> WeakSet[FileLock]:
     """The locks of this process. The first call arranges that forked children close theirs:
     else a stray worker process would keep servers up that nobody uses.
     """
+    # Weak: the list must not keep locks that nobody holds any more.
     locks: WeakSet[FileLock] = WeakSet()
 
     def release_all() -> None:

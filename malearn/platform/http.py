@@ -27,6 +27,7 @@ def check_answers(url: str, seconds: float) -> None:
         OSError: nothing answers, or only with a server error.
     """
     here = is_loopback(urlsplit(url).hostname or "")
+    # A proxy of the environment runs elsewhere and cannot reach this machine's loopback.
     opener = build_opener(ProxyHandler({})) if here else build_opener()
     try:
         opener.open(url, timeout=seconds).close()

@@ -43,16 +43,21 @@ class MLflowServer(Server):
             "--host": self.host,
             "--port": str(port),
             "--workers": "1",
+            # Every predictor polls for new versions: each poll would be a line of the log.
             "--uvicorn-opts": "--no-access-log",
         }
         script = Path(__file__).with_name("database.py")
         if not is_loopback(self.host):
             options["--allowed-hosts"] = "*"  # people reach it by names that we do not know
         words = [word for option in options.items() for word in option]
+        # -P: else this directory comes first on the script's path, and `import mlflow` finds this
+        # file.
         return [sys.executable, "-P", script, self.database, *words]
 
     def environment(self, port: int) -> Mapping[str, str]:
         ours = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        # MLflow takes defaults of its options from these, and hands options on in `_MLFLOW_*`: what
+        # the user has set is meant for another server.
         return without(for_server(), "MLFLOW_", "_MLFLOW_") | QUIET | ours
 
     @staticmethod

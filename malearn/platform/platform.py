@@ -95,12 +95,15 @@ class Platform:
             stack.enter_context(_exit_on_sigterm())
             self._given_urls = {server.name: _given_url(server) for server in self.servers}
             started = list(self.embedded)
+            # Given ones first: a wrong address shows at once, ours take half a minute to start.
             for server in self.servers:
                 if server not in started:
                     self._check_given(server)
+            # Registered before the start: one that fails or is interrupted leaves nothing running.
             stack.callback(self._stop, started)
             self._start(started)
             stack.enter_context(_environment(self._settings(), unusable_proxies()))
+            # Only now: until here, leaving the block undoes every step.
             self._exits = stack.pop_all()
         return self
 
@@ -116,6 +119,7 @@ class Platform:
         url, began = self._given_urls[server.name], time.monotonic()
         try:
             server.ping(url, FIRST_ANSWER)
+        # Its own sentence says what is wrong with the address: not that nothing answers.
         except InputError:
             raise
         except Exception as error:  # each client has its own tree of them
@@ -135,6 +139,8 @@ class Platform:
                 for server in starting:
                     self._on_event(server.name, "slow", time.monotonic() - began)
             for server, steps in list(starting.items()):
+                # `starting` yields None, so the default is met only where it has ended: the server
+                # is up.
                 if next(steps, server) is server:
                     del starting[server]
                     event: Event = "attached" if server.attached else "ready"
@@ -143,6 +149,7 @@ class Platform:
 
     def _stop(self, servers: list[Server]) -> None:
         began = time.monotonic()
+        # All are released before one is waited for, so that they end side by side.
         ending = [server for server in servers if server.release()]
         for server in ending:
             server.wait_closed()
@@ -165,6 +172,7 @@ class Platform:
         clients = [server.client() for server in self.servers if not self._given_urls[server.name]]
         hosts = {urlsplit(url).hostname or "" for url in addresses.values()}
         here = dict.fromkeys([LOOPBACK, "localhost", "::1", *filter(is_loopback, sorted(hosts))])
+        # The first map wins where two have a key.
         return dict(ChainMap(addresses, reachable_directly(here), *clients, quiet))
 
 
@@ -197,6 +205,7 @@ def _environment(settings: dict[str, str], unset: Sequence[str]) -> Iterator[Non
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
     """Let SIGTERM unwind the stack, unless somebody has other plans for it."""
+    # Python lets only the main thread set signal handlers.
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

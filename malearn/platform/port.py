@@ -22,7 +22,9 @@ def find_free(seed: str, host: str = LOOPBACK) -> int:
     >>> find_free("a home") in range(20_000, 32_000)
     True
     """
+    # Not hash(), which differs from process to process.
     start = crc32(seed.encode())
+    # 7 shares no factor with the size of the range, so the steps reach every port.
     candidates = (FIRST + (start + 7 * step) % (LAST - FIRST) for step in range(LAST - FIRST))
     for port in islice(candidates, 500):
         if is_free(port, host):
@@ -33,6 +35,8 @@ def find_free(seed: str, host: str = LOOPBACK) -> int:
 def is_free(port: int, host: str = LOOPBACK) -> bool:
     """Whether a server could listen on `port` of `host`."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As the servers do: without it, closed connections of the last server (TIME_WAIT) would
+        # make its port look taken for a minute.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -38,6 +38,7 @@ class PrefectServer(Server):
 
     def command(self, port: int) -> Sequence[str | os.PathLike[str]]:
         address = ["--host", self.host, "--port", str(port)]
+        # -P: else `-m` puts the working directory first on the path, before the libraries.
         return [sys.executable, "-P", "-m", "prefect", "server", "start", *address]
 
     def environment(self, port: int) -> Mapping[str, str]:
@@ -48,17 +49,19 @@ class PrefectServer(Server):
             "PREFECT_SERVER_API_AUTH_STRING": self.login(),
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(self._origins(port)),
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",  # into our log file, where it helps
-            # The UI asks its settings where the API is; `--port` alone leaves 4200 there. From
-            # other machines it is where the page came from.
             # Links in notifications begin with it.
             "PREFECT_UI_URL": os.environ.get("PREFECT_UI_URL")
             or self.url_at(port).removesuffix("/api"),
+            # The UI asks its settings where the API is; `--port` alone leaves 4200 there. From
+            # other machines it is where the page came from.
             "PREFECT_SERVER_UI_API_URL": self.url_at(port) if is_loopback(self.host) else "/api",
             # In memory, a restarted server would hold the slots of runs that died with the last.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
             # By default the UI's files are copied into the installed package.
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.directory() / "ui"),
         }
+        # Set by users of another Prefect, such as Prefect Cloud or one on PostgreSQL: not for this
+        # one.
         replaced = (
             "PREFECT_API_",
             "PREFECT_PROFILE",

@@ -20,6 +20,7 @@ def make_directory(path: Path) -> None:
     """
     missing = [place for place in (path, *path.parents) if not place.exists()]
     for place in reversed(missing):
+        # Another process of this home may create it at the same moment.
         place.mkdir(0o700, exist_ok=True)
 
 

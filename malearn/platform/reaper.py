@@ -45,8 +45,10 @@ def main(arguments: list[str]) -> int:
         while server.poll() is None and not asked and not unused(users_file.fileno(), state):
             select.select([wakeups], [], [], TICK)
             drain(wakeups)
+    # Before the server ends, so that nobody attaches to it meanwhile.
     state.unlink(missing_ok=True)
     end(server)
+    # Popen has minus the signal's number, a shell 128 plus it.
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
 
 
@@ -54,11 +56,13 @@ def signals() -> tuple[int, list[int]]:
     """A descriptor that wakes `select` on any signal, and the requests to end so far."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
+    # `set_wakeup_fd` demands it: a full pipe must not block a signal handler.
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing)
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, frame: asked.append(received))
+    # Only a signal with a Python handler is written to the pipe; by default SIGCHLD is ignored.
     signal.signal(signal.SIGCHLD, lambda received, frame: None)
     return reading, asked
 
@@ -72,6 +76,7 @@ def die_with_parent() -> Callable[[], None] | None:
     """What a child does between fork and exec to get SIGTERM with its parent's end."""
     if sys.platform != "linux":
         return None
+    # Looked up before the fork: as little as possible may run between fork and exec.
     prctl = ctypes.CDLL(None).prctl
     return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -87,11 +92,14 @@ def unused(users_file: int, state: Path) -> bool:
     except BlockingIOError:
         return False
     state.unlink(missing_ok=True)
+    # Given back at once: a newcomer waits for its shared lock here, then for `LOCK_FD`, and then
+    # starts a server of its own.
     fcntl.flock(users_file, fcntl.LOCK_UN)
     return True
 
 
 def write(state: Path, content: dict[str, object]) -> None:
+    # Renamed into place, so that no reader sees half of it.
     fresh = state.with_suffix(".new")
     fresh.write_text(json.dumps(content), "utf-8")
     fresh.replace(state)
@@ -103,6 +111,7 @@ def end(server: subprocess.Popen[bytes]) -> None:
     alive = send(server, signal.SIGTERM)
     while alive and time.monotonic() < deadline:
         time.sleep(0.02)
+        # Reaps the leader: as a zombie it would still count as a process of its group.
         server.poll()
         alive = send(server, 0)
     if alive:

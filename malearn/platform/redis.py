@@ -57,13 +57,18 @@ class EmbeddedRedis(Server):
             "protected-mode": "yes" if is_loopback(self.host) else "no",
             "dir": str(self.directory()),
             "appendonly": "yes",
+            # When to fsync is left to the operating system; the module's docstring says what that
+            # costs.
             "appendfsync": "no",
+            # No snapshots beside the append-only file: each would fork the whole server.
             "save": "",
             "daemonize": "no",
+            # To stdout, which is the log file of this start.
             "logfile": "",
         }
         # On the command line, every user of this machine could read the password.
         settings = self.directory() / "password.conf"
+        # Created before it is written: it must never be readable by others, not for a moment.
         settings.touch(0o600)
         settings.write_text(f"requirepass {private.secret(self.secret_file)}\n", "ascii")
         words = [word for key, value in options.items() for word in (f"--{key}", value)]

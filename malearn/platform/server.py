@@ -29,6 +29,7 @@ from malearn.platform.reaper import GRACE
 __all__ = ["Server"]
 
 PING_TIMEOUT = 2.0  # seconds within which a server that is up answers
+#: MLflow and Prefect need 20 to 40 s each on two idle cores, several times that on busy ones.
 START_TIMEOUT = 180.0  # seconds a server may take until it answers, by default
 POLL_INTERVAL = 0.05  # seconds between two pings of a server that is starting
 MIN_FREE_BYTES = 32 * 2**20  # that must be free below the home
@@ -125,11 +126,14 @@ class Server(ABC):
         """`start` in steps, so that several can start at once: yields until it answers."""
         try:
             self._prepare()
+            # Before a server is looked for: from now on its reaper keeps it up for us. One that the
+            # supervisor starts again is still held.
             self._users = self._users or FileLock.shared(self._run_file("users"))
             yield from self._launch_or_attach()
         except OSError as error:
             self.stop()
             raise self._unusable(error) from error
+        # Ctrl-C, SIGTERM as SystemExit, and GeneratorExit where a start is abandoned.
         except BaseException:
             self.stop()
             raise
@@ -146,6 +150,7 @@ class Server(ABC):
             return False
         try:
             ending = users.try_upgrade()
+            # As its reaper does: without the state file nobody attaches to a server that is ending.
             if ending:
                 self._run_file("json").unlink(missing_ok=True)
             else:
@@ -156,6 +161,7 @@ class Server(ABC):
 
     def wait_closed(self) -> None:
         """After `release` returned True: wait until server and reaper have exited."""
+        # The reaper kills after `GRACE` seconds; the rest is for it to notice and to exit.
         deadline = time.monotonic() + GRACE + 5.0
         while time.monotonic() < deadline and not self._closed():
             time.sleep(0.02)
@@ -176,6 +182,7 @@ class Server(ABC):
 
     def kill(self) -> None:
         """End the server at once, whoever uses it, because it hangs; `start` may follow."""
+        # The reaper makes the server the leader of a process group of its own: same number.
         group = self._state().get("pid")
         if isinstance(group, int):
             with contextlib.suppress(ProcessLookupError):
@@ -211,6 +218,7 @@ class Server(ABC):
     def _launch_or_attach(self) -> Iterator[None]:
         """Launch the server when this home has none, else wait for the one it has."""
         deadline = time.monotonic() + self.start_timeout
+        # Held by a server or its reaper, or by another process that is about to start one.
         while (lock := FileLock.try_exclusive(self._run_file("lock"))) is None:
             if self._attach():
                 return
@@ -227,6 +235,8 @@ class Server(ABC):
         state = self._state()
         address, host = str(state.get("url", "")), str(state.get("host", ""))
         if address and self._answers(self.with_credentials(address)):
+            # Loopback is the default, hence no demand; any other address must be the one it listens
+            # on.
             if self.host not in (hosts.LOOPBACK, host):
                 raise PlatformError(
                     self.name,
@@ -289,11 +299,13 @@ class Server(ABC):
     def _closed(self) -> bool:
         if self._reaper is not None and self._reaper.poll() is None:
             return False
-        return self._unlocked() or self._run_file("json").exists()  # or the next one is there
+        # Locked again with a state file: another process has already started the next server.
+        return self._unlocked() or self._run_file("json").exists()
 
     def _leave_running(self) -> None:
         """Leave the server to its other users, and collect our reaper whenever it ends."""
         if self._reaper is not None:
+            # Nobody else waits for it: without this it would stay a zombie of this process.
             Thread(target=self._reaper.wait, daemon=True).start()
         self._reaper, self.address = None, ""
 

@@ -68,6 +68,8 @@ class Supervisor:
         new = [SupervisedServer(server, now, "down", restarts=-1) for server in to_start]
         self.supervised = (*up, *new)
         for one in self.supervised:
+            # `Platform` may have left it infinite: here a start that hangs must fail to be tried
+            # again.
             one.server.start_timeout = START_TIMEOUT
         for server in servers:
             # Its clients hold this address, so a restart must not choose another.
@@ -87,6 +89,7 @@ class Supervisor:
             if now >= one.next_start:
                 one.health, one.start_steps = "starting", one.server.starting()
         elif one.server.ended():
+            # A server that crashes seconds after each start must not be restarted without a pause.
             one.failures = 0 if now - one.up_since >= STABLE_AFTER else one.failures + 1
             self._schedule_start(one, "it ended", now)
         elif now - one.last_ping >= self._interval:
@@ -94,6 +97,8 @@ class Supervisor:
 
     def _continue_start(self, one: SupervisedServer, steps: Iterator[None]) -> None:
         try:
+            # `starting` yields None, so the default is met only where it has ended: the server is
+            # up.
             ready = next(steps, one) is one
         except PlatformError as error:
             one.start_steps, one.failures = None, one.failures + 1
@@ -109,11 +114,13 @@ class Supervisor:
 
     def _ping(self, one: SupervisedServer) -> None:
         answers = one.server.alive()
+        # After the ping, which may itself have taken seconds.
         now = one.last_ping = time.monotonic()
         if answers:
             one.health, one.last_answer = "up", now
             return
         one.health = "unresponsive"
+        # A server that a training starves of CPU is late, not lost: it is given minutes.
         if now - one.last_answer > self._patience:
             one.server.kill()  # one of the next polls finds it ended and starts it again
 

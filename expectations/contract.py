@@ -71,7 +71,9 @@ class Ceiling:
 
 def gx() -> ModuleType:
     """Import Great Expectations when first needed (it takes seconds), without its analytics."""
+    # Set, not set by default: nothing that runs here may send anything.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read while it is imported
+    # `catch_warnings` changes the whole process: two threads could leave warnings switched off.
     with _importing, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import great_expectations
@@ -133,6 +135,7 @@ def _token_ceilings(tool_type: ToolType) -> Iterator[Ceiling]:
         if name != "token_count" and not name.endswith("_token_count"):
             continue
         length = f"{name.removesuffix('token_count').removesuffix('_') or 'text'}_length"
+        # `prompt_token_count` belongs to `prompt_length`, plain `token_count` to `text_length`.
         if length in tool_type.feature_names:
             yield Ceiling(
                 name,
@@ -152,6 +155,7 @@ def _order_ceilings(tool_type: ToolType) -> Iterator[Ceiling]:
             placed.append((rest, ranks[first], name))
         elif before and last in ranks:
             placed.append((before, ranks[last], name))
+    # A minimum is at most the mean, and either at most the maximum, of the same stem.
     for stem, rank, name in placed:
         for other_stem, other_rank, other in placed:
             if stem == other_stem and rank < other_rank:
@@ -200,6 +204,8 @@ def _between_columns(tool_type: ToolType) -> Iterator[Any]:
                 f"{view}_{ceiling.feature}",
                 ceiling.phrase,
                 beside=(f"{view}_{ceiling.other}",),
+                # Great Expectations compares two columns, not a column with a function of another:
+                # the limits are a column of the frame.
                 column_A=ceiling.column(view),
                 column_B=f"{view}_{ceiling.feature}",
                 or_equal=True,
@@ -216,6 +222,8 @@ def _expect(
     kind: str, shown: str, phrase: str, beside: tuple[str, ...] = (), **arguments: object
 ) -> Any:
     """One expectation. `shown` and `beside` are the columns that show a person what broke it."""
+    # An expectation about a pair has no `column`; Great Expectations refuses one that it does not
+    # know.
     if "column_A" not in arguments:
         arguments["column"] = shown
     meta = {"column": shown, "phrase": phrase, "beside": list(beside)}

@@ -28,6 +28,7 @@ def frame(tool_type: ToolType, executions: Sequence[Execution]) -> pd.DataFrame:
 
     rows = Rows.from_executions(tool_type, executions)
     columns: dict[str, object] = {
+        # dtype=object: pandas would infer a string type of its own, and None would become NaN.
         "task_id": pd.Series(list(map(_name, rows.task_ids)), dtype=object),
         "function": pd.Series(list(map(_name, rows.functions)), dtype=object),
         "start": rows.start,
@@ -41,6 +42,7 @@ def frame(tool_type: ToolType, executions: Sequence[Execution]) -> pd.DataFrame:
         # Column-major, or each column that pandas takes would be a strided view.
         by_name = dict(zip(tool_type.feature_names, np.asfortranarray(matrix).T, strict=True))
         columns |= {f"{view}_{name}": values for name, values in by_name.items()}
+        # Infinite and huge values are for the suite to find, not to warn about here.
         with np.errstate(invalid="ignore", over="ignore"):
             for ceiling in contract.ceilings(tool_type):
                 columns[ceiling.column(view)] = ceiling.limit(by_name[ceiling.other])

@@ -115,6 +115,7 @@ def html_report(
     ]
     body = "\n".join(parts)
     return (
+        # The policy stands before the title and the style, as it holds for what follows it.
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name=viewport content="width=device-width, initial-scale=1">'
@@ -187,6 +188,7 @@ def _section(tally: Tally, version: int | None) -> str:
     failed = _worst_first(tally.results)
     held = [result for result in tally.results if not result.failed]
     accepted = 100 * tally.accepted / max(tally.total, 1)
+    # Hidden, not left out: the style takes the second element for the quarantined ones.
     split = f'<i style="width:{accepted:.2f}%"></i>' if tally.accepted else "<i hidden></i>"
     if tally.quarantined:
         split += f'<i style="width:{100 - accepted:.2f}%"></i>'

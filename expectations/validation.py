@@ -33,6 +33,7 @@ __all__ = ["ENOUGH_TO_REFUSE", "ValidationResult", "validate"]
 #: Smaller batches are never rejected as a whole: one bad row of three proves little.
 ENOUGH_TO_REFUSE = 20
 
+# Enough to find a few distinct ones; formatting all of a million rows would take minutes.
 _LOOKED_AT = 200  # failed rows of an expectation, to find examples in
 _NAMED = 4  # failed expectations that a row's detail spells out
 
@@ -85,6 +86,7 @@ def validate(
     broken: dict[int, list[_Checked]] = defaultdict(list)
     repeated: set[int] = set()
     for check in checks:
+        # Which of the rows that share an id is kept is decided below: one of them is good.
         if check.phrase == "unique":
             repeated.update(check.failed)
             continue
@@ -97,6 +99,7 @@ def validate(
         raise errors.BatchRefused(
             tool_type.name, len(broken), total, f"{worst.column} is {worst.phrase}", allowed_bad
         )
+    # Without broken rows: a later one that is broken must not displace a good one.
     older = _older(executions, sorted(repeated - broken.keys()))
     quarantined: list[Rejected] = []
     good = np.ones(total, np.bool_)
@@ -111,6 +114,7 @@ def validate(
     return ValidationResult(tool_type.name, chosen(executions, good), quarantined, results)
 
 
+# Building a context takes longer than validating a small batch.
 @functools.cache
 def _context() -> EphemeralDataContext:
     """The context of this process: nothing on disk, no analytics, no progress bars."""
@@ -134,12 +138,14 @@ def _evaluate(tool_type: ToolType, suite: ExpectationSuite, table: pd.DataFrame)
             )
             outcome: Any = definition.get_batch({"dataframe": table}).validate(
                 suite,
+                # COMPLETE names every failed row. The query would name them all again, as text.
                 result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
             )
         finally:
             sources.delete("executions")  # else it keeps the table in memory
     if len(outcome.results) != len(suite.expectations):
         raise errors.DatasetError(tool_type.name, "not every expectation was evaluated")
+    # Great Expectations returns results in an order of its own.
     declared = [_key(expectation.meta) for expectation in suite.expectations]
     checks = [_checked(tool_type, result) for result in outcome.results]
     return sorted(checks, key=lambda check: declared.index((check.column, check.phrase)))
@@ -162,6 +168,7 @@ def _checked(tool_type: ToolType, result: Any) -> _Checked:
         meta["column"],
         meta["phrase"],
         tuple(meta["beside"]),
+        # Missing values count as elements, but nothing is expected of them.
         found["element_count"] - (found.get("missing_count") or 0),
         tuple(int(row) for row in found["unexpected_index_list"] or ()),
     )

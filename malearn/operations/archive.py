@@ -59,22 +59,27 @@ def write(place: Path, archive: Path, manifest: Manifest, notify: Notify) -> Man
     Returns `manifest` with the files in it.
     """
     names = sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file())
+    # Not open(): the archive holds passwords, and its mode must not depend on the umask.
     descriptor = os.open(archive, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "r+b") as file:
         kept, end = _whole_members(file, place)
         file.seek(end)
         file.truncate()
+        # Not "a": it looks for the blocks that end an archive, which an interrupted write left out.
         with tarfile.open(fileobj=file, mode="w") as tar:
             for name in names:
                 if name not in kept:
                     notify(f"Writing {_top(name)}")
                     kept[name] = _add(tar, place / name, name)
             manifest.files.update(kept)
+            # Last, so that its presence says that every file before it is complete.
             content = json.dumps({"format": _FORMAT} | asdict(manifest)).encode()
             info = tarfile.TarInfo(_MANIFEST)
             info.size, info.mode = len(content), 0o600
             tar.addfile(info, io.BytesIO(content))
         file.flush()
+        # Before the caller gives it its final name: else a power failure could leave that on a
+        # part.
         os.fsync(file.fileno())
     return manifest
 
@@ -88,6 +93,7 @@ def read_manifest(archive: Path) -> Manifest:
     content = b""
     try:
         with tarfile.open(archive, "r:") as tar:
+            # A tar archive has no index: the list is found by going through all headers.
             for member in tar:
                 if member.name == _MANIFEST and (found := tar.extractfile(member)):
                     content = found.read()
@@ -112,6 +118,7 @@ def _parse(archive: Path, content: bytes) -> Manifest:
         manifest = msgspec.convert(said, Manifest)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BackupError(archive, "is damaged: its list of files cannot be read") from error
+    # A path of a crafted archive must not lead out of the home into which it is restored.
     for name in manifest.files:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise BackupError(archive, f"names a file outside of a home ({name})")
@@ -127,6 +134,8 @@ def read_files(archive: Path, manifest: Manifest) -> Iterator[tuple[str, IO[byte
     missing = set(manifest.files)
     with tarfile.open(archive, "r:") as tar:
         for member in tar:
+            # Only regular files that are listed: a link or a device of a crafted archive is passed
+            # over.
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None and member.name in missing:
                 missing.discard(member.name)
@@ -167,6 +176,7 @@ def _add(tar: tarfile.TarFile, path: Path, name: str) -> Entry:
     with path.open("rb") as file:
         info = tar.gettarinfo(fileobj=file, arcname=name)
         info.type, info.linkname = tarfile.REGTYPE, ""  # of two links, both in full
+        # Numbers and names of users mean nothing on the machine where it is restored.
         info.uid = info.gid = 0
         info.uname = info.gname = ""
         copied = _Digesting(file)
@@ -196,6 +206,7 @@ def _whole_members(file: IO[bytes], place: Path) -> tuple[dict[str, Entry], int]
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 source = place / member.name
+                # tar pads each member to blocks of 512 bytes; the division rounds up.
                 whole = member.offset_data + -(-member.size // 512) * 512
                 if not source.is_file() or source.stat().st_size != member.size or whole > size:
                     break

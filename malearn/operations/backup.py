@@ -33,6 +33,7 @@ def backup(home: Home, file: Path, version: str, notify: Notify = lambda _: None
     Raises:
         BackupError: `file` exists, the home has nothing in it, or is damaged.
     """
+    # Everything that can be refused is refused before a snapshot is taken.
     if file.exists():
         raise BackupError(file, "already exists; name another file, or remove it")
     if not file.absolute().parent.is_dir():
@@ -53,11 +54,13 @@ def backup(home: Home, file: Path, version: str, notify: Notify = lambda _: None
 
 
 def _backup(home: Home, file: Path, version: str, notify: Notify) -> Manifest:
+    # Beside the file, hence on its file system: it is renamed once it has been verified.
     part = file.with_name(file.name + ".part")
     staging = home.state / "backup"
     manifest = _interrupted(staging, part)
     if manifest is None:
         notify("Taking a snapshot")
+        # Of an interrupted backup that cannot be continued.
         shutil.rmtree(staging, ignore_errors=True)
         part.unlink(missing_ok=True)
         _take_snapshot(home, staging, notify)
@@ -77,6 +80,7 @@ def _take_snapshot(home: Home, staging: Path, notify: Notify) -> None:
     """Whole or not at all: half of one is of no use, and holds on to room."""
     try:
         snapshot.take(home, staging / "home", notify)
+    # Ctrl-C as well.
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -91,6 +95,7 @@ def _note(staging: Path, part: Path, manifest: Manifest) -> None:
         "taken": manifest.taken,
         "left_out": manifest.left_out,
     }
+    # Outside of `staging / "home"`, so it does not get into the archive.
     (staging / "snapshot.json").write_text(json.dumps(said), "utf-8")
 
 
@@ -102,6 +107,7 @@ def _interrupted(staging: Path, part: Path) -> Manifest | None:
         manifest = msgspec.convert(said, Manifest)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    # Negative where the clock was set back since: then nobody knows how old the snapshot is.
     recent = 0.0 <= time.time() - manifest.taken < _CONTINUE_WITHIN
     if of != str(part.absolute()) or not recent or not part.exists():
         return None

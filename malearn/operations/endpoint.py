@@ -14,7 +14,7 @@ from malearn.operations.metrics import PlatformMetrics
 
 __all__ = ["Endpoint"]
 
-#: Seconds after which a client that does not send its request is let go.
+#: Seconds after which a client that does not send its request is disconnected.
 _PATIENCE = 10.0
 
 
@@ -26,9 +26,12 @@ class Endpoint:
     """
 
     def __init__(self, metrics: PlatformMetrics, port: int, host: str = hosts.LOOPBACK) -> None:
+        # http.server makes the handler itself, for each request: attributes of a class of its own
+        # are the way to hand it anything.
         bound = {"metrics": metrics, "open_to_all": not hosts.is_loopback(host)}
         handler = type("_Bound", (_Handler,), bound)
         self._server = ThreadingHTTPServer((host, port), handler)
+        # A client that keeps its connection open must not keep this process from ending.
         self._server.daemon_threads = True
         self._thread = Thread(target=self._server.serve_forever, name="malearn-metrics")
         self.url = f"http://{host}:{self._server.server_address[1]}"
@@ -43,6 +46,7 @@ class Endpoint:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # First the loop, then its socket: the loop would fail on a socket that is closed.
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -51,6 +55,7 @@ class Endpoint:
 class _Handler(BaseHTTPRequestHandler):
     metrics: PlatformMetrics
     open_to_all: bool
+    # http.server sets it on the connection; by default a client may wait for ever.
     timeout = _PATIENCE
     server_version, sys_version = "malearn", ""
 

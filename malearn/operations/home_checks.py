@@ -49,6 +49,7 @@ def repair(home: Home) -> Iterator[Finding]:
         detail = f"{len(exposed):,} files and directories are now their owner's alone"
         yield Finding("rights", "ok", detail)
     staging = home.state / "backup"
+    # Only under the lock: another process may be making a backup now.
     if staging.exists() and (lock := FileLock.try_exclusive(home.state / "backup.lock")):
         shutil.rmtree(staging)
         lock.release()
@@ -72,7 +73,10 @@ def _exposed(home: Home) -> Iterator[Path]:
                     found = path.lstat()
                 except FileNotFoundError:
                     continue  # of a server that is running
+                # Rights of another user's file cannot be changed; those of a link are never asked
+                # for.
                 ours = found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode)
+                # A checkout brings `.gitkeep`, with rights that git gave it.
                 if ours and found.st_mode & _OPEN and path.name != ".gitkeep":
                     yield path
 
@@ -96,6 +100,7 @@ def _rights(home: Home) -> Finding:
 
 def _database(subject: str, path: Path) -> Finding:
     try:
+        # 10 seconds to wait for a writer; (1): the first damage is enough to know.
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as database:
             (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:

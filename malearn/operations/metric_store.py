@@ -47,6 +47,7 @@ class MetricStore:
     def update(self, *, add: Iterable[Sample] = (), put: Iterable[Sample] = ()) -> None:
         """Add to counters, and put gauges in place of what stood for the same labels."""
         private.make_directory(self._file.parent)
+        # A file of its own: the figures are replaced by renaming, and a lock on them with them.
         lock = os.open(self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)  # released when it is closed
@@ -75,5 +76,6 @@ class MetricStore:
 
 
 def _write_private(path: Path, text: str) -> None:
+    # The mode before the content.
     path.touch(0o600)
     path.write_text(text, "utf-8")

@@ -64,6 +64,7 @@ _COUNTED = (
 _PATIENCE = 5.0  # seconds for one answer of a server
 _FRESH = 10.0  # seconds for which answers of servers are used again
 _ENDED = {"COMPLETED": "completed", "FAILED": "failed", "CRASHED": "crashed"}
+#: Bytes read of one answer: a server that is not ours may send anything.
 _LARGEST = 2**20
 _log = logging.getLogger("malearn.operations")
 
@@ -85,6 +86,7 @@ class PlatformMetrics:
     def __init__(self, home: Home, services: Callable[[], Sequence[ServiceHealth]]) -> None:
         self._home, self._services = home, services
         self._lock = threading.Lock()
+        # The monotonic clock may begin at 0 with the machine: the first scrape asks all the same.
         self._asked, self._answers = -_FRESH, list[Sample]()
 
     def health(self) -> dict[str, Any]:
@@ -105,6 +107,7 @@ class PlatformMetrics:
 
     def samples(self) -> list[Sample]:
         """All figures; those of servers are asked for once in `_FRESH` seconds."""
+        # Held while servers are asked: scrapes that meet wait for one answer, not for one each.
         with self._lock:
             if time.monotonic() - self._asked >= _FRESH:
                 self._answers, self._asked = list(self._ask()), time.monotonic()
@@ -115,6 +118,7 @@ class PlatformMetrics:
             labels = {"service": service.name}
             yield Sample("malearn_service_up", labels, service.up)
             yield Sample("malearn_service_restarts", labels, service.restarts)
+        # f_bavail, not f_bfree: what is reserved for root is of no use to our servers.
         disk = os.statvfs(self._home.root)
         yield Sample("malearn_disk_free_bytes", {}, disk.f_bavail * disk.f_frsize)
 
@@ -183,6 +187,7 @@ def _stream() -> Iterator[Sample]:
         answers: list[Any] = [client.xrange(key, count=1) for key in keys]
     oldest = [entry for entries in answers for entry in entries]
     now = time.time()
+    # Redis begins an entry's id with the milliseconds since the epoch when it was added.
     lags = (now - int(entry_id.split(b"-")[0]) / 1e3 for entry_id, _ in oldest)
     yield Sample("malearn_ingest_lag_seconds", {}, max([0.0, *lags]))
 
@@ -196,6 +201,7 @@ def _production() -> Iterator[Sample]:
         if answer.status in (400, 404):  # MLflow's answer where there is no such alias
             continue
         version = json.loads(answer.body)["model_version"]
+        # Milliseconds, as a string: MLflow's JSON follows protobuf, which writes 64-bit numbers so.
         age = time.time() - int(version["creation_timestamp"]) / 1e3
         yield Sample("malearn_production_version", {"tool_type": name}, int(version["version"]))
         yield Sample("malearn_production_age_seconds", {"tool_type": name}, max(age, 0.0))
@@ -204,8 +210,11 @@ def _production() -> Iterator[Sample]:
 def _flow_runs() -> Iterator[Sample]:
     url = os.environ["PREFECT_API_URL"].rstrip("/")
     here = is_loopback(urlsplit(url).hostname or "")
+    # Plain HTTP: importing Prefect's client costs seconds and 80 MB. A proxy of the environment
+    # cannot reach this machine's loopback.
     opener = build_opener(ProxyHandler({})) if here else build_opener()
     headers = {"Content-Type": "application/json"}
+    # A server of one's own asks for the login, Prefect Cloud for the key.
     if login := os.environ.get("PREFECT_API_AUTH_STRING", ""):
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     elif key := os.environ.get("PREFECT_API_KEY", ""):

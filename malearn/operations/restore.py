@@ -27,6 +27,7 @@ _PARTS = (
     Path(".malearn"),
 )
 #: Directory below a home into which a backup is unpacked.
+#: Not within `.malearn`, which is one of the parts, and on the same file system: moves are renames.
 STAGING = ".malearn-restoring"
 Notify = Callable[[str], None]
 
@@ -56,12 +57,16 @@ def restore(file: Path, home: Home, notify: Notify = lambda _: None) -> Manifest
 
 def _restore(file: Path, manifest: Manifest, home: Home, notify: Notify) -> None:
     staging = home.root / STAGING
+    # Named by the backup's content: files of another one, half unpacked, are never continued.
     marker = staging / hashlib.sha256(str(manifest).encode()).hexdigest()
     if not marker.exists():
+        # Only at the first attempt: a later one finds parts in place that it has moved there
+        # itself.
         _refuse_to_overwrite(home, staging)
         _check_room(home.root, manifest)
         private.make_directory(staging)
         marker.touch()
+    # The marker exists from the first attempt to the last, so it is the lock of all of them.
     lock = FileLock.try_exclusive(marker)
     if lock is None:
         raise BackupError(home.root, "is being restored by another process")
@@ -82,6 +87,7 @@ def _unpack(file: Path, manifest: Manifest, home: Home, notify: Notify) -> None:
                 notify(f"Restoring {name.partition('/')[0]}")
                 _extract(file, name, content, staging / name, manifest.files[name])
     except BackupError:  # it is damaged: nothing of it is wanted, and another may be
+        # Once parts have been moved the staging directory holds the only copy of the rest.
         if not _there(home):
             shutil.rmtree(staging)
         raise
@@ -113,6 +119,7 @@ def _refuse_to_overwrite(home: Home, staging: Path) -> None:
 
 
 def _check_room(place: Path, manifest: Manifest) -> None:
+    # The home may not exist yet; its nearest parent is on the same file system.
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
@@ -132,6 +139,7 @@ def _present(root: Path, staging: Path, name: str, entry: Entry) -> bool:
 
 def _extract(file: Path, name: str, content: IO[bytes], target: Path, entry: Entry) -> None:
     private.make_directory(target.parent)
+    # The mode before the content: secrets are among the files.
     target.touch(0o600)
     found = hashlib.sha256()
     with target.open("wb") as out:

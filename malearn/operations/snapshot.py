@@ -57,6 +57,7 @@ def take(home: Home, place: Path, notify: Callable[[str], None] = lambda _: None
     """
     for database in _DATABASES:
         if (home.root / database).exists():
+            # A copy of the bytes could hold half of a transaction that is being written.
             _copy_database(home.root / database, place / database)
     if (home.root / _AOF).exists():
         _copy_redis(home, place / _AOF)
@@ -102,11 +103,15 @@ def _copy_database(source: Path, target: Path) -> None:
 def _copy_redis(home: Home, target: Path) -> None:
     private.make_directory(target)
     try:
+        # Attaches to the home's Redis where it runs, and else starts it: its files alone may end in
+        # the middle of a write.
         with EmbeddedRedis(home) as server, redis.Redis.from_url(server.url) as client:
             _save(client)
             if client.info("persistence")["rdb_last_bgsave_status"] != "ok":
                 problem = f"Redis could not write its data; see {server.log}"
                 raise BackupError(server.directory(), problem)
+            # Moved, not copied: the running Redis has its own log, and the dump would only cost
+            # room.
             shutil.move(server.directory() / "dump.rdb", target / _AOF_FILE)
     except redis.RedisError as error:
         raise BackupError(home.state / "redis", f"Redis cannot be copied ({error})") from error
@@ -120,6 +125,7 @@ def _save(client: redis.Redis) -> None:
             client.bgsave()
             break
         except redis.ResponseError as error:
+            # Redis refuses BGSAVE while it rewrites its log or another BGSAVE runs.
             if "in progress" not in str(error):
                 raise
         time.sleep(_PAUSE)
@@ -132,9 +138,12 @@ def _files(place: Path) -> Iterator[Path]:
     if place.is_file() and not place.is_symlink():
         yield place
     for folder, folders, names in os.walk(place):
+        # In place: os.walk then visits them in this order, and an interrupted archive finds it
+        # again.
         folders.sort()
         for name in sorted(names):
             file = Path(folder, name)
+            # A lock means processes of this machine; a link may lead out of the home.
             if not name.endswith(".lock") and not file.is_symlink():
                 yield file
 

@@ -31,6 +31,7 @@ def upgrade(home: Home, version: str, *, notify: Callable[[str], None] = lambda 
     private.make_directory(home.state)
     with (home.state / "format.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # Read again: another process may have migrated it while this one waited for the lock.
         found = home_format.read(home.root)
         if found == home_format.FORMAT:
             return
@@ -38,6 +39,7 @@ def upgrade(home: Home, version: str, *, notify: Callable[[str], None] = lambda 
             notify(f"Migrating {home.root} from format {found} to {home_format.FORMAT}")
         for step in _STEPS[found - 1 :]:
             step(home)
+        # Last: a kill before it leaves the old number, and the steps are done again.
         home_format.write(home.root, version)
 
 

@@ -17,6 +17,7 @@ from malearn.workload.workflows import WORKFLOWS, Run, plan
 
 __all__ = ["execute", "work"]
 
+#: Set to 1: threads of several workers on the same cores would make durations depend on neighbours.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 IDLE, WRITTEN = "idle", "written"  # what workers report, beside errors
 
@@ -46,9 +47,11 @@ def execute(
         raise errors.InputError("workload", f"cannot execute {tasks} tasks with {size} workers")
     try:
         with redis.Redis.from_url(redis_url) as client:
+            # Before workers are started: a wrong address is then one sentence, not theirs.
             client.ping()
     except (redis.RedisError, ValueError) as error:
         raise _unreachable(redis_url, error) from error
+    # Reversed, for `pop` takes from the end.
     runs = list(reversed(plan(tasks, seed)))
     total, done = sum(len(WORKFLOWS[run.name].steps) for run in runs), 0
     with _started(size, redis_url) as pipes:
@@ -76,17 +79,22 @@ def _started(size: int, redis_url: str) -> Iterator[list[connection.Connection]]
     """
     processes: list[subprocess.Popen[bytes]] = []
     pipes: list[connection.Connection] = []
+    # The workers' own path, since `-P` and another interpreter would leave out what this process
+    # has added; "" means the working directory.
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     try:
         for _ in range(size):
             ours, theirs = Pipe()
             pipes.append(ours)
             with theirs:
+                # Not multiprocessing: its spawn would run the main module of whoever imported us
+                # again.
                 code = f"from malearn.workload import executor; executor.work({theirs.fileno()})"
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-c", code],
                     env=os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": paths},
                     stdin=subprocess.DEVNULL,
+                    # Our stdout holds the command's result, which may be JSON.
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
@@ -98,6 +106,8 @@ def _started(size: int, redis_url: str) -> Iterator[list[connection.Connection]]
         for pipe in pipes:
             pipe.close()
         for process in processes:
+            # All first, then all waited for: they end side by side. Nothing of theirs needs a clean
+            # end.
             process.kill()
         for process in processes:
             process.wait()

@@ -28,6 +28,7 @@ class Network:
     @cache
     def of_size(cls, width: int, depth: int) -> Network:
         """The network of this size; the same in every process."""
+        # Seeded by the size: weights need not be sent to workers, nor kept on disk.
         rng = np.random.default_rng((width, depth))
         shapes = ((width, 3 * width), (width, 4 * width), (4 * width, width))
         layers = (tuple(weights(rng, *shape) for shape in shapes) for _ in range(depth))
@@ -39,6 +40,7 @@ class Network:
 
     def embed(self, text: str) -> Array:
         """One row per token of `text`, one zero row when there is none."""
+        # Not hash(), which differs from process to process.
         ids = [zlib.crc32(token.encode()) % WORDS for token in extract.tokens(text)]
         return self.embedding[ids] if ids else np.zeros_like(self.embedding[:1])
 
@@ -64,6 +66,8 @@ class Network:
                 query = normed(state) @ qkv[:, : self.width]
                 state = state + softmax(scale * (memory @ query)) @ memory
                 state = state + np.maximum(normed(state) @ up, 0) @ down
+            # The largest score plus Gumbel noise is a sample of the softmax of the scores
+            # (Gumbel-max).
             word = int((self.embedding @ normed(state) + rng.gumbel(0, 8, WORDS)).argmax())
             words.append(vocabulary()[word % len(vocabulary())])
             state = self.embedding[word]
@@ -89,6 +93,7 @@ def normed(x: Array) -> Array:
 
 def softmax(scores: Array) -> Array:
     """Along the last axis."""
+    # Less the largest: exp of a large score would be infinite in float32.
     raised = np.exp(scores - scores.max(axis=-1, keepdims=True))
     shares: Array = raised / raised.sum(axis=-1, keepdims=True)
     return shares

@@ -41,6 +41,7 @@ class WorkloadTask:
     seed: tuple[int, ...]  # of the query: the same inputs each time it is asked
 
     def rng(self) -> np.random.Generator:
+        # crc32, not hash(): the same numbers in every worker process.
         return np.random.default_rng((*self.seed, zlib.crc32(self.function.encode())))
 
 
@@ -73,6 +74,7 @@ def vision_features(given: Input) -> Features:
 
 def reason(task: WorkloadTask, function: str) -> int:
     """1 if `function` reasons before it answers: DeepSeek always, any model on a hard query."""
+    # Drawn from the query's seed alone: a hard query is hard for every model.
     return int("deepseek" in function or np.random.default_rng(task.seed).random() < HARD)
 
 
@@ -115,8 +117,10 @@ def conclude(task: WorkloadTask) -> TaskOutput:
 def answer(task: WorkloadTask) -> TaskOutput:
     """llm_process: read the text, write an answer; each function has a network of its own."""
     (given,), reasons = task.inputs, reason(task, task.function)
+    # Of different widths: two models of a kind differ in time on the same text.
     network = Network.of_size(*((288, 5) if "deepseek" in task.function else (224, 5)))
     text = f"You are {task.function}. Answer from this text:\n{given.text}"
+    # Reasoning is what makes an answer long, hence slow, at the same input.
     words = write_length(text) * (3 if reasons else 1)
     written = network.write(network.read(network.embed(text)), words, task.rng())
     known: dict[str, Features] = {}
@@ -157,8 +161,10 @@ def transcribe(task: WorkloadTask) -> TaskOutput:
     """speech_process: read the spectrum of the sound, write as many words as were spoken."""
     (given,), network = task.inputs, Network.of_size(160, 3)
     assert given.samples is not None
+    # So that even a sound shorter than a frame has one.
     padded = np.pad(given.samples, (0, FRAME))
     frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::STEP]
+    # 1e-3: the logarithm of silence would be infinite.
     spectrum = np.log(np.abs(np.fft.rfft(frames * np.hanning(FRAME))) + 1e-3).astype(np.float32)
     spoken = int(np.count_nonzero((frames**2).mean(axis=1) > 1e-5))
     words = network.write(network.read(network.project(spectrum)), 4 + spoken // 5, task.rng())

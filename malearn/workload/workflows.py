@@ -90,6 +90,7 @@ def plan(model_tasks: int, seed: int) -> tuple[Run, ...]:
     credit = dict.fromkeys(WORKFLOWS, 0)
     asked = Counter[str]()
     runs: list[Run] = []
+    # Smooth weighted round robin: workflows alternate by share instead of coming in blocks.
     while model_tasks > 0:
         for name, workflow in WORKFLOWS.items():
             credit[name] += workflow.share
@@ -99,7 +100,11 @@ def plan(model_tasks: int, seed: int) -> tuple[Run, ...]:
         repeat = asked[name] and rng.random() < REPEATED
         query = int(rng.integers(asked[name])) if repeat else asked[name]
         asked[name] = max(asked[name], query + 1)
+        # uuid5: the same query has the same id in every plan of this seed, as a repeated one in
+        # logs.
         query_id = uuid.uuid5(uuid.NAMESPACE_OID, f"malearn/{seed}/{name}/{query}")
         inputs = (seed, zlib.crc32(name.encode()), query)
+        # uuid4: a run of the same seed is another run, or ingestion would take its tasks for known
+        # ones.
         runs.append(Run(str(uuid.uuid4()), str(query_id), name, inputs))
     return tuple(runs)

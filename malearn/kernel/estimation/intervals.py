@@ -47,6 +47,8 @@ _FUNCTION_RATE, _TOOL_RATE = 0.1, 0.05  # by which a usual miss takes in the lat
 _PRIOR = 5.0  # predictions of a function before its own errors outweigh its tool type's
 _LEAST, _FIRST = 0.03, 0.5  # log-seconds
 _WINDOW, _ENOUGH = 200, 10  # latest errors that count; so many stand for quantiles of their own
+# … and until there are so many, its interval is no narrower than that of all states.
+_SPEAKS_ALONE = 40
 _ASSUMED_REACH = 2.0  # scales, until enough outcomes say otherwise
 _TAIL = (1.0 - COVERAGE) / 2.0  # share of outcomes that either side is to leave out
 # Adaptive conformal inference: each outcome moves the share left out by this much of its miss,
@@ -107,6 +109,10 @@ class _Quantiles:
     @property
     def enough(self) -> bool:
         return len(self._ordered) >= _ENOUGH
+
+    @property
+    def speaks_alone(self) -> bool:
+        return len(self._ordered) >= _SPEAKS_ALONE
 
     def add(self, ratio: float, *, below: bool, above: bool) -> None:
         """An error of so many scales, and on which side of its interval it lay, if on any."""
@@ -174,7 +180,10 @@ class Intervals:
         found = tool.states.get(state, tool.all)
         if not found.enough:
             found = tool.all
-        return Width(found.low * scale, found.high * scale, scale, state, found.enough)
+        low, high = found.low, found.high
+        if not found.speaks_alone:
+            low, high = max(low, tool.all.low), max(high, tool.all.high)
+        return Width(low * scale, high * scale, scale, state, found.enough)
 
     def learn(
         self, function: str, tool_type: str, actual: float, predicted: float, given: Width

@@ -21,7 +21,6 @@ __all__ = ["TRIALS", "found", "storage", "tune"]
 #: Trials of a search, unless said otherwise.
 TRIALS = 30
 
-_NOTE = "mlflow.note.content"
 
 
 def storage(home: Home) -> str:

@@ -30,7 +30,9 @@ from malearn.flows.commands import (
     workflows,
 )
 from malearn.flows.commands.command import Command
+from malearn.kernel import names
 from malearn.kernel.errors import InputError, MalearnError
+from malearn.kernel.reading import stream_entries
 
 __all__ = ["app"]
 
@@ -82,6 +84,10 @@ def _main(
     ] = False,
 ) -> None:
     """Predict how many seconds a task will take, learnt from a scheduler's own logs."""
+    # Before anything starts, whichever command reads them: a mistyped variable is no default.
+    names.Names.find()
+    names.stream_count()
+    stream_entries.length_limit()
 
 
 # One table, so that the order of `malearn --help` is in one place.

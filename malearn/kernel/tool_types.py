@@ -90,9 +90,9 @@ class ToolTypes(Mapping[str, ToolType]):
         # Names come from outside: the memo is bounded, and what is asked for stays in it.
         self._find = lru_cache(maxsize=_NAMES)(self._patterns.find)
 
-    def __reduce__(self) -> tuple[type[ToolTypes], tuple[list[ToolType]]]:
+    def __reduce__(self) -> tuple[type[ToolTypes], tuple[list[ToolType], tuple[str, ...], str]]:
         # Index and memo are made anew: a bound `lru_cache` cannot be pickled.
-        return ToolTypes, (list(self.values()),)
+        return ToolTypes, (list(self.values()), self.families, self.file)
 
     def __getitem__(self, name: str) -> ToolType:
         try:

@@ -22,7 +22,6 @@ __all__ = ["TRIALS", "found", "storage", "tune"]
 TRIALS = 30
 
 
-
 def storage(home: Home) -> str:
     """The URL of the database below `home` that keeps what has been tried."""
     return f"sqlite:///{_file(home)}"

@@ -79,11 +79,14 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "MLFLOW_TRACKING_URI": (NOWHERE, f"malearn: MLflow at {NOWHERE} cannot be reached"),
     "PREFECT_API_URL": (f"{NOWHERE}/api", f"malearn: Prefect at {NOWHERE}/api cannot be reached"),
     "MALEARN_TOOL_TYPES": ("/nowhere.toml", "malearn: /nowhere.toml: cannot be read"),
+    "MALEARN_PREFIX": ("a b", "malearn: MALEARN_PREFIX: must begin with a letter"),
+    "MALEARN_STREAMS": ("0", "malearn: MALEARN_STREAMS: must be a number of streams from 1"),
+    "MALEARN_STREAM_LENGTH": ("-5", "malearn: MALEARN_STREAM_LENGTH: must be a number of entries"),
 }
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_server_that_is_not_there_is_named_with_its_setting(
+def test_a_setting_that_leads_nowhere_is_named_before_anything_starts(
     setting: str, cli: Cli, log: Log, tmp_path: Path
 ) -> None:
     value, sentence = SETTINGS[setting]

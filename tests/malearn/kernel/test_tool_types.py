@@ -139,6 +139,10 @@ def test_tool_types_can_be_sent_to_another_process() -> None:
     again = pickle.loads(pickle.dumps(TYPES))
     assert again == TYPES
     assert again.for_function("task2_llm_process") == TYPES["llm_process"]
+    own = pickle.loads(
+        pickle.dumps(ToolTypes(TYPES.values(), ["own_models:RIDGE"], "malearn.toml"))
+    )
+    assert (own.families, own.file) == (("own_models:RIDGE",), "malearn.toml")
 
 
 def test_a_pattern_belongs_to_one_tool_type_only() -> None:

@@ -51,6 +51,7 @@ _MOST_DISCARDED = 16 * LARGEST_BODY
 #: Statuses after which a part of the body may be unread.
 _UNREAD = {401, 403, 408, 413, 415}
 #: Tasks that are predicted on the event loop, in about a millisecond; more go to a thread.
+#: Handing work to a thread and back costs more than predicting a few tasks.
 _ON_THE_LOOP = 128
 _THREADS = 4
 
@@ -129,7 +130,10 @@ def create(
     """
     workflows = HeldWorkflows(predictor)
     service = _Service(predictor, tool_types, workflows)
+    # No docs pages: they load scripts from a CDN. `/openapi.json` is there.
     app = FastAPI(title="malearn", version=version, docs_url=None, redoc_url=None)
+    # Handlers take the raw request: msgspec decodes and checks a body many times faster than the
+    # models that FastAPI would build.
     for method, path, handler, body in (
         ("POST", "/predict", service.predict, TaskBody),
         ("POST", "/predict_batch", service.predict_batch, BatchBody),
@@ -251,6 +255,8 @@ class _Service:
             record["curr_task_feat"] = features
         if task.successors:
             record["succ_task_feat"] = task.successors
+        # Before it is checked: ingestion counts what is rejected, too, and keeps it with the
+        # reason.
         self._predictor.collect_data_for_task(task_id, task.task_name, record)
         if (problem := believable.problem(start, end, now)) is not None:
             return problem[1]
@@ -262,7 +268,7 @@ class _Service:
 
 
 class _Door:
-    """Guards the application and counts what passes; whatever fails is answered in a sentence."""
+    """ASGI middleware: checks access, counts requests, answers what fails in a sentence."""
 
     def __init__(self, app: ASGIApp, guard: Guard, counted: Metrics) -> None:
         self._app, self._guard, self._metrics = app, guard, counted
@@ -272,6 +278,7 @@ class _Door:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
+            # Closed before it is accepted, a WebSocket is answered with HTTP status 403.
             await send({"type": "websocket.close", "code": 1008})
             return
         began, status = perf_counter(), 0
@@ -283,6 +290,7 @@ class _Door:
             await send(message)
 
         try:
+            # Before the application: nothing of a request is parsed for who may not ask.
             self._guard.check(scope["path"], scope["headers"], (scope["server"] or ("",))[0])
             await self._app(scope, receive, note)
         except RequestRefused as refused:
@@ -292,6 +300,7 @@ class _Door:
             if not status:  # nothing was sent yet
                 failed = "malearn failed to answer; its log says why."
                 await _sentence(500, failed)(scope, receive, note)
+        # The route's pattern, not the path: run ids as label values would grow without bound.
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.answered(route, status, perf_counter() - began)
 
@@ -308,6 +317,7 @@ async def _read(kind: type[_Body], request: Request) -> _Body:
                 size += len(chunk)
                 if size <= LARGEST_BODY:
                     read += chunk
+                # reply.
                 elif size > _MOST_DISCARDED:
                     break
     except TimeoutError:
@@ -326,6 +336,7 @@ def _answer(value: msgspec.Struct) -> Response:
 
 
 def _sentence(status: int, sentence: str) -> Response:
+    # Else the rest of the body would be taken for the next request on the connection.
     headers = {"Connection": "close"} if status in _UNREAD else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -343,8 +354,10 @@ async def _unknown(request: Request, error: Exception) -> Response:
         allowed = (error.headers or {}).get("Allow", "")
         sentence = f"{request.method} is not possible here, only {allowed}."
     else:
+        # Cut: a path may be as long as the head of a request.
         sentence = f"There is nothing at {request.url.path[:200]}; GET /openapi.json lists all."
     response = _sentence(error.status_code, sentence)
+    # Among them Allow, which HTTP demands of a 405.
     response.headers.update(error.headers or {})
     return response
 

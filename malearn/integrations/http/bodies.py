@@ -31,12 +31,14 @@ Names = Annotated[list[Name], Meta(max_length=MOST_TASKS)]
 Resource = Literal["gpu", "cpu", "io"]
 #: A feature is a number, a context value a text; null means that it is not known.
 Features = Annotated[dict[str, float | str | bool | None], Meta(max_length=1_000)]
+#: The upper bound is `believable.LONGEST`: a longer task would be rejected at ingestion.
 Seconds = Annotated[float, Meta(gt=0.0, lt=30 * 86_400.0)]
 Epoch = Annotated[float, Meta(ge=0.0)]
 
 _Body = TypeVar("_Body")
 
 
+# gc=False: decoded JSON has no cycles, so the garbage collector need not track it.
 class _Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A key that nobody knows is a typing error, so it is refused."""
 
@@ -152,6 +154,7 @@ _KINDS = (
     ProgressBody,
     QueueBody,
 )
+# Built once: a decoder compiles the checks of its type.
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind) for kind in _KINDS
 }
@@ -165,6 +168,7 @@ def decode(kind: type[_Body], body: bytes) -> _Body:
         decoded: _Body = _DECODERS[kind].decode(body)
     except msgspec.ValidationError as error:
         raise RequestRefused(422, f"The body is not what is expected: {_phrase(error)}.") from None
+    # RecursionError: arrays nested thousands deep are valid JSON.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         hint = " (NaN and Infinity are not JSON: send null)" if _has_nan(body) else ""
         raise RequestRefused(400, f"The body is not JSON: {_phrase(error)}{hint}.") from None

@@ -39,6 +39,7 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take in what came; a head that is not complete by then has its limit."""
         super().data_received(data)
+        # h11 is IDLE until the head is complete.
         if self.conn.their_state is h11.IDLE:
             self._limit()
         else:
@@ -56,6 +57,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _limit(self) -> None:
+        # Not renewed by further bytes: a client that sends one now and then must not wait for ever.
         if self._deadline is None:
             self._deadline = self.loop.call_later(self._head_timeout, self._too_slow)
 
@@ -66,9 +68,11 @@ class Connection(H11Protocol):
 
     def _too_slow(self) -> None:
         self._deadline = None
+        # The head may have become complete in the same turn of the event loop.
         if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
             return
         body = _TOO_SLOW % self._head_timeout
+        # Written by hand: h11 has no reply to a request that it has not seen the end of.
         head = (
             "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The door of the HTTP service: who may ask, under which name, and who may not.
+"""Access control of the HTTP service: by host name, origin and token.
 
 A page in a browser can reach a service on loopback, under a name of its own that it has pointed
 there (DNS rebinding) or as a cross-site request. So a Host that is not ours and any foreign Origin
@@ -43,9 +43,11 @@ class Guard:
         found: dict[bytes, bytes] = {}
         for name, value in headers:
             if name in (b"host", b"origin", b"authorization"):
+                # A proxy before this service might have checked the other one.
                 if name in found:
                     raise RequestRefused(400, f"The header {name.decode()} is there twice.")
                 found[name] = value
+        # latin-1 decodes any bytes, so a strange header is refused below instead of raising here.
         host = found.get(b"host", b"").decode("latin-1").lower()
         if not self._is_ours(host, arrived_at):
             raise RequestRefused(
@@ -54,6 +56,7 @@ class Guard:
                 "start it with --allow-host if it should be.",
             )
         origin = found.get(b"origin")
+        # Programs send no Origin; a page of this service's own sends its host.
         if origin is not None and origin.decode("latin-1").lower().partition("://")[2] != host:
             raise RequestRefused(
                 HTTPStatus.FORBIDDEN, "Pages of other origins may not use this service."
@@ -61,6 +64,7 @@ class Guard:
         if self._expected is None or path in _OPEN:
             return
         given = found.get(b"authorization", b"")
+        # In constant time: how long it takes must not tell how much of a guess is right.
         if not hmac.compare_digest(given, self._expected):
             raise RequestRefused(
                 HTTPStatus.UNAUTHORIZED,

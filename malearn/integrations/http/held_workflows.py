@@ -18,6 +18,7 @@ from malearn.serving.predictor import DAGTaskPredictor
 __all__ = ["HeldWorkflows"]
 
 #: Workflows that are kept, and tasks of all of them together; those not used for longest go first.
+#: Clients that end without deleting their workflows must not fill the memory.
 MOST_HELD, MOST_TASKS_HELD = 10_000, 500_000
 
 _POLICIES: Mapping[str, Callable[[Workflow, WorkflowPrediction, float], policies.Key]] = {
@@ -49,6 +50,7 @@ class HeldWorkflows:
     def put(self, run_id: str, declared: WorkflowBody) -> int:
         """Hold a workflow in place of any of its id; returns how many tasks it has."""
         tasks = {task_id: _given(task) for task_id, task in declared.tasks.items()}
+        # Outside of the lock: checking a large workflow takes milliseconds.
         with _sentences():
             workflow = Workflow(
                 run_id, tasks, declared.arrived, declared.deadline, dict(declared.context)
@@ -70,6 +72,7 @@ class HeldWorkflows:
                     f"Workflow {run_id} would have more than {bodies.MOST_TASKS} tasks.",
                 )
             with _sentences():
+                # All before the first is appended, for an append cannot be undone.
                 _check_appendable(workflow, tasks)
                 for task_id, task in tasks.items():
                     workflow.append(task_id, *_given(task))
@@ -117,6 +120,7 @@ class HeldWorkflows:
                 f"Workflow {run_id} is not known: declare it with PUT /workflows/{run_id}; one "
                 "that was not asked about for long may have been dropped.",
             )
+        # The order of the dict is that of use: the first one makes room.
         self._held.move_to_end(run_id)
         return workflow
 

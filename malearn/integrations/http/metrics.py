@@ -15,6 +15,7 @@ from malearn.serving.prometheus import StatsCollector
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+#: Seconds. Prometheus' default buckets begin at 5 ms, where most answers are long over.
 _BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 
 
@@ -22,6 +23,7 @@ class Metrics:
     """A registry of its own: requests by route and status, their duration, and the predictor's."""
 
     def __init__(self, predictor: DAGTaskPredictor, workflows: HeldWorkflows) -> None:
+        # Not the default registry, which the whole process shares: a second app would fail on it.
         self._registry = CollectorRegistry()
         self._registry.register(StatsCollector(predictor.stats))
         self._registry.register(_WorkflowCollector(workflows))

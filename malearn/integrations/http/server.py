@@ -28,6 +28,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        # A restart must not fail on closed connections of the last process (TIME_WAIT).
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
@@ -54,13 +55,16 @@ def configuration(app: ASGIApp, head_timeout: float = HEAD_TIMEOUT) -> uvicorn.C
         app,
         loop="asyncio",
         http=protocol,
+        # There are no WebSockets, and nothing that starts with the application.
         ws="none",
         lifespan="off",
         interface="asgi3",
+        # uvicorn would configure logging for the whole process.
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
+        # Else any client on this machine could claim another address by X-Forwarded-For.
         proxy_headers=False,
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
@@ -76,5 +80,6 @@ class _Server(uvicorn.Server):
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn has no callback of its own for this.
         await super().startup(sockets)
         self._ready()

@@ -37,6 +37,8 @@ class Adapter:
 
     def __init__(self, predictor: DAGTaskPredictor) -> None:
         self.failures = 0
+        # Maze's methods within `asking` are no coroutines (`target` checks it), so no other task of
+        # the event loop comes between.
         self._asking = threading.local()
         self.use(predictor)
 
@@ -86,6 +88,7 @@ class Adapter:
             self._failed("predicting")
             about = None
         own = _usable(own, kind, prediction)
+        # Else the predictor would compare the outcome with an answer that nobody used.
         if about is not None and about.task_id:
             self.predictor.used(about.task_id, own.predicted_duration)
         return own
@@ -100,12 +103,15 @@ class Adapter:
             result = message.get("result")
             start, end = message.get("started_at"), message.get("finished_at")
             if (start is None or end is None) and isinstance(result, Mapping):
+                # Times of the worker, where the message of the dispatcher has none.
                 start, end = result.get("start_time"), result.get("end_time")
             task_id = about.task_id
             if not success:
+                # An id of its own: the task is tried again, and that attempt counts as the task.
                 task_id = f"{task_id}#{message.get('attempt') or 1}"
                 result = {"status": "failed"}
             said = task_record.record(run, start, end, result, about.context)
+            # For what it remembers: the record names the function alone.
             self.predictor.tool_type_of(about.function, about.kind, about.context)
             self.predictor.collect_data_for_task(task_id, about.function, said)
         except Exception:  # noqa: BLE001 - Maze's dispatch goes on
@@ -149,6 +155,7 @@ class Adapter:
             features=about.context or None,
             task_id=about.task_id or None,
         )
+        # A static default of ours is no better than Maze's own.
         if answer.source == "heuristic" or not 0.0 < answer.seconds < math.inf:
             return None, ""
         if answer.source == "tool_history" and self.predictor.is_generic(about.function):
@@ -159,6 +166,7 @@ class Adapter:
     def _failed(self, where: str) -> None:
         """Our own failure: counted, and shown once."""
         self.failures += 1
+        # Once: a failure that lasts would write a traceback at every dispatch.
         if self.failures == 1:
             _log.exception("malearn failed in %s; Maze's own estimate is used", where)
 

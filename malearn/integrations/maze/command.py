@@ -25,12 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        # Only a head schedules. A detached one is another process, which `_starting_ours` sees to.
         if "--head" in given and "--detach" not in given:
             install()
         run = _cli_main()
     except MalearnError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the only words of this program
         raise SystemExit(1) from None
+    # Maze's command line reads sys.argv itself, and names itself after its first word.
     before, sys.argv = sys.argv, ["maze", *given]
     try:
         with _starting_ours():
@@ -61,6 +63,7 @@ def _starting_ours() -> Iterator[None]:
         def __init__(self, args: Any, *more: Any, **named: Any) -> None:
             super().__init__(_ours(args), *more, **named)
 
+    # Maze has no option for the module that it starts.
     subprocess.Popen = Popen  # type: ignore[misc]
     try:
         yield

@@ -49,12 +49,15 @@ def install(predictor: DAGTaskPredictor | None = None) -> Adapter:
             if predictor is not None:
                 _installed[0].use(predictor)
             return _installed[0]
+        # Everything that can fail comes before the first method is replaced.
         maze = target.find()
         if predictor is None:
             predictor = _predictor()
             warm_start.begin(predictor)
         adapter = Adapter(predictor)
         wrapped = _wrapped(adapter, maze)
+        # `__dict__`, not getattr: an inherited method must not be put into the subclass on the way
+        # back.
         own = {name: maze.path.__dict__.get(name) for name in wrapped}
         for name, method in wrapped.items():
             setattr(maze.path, name, method)
@@ -96,6 +99,7 @@ def _wrapped(adapter: Adapter, maze: Target) -> dict[str, Callable[..., Any]]:
     def plug(self: Any) -> None:
         """Replace the estimator, unless it is ours already or somebody else's."""
         own = getattr(self, "runtime_estimator", None)
+        # Not isinstance: a subclass is somebody else's, who wants it asked.
         if own is None or type(own) is maze.estimator:
             self.runtime_estimator = estimator.continuing(own)
         elif not isinstance(own, estimator):
@@ -110,6 +114,8 @@ def _wrapped(adapter: Adapter, maze: Target) -> dict[str, Callable[..., Any]]:
     def new_static(
         self: Any, workflow: Any, task_id: Any, submit_id: Any, *more: Any, **named: Any
     ) -> Any:
+        # Again: it may have been made before malearn was installed, or been given an estimator
+        # since.
         plug(self)
 
         def parents() -> Iterable[Any]:
@@ -152,6 +158,7 @@ def _wrapped(adapter: Adapter, maze: Target) -> dict[str, Callable[..., Any]]:
     def new_observe(
         self: Any, task: Any, message_data: Mapping[str, Any], *more: Any, **named: Any
     ) -> Any:
+        # Ours first, which raises nothing; Maze's own may.
         adapter.observe(task, message_data, success=bool(named.get("success", True)))
         return observe(self, task, message_data, *more, **named)
 
@@ -169,6 +176,7 @@ def _estimator(adapter: Adapter, maze: Target) -> Any:
         @classmethod
         def continuing(cls, own: Any) -> Any:
             """One that goes on from what `own` has observed; None begins afresh."""
+            # Without __init__, whose arguments are not known; the state is all in the attributes.
             made = cls() if own is None else cls.__new__(cls)
             made.__dict__.update(vars(own) if own is not None else {})
             return made

@@ -47,13 +47,17 @@ class Progress:
         known = self._known.get(run)
         if known is None or len(known[0]) != size:
             known = (shape(), arrived, deadline)
+            # Out and in again: a dict keeps the place of a key, and the first one is dropped.
             self._known.pop(run, None)
             self._known[run] = known
             while len(self._known) > _MOST_RUNS:
                 del self._known[next(iter(self._known))]
+        # By run: what was waiting is replaced, so a busy dispatch costs one prediction a round.
         self._waiting[run] = known
         if self._process != os.getpid():  # the first time, or the first after a fork
             self._process = os.getpid()
+            # New ones: the lock in an Event may have been held by a thread that the fork did not
+            # copy.
             self._wake, self._stop = threading.Event(), threading.Event()
             threading.Thread(target=self._run, name="malearn-maze", daemon=True).start()
         self._wake.set()
@@ -67,7 +71,9 @@ class Progress:
         wake, stop = self._wake, self._stop
         while not stop.is_set():
             wake.wait()
+            # Before the work: a run that is put in meanwhile wakes the next round.
             wake.clear()
+            # A copy: the event loop puts runs in meanwhile.
             for run in list(self._waiting):
                 self._predict(run, *self._waiting.pop(run))
             stop.wait(_PAUSE)

@@ -73,6 +73,7 @@ def _import(name: str) -> ModuleType:
         if error.name == "maze":
             problem = "is not installed in this environment (there is no module 'maze')"
             raise IntegrationError(MAZE, problem) from None
+        # Maze's own module is missing; any other name is a library that Maze needs.
         if error.name is not None and name.startswith(error.name):
             raise _unfit(f"there is no module {error.name}") from None
         raise IntegrationError(MAZE, f"cannot be imported ({error})") from error
@@ -84,6 +85,7 @@ def _path_module() -> ModuleType:
     """The module that defines `MaPath`: the known one, or whichever has the class in its text."""
     try:
         known = importlib.util.find_spec(_PATH)
+    # find_spec imports the packages above, which may be missing.
     except ModuleNotFoundError:
         known = None
     if known is not None and hasattr(module := _import(_PATH), "MaPath"):
@@ -92,6 +94,7 @@ def _path_module() -> ModuleType:
     for found in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{_PACKAGE}."):
         if found.name == f"{_PACKAGE}.server":  # makes one as soon as it is imported
             continue
+        # Its text is searched first: importing module after module would run all of Maze.
         spec = importlib.util.find_spec(found.name)
         if spec is not None and spec.origin is not None and _defines(Path(spec.origin)):
             return _import(found.name)
@@ -118,6 +121,8 @@ def _check(owner: type[Any], name: str, method: str, wanted: tuple[str, ...]) ->
     function = getattr(owner, method, None)
     if not callable(function):
         raise _unfit(f"there is no {name}")
+    # A coroutine could be suspended within `Adapter.asking`, and another task be answered for its
+    # run.
     if inspect.iscoroutinefunction(function):
         raise _unfit(f"{name} is a coroutine")
     star = wanted.index("*") if "*" in wanted else len(wanted)

@@ -49,6 +49,7 @@ def observations(workspace: Path, most: int = _RUNS) -> list[Observation]:
     for folder in folders:
         for outcome in outcomes.of_run(run.read(folder), types):
             if isinstance(outcome, Execution):
+                # NaN is not equal to itself: whether anything was known before the start.
                 known = any(value == value for value in outcome.serve)
                 found.append(
                     Observation(
@@ -66,6 +67,7 @@ def observations(workspace: Path, most: int = _RUNS) -> list[Observation]:
 def _read(predictor: DAGTaskPredictor, workspace: Path) -> None:
     try:
         count = predictor.remember(observations(workspace))
+    # Maze must start all the same.
     except (MalearnError, OSError) as error:
         _log.warning("malearn begins without earlier runs: %s", error)
         return
@@ -73,4 +75,5 @@ def _read(predictor: DAGTaskPredictor, workspace: Path) -> None:
 
 
 def _age(folder: RunFolder) -> int:
+    # The fingerprint alternates sizes and times of modification (nanoseconds).
     return max(folder.fingerprint[1::2], default=0)

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 import yaml
 
-from malearn.expectations.report import REASONS
+from malearn.expectations.reasons import REASONS
 from malearn.flows.commands import app
 from malearn.kernel.tool_types import parse
 from malearn.learning import gate

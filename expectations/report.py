@@ -11,30 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 
-from malearn.expectations.tally import Result, Tally, by_tool_type
-from malearn.expectations.validation import ValidationResult
-from malearn.kernel.records import RejectReason
+from malearn.expectations.findings import Findings
+from malearn.expectations.reasons import meaning
+from malearn.expectations.tally import Result, Tally
 
-__all__ = ["REASONS", "html_report", "markdown_report"]
+__all__ = ["html_report", "markdown_report"]
 
-#: What each reason code means.
-REASONS: Mapping[RejectReason, str] = {
-    RejectReason.INVALID_JSON: "the value is not valid JSON",
-    RejectReason.NOT_AN_OBJECT: "the value is JSON, but not an object",
-    RejectReason.NO_TIMES: "a start or end time is missing",
-    RejectReason.BAD_TIMES: "the times are not finite, not in order, or too far apart",
-    RejectReason.FUTURE_TIMES: "it ended minutes ahead of this clock: another zone, or other units",
-    RejectReason.SKIPPED: "the task was skipped",
-    RejectReason.SOFT_FAILED: "the status of the task says that it failed",
-    RejectReason.NO_FEATURES: "neither the task nor its predecessors reported features",
-    RejectReason.UNMAPPED_FUNCTION: "no tool type claims the function",
-    RejectReason.INVALID_FEATURE: "a value breaks the contract",
-    RejectReason.OUTLIER: "far from the recent durations of its function",
-    RejectReason.PAST_RETENTION: "it ended before the retention limit of its dataset",
-    RejectReason.DATASET_DAMAGED: "its dataset could not be read; retry it after the repair",
-    RejectReason.DUPLICATE: "the same task is already known",
-    RejectReason.BATCH_REFUSED: "part of a batch with too many bad rows",
-}
+#: The sections of what was kept out: whether its reasons are normal, title and explanation.
+_KEPT_OUT = (
+    (False, "Rejected records to look at", "Kept with their reason, and not trained on."),
+    (True, "Rejected records that are normal", "Every healthy log holds some; nothing is wrong."),
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fbfbf9; --card: #fff; --ink: #22262b;
@@ -73,6 +60,7 @@ code { font: .85em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 .bar { display: inline-block; width: 5rem; height: .5rem; border-radius: 3px; overflow: hidden;
   background: var(--rail); vertical-align: middle; margin-right: .6rem; }
 .bar i { display: block; height: 100%; background: var(--bad); min-width: 2px; }
+.bar .fine { background: var(--quiet); }
 .split { display: flex; height: .5rem; margin-top: .75rem; border-radius: 3px; overflow: hidden;
   background: var(--rail); gap: 1px; }
 .split i { background: var(--good); } .split i + i { background: var(--bad); min-width: 3px; }
@@ -88,30 +76,22 @@ details { margin-top: .75rem; } summary { cursor: pointer; color: var(--quiet); 
 @media print { details > * { display: block; } section { break-inside: avoid; } }
 """
 
+#: Who reported a feature, by what its column begins with.
+_VIEWS = {"serve_": "(as its predecessors reported)", "ran_": "(as the task itself reported)"}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def html_report(
-    batches: Iterable[ValidationResult | Tally],
-    *,
-    rejected: Mapping[str, int],
-    time: datetime,
-    versions: Mapping[str, int] | None = None,
-    refused: Sequence[str] = (),
-) -> str:
-    """The page: the results of each tool type's suite, and all rejected records by reason.
-
-    Batches of one tool type are added up; a `Tally` of each is enough, and is small.
-    `rejected` counts records by reason code; `versions` gives the dataset version that the
-    accepted rows went into, by tool type; `refused` the messages of rejected batches.
-    """
-    tallies = _added(batches)
+def html_report(found: Findings) -> str:
+    """The page."""
+    tallies = found.tallies
     parts = [
-        f"<header><h1>Validation report</h1><p class=quiet>{_text(_moment(time))}</p></header>",
-        *(f"<section class=refused>{_text(sentence)}</section>" for sentence in refused),
-        _tiles(tallies, rejected),
-        *(_section(tally, (versions or {}).get(tally.tool_type)) for tally in tallies),
-        _reasons(rejected),
+        f"<header><h1>Validation report</h1><p class=quiet>{_text(_moment(found.time))}</p>"
+        "</header>",
+        *(f"<section class=refused>{_text(sentence)}</section>" for sentence in found.refused),
+        _tiles(found),
+        *(_section(tally, found.versions.get(tally.tool_type)) for tally in tallies),
+        *(_kept_out(found, *section) for section in _KEPT_OUT),
+        _logs(found.sources),
     ]
     body = "\n".join(parts)
     return (
@@ -124,19 +104,14 @@ def html_report(
     )
 
 
-def markdown_report(
-    batches: Iterable[ValidationResult | Tally],
-    *,
-    rejected: Mapping[str, int],
-    time: datetime,
-    versions: Mapping[str, int] | None = None,
-    refused: Sequence[str] = (),
-) -> str:
-    """The same, shorter, as Markdown for a Prefect artifact. Arguments as for `html_report`."""
-    lines = ["# Validation report", "", _plain(_moment(time)), ""]
-    lines += [f"> **Batch rejected.** {_plain(sentence)}\n" for sentence in refused]
-    for tally in _added(batches):
-        version = (versions or {}).get(tally.tool_type)
+def markdown_report(found: Findings) -> str:
+    """The same, shorter, as Markdown for a Prefect artifact."""
+    lines = ["# Validation report", "", _plain(_moment(found.time)), ""]
+    lines += [f"> **Batch rejected.** {_plain(sentence)}\n" for sentence in found.refused]
+    numbers = " · ".join(f"{n:,} {what}" for n, what in _numbers(found))
+    lines += [_plain(numbers), ""]
+    for tally in found.tallies:
+        version = found.versions.get(tally.tool_type)
         lines += [f"## {_plain(tally.tool_type)}", "", f"{_summary(tally, version)}.", ""]
         failed = _worst_first(tally.results)
         if failed:
@@ -144,7 +119,7 @@ def markdown_report(
                 ("expectation", "checked", "failed", "share", "examples"),
                 (
                     (
-                        _plain(result.expectation),
+                        _plain(_expected(result)),
                         f"{result.checked:,}",
                         f"{result.failed:,}",
                         _percent(result.share),
@@ -156,30 +131,44 @@ def markdown_report(
         held = len(tally.results) - len(failed)
         if held:
             lines += [f"{_count(held, 'expectation')} passed for every row.", ""]
-    if counts := _counts(rejected):
-        lines += ["## Rejected records", ""]
-        lines += _rows(
-            ("reason", "records", "meaning"),
-            ((_plain(code), f"{n:,}", _plain(_meaning(code))) for code, n in counts),
-        )
+    for normal, title, _ in _KEPT_OUT:
+        if counts := found.reasons(normal=normal):
+            lines += [f"## {title}", ""]
+            lines += _rows(
+                ("reason", "records", "meaning", "functions"),
+                (
+                    (
+                        _plain(code),
+                        f"{n:,}",
+                        _plain(meaning(code)),
+                        _plain(", ".join(found.functions_of(code))),
+                    )
+                    for code, n in counts
+                ),
+            )
+    if found.sources:
+        lines += ["## Logs read", ""]
+        sources = found.sources.items()
+        lines += _rows(("log", "records"), ((_plain(log), f"{n:,}") for log, n in sources))
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _added(batches: Iterable[ValidationResult | Tally]) -> list[Tally]:
-    return by_tool_type(
-        one.tally() if isinstance(one, ValidationResult) else one for one in batches
-    )
+def _numbers(found: Findings) -> list[tuple[int, str]]:
+    """Everything that was read, and what became of it."""
+    normal = sum(n for _, n in found.reasons(normal=True))
+    other = sum(n for _, n in found.reasons(normal=False))
+    return [
+        (found.records, "records read"),
+        (found.records - normal - other, "accepted"),
+        (other, "rejected, to look at"),
+        (normal, "rejected, as is normal"),
+    ]
 
 
-def _tiles(tallies: Sequence[Tally], rejected: Mapping[str, int]) -> str:
-    tiles = (
-        (sum(tally.total for tally in tallies), "rows checked"),
-        (sum(tally.accepted for tally in tallies), "accepted"),
-        (sum(tally.quarantined for tally in tallies), "quarantined"),
-        (sum(rejected.values()), "rejected in total"),
-    )
+def _tiles(found: Findings) -> str:
     shown = (
-        f"<div class=tile><b>{n:,}</b><span class=quiet>{what}</span></div>" for n, what in tiles
+        f"<div class=tile><b>{n:,}</b><span class=quiet>{what}</span></div>"
+        for n, what in _numbers(found)
     )
     return f"<div class=tiles>{''.join(shown)}</div>"
 
@@ -216,7 +205,21 @@ def _failed_table(results: Iterable[Result]) -> str:
 
 
 def _expectation(result: Result) -> str:
-    return f"<b>{_text(result.column)}</b> is {_text(result.phrase)}"
+    name, view = _column(result)
+    return f"<b>{_text(name)}</b> is {_text(result.phrase)} <span class=quiet>{_text(view)}</span>"
+
+
+def _expected(result: Result) -> str:
+    name, view = _column(result)
+    return f"{name} is {result.phrase} {view}".rstrip()
+
+
+def _column(result: Result) -> tuple[str, str]:
+    """The feature that is checked, and who reported it."""
+    for prefix, view in _VIEWS.items():
+        if result.column.startswith(prefix):
+            return result.column.removeprefix(prefix), view
+    return result.column, ""
 
 
 def _held_list(results: Sequence[Result]) -> str:
@@ -233,20 +236,34 @@ def _held_list(results: Sequence[Result]) -> str:
     )
 
 
-def _reasons(rejected: Mapping[str, int]) -> str:
-    counts = _counts(rejected)
+def _kept_out(found: Findings, normal: bool, title: str, explanation: str) -> str:
+    counts = found.reasons(normal=normal)
     if not counts:
-        return "<section><h2>Rejected records</h2><p class=quiet>None.</p></section>"
-    total = sum(n for _, n in counts)
+        return f"<section><h2>{title}</h2><p class=quiet>None.</p></section>"
+    total = max(found.records, sum(n for _, n in counts))
     rows = (
-        f"<tr><td><code>{_text(code)}</code></td><td>{_text(_meaning(code))}</td>"
-        f"<td class=number>{n:,}</td><td class=share>{_bar(n / total)}</td></tr>"
+        f"<tr><td><code>{_text(code)}</code></td><td>{_text(meaning(code))}"
+        f"<p class=quiet>{_text(', '.join(found.functions_of(code)))}</p></td>"
+        f"<td class=number>{n:,}</td><td class=share>{_bar(n / total, normal)}</td></tr>"
         for code, n in counts
     )
     return (
-        "<section><h2>Rejected records</h2><p class=quiet>Kept with their reason; not trained on."
-        "</p><div class=wide><table><thead><tr><th>RejectReason</th><th>Meaning</th>"
-        "<th class=number>Records</th><th>Share</th></tr></thead>"
+        f"<section><h2>{title}</h2><p class=quiet>{explanation}"
+        "</p><div class=wide><table><thead><tr><th>Reason</th><th>Meaning, and functions</th>"
+        "<th class=number>Records</th><th>Share of all</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
+
+
+def _logs(sources: Mapping[str, int]) -> str:
+    if not sources:
+        return ""
+    rows = (
+        f"<tr><td>{_text(log)}</td><td class=number>{n:,}</td></tr>" for log, n in sources.items()
+    )
+    return (
+        "<section><h2>Logs read</h2><div class=wide><table><thead><tr><th>Log</th>"
+        "<th class=number>Records</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 
@@ -265,14 +282,6 @@ def _worst_first(results: Iterable[Result]) -> list[Result]:
     return sorted((result for result in results if result.failed), key=lambda r: -r.share)
 
 
-def _counts(rejected: Mapping[str, int]) -> list[tuple[str, int]]:
-    return sorted(((str(c), n) for c, n in rejected.items() if n), key=lambda item: -item[1])
-
-
-def _meaning(code: str) -> str:
-    return next((words for reason, words in REASONS.items() if reason == code), "")
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
@@ -288,9 +297,9 @@ def _percent(share: float) -> str:
     return "> 99.9 %" if 0.999 < share < 1 else f"{share:.1%}".replace("%", " %")
 
 
-def _bar(share: float) -> str:
-    width = f"{100 * share:.2f}"
-    return f'<span class=bar><i style="width:{width}%"></i></span>{_text(_percent(share))}'
+def _bar(share: float, normal: bool = False) -> str:
+    width, kind = f"{100 * share:.2f}", " class=fine" if normal else ""
+    return f'<span class=bar><i{kind} style="width:{width}%"></i></span>{_text(_percent(share))}'
 
 
 def _text(value: str) -> str:

@@ -174,13 +174,19 @@ def publish(validator: _RecordingValidator, report: IngestReport, home: Home) ->
     now = datetime.now(UTC)  # in the page's name, too, so that pages sort by time
     versions = {n: t.version for n, t in report.tool_types.items() if t.version is not None}
     refused = [why for t in report.tool_types.values() for why in t.refused]
-    html = expectations.html_report(
-        validator.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
+    found = expectations.Findings(
+        validator.batches,
+        report.records,
+        report.reasons,
+        now,
+        sources=report.sources,
+        functions=report.functions,
+        versions=versions,
+        refused=refused,
     )
+    html = expectations.html_report(found)
     page = validation_pages.write(home, f"validation-{now:%Y%m%dT%H%M%S}.html", html)
-    text = expectations.markdown_report(
-        validator.batches, rejected=report.rejected, time=now, versions=versions, refused=refused
-    )
+    text = expectations.markdown_report(found)
     create_markdown_artifact(
         f"{text}\n\nPage: `{page}`\n",
         key=artifacts.VALIDATION,

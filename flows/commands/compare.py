@@ -40,7 +40,8 @@ def compare(
 ) -> None:
     """Compare two versions on the same rows, per function and state, with a significance test.
 
-    The result is a run of the experiment malearn-comparison in MLflow, too.
+    The result is a run of the experiment malearn-comparison in MLflow, too; with MALEARN_PREFIX,
+    that begins the experiment's name.
     """
     if first == second:
         raise typer.BadParameter("give two different versions")
@@ -52,7 +53,7 @@ def compare(
     tool_type = options.tool_type(tool, home)
     dataset = Dataset.open(place, tool_type)
     with servers.tracking(place):
-        done = comparing.compare(tool_type, (first, second), dataset.read(), rows)
+        done = comparing.compare(tool_type, (first, second), dataset, rows)
         page = mlflow_pages.run_page(comparing.log(done, dataset.version))
     output.result(
         {**done.as_json(), "page": page}, as_json, lambda: report.show_versions(done, page)

@@ -241,7 +241,12 @@ class Ingest:
         rejected[RejectReason.DUPLICATE] += duplicates
         rejected[RejectReason.PAST_RETENTION] += expired
         counts = {reason.value: n for reason, n in sorted(rejected.items()) if n}
-        return IngestReport(batch.records, counts, reports)
+        functions: dict[str, Counter[str]] = defaultdict(Counter)
+        for row in (*(row for row in early if id(row) in news), *late):
+            functions[row.rejected.reason.value][row.rejected.function] += 1
+        return IngestReport(
+            batch.records, counts, reports, sources={source: batch.records}, functions=functions
+        )
 
     def _find_damaged(self, names: Iterable[str]) -> dict[str, str]:
         """Which of the datasets `names` cannot be read, and why; the others are ready to append."""

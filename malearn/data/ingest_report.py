@@ -6,7 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["IngestReport", "ToolTypeReport"]
+__all__ = ["OTHERS", "Functions", "IngestReport", "ToolTypeReport"]
+
+#: How many records of which function were rejected, by reason.
+Functions = Mapping[str, Mapping[str, int]]
+#: Stands for the functions beyond those that are told apart, of each reason so many.
+OTHERS, _TOLD_APART = "others", 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,9 @@ class IngestReport:
     """What became of `records` records: the counts in it add up to that.
 
     `rejected` counts by reason what was not validated; what was known already
-    is among it as `duplicate`. Reports of successive batches add up.
+    is among it as `duplicate`. `sources` are the logs that were read, with the records in each;
+    `functions` counts all that was kept out for the first time, quarantined rows and outliers
+    included, by reason and function. Reports of successive batches add up.
     """
 
     records: int = 0
@@ -51,6 +58,16 @@ class IngestReport:
     tool_types: Mapping[str, ToolTypeReport] = field(default_factory=dict)
     lost: int = 0
     gaps: tuple[str, ...] = ()
+    sources: Mapping[str, int] = field(default_factory=dict, compare=False)
+    functions: Functions = field(default_factory=dict, compare=False)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """All records that were kept out, by reason: with those that are accepted, everything."""
+        counts = Counter(self.rejected)
+        for reason, functions in self.functions.items():
+            counts[reason] = max(counts[reason], sum(functions.values()))
+        return dict(counts)
 
     @property
     def accepted(self) -> int:
@@ -76,4 +93,26 @@ class IngestReport:
             self.lost + later.lost,
             # Each sentence once, in the order in which they came.
             tuple(dict.fromkeys((*self.gaps, *later.gaps))),
+            _added(self.sources, later.sources),
+            {
+                reason: _few(
+                    _added(self.functions.get(reason, {}), later.functions.get(reason, {}))
+                )
+                for reason in sorted({*self.functions, *later.functions})
+            },
         )
+
+
+def _added(counts: Mapping[str, int], others: Mapping[str, int]) -> Counter[str]:
+    both = Counter(counts)
+    both.update(others)
+    return both
+
+
+def _few(counts: Counter[str]) -> Mapping[str, int]:
+    """The most frequent, and the sum of all others."""
+    if len(counts) <= _TOLD_APART:
+        return counts
+    kept = Counter(dict(counts.most_common(_TOLD_APART)))
+    kept[OTHERS] += counts.total() - kept.total()
+    return kept

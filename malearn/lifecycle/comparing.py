@@ -7,15 +7,16 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from malearn.data import execution_window
+from malearn.data.dataset import Dataset
+from malearn.data.execution_window import ExecutionWindow
 from malearn.kernel.errors import InputError
 from malearn.kernel.estimation.intervals import State
 from malearn.kernel.names import Names
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.onnx.onnx_model import OnnxModel
-from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import comparison_plots, evaluation, matrix, version_comparison, windows
-from malearn.learning.matrix import Matrix
 from malearn.learning.version_comparison import VersionComparison
 from malearn.lifecycle import registry, runs, trained_on
 
@@ -28,22 +29,24 @@ _ROWS, _FEWEST = 500, 10
 def compare(
     tool_type: ToolType,
     numbers: tuple[int, int],
-    executions: Sequence[Execution],
+    dataset: Dataset,
     rows: int | None = None,
 ) -> VersionComparison:
-    """Both versions on the newest `rows` of `executions`, those of `tool_type`.
+    """Both versions of the models of `tool_type` on the newest `rows` of `dataset`.
 
-    Without `rows`: on those that neither was fitted on where there are ten of them, at most the
-    newest 500; else on the newest 500, fitted on or not. Raises `InputError` where there are
-    fewer than ten, `RegistryError` or `ArtifactRefused` for a version that cannot be loaded.
-    Needs `mlflow_connection.connect` first.
+    Of the dataset the window is read that monitoring reads, or `rows` if those are more; what was
+    before it is still what the history knows of. Without `rows`: on those that neither was fitted
+    on where there are ten of them, at most the newest 500; else on the newest 500, whoever knows
+    them. Raises `InputError` where there are fewer than ten, `RegistryError` or `ArtifactRefused`
+    for a version that cannot be loaded. Needs `mlflow_connection.connect` first.
     """
     models = [_model(tool_type, number) for number in numbers]
     until = [
         trained_on.until(registry.version(tool_type, number), model.metadata)
         for number, model in zip(numbers, models, strict=True)
     ]
-    everything = matrix.build(tool_type, executions)
+    window = execution_window.read(dataset, max(execution_window.TAIL, rows or 0))
+    everything = matrix.build(tool_type, window.executions, window.before)
     # Rows that a version was fitted on flatter it, so rows new to both are preferred.
     new = windows.unseen(everything, max(until))
     count = rows if rows is not None else min(_ROWS, new if new >= _FEWEST else len(everything))
@@ -65,7 +68,7 @@ def compare(
         (predicted[0], predicted[1]),
         [e.function for e in newest.executions],
         # Replayed from the first row: the state of a prediction depends on all that came before it.
-        _states(everything, tool_type)[-len(newest) :],
+        _states(window, tool_type)[-len(newest) :],
         seen,
     )
 
@@ -123,7 +126,8 @@ def _model(tool_type: ToolType, number: int) -> OnnxModel:
     return onnx_model.load(file, tool_type, f"{tool_type.registered_model} version {number}")
 
 
-def _states(rows: Matrix, tool_type: ToolType) -> Sequence[State]:
-    """What a prediction of each row stood on, in order of start."""
+def _states(window: ExecutionWindow, tool_type: ToolType) -> Sequence[State]:
+    """What a prediction of each execution stood on, in order of start."""
+    everything = [*window.before, *window.executions]
     # Without models: a state belongs to the history, and none would be fitted for it.
-    return evaluation.replay(rows.executions, ToolTypes([tool_type]), family="").states
+    return evaluation.replay(everything, ToolTypes([tool_type]), family="").states

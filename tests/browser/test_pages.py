@@ -139,9 +139,11 @@ def test_prefect_shows_a_run_with_its_artifacts(seen: Seen, page: Page, prefect_
 def test_the_validation_report_names_the_failed_expectation_and_asks_nobody(
     seen: Seen, page: Page
 ) -> None:
-    text = page.open(seen.report.as_uri(), "Validation report", "Rejected records")
+    text = page.open(seen.report.as_uri(), "Validation report", "Rejected records", "Logs read")
     assert "length is between 0 and 100,000 pages" in text
     assert "-7" in text
     assert "100 accepted · 4 quarantined · dataset version 1" in text
-    page.picture("validation")
+    assert "run.jsonl\t208" in text
+    assert "read_pages (" in text or "task1_" in text
+    page.picture("validation", height=1200)
     assert page.run("performance.getEntriesByType('resource').length") == 0

@@ -9,11 +9,13 @@ from html.parser import HTMLParser
 import pytest
 
 from malearn.expectations import (
+    Findings,
     Result,
     Tally,
     ValidationResult,
     html_report,
     markdown_report,
+    reasons,
     report,
 )
 from malearn.kernel.records import Execution, Rejected, RejectReason
@@ -64,29 +66,38 @@ class Page(HTMLParser):
         self.text += data
 
 
-def html(
-    *batches: ValidationResult, rejected: dict[str, int] | None = None, refused: tuple = ()
-) -> str:
-    return html_report(batches, rejected=rejected or {}, time=NOON, refused=refused)
+def found(*batches: ValidationResult | Tally, **more: object) -> Findings:
+    given = {"records": 10, "rejected": {}, "time": NOON} | more
+    return Findings(batches, **given)  # type: ignore[arg-type]
 
 
-def markdown(*batches: ValidationResult, rejected: dict[str, int] | None = None) -> str:
-    return markdown_report(batches, rejected=rejected or {}, time=NOON)
+def html(*batches: ValidationResult, **more: object) -> str:
+    return html_report(found(*batches, **more))
+
+
+def markdown(*batches: ValidationResult, **more: object) -> str:
+    return markdown_report(found(*batches, **more))
 
 
 def test_the_page_shows_what_failed_how_often_and_for_example() -> None:
     text = Page(html(validated())).text
-    for said in ("serve_tokens is between 0 and 5 tokens", "10.0 %", "-1", "-2", "12 August 2025"):
+    for said in (
+        "tokens is between 0 and 5 tokens (as its predecessors reported)",
+        "10.0 %",
+        "-1",
+        "-2",
+        "12 August 2025",
+    ):
         assert said in text
     assert "9 accepted · 1 quarantined" in text
     assert "1 expectation passed for every row" in text
 
 
 def test_the_page_shows_dataset_versions_refusals_and_reasons() -> None:
-    page = html_report(
-        [validated()],
+    page = html(
+        validated(),
+        records=400,
         rejected={RejectReason.SOFT_FAILED: 217, "made_up": 3, RejectReason.SKIPPED: 0},
-        time=NOON,
         versions={"llm_process": 41},
         refused=["30 of 40 rows break their contract."],
     )
@@ -96,6 +107,29 @@ def test_the_page_shows_dataset_versions_refusals_and_reasons() -> None:
     assert "the task says that it failed217" in text
     assert "made_up" in text
     assert "skipped" not in text
+
+
+def test_the_page_names_logs_and_functions_and_says_what_is_normal() -> None:
+    functions = {f"task{n}_read": n for n in range(1, 8)}
+    page = html(
+        records=60,
+        rejected={"no_features": 28, "bad_times": 2},
+        sources={"run1.jsonl": 40, "redis": 20},
+        functions={"no_features": functions, "bad_times": {"": 2}},
+    )
+    text = Page(page).text
+    for said in (
+        "60records read",
+        "30accepted",
+        "2rejected, to look at",
+        "28rejected, as is normal",
+    ):
+        assert said in text
+    to_look_at, normal = text.partition("that are normal")[::2]
+    assert "unnamed (2)" in to_look_at
+    assert "task7_read (7), task6_read (6)" in normal
+    assert "2 more" in normal
+    assert "run1.jsonl40" in normal
 
 
 @pytest.mark.parametrize("batches", [(), (validated(bad=0),), (validated(good=0),), (hostile(),)])
@@ -125,7 +159,7 @@ def test_the_page_is_readable_by_day_and_by_night() -> None:
 
 def test_batches_of_one_tool_type_are_added_up() -> None:
     many = Tally("llm_process", 90, 9, (Result("serve_tokens", "between 0 and 5 tokens", 99, 9),))
-    both = html_report([many, validated(), validated("vlm_process")], rejected={}, time=NOON)
+    both = html(many, validated(), validated("vlm_process"))
     assert both.count("<h2>llm_process</h2>") == 1
     assert "99 accepted · 10 quarantined" in both
     assert "<td class=number>109</td><td class=number>10</td>" in both
@@ -136,16 +170,20 @@ def test_nothing_rejected_is_said_as_well() -> None:
 
 
 def test_markdown_has_one_table_row_for_each_failed_expectation() -> None:
-    lines = markdown(validated(), rejected={"skipped": 30}).splitlines()
-    assert "| serve\\_tokens is between 0 and 5 tokens | 10 | 1 | 10.0 % | -1, -2 |" in lines
-    assert "| skipped | 30 | the task was skipped |" in lines
+    kept_out = {"rejected": {"skipped": 30}, "functions": {"skipped": {"draw": 30}}}
+    lines = markdown(validated(), **kept_out, sources={"run1.jsonl": 40}).splitlines()
+    expectation = "tokens is between 0 and 5 tokens \\(as its predecessors reported\\)"
+    assert f"| {expectation} | 10 | 1 | 10.0 % | -1, -2 |" in lines
+    meaning = "the task was skipped: it did not run, so it took no time"
+    assert f"| skipped | 30 | {meaning} | draw \\(30\\) |" in lines
+    assert "| run1.jsonl | 40 |" in lines
     assert "1 expectation passed for every row." in lines
 
 
 def test_hostile_values_cannot_break_out_of_markdown() -> None:
-    text = markdown(hostile(), rejected={HOSTILE: 2})
+    text = markdown(hostile(), rejected={HOSTILE: 2}, sources={HOSTILE: 2})
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line[:1] == "|"]
-    assert cells == [6, 6, 6, 4, 4, 4]
+    assert cells == [6, 6, 6, 5, 5, 5, 3, 3, 3]
     assert not re.search(r"(?<!\\)[<`\[]", text)
     text.encode("utf-8")
 
@@ -158,4 +196,4 @@ def test_a_little_is_never_shown_as_nothing(share: float, said: str) -> None:
 
 
 def test_every_reason_is_explained() -> None:
-    assert set(report.REASONS) == set(RejectReason)
+    assert set(reasons.REASONS) == set(RejectReason)

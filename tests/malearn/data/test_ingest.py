@@ -111,6 +111,9 @@ def test_what_is_accepted_quarantined_and_fenced_is_stored_and_counted(home: Hom
     report = ingest(home).take(batch, "test")
     assert report.tool_types["llm_process"] == ToolTypeReport(3, 1, 1, 0, 1)
     assert report.rejected == {}
+    assert report.reasons == {"invalid_feature": 1, "outlier": 1}
+    assert report.functions["outlier"] == {record(5).function: 1}
+    assert report.sources == {"test": 5}
     after = ingest(home)
     assert after.datasets["llm_process"].rows == 3
     kept = {r.rejected.reason: r for r in after.rejections.read("llm_process")}
@@ -185,6 +188,23 @@ def test_reports_add_up() -> None:
     total = one + two
     assert (total.records, total.accounted, total.accepted) == (5, 5, 2)
     assert total.rejected == {"skipped": 2}
+
+
+def test_reports_tell_only_so_many_functions_apart() -> None:
+    names = {f"f{n}": 2 for n in range(900)}
+    one = IngestReport(functions={"skipped": names}, sources={"a log": 1})
+    two = IngestReport(
+        functions={"skipped": {f"g{n}": 1 for n in range(900)}}, sources={"a log": 2}
+    )
+    total = one + two
+    assert total.sources == {"a log": 3}
+    assert len(total.functions["skipped"]) == 1_001
+    assert total.reasons == {"skipped": 2_700}
+
+
+def test_reports_of_one_tool_type_add_up() -> None:
+    one = IngestReport(3, {"skipped": 1}, {"a": ToolTypeReport(1, 1, 0, 0, 4, ("why",))})
+    total = one + IngestReport(2, {"skipped": 1}, {"a": ToolTypeReport(), "b": ToolTypeReport(1)})
     assert total.tool_types["a"] == ToolTypeReport(1, 1, 0, 0, 4, ("why",))
 
 

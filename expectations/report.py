@@ -53,8 +53,10 @@ th:last-child, td:last-child { padding-right: 0; } tr:last-child td { border-bot
 td b { font-weight: 600; } .failed td:first-child { min-width: 15rem; width: 34%; }
 .failed td:last-child { min-width: 13rem; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-code { white-space: nowrap; font: .85em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-.failed code { white-space: normal; display: inline-block; max-width: 100%; padding: 0 .45em; border-radius: 4px;
+code { font: .85em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+  white-space: nowrap; }
+.failed code { display: inline-block; max-width: 100%; padding: 0 .45em; border-radius: 4px;
+  white-space: normal;
   background: var(--rail); margin: 0 .35em .25em 0; }
 .share { white-space: nowrap; width: 9.5rem; font-variant-numeric: tabular-nums; }
 .bar { display: inline-block; width: 5rem; height: .5rem; border-radius: 3px; overflow: hidden;

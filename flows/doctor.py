@@ -26,6 +26,7 @@ from malearn.kernel.home import Home
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.records import RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.learning import families
 from malearn.lifecycle import mlflow_connection, registry
 from malearn.operations import home_checks
 from malearn.operations.finding import Finding
@@ -47,6 +48,8 @@ def examine(home: Home) -> Iterator[Finding]:
     yield _versions()
     types, finding = _declaration(home)
     yield finding
+    if types is not None:
+        yield _families(types)
     yield _directory(home)
     yield from home_checks.examine(home)
     yield from _external_servers()
@@ -95,6 +98,18 @@ def _declaration(home: Home) -> tuple[ToolTypes | None, Finding]:
     except MalearnError as error:
         return None, Finding("tool types", "problem", str(error))
     return types, Finding("tool types", "ok", ", ".join(types))
+
+
+def _families(types: ToolTypes) -> Finding:
+    """Whether each declared family can be loaded and takes its declared hyper-parameters."""
+    subject, tried = "model families", dict[str, None]()
+    try:
+        for tool_type in types.values():
+            families.check(tool_type)
+            tried |= dict.fromkeys(families.tried(tool_type))
+    except MalearnError as error:
+        return Finding(subject, "problem", str(error))
+    return Finding(subject, "ok", ", ".join(tried))
 
 
 def _directory(home: Home) -> Finding:

@@ -56,6 +56,7 @@ def tune(
     """
     # SQLite makes its file, but no directory for it.
     home.root.mkdir(parents=True, exist_ok=True)
+    _file(home).touch(0o600)  # like everything below a home, it is its owner's alone
     began, results = time.monotonic(), []
     searched = [name for name in names if families.get(name).search]
     for place, name in enumerate(searched):

@@ -24,6 +24,7 @@ __all__ = ["examine", "repair"]
 _DATABASES = {
     "MLflow's database": Path("mlruns", "mlflow.db"),
     "Prefect's database": Path(".malearn", "prefect", "prefect.db"),
+    "database of searches": Path("tuning.db"),
 }
 _OPEN = stat.S_IRWXG | stat.S_IRWXO
 

@@ -26,7 +26,11 @@ from malearn.platform import EmbeddedRedis, private
 __all__ = ["left_out", "take"]
 
 #: SQLite databases below a home.
-_DATABASES = (Path("mlruns", "mlflow.db"), Path(".malearn", "prefect", "prefect.db"))
+_DATABASES = (
+    Path("mlruns", "mlflow.db"),
+    Path(".malearn", "prefect", "prefect.db"),
+    Path("tuning.db"),
+)
 #: Directories of files that are written once, and single files.
 _PLACES = (
     Path("data"),

@@ -23,6 +23,7 @@ def test_a_sound_home_has_no_problem_and_is_left_as_it_is(
     assert done.returncode == 0, done.stdout + done.stderr
     found = {check["subject"]: check for check in json.loads(done.stdout)["checks"]}
     assert found["table speech_process"]["detail"] == "2 rows"
+    assert found["model families"]["detail"] == "xgboost, mlp, linear"
     assert found["Redis"]["detail"] == without_password(redis_url)
     assert files(stored) == before
 
@@ -64,7 +65,11 @@ def test_a_damaged_database_and_an_interrupted_restoration_are_named(
     stored.mlruns.mkdir()
     (stored.mlruns / "mlflow.db").write_bytes(b"SQLite format 3\0" + b"x" * 5000)
     (stored.root / ".malearn-restoring").mkdir()
-    done = cli("doctor", "--home", stored.root)
+    types = stored.root / "types.toml"
+    types.write_text('families = ["nowhere.at_all:MODEL"]\n')
+    done = cli("doctor", "--home", stored.root, MALEARN_TOOL_TYPES=types)
     assert done.returncode == 1
     assert "✗ MLflow's database: " in done.stdout
+    assert "✗ model families: " in done.stdout
+    assert "nowhere.at_all" in done.stdout
     assert "✗ restore: a restoration was interrupted" in done.stdout

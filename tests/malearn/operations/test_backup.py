@@ -43,6 +43,10 @@ def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     place = tmp_path_factory.mktemp("a home? #1", numbered=False)
     with tarfile.open(OLD) as packed:
         packed.extractall(place, filter="data")
+    with closing(sqlite3.connect(place / "tuning.db")) as database:
+        database.execute("create table studies (name)")
+        database.execute("insert into studies values ('a search')")
+        database.commit()
     with EmbeddedRedis(Home(place)):
         yield Home(place)
 
@@ -103,6 +107,8 @@ def test_a_restored_home_has_every_row_model_and_key(
         with EmbeddedRedis(home) as server, redis.Redis.from_url(server.url) as client:
             counts.append((client.dbsize(), client.xlen("malearn:executions")))
     assert counts[:2] == counts[2:]
+    with closing(sqlite3.connect(there.root / "tuning.db")) as database:
+        assert database.execute("select name from studies").fetchall() == [("a search",)]
     assert (there.state / "secrets" / "redis").read_text() == (
         lived_in.state / "secrets" / "redis"
     ).read_text()

@@ -17,10 +17,20 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 __all__ = ["create", "upgrade", "uri"]
 
 ARTIFACTS = "mlflow-artifacts:/"  # relative to whichever server is asked
+
+
+#: What the pages find in a browser that has seen none of them: models, and no open assistant.
+_LAYOUT = """<script>
+for (const [key, value] of [
+  ["mlflow.workflowType_v1", '"machine_learning"'],
+  ["mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true"],
+]) if (localStorage.getItem(key) === null) localStorage.setItem(key, value);
+</script>"""
 
 
 def uri(database: Path) -> str:
@@ -87,6 +97,7 @@ def main(arguments: list[str]) -> None:
     from mlflow.cli import cli
 
     server._exec_cmd = _serve  # type: ignore[assignment,attr-defined]  # not another process
+    _open_for_training(server.app)
     try:
         cli(["server", "--backend-store-uri", uri(Path(database)), *rest])
     except SystemExit as ended:  # click always ends so
@@ -103,6 +114,23 @@ def _serve(command: list[str], extra_env: dict[str, str], **_: object) -> None:
     os.environ |= extra_env
     # The first three words are those that would start Python and the module.
     uvicorn.main([str(word) for word in command[3:]])
+
+
+def _open_for_training(app: Any) -> None:
+    """Let MLflow's pages open in their layout for models, where nobody chose the one for prompts.
+
+    Experiments say of which kind they are, but the pages go by what the browser remembers.
+    """
+    index = Path(app.static_folder, "index.html")
+    page = index.read_text("utf-8") if index.is_file() else ""  # it can be installed without any
+
+    @app.before_request  # type: ignore[untyped-decorator]
+    def open_page() -> Any:
+        from flask import Response, request
+
+        if request.path != "/" or not page:
+            return None
+        return Response(page.replace("<head>", f"<head>{_LAYOUT}", 1), mimetype="text/html")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from malearn.kernel.errors import RegistryError
+from malearn.learning import regressor
 from malearn.learning.families import FAMILIES
 from malearn.lifecycle import logged_models
 
@@ -29,6 +30,62 @@ def test_a_model_comes_back_as_it_was_logged(family: str, connected: str, fit) -
     inputs = one.rows.inputs
     assert again.seconds(inputs) == pytest.approx(one.regressor.seconds(inputs), rel=1e-6)
     assert (again.family, again.columns) == (family, one.rows.columns)
+
+
+#: A family that MLflow has no form for: it writes its model itself.
+CONSTANT = """
+import json
+import numpy as np
+from malearn.learning.families import Family
+
+class Constant:
+    def __init__(self, value):
+        self.value = value
+    def predict(self, inputs):
+        return np.full(len(inputs), self.value)
+
+def convert(estimator, columns, name):
+    raise NotImplementedError
+
+CONSTANT = Family(
+    "constant",
+    fewest_rows=2,
+    fit=lambda inputs, target, parameters: Constant(float(np.median(target))),
+    importance=lambda estimator, columns: np.ones(columns),
+    to_onnx=convert,
+    files=("constant.json",),
+    read=lambda file: Constant(json.loads(file)),
+    save=lambda estimator: json.dumps(estimator.value).encode(),
+)
+"""
+
+
+@pytest.fixture
+def constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "constant_models.py").write_text(CONSTANT)
+    types = tmp_path / "types.toml"
+    types.write_text('families = ["constant_models:CONSTANT"]\n')
+    monkeypatch.setenv("MALEARN_TOOL_TYPES", str(types))
+    return "constant"
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's, of a signature without names
+def test_a_model_that_its_family_writes_itself_comes_back_too(
+    constant: str, connected: str, fit, tmp_path: Path
+) -> None:
+    rows = fit("linear", "speech_process").rows
+    fitted = regressor.fit(constant, rows)
+    mlflow.set_experiment("logged models tests")
+    with mlflow.start_run():
+        uri = logged_models.log_native(fitted, rows)
+    again = logged_models.load_native(uri)
+    assert again.family == constant
+    assert again.seconds(rows.inputs) == pytest.approx(fitted.seconds(rows.inputs))
+    # MLflow's own way, by the module that the MLmodel file names.
+    called = mlflow.pyfunc.load_model(uri).predict(rows.inputs)
+    assert called == pytest.approx(fitted.estimator.predict(rows.inputs))
+    folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "model")))
+    assert not list(folder.rglob("*.pkl"))
 
 
 def test_a_model_that_is_gone_says_so(connected: str) -> None:

@@ -116,9 +116,9 @@ def test_families_of_others_and_of_ones_own_are_candidates_like_any_other(
 ) -> None:
     assert "model families: xgboost, mlp, linear, lightgbm, ridge" in of(printed, "doctor")
     said = of(printed, "--family lightgbm --family ridge")
-    for name in ("lightgbm", "ridge", "function_median"):
-        assert name in said
-    assert newest_run("lightgbm on data").data.metrics["test/mae"] > 0
+    for name in ("lightgbm", "ridge"):
+        assert newest_run(f"{name} on data").data.metrics["test/mae"] > 0
+    assert "function_median" in said
 
 
 def test_what_a_search_found_is_shown_and_kept(printed: dict[str, str]) -> None:

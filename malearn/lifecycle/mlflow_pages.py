@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote, urlencode
+
 from malearn.kernel.tool_types import ToolType
 
 __all__ = ["comparison_page", "run_page", "version_page"]
@@ -16,8 +18,15 @@ def run_page(run_id: str) -> str:
 
 
 def comparison_page(run_id: str) -> str:
-    """Where a browser finds a retraining beside all others of its tool type, as charts."""
-    return f"{_experiment_page(run_id)}/runs{_LAYOUT}&compareRunsMode=CHART"
+    """Where a browser finds the candidates of a retraining beside each other, the best first."""
+    # In any other order than that of time, MLflow shows children without opening their parent.
+    chosen = {
+        "compareRunsMode": "CHART",
+        "orderByKey": "metrics.`test/mae`",
+        "orderByAsc": "true",
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{run_id}'",
+    }
+    return f"{_experiment_page(run_id)}/runs{_LAYOUT}&{urlencode(chosen, quote_via=quote)}"
 
 
 def version_page(tool_type: ToolType, number: int) -> str:

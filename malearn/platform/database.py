@@ -24,12 +24,20 @@ __all__ = ["create", "upgrade", "uri"]
 ARTIFACTS = "mlflow-artifacts:/"  # relative to whichever server is asked
 
 
-#: What the pages find in a browser that has seen none of them: models, and no open assistant.
+#: What MLflow's pages find where a browser remembers nothing of them: the layout for models, no
+#: assistant over a third of the page, and the errors among the columns of a list of runs.
 _LAYOUT = """<script>
-for (const [key, value] of [
-  ["mlflow.workflowType_v1", '"machine_learning"'],
-  ["mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true"],
-]) if (localStorage.getItem(key) === null) localStorage.setItem(key, value);
+const unseen = [
+  [/^mlflow.workflowType_v1$/, '"machine_learning"'],
+  [/^mlflow.assistant.fab.autoOpenedOnFirstLoad_v1$/, "true"],
+  [/ExperimentPage-.*-ReactComponentState$/, JSON.stringify({selectedColumns: [
+    "attributes.`Dataset`", "params.`family`", "metrics.`test/mae`",
+    "metrics.`test/pairwise_accuracy`", "metrics.`validation/mae`"]})]];
+const remembered = Storage.prototype.getItem;
+Storage.prototype.getItem = function (key) {
+  const found = unseen.find(([known]) => known.test(key));
+  return remembered.call(this, key) ?? (found ? found[1] : null);
+};
 </script>"""
 
 

@@ -67,6 +67,10 @@ class Page:
             lambda: self._tab.get_by_text(words, exact=True).last.click(timeout=PATIENCE * 1e3)
         )
 
+    def click_part(self, words: str) -> None:
+        """Press the mouse on the first place that holds `words`."""
+        self._do(lambda: self._tab.get_by_text(words).first.click(timeout=PATIENCE * 1e3))
+
     def log_in(self, site: str, password: str) -> None:
         """Open Prefect's pages at `site`, and answer should they ask for a password."""
         self.open(site, "Log")  # in or out

@@ -75,24 +75,35 @@ def _lines(count: int, seed: int, length):
 
 
 def test_mlflow_compares_the_candidates_of_a_tool_type(seen: Seen, page: Page) -> None:
-    page.open(
-        mlflow_pages.comparison_page(seen.trained.run_id), "retraining on data v1", "validation"
-    )
-    client = mlflow.MlflowClient()
-    experiment = client.get_run(seen.trained.run_id).info.experiment_id
-    children = client.search_runs(
-        [experiment], f"tags.mlflow.parentRunId = '{seen.trained.run_id}'"
-    )
-    runs = json.dumps([run.info.run_id for run in children], separators=(",", ":"))
     base = mlflow_pages.run_page(seen.trained.run_id).partition("/#/")[0]
-    page.open(
-        f'{base}/#/compare-runs?runs={runs}&experiments=["{experiment}"]',
-        "Comparing 2 Runs",
+    experiment = mlflow.get_run(seen.trained.run_id).info.experiment_id
+    # By an address that says nothing of a layout, in a browser that has seen none.
+    text = page.open(
+        f"{base}/#/experiments/{experiment}", "retraining on data v1", "Model training"
+    )
+    assert "test/mae" in text
+    assert "Assistant" not in text
+    page.picture("experiment", height=620)
+    text = page.open(
+        mlflow_pages.comparison_page(seen.trained.run_id),
         "xgboost on data v1",
         "linear on data v1",
         "test/mae",
+        "validation",
     )
+    assert "retraining on" not in text
+    assert text.index("test (") < text.index("validation (")
     page.picture("comparison")
+
+
+def test_mlflow_shows_the_dataset_of_a_candidate(seen: Seen, page: Page) -> None:
+    (child, *_) = mlflow.MlflowClient().search_runs(
+        [mlflow.get_run(seen.trained.run_id).info.experiment_id],
+        f"tags.mlflow.parentRunId = '{seen.trained.run_id}'",
+    )
+    page.open(mlflow_pages.run_page(child.info.run_id), f"{TOOL} v1")
+    page.click_part(f"{TOOL} v1 (")
+    page.shows("Data details for", "2 datasets used", "length", "seconds")
 
 
 def test_mlflow_shows_a_retraining_with_its_plots(seen: Seen, page: Page) -> None:
@@ -127,6 +138,8 @@ def test_prefect_shows_a_run_with_its_artifacts(seen: Seen, page: Page, prefect_
     page.log_in(site, os.environ["PREFECT_API_AUTH_STRING"])
     page.open(f"{site}/runs/flow-run/{seen.flow_run}", f"train {TOOL}", "a test", "Artifacts")
     page.click("Artifacts")
+    page.shows("training-browsed-process")
+    page.picture("prefect")
     names = ("training-browsed-process", "candidates-browsed-process", "progress-browsed-process")
     page.shows(*names, f"{TOOL}: version 1")
     page.open(f"{site}/artifacts/key/training-browsed-process", f"train {TOOL}")
@@ -134,6 +147,34 @@ def test_prefect_shows_a_run_with_its_artifacts(seen: Seen, page: Page, prefect_
     page.shows("passes the gate", "Trigger: a test.", "Candidates, compared in MLflow")
     links = page.run("[...document.querySelectorAll('a')].map(it => it.href).join(' ')")
     assert mlflow_pages.version_page(seen.tool_type, 1) in links
+
+
+def test_prefect_offers_each_deployment_with_a_form(
+    seen: Seen, page: Page, prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from malearn.flows import deployments
+
+    types = tmp_path / "types.toml"
+    types.write_text(DECLARATION)
+    monkeypatch.setenv("MALEARN_TOOL_TYPES", str(types))
+    with get_client(sync_client=True) as client:
+        deployments.deploy(client, tmp_path)
+        train = client.read_deployment_by_name("train/train-one-tool-type")
+    site = prefect_api.removesuffix("/api")
+    page.log_in(site, os.environ["PREFECT_API_AUTH_STRING"])
+    page.open(f"{site}/deployments", *(one["name"] for one in deployments.declared()))
+    page.picture("deployments")
+    text = page.open(
+        f"{site}/deployments/deployment/{train.id}/run",
+        "A declared tool type.",
+        "Model families to try",
+        "Search for better hyper-parameters first",
+    )
+    assert "home" not in text.split()
+    assert "trigger" not in text.split()
+    page.picture("form", height=1250)
 
 
 def test_the_validation_report_names_the_failed_expectation_and_asks_nobody(

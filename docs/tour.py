@@ -35,7 +35,7 @@ home = Home.find(
     beside if "MALEARN_HOME" not in os.environ and (beside / "data").is_dir() else None
 )
 TOOL = next((word for word in sys.argv[1:] if word in types), "llm_process")
-NAME = f"malearn-{TOOL}"
+NAME = types[TOOL].registered_model  # the experiment has the same name
 
 # %% [markdown]
 # ## The retrainings

@@ -17,6 +17,8 @@ __all__ = ["waterfall"]
 _MOST = 14
 _SMALL = 0.002  # log-seconds
 _SHORTER, _LONGER, _SOFT = "#0072b2", "#d55e00", "#8a8a8a"
+#: Behind numbers, so that a line that crosses them leaves them readable.
+_PLATE = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.0}
 
 
 def waterfall(
@@ -54,13 +56,14 @@ def waterfall(
         at = math.exp(max(ends[row - 1], ends[row]))
         axes.annotate(
             f"×{math.exp(step):.2f}", (at, row), (4, 0), textcoords="offset points", va="center",
-            color=INK, fontsize=10,
+            color=INK, fontsize=10, bbox=_PLATE,
         )  # fmt: skip
     for row, log_seconds in ((0, level), (len(steps) + 1, end)):
         axes.plot(math.exp(log_seconds), row, "D", color=INK, ms=7)
         axes.annotate(
             f"{math.exp(log_seconds):.3g} s", (math.exp(log_seconds), row), (8, 0),
             textcoords="offset points", va="center", color=INK, fontsize=11, fontweight="bold",
+            bbox=_PLATE,
         )  # fmt: skip
     if actual is not None:
         axes.axvline(actual, color="#009e73", lw=1.8, ls="--", label=f"took {actual:.3g} s")

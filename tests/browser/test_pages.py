@@ -82,7 +82,7 @@ def test_mlflow_compares_the_candidates_of_a_tool_type(seen: Seen, page: Page) -
         f"{base}/#/experiments/{experiment}", "retraining on data v1", "Model training"
     )
     assert "test/mae" in text
-    assert "Assistant" not in text
+    assert "Ask questions about" not in text  # which the open assistant says
     page.picture("experiment", height=620)
     text = page.open(
         mlflow_pages.comparison_page(seen.trained.run_id),

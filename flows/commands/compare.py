@@ -40,8 +40,8 @@ def compare(
 ) -> None:
     """Compare two versions on the same rows, per function and state, with a significance test.
 
-    The result is a run of the experiment malearn-comparison in MLflow, too; with MALEARN_PREFIX,
-    that begins the experiment's name.
+    The result is also a run in MLflow, in the experiment malearn-comparison, or
+    PREFIX-comparison where MALEARN_PREFIX is set.
     """
     if first == second:
         raise typer.BadParameter("give two different versions")

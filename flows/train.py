@@ -71,6 +71,7 @@ def train(
             source,
             families=names,
             found=better,
+            explore=bool(families),  # who asks for a family wants to see it
             trigger=trigger,
             progress=lambda what: bar.next(f"Fitting {what}"),
         )

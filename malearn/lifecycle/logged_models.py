@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load_native", "log_native", "log_onnx", "native_beside", "native_facts"]
 
+#: Where in a logged model the estimator's file may be, and the folder that ours are written to.
+_OWN = "model"
+_PLACES = ("", "data", f"data/{_OWN}")
 _PACKAGES = ("mlflow", "numpy", "onnxruntime", "scikit-learn", "skops")
 
 
@@ -76,11 +79,13 @@ def _log_own(estimator: Any, family: Family, common: Mapping[str, Any]) -> Any:
     import mlflow
 
     assert family.save is not None  # or it has a flavor
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / family.files[0]).write_bytes(family.save(estimator))
-        (Path(folder) / native_form.FAMILY).write_text(family.name, "utf-8")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, _OWN)  # MLflow keeps its name
+        folder.mkdir()
+        (folder / family.files[0]).write_bytes(family.save(estimator))
+        (folder / native_form.FAMILY).write_text(family.name, "utf-8")
         return mlflow.pyfunc.log_model(
-            loader_module=native_form.__name__, data_path=folder, **common
+            loader_module=native_form.__name__, data_path=str(folder), **common
         )
 
 
@@ -154,7 +159,7 @@ def _native_file(model_uri: str, family: Family) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         try:
             path = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
-            for file in (path / at / name for at in ("", "data") for name in family.files):
+            for file in (path / at / name for at in _PLACES for name in family.files):
                 if file.is_file():
                     return file.read_bytes()
             others = sorted(p.name for p in path.iterdir() if p.name.startswith("model."))

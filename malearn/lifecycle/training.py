@@ -98,14 +98,17 @@ def train(
     *,
     families: Sequence[str] | None = None,
     found: Mapping[str, Parameters] | None = None,
+    explore: bool = False,
     trigger: str = "manual",
     progress: Callable[[str], None] = lambda _: None,
 ) -> Trained:
     """Train `families` on `rows` and register the best as a version, with the gate's decision.
 
     Without `families` those that are declared; `found` are hyper-parameters that a search found,
-    by family. Nothing is promoted here. Needs `mlflow_connection.connect` first. Raises
-    `TrainingError` or `ExportError` where none can be fitted or exported.
+    by family. With any, with limits of the `source` and with `explore`, models are trained though
+    too few rows are new to compare them with the incumbent. Nothing is promoted here. Needs
+    `mlflow_connection.connect` first. Raises `TrainingError` or `ExportError` where none can be
+    fitted or exported.
     """
     tool_type = rows.tool_type
     # Once, before anything is fitted: an alias that moves meanwhile does not change the comparison.
@@ -120,8 +123,8 @@ def train(
         families=families,
         found=found,
         incumbent=incumbent,
-        # A person who searched, or set limits, wants a model even if no gate can compare it.
-        explore=bool(found or source.limits),
+        # Who names a family, searched, or set limits wants a model even if no gate can compare it.
+        explore=bool(explore or found or source.limits),
         progress=lambda what: progress(f"{tool_type.name}: {what}"),
     )
     limits = source.described if source.limits else ""

@@ -167,7 +167,6 @@ def test_prefect_offers_each_deployment_with_a_form(
     site = prefect_api.removesuffix("/api")
     page.log_in(site, os.environ["PREFECT_API_AUTH_STRING"])
     page.open(f"{site}/deployments", *(one["name"] for one in deployments.declared()))
-    page.picture("deployments")
     text = page.open(
         f"{site}/deployments/deployment/{train.id}/run",
         "A declared tool type.",

@@ -24,6 +24,7 @@ _PARTS = (
     Path("mlruns", "artifacts"),
     Path("data"),
     Path("malearn.toml"),
+    Path("tuning.db"),
     Path(".malearn"),
 )
 #: Directory below a home into which a backup is unpacked.
@@ -102,6 +103,10 @@ def _move_into_place(home: Home, staging: Path) -> None:
             raise BackupError(home.root, f"{problem}, and give the same command again")
         private.make_directory((home.root / part).parent)
         (staging / part).rename(home.root / part)
+    # What a backup holds and no place is known for must not go with the staging directory.
+    if left := [file for file in staging.rglob("*") if file.is_file() and file.stat().st_size]:
+        problem = f"{left[0].relative_to(staging)} has no place in a home of this version"
+        raise BackupError(home.root, f"{problem}; it stays in {staging}")
 
 
 def _there(home: Home) -> list[Path]:

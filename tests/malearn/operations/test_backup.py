@@ -196,7 +196,7 @@ def test_an_interrupted_restoration_is_continued(saved: Path, tmp_path: Path) ->
         restore(saved, home, killed_at("Restoring mlruns"))
     assert not home.data.exists()  # nothing is in its place before all of it is there
     assert len(restore(saved, home).files) == count
-    assert {p.name for p in home.root.iterdir()} == {"data", "mlruns", ".malearn"}
+    assert {p.name for p in home.root.iterdir()} == {"data", "mlruns", "tuning.db", ".malearn"}
 
 
 def test_a_changed_byte_is_found_and_nothing_is_restored(saved: Path, tmp_path: Path) -> None:

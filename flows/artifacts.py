@@ -97,6 +97,7 @@ def promotion(promoted: Promoted, tool_type: ToolType) -> None:
 
 def reasons(given: Iterable[GateCheck]) -> list[str]:
     """One Markdown item per gate check, failed ones first."""
+    # False sorts before True, and the sort keeps the order of the gate otherwise.
     ranked = sorted(given, key=lambda reason: reason.passed)
     return [f"- {'✓' if reason.passed else '✗'} {reason.detail}" for reason in ranked]
 

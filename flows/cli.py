@@ -13,11 +13,13 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line."""
+    # os.umask tells the old mask only by setting another. The user's own bits stay.
     os.umask(os.umask(0) | private.UMASK)  # what it writes into a home is its owner's alone
     terminal.accept_any_text()
     # Failures are one sentence of ours on stderr; what Prefect logs is kept by its server.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     try:
+        # Within the `try`: this import is what fails where the extra is not installed.
         from malearn.flows.commands import app
 
         app()

@@ -38,6 +38,7 @@ class Progress:
 
     def stop(self, number: int, frame: FrameType | None) -> NoReturn:
         """Handle Ctrl-C. If a library swallows it (scikit-learn's MLP does), the next step ends."""
+        # Remembered, since the exception may be caught by whatever runs now.
         self._stopped = True
         raise KeyboardInterrupt
 
@@ -49,6 +50,7 @@ class Progress:
     def step(self, text: str) -> None:
         """Show what is being done now."""
         self.check()
+        # Without a terminal each step is a line, and flows log the same one many times.
         if text == self._shown:
             return
         self._shown = text
@@ -78,6 +80,7 @@ class Progress:
             self.step(f"Starting {', '.join(self._awaited)} …")
 
     def _print(self, line: Text) -> None:
+        # soft_wrap: the terminal wraps; rich would break file names and addresses at its own width.
         self._console.print(line, soft_wrap=True)
 
 
@@ -107,6 +110,7 @@ class StatusTable:
             self._console.print(self._page(), soft_wrap=True)
 
     def __enter__(self) -> Self:
+        # Elsewhere there is nothing to redraw; `show` prints the first table and no more.
         if self._console.is_terminal:
             # Drawn only when a row changes: a timer would cost a process that runs for months.
             self._live = Live(console=self._console, auto_refresh=False)
@@ -130,6 +134,7 @@ class StatusTable:
 @contextmanager
 def progress() -> Iterator[Progress]:
     """Progress on stderr: animated on a terminal, plain lines elsewhere."""
+    # stdout is for results alone, which may be JSON.
     console = Console(stderr=True)
     animated = console.status("…") if console.is_terminal else nullcontext()
     with animated as status, _stopping(Progress(console, status)) as shown:
@@ -166,6 +171,7 @@ def following(shown: Progress) -> Iterator[None]:
     from prefect.logging.handlers import APILogHandler
 
     handler = _FlowLogs(shown)
+    # Those two carry what flows and tasks log; all others of Prefect are about itself.
     loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
     for logger in loggers:
         logger.addHandler(handler)
@@ -195,6 +201,7 @@ class _FlowLogs(logging.Handler):
         # Prefect logs through the same loggers; ours are told apart by the file that called.
         if Path(record.pathname).parent != Path(__file__).parent:
             return
+        # Here, for it imports Prefect, which a command without flows does not need.
         from malearn.flows.progress import is_finished
 
         if is_finished(record):

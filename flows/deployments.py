@@ -45,6 +45,7 @@ def declared() -> list[Mapping[str, Any]]:
     """What `prefect.yaml` declares; its triggers are about tool types of this installation."""
     names = Names.find()
     text = Path(__file__).with_name("prefect.yaml").read_text("utf-8")
+    # In the text, since the name stands within keys, values and templates alike.
     text = text.replace("malearn.tool-type.", names.tool_type_resource(""))
     declaration: list[Mapping[str, Any]] = yaml.safe_load(text)["deployments"]
     return declaration
@@ -82,9 +83,11 @@ def deploy(client: SyncPrefectClient, folder: Path) -> None:
             )
         )
     except ObjectAlreadyExists:
+        # A pool of an earlier malearn may have another command or directory in its template.
         client.update_work_pool(pool(), WorkPoolUpdate(base_job_template=template))
     for deployment in build(folder):
         deployment.apply()
+        # After the new ones are there: a kill in between leaves too many schedules, not none.
         _remove_former(client, deployment.flow_name)
     notifications.configure(client)
 
@@ -111,6 +114,7 @@ def _remove_former(client: SyncPrefectClient, flow: str | None) -> None:
             found = client.read_deployment_by_name(f"{flow}/{Names.find().deployment(name)}")
         except ObjectNotFound:
             continue
+        # Prefect deletes a deployment without the automations that its triggers have become.
         client.delete_resource_owned_automations(f"prefect.deployment.{found.id}")
         client.delete_deployment(found.id)
 
@@ -131,6 +135,7 @@ def _build(deployment: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) 
     )
     built: RunnerDeployment = deployed
     built.entrypoint = deployment["entrypoint"]  # not where the flow was first defined
+    # Private: there is no public way to change the form that Prefect derives from the signature.
     schema = built._parameter_openapi_schema
     schema.properties = parameters.form(schema.properties, choices)
     return built

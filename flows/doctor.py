@@ -37,7 +37,8 @@ __all__ = ["Finding", "examine", "repair"]
 
 #: What decides whether two installations behave alike.
 _LIBRARIES = ("mlflow", "prefect", "great-expectations", "deltalake", "xgboost", "onnxruntime")
-#: Below so many bytes free, embedded servers do not start and commits may fail.
+#: Bytes free below which commits may soon fail. Embedded servers refuse to start at far less:
+#: see `MIN_FREE_BYTES`.
 _LEAST_FREE = 500_000_000
 #: Seconds between two clocks from which durations and retention are off.
 _CLOCKS = 5.0
@@ -137,6 +138,7 @@ def _external_servers() -> Iterator[Finding]:
         shown = without_password(url)
         try:
             kind.ping(url)
+        # An address that cannot be right needs another sentence than a server that is away.
         except InputError as error:
             yield Finding(kind.name, "problem", str(error))
             continue
@@ -154,6 +156,7 @@ def _redis(url: str, shown: str) -> Finding:
         with redis_client.connected(url) as client:
             before = time.time()
             seconds, microseconds = client.time()
+            # Compared with half-way between question and answer, as NTP does.
             off = seconds + microseconds / 1e6 - (before + time.time()) / 2
         warnings = stream.warnings(url)
     except MalearnError as error:
@@ -175,6 +178,7 @@ def _cache() -> Finding:
         return Finding("cache", "warning", "there is no HOME: set MALEARN_CACHE for schedulers")
     if not place.exists():
         return Finding("cache", "ok", f"{place}: nothing yet")
+    # The condition under which a predictor refuses to load models from there.
     found = place.stat()
     if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
         detail = f"{place} is another user's, or others can write in it: predictors do not use it"
@@ -203,6 +207,7 @@ def _version(name: str, tool_type: ToolType) -> Finding:
     if serving is None:
         return Finding(subject, "ok", "no version is in Production")
     try:
+        # Fetched and loaded as a scheduler does: an artifact that is damaged shows only then.
         file = registry.model_file(tool_type, serving.number)
         onnx_model.load(file, tool_type, f"version {serving.number}")
     except MalearnError as error:
@@ -217,6 +222,7 @@ def _table(name: str, open_table: Callable[[], Dataset | Rejections]) -> Finding
     try:
         table = open_table()
         rows = (
+            # Every row is read: damage within a file shows only so.
             table.count_readable() if isinstance(table, Dataset) else sum(1 for _ in table.each())
         )
     except MalearnError as error:

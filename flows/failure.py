@@ -17,6 +17,7 @@ def record_cause(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     """For `on_failure`: leave the cause as an artifact of `flow_run`; its log has the traceback."""
     # The result of a failed state is the exception itself.
     cause: Any = state.result(raise_on_failure=False)
+    # On one line, for it is the description in a list; some exceptions have no text at all.
     sentence = " ".join(str(cause).split()) or type(cause).__name__
     if not isinstance(cause, MalearnError):
         sentence = f"{sentence} ({type(cause).__name__}: see the log for its traceback)"

@@ -39,6 +39,7 @@ def checked(home: Home, tool_type: str, report: MonitorReport) -> None:
         Sample("malearn_monitor_timestamp_seconds", one, time.time()),
         *(Sample("malearn_live_mae_seconds", one | {"predictor": w}, v) for w, v in scores.items()),
     ]
+    # A check without new executions has compared nothing; the last figure stands.
     if report.rows:
         drifted = sum(drift.found for drift in report.drifts)
         figures.append(Sample("malearn_drifted_inputs", one, drifted))

@@ -32,6 +32,7 @@ _Write = Callable[[Observation], bytes]
 def known_functions(client: redis.Redis) -> set[str]:
     """The functions of which this Redis remembers anything."""
     prefix = Names.find().history
+    # SCAN, not KEYS, which would block Redis for its schedulers.
     keys = cast("Iterable[bytes]", client.scan_iter(match=f"{prefix}*", count=1_000))
     return {key.decode("utf-8", "replace").removeprefix(prefix) for key in keys}
 
@@ -68,11 +69,14 @@ def _merged(
     client: redis.Redis, function: str, seen: list[Observation], read: _Read, write: _Write
 ) -> bool:
     """Whether the list of `function` was changed."""
+    # More than a list may hold would be encoded in vain.
     newest = sorted(seen, key=lambda o: -o.end)[: stream_format.REMEMBERED]
     with client.pipeline() as pipe:
         while True:
             try:
                 return _merge(pipe, function, newest, read, write)
+            # Without a limit: each retry means that a scheduler has just written, so somebody
+            # advances.
             except redis.WatchError:
                 continue
 
@@ -85,11 +89,13 @@ def _merge(
     before = cast("list[bytes]", pipe.lrange(key, 0, -1))
     entries = {(o.start, o.end): raw for raw in before if (o := read(raw, function)) is not None}
     for one in newest:
+        # An entry that is there stays byte for byte, or every list would seem to be changed.
         entries.setdefault((one.start, one.end), write(one))
     by_end = sorted(entries.items(), key=lambda entry: -entry[0][1])
     after = [raw for _, raw in by_end[: stream_format.REMEMBERED]]
     if after == before:
         return False
+    # One transaction: no scheduler finds the list empty between DEL and RPUSH.
     pipe.multi()
     pipe.delete(key)
     pipe.rpush(key, *after)

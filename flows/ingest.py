@@ -76,7 +76,9 @@ def ingest(
     validator = _RecordingValidator()
     given = bool(files or tables or maze)
     watched = [] if given else store.from_environment()
+    # A watched store may not exist yet; a given one that does not is a mistake.
     folders = store.find([*map(Path, maze), *watched], waiting=bool(watched))
+    # Without a cursor, a store that was named is read from its beginning: duplicates are known.
     cursor = Cursor.open(place) if watched else None
     if cursor is not None:
         folders = [folder for folder in folders if cursor.changed(folder)]
@@ -96,7 +98,9 @@ def ingest(
         found = scan_results(ingestion, url)
     if folders:
         found += take_maze(ingestion, folders, cursor)
+    # Kept apart until here: `remember` below is about `found` alone.
     report = streamed + found
+    # Before events are emitted: a flow that they start may fail, the page is there all the same.
     publish(validator, report, place)
     figures.ingested(place, report)
     news.emit(ingestion.datasets, report)
@@ -140,11 +144,14 @@ def take_maze(
     stores = ", ".join(dict.fromkeys(str(folder.store) for folder in folders))
     for batch, done in reader.read(folders, ingestion.tool_types, cursor):
         report += ingestion.take(batch, f"Maze, {stores}")
+        # Moves the cursor, once the batch is in the dataset: after a kill it is read again, and the
+        # rows that are known count as duplicates.
         done()
         get_run_logger().info("%d records read, %d accepted", report.records, report.accepted)
     return report
 
 
+# A Redis that is restarted answers again by then; files are not retried, as nothing mends them.
 @task(retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
 def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
     """Ingest what schedulers added to the stream, each entry exactly once."""

@@ -49,6 +49,7 @@ def lifecycle(
     bar = progress.Steps("progress-lifecycle", 1 + len(generic.declared(place)), "Lifecycle")
     bar.next("Ingesting")
     ingested = ingest(files, home, maze=maze)
+    # Read again: ingestion may have found tool types, which are trained as well.
     types = generic.declared(place)  # ingestion may have found more
     outcomes = {}
     for name in types:

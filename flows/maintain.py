@@ -93,6 +93,7 @@ def maintain(
             unused_hours=unused_hours,
         )
     )
+    # Pages of reports have no versions, so there is nothing to compact or to pin.
     done.append(maintenance.reports(place, days.limit_for(maintenance.REPORTS)))
     bar.end()
     create_markdown_artifact(
@@ -101,6 +102,7 @@ def maintain(
         description="Rows deleted, files compacted and vacuumed",
     )
     progress.finished(
+        # Without the last, whose rows are pages of reports.
         f"Deleted {sum(m.rows_deleted for m in done[:-1]):,} rows, "
         f"compacted {sum(m.files_compacted for m in done):,} files, "
         f"vacuumed {sum(m.files_vacuumed for m in done):,}"

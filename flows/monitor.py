@@ -42,6 +42,7 @@ _DONE = {
 }
 
 #: Executions that new ones are compared with, where they are older than those read anyway.
+#: Not all that a model was trained on: replaying a million rows takes minutes and gigabytes.
 _REFERENCE = 1_000
 
 #: Of the table of live predictions; the last two are the MAE of the baselines, in seconds.
@@ -119,6 +120,8 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         dataset = Dataset.open(Home.find(home), tool_type)
         rows, _ = load(dataset, window=execution_window.TAIL)
+        # First: a version that fails verification loses the alias, and is not what is checked
+        # below.
         manual = promotion.verify_manual_promotion(rows)
         if manual is not None and not manual.promoted.promoted:
             log.error("%s", _refused(name, manual))

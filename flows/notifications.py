@@ -84,6 +84,7 @@ def configure(client: SyncPrefectClient) -> None:
     is not set. Raises `InputError` for an address that nothing understands.
     """
     for notice in _NOTICES:
+        # Deleted and made anew: the address, its kind and the sentences may all have changed.
         for old in client.read_automations_by_name(_PREFIX + notice.name):
             client.delete_automation(old.id)
     address = os.environ.get(SETTING, "").strip()
@@ -104,7 +105,9 @@ def _block(address: str) -> Block:
         )
     from apprise import Apprise
 
+    # Checked now: Prefect would accept any text, and fail with the first notification.
     if not Apprise().add(address):
+        # The scheme alone: the rest holds passwords.
         shown = address.partition("://")[0]
         raise InputError(
             SETTING,
@@ -126,6 +129,7 @@ def _automation(notice: _Notice, block: Any, webhook: bool) -> AutomationCore:
         expect=set(notice.events),
         match={"prefect.resource.id": notice.resource},
         match_related=[{key: value} for key, value in notice.related],
+        # One event, one sentence: neither collected nor held back.
         posture=Posture.Reactive,
         threshold=1,
     )

@@ -100,6 +100,8 @@ def form(schema: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> dic
         kind = one.pop(_CHOICES, None)
         if one.pop(_INTERNAL, False):
             continue
+        # pydantic writes `X | None` as anyOf [X, null]: the first is the type that a person fills
+        # in.
         one |= next(iter(one.pop("anyOf", [])), {})
         if kind is not None and one["type"] == "array":
             one["items"] = {"type": "string", "enum": list(choices[kind])}

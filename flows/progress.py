@@ -18,6 +18,7 @@ _MARK = "malearn_finished"
 
 def finished(text: str) -> None:
     """Log the result of a finished step in the current run."""
+    # A mark, for the console prints finished steps as lines that stay and others in passing.
     get_run_logger().info("%s", text, extra={_MARK: True})
 
 
@@ -46,6 +47,7 @@ class Steps:
     def next(self, text: str) -> None:
         """Begin a step; those before it are done."""
         get_run_logger().info("%s", text)
+        # Ingestion may find more tool types than were counted.
         share = 100.0 * min(self._done / self._count, 1.0)
         update_progress_artifact(self._artifact, share, description=f"{self._what}: {text}")
         self._done += 1

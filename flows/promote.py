@@ -42,6 +42,7 @@ def promote(
         # Real rows of the dataset, not made-up ones: conversions go wrong at real thresholds.
         rows, _ = load(Dataset.open(Home.find(home), types[tool_type]))
         promoted = promotion.promote(rows, version, bypass_gate=bypass_gate)
+        # While MLflow is connected: the page links to the version there.
         artifacts.promotion(promoted, types[tool_type])
     verdict = "is in Production" if promoted.promoted else "was not promoted"
     progress.finished(f"{tool_type}: version {version} {verdict}")

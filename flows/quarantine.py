@@ -25,4 +25,5 @@ def revalidate(home: Home, which: QuarantineFilter, progress: Callable[[str], No
 
 
 def _each(tool_type: ToolType, executions: Sequence[Execution]) -> expectations.ValidationResult:
+    # 1.0: a row whose batch was rejected as a whole is now validated by itself.
     return expectations.validate(tool_type, executions, allowed_bad=1.0)

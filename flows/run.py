@@ -75,6 +75,7 @@ def run(
         if not files and not maze:
             _work(platform.redis_url, shown)
         with console.following(shown):
+            # Imported within: Prefect reads the server's address when it is imported.
             from malearn.flows.lifecycle import lifecycle
 
             done = lifecycle(
@@ -85,6 +86,7 @@ def run(
             )
         shown.step("Asking the predictor …")
         answers = _ask(home, platform)
+        # The step is shown until the `with` is left, which takes seconds.
         shown.step("Stopping the servers …")
     return Report(done, answers, home)
 
@@ -93,6 +95,7 @@ def _work(redis_url: str, shown: console.Progress) -> None:
     from malearn import workload
 
     def show(finished: int, total: int) -> None:
+        # Where stderr is not a terminal each of these is a line.
         if finished % 20 == 0 or finished == total:
             shown.step(f"Executing a small real workload: {finished} of {total} tasks")
 
@@ -112,13 +115,16 @@ def _ask(home: Home, platform: Platform) -> dict[str, PredictorAnswer]:
         cache_dir=home.cache,
         tool_types=types,
     ) as predictor:
+        # Models load in the background; answers before that would be from history.
         predictor.wait_until_ready(30.0)
         for name, tool_type in types.items():
             dataset = Dataset.open(home, tool_type)
+            # Nothing was ingested: the first function of the declaration stands for the tool type.
             if dataset.version is None:
                 function, features = next(iter(tool_type.functions), name), {}
             else:
                 (newest,) = dataset.newest(1)
+                # What was known before it started, since a scheduler knows no more.
                 known = zip(tool_type.feature_names, matrix.known_before(newest), strict=True)
                 function = newest.function
                 features = {key: value for key, value in known if not math.isnan(value)}

@@ -20,6 +20,7 @@ _ERRORS = "malearn.instead"
 def is_utf8(stream: TextIO) -> bool:
     """Whether `stream` can be written any text."""
     try:
+        # Looked up, for the same encoding has many spellings: utf8, UTF-8, U8.
         return codecs.lookup(stream.encoding or "ascii").name == "utf-8"
     except LookupError:
         return False

@@ -55,6 +55,7 @@ def train(
     """
     types = generic.declared(Home.find(home))
     chosen = types[tool_type]
+    # Before minutes of reading and fitting: the declaration may name what no family knows.
     model_families.check(chosen)
     names = tuple(families or model_families.tried(chosen))
     progress.tag(tool_type, trigger)
@@ -79,6 +80,7 @@ def train(
         publish(trained, chosen, trigger)
     for sentence in (*trained.schema_changes, *trained.failed.values()):
         get_run_logger().warning("%s: %s", tool_type, sentence)
+    # What was found and is no better is part of the result, too.
     trained = replace(trained, found=tuple(found))
     progress.finished(_line(trained))
     return trained
@@ -136,12 +138,14 @@ def load(
     limits = {}
     wanted = window or max(dataset.tool_type.train_rows, newest_rows or 0)
     read = execution_window.read(dataset, wanted, version)
+    # Built from all of them, cut afterwards: levels need what came before the rows in question.
     rows = matrix.build(dataset.tool_type, read.executions, read.before)
     if version != newest:
         limits["data_version"] = f"dataset version {version}"
     first = 0
     if since is not None:
         limits["data_since"] = f"since {datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M} UTC"
+        # Rows are in the order of their start, so these are the first ones.
         first = sum(e.start < since for e in rows.executions)
     if newest_rows is not None:
         limits["data_rows"] = f"the newest {newest_rows:,} rows"

@@ -66,11 +66,13 @@ def up(
             )
             stack.enter_context(platform)
             worker = Worker(home, maze)
+            # Leaves before the servers do (callbacks run in reverse): it needs Prefect to the end.
             stack.callback(worker.stop)
             supervisor = Supervisor(platform.embedded, to_start=[worker])
             _start_worker(supervisor, shown)
         # Not before: a start that is interrupted has failed, a platform that is stopped has not.
         stack.enter_context(suppress(KeyboardInterrupt, SystemExit))
+        # Whatever it was: a shell starts background jobs with SIGINT ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         monitor = _Monitor(platform, supervisor, worker)
         stack.enter_context(monitor.endpoint(host, ports.get("Metrics")))
@@ -129,6 +131,7 @@ class _Monitor:
     def endpoint(self, host: str, port: int | None) -> Iterator[None]:
         """Serve `/metrics` and `/health` of what is supervised here."""
         home = self._platform.home
+        # The same at each start where possible: Prometheus has it in its configuration.
         chosen = port or find_free(f"{home.root}/metrics", host)
         try:
             endpoint = Endpoint(PlatformMetrics(home, self._services), chosen, host)
@@ -184,6 +187,7 @@ class _Monitor:
             health = one.health if one else given
             restarts = str(one.restarts or "") if one else ""
             yield server.name, self._address(server), health, restarts
+        # Served by this process, hence up for as long as the table is shown.
         yield "Metrics", self._metrics, "up", ""
 
     def _address(self, server: Server) -> str:

@@ -58,11 +58,13 @@ def watch_maze(
             folders = [folder for folder in found if cursor.changed(folder)]
             if folders:
                 types = reader.known_types(home, folders)
+                # Made anew: a run may announce tool types that were not known at the last round.
                 ingestion = Ingest(home, types, expectations.validate, outliers.fence)
                 for batch, done in reader.read(folders, types, cursor):
                     report += ingestion.take(batch, "Maze")
                     done()
                 shown.step(f"Watching: {report.records:,} records, {report.accepted:,} accepted")
+            # Not sleep(): a signal ends the wait.
             if stop.wait(seconds):
                 return report
 
@@ -75,6 +77,7 @@ def _asked_to_stop() -> Iterator[threading.Event]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.set()
+        # The next one is for whoever cannot wait for the batch in hand.
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Worker", "clean_up"]
 
 MAX_RUNS = 4  # at once; retrainings run one at a time
+#: Prefect's default is 10, which a person who starts a flow by hand would wait for.
 POLL_SECONDS = 3  # between two queries for runs that are due
 OVERDUE = timedelta(minutes=1)  # a run that is this late was due while no worker was there
 WORKER_DIED = "Its worker ended while it ran."
@@ -72,6 +73,7 @@ class Worker(Server):
         home = crc32(os.fsencode(self.home.root))
         return [
             sys.executable,
+            # Else `-m` puts the working directory first on the path.
             "-P",
             "-m",
             "malearn.flows.worker",
@@ -113,8 +115,10 @@ def clean_up(client: SyncPrefectClient, worker: str, pool: str) -> None:
     in_progress = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
     found = _runs(client, FlowRunFilter.model_validate(in_progress))
     ended = [run for run in found if run.labels.get("prefect.worker.name") == worker]
+    # Level by level: a flow's subflows have no label of a worker, only their parent.
     while ended:
         for run in ended:
+            # force: Prefect refuses to move a run that it believes to be in progress.
             client.set_flow_run_state(run.id, Crashed(message=WORKER_DIED), force=True)
         parents = {"parent_flow_run_id": {"any_": [run.id for run in ended]}}
         ended = _runs(client, FlowRunFilter.model_validate(in_progress | parents))
@@ -125,6 +129,7 @@ def clean_up(client: SyncPrefectClient, worker: str, pool: str) -> None:
     while missed := [
         run
         for run in _runs(client, FlowRunFilter.model_validate(overdue), pool=pool)
+        # A run that was started by hand, or that waits for its next attempt, is still wanted.
         if run.auto_scheduled and not run.run_count
     ]:
         for run in missed:
@@ -146,12 +151,15 @@ def main(arguments: Sequence[str]) -> None:
 
     (worker,) = arguments
     with get_client(sync_client=True) as client:
+        # Before the worker polls: the dead runs hold concurrency slots that new ones wait for.
         clean_up(client, worker, deployments.pool())
         deployments.deploy(client, Path.cwd())
     options = {"--pool": deployments.pool(), "--type": "process", "--name": worker}
     words = [word for option in options.items() for word in option]
     words += ["--limit", str(MAX_RUNS), "--with-healthcheck", "--no-create-pool-if-not-found"]
+    # exec drops what Python has buffered.
     sys.stdout.flush()
+    # exec, not a child: the reaper knows this process, and its end is the worker's.
     os.execv(sys.executable, [sys.executable, "-P", "-m", "prefect", "worker", "start", *words])
 
 

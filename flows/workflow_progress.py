@@ -23,9 +23,11 @@ def in_progress(redis_url: str) -> list[WorkflowStatus]:
     """
     found = []
     with redis_client.connected(redis_url) as client:
+        # SCAN, not KEYS, which would block Redis for its schedulers.
         keys = sorted(client.scan_iter(match=f"{Names.find().workflow}*", count=5_000))
         for start in range(0, len(keys), _PAGE):
             for raw in client.mget(keys[start : start + _PAGE]):
+                # None: it expired between SCAN and MGET.
                 status = workflow_status.read(raw) if raw is not None else None
                 if status is not None and status.ended is None:
                     found.append(status)
@@ -51,6 +53,7 @@ def coverage(redis_url: str) -> Coverage | None:
     """
     with redis_client.connected(redis_url) as client:
         newest_first = client.lrange(Names.find().workflow_scores, 0, -1)
+    # The calibration is updated from old to new; Redis has the newest first.
     return workflow_calibration.coverage(workflow_publisher.scores(reversed(newest_first)))
 
 

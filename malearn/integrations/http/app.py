@@ -317,7 +317,6 @@ async def _read(kind: type[_Body], request: Request) -> _Body:
                 size += len(chunk)
                 if size <= LARGEST_BODY:
                     read += chunk
-                # reply.
                 elif size > _MOST_DISCARDED:
                     break
     except TimeoutError:

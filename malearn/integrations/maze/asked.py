@@ -41,7 +41,6 @@ def shape(
 ) -> dict[str, tuple[str, str, list[str]]]:
     """The tasks of a whole run, as `Workflow` takes them."""
     found = {}
-    # A copy: Maze's event loop may add tasks while the thread of `Progress` reads.
     for task_id, task in list(tasks.items()):
         # A workflow refuses predecessors that are not among its tasks.
         one = of(task, run, [p for p in parents.get(task_id, ()) if p in tasks])

@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from malearn.kernel.errors import InputError
 from malearn.kernel.hosts import is_loopback
 from malearn.platform import http
 from malearn.platform.environment import QUIET, for_server, without
@@ -14,6 +16,9 @@ from malearn.platform.port import client_host
 from malearn.platform.server import PING_TIMEOUT, Server
 
 __all__ = ["MLflowServer"]
+
+#: Schemes of what MLflow itself opens, without a server, before a `+` and the name of a driver.
+_STORES = frozenset({"", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks"})
 
 
 class MLflowServer(Server):
@@ -62,6 +67,13 @@ class MLflowServer(Server):
 
     @staticmethod
     def ping(url: str, seconds: float = PING_TIMEOUT) -> None:
-        """Only HTTP can be pinged; a database or a directory is assumed to be usable."""
-        if url.startswith(("http://", "https://")):
+        """Only HTTP can be pinged; a database or a directory is assumed to be usable.
+
+        Raises `InputError` for what MLflow would refuse itself, once work has been done.
+        """
+        scheme = urlsplit(url).scheme
+        if scheme in ("http", "https"):
             http.check_mlflow(url, seconds)
+        elif scheme.partition("+")[0] not in _STORES:
+            problem = f"must begin with http:// or https://, or with sqlite:///, not {scheme}://"
+            raise InputError(MLflowServer.setting, problem)

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from malearn.kernel.errors import Unreachable
+from malearn.kernel.errors import InputError, Unreachable
 from malearn.lifecycle import mlflow_connection
 from malearn.platform import MLflowServer
 
@@ -99,3 +99,14 @@ def test_a_missing_or_a_wrong_login_is_said_in_a_sentence(address: str, credenti
 def test_no_redirect_carries_the_login_elsewhere(address: str) -> None:
     with pytest.raises(ConnectionError, match="HTTP status 301"):
         MLflowServer.ping(f"http://ana:x@{address}")
+
+
+@pytest.mark.parametrize("url", ["ftp://mlflow.example", "htp://mlflow.example:5000"])
+def test_an_address_of_no_store_is_refused_before_anything_is_asked(url: str) -> None:
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI: must begin with http"):
+        MLflowServer.ping(url)
+
+
+def test_a_database_is_taken_as_it_is() -> None:
+    MLflowServer.ping("sqlite:////nowhere/mlflow.db")
+    MLflowServer.ping("postgresql+psycopg2://db/mlflow")

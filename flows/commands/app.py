@@ -51,7 +51,9 @@ class _Commands(TyperGroup):
         except BrokenPipeError:  # whoever read our output has gone
             # Python flushes stdout once more at exit, which would raise again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # 1, not 0: what was asked for has not been shown in full.
             raise SystemExit(1) from None
+        # What the library did not foresee, such as a full disk: still a sentence, not a traceback.
         except OSError as error:
             output.fail(InputError(error.filename or "The system", error.strerror or str(error)))
 
@@ -61,6 +63,7 @@ app = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
+    # What is a bug of ours keeps Python's plain traceback, which reads the same in a log.
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: fits 80 columns, and reads the same in a log
 )

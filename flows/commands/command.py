@@ -22,6 +22,7 @@ class Command(TyperCommand):
         records = [
             parameter.get_help_record(ctx)
             for parameter in self.get_params(ctx)
+            # By its kind as a word: Typer and click each have classes of their own for it.
             if parameter.param_type_name == "option"
         ]
         options = [record for record in records if record is not None]

@@ -13,6 +13,7 @@ from malearn.kernel.home import Home
 __all__ = ["compare"]
 
 
+# Made twice: typer takes the metavar from the argument object, so V1 and V2 need one each.
 def _version(name: str) -> typer.models.ArgumentInfo:
     argument: typer.models.ArgumentInfo = typer.Argument(
         metavar=name,

@@ -97,6 +97,7 @@ def import_dataset(
     # All headers before any server is started: a typing error must not cost half a minute.
     for file, tool_type in tables.items():
         _check_header(file, tool_type)
+    # Ingestion needs no MLflow; leaving it out saves its start.
     with servers.running(place, mlflow=False):
         from malearn.flows.ingest import ingest as flow
 
@@ -139,6 +140,7 @@ def quarantine_of(
             "--retry", help="Validate the rows again; add those that pass to their dataset."
         ),
     ] = False,
+    # The name of --retry in an earlier malearn: scripts may still use it.
     readmit: Annotated[bool, typer.Option("--readmit", hidden=True)] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -160,6 +162,7 @@ def quarantine_of(
         found = quarantine.overview(Rejections.open(place), which, limit)
         output.result(report.quarantined(found), as_json, lambda: report.show_quarantined(found))
         return
+    # No server: what is kept out, and the datasets, are files of the home.
     with console.progress() as shown:
         from malearn.flows.quarantine import revalidate
 
@@ -192,6 +195,7 @@ def maintain_data(
             help="Vacuum files that only versions older than this need.",
             callback=options.at_least(0),
         ),
+        # `maintenance.WEEK`, not imported, so that `--help` stays quick.
     ] = 168.0,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -221,6 +225,7 @@ def _check_header(file: Path, tool_type: ToolType) -> None:
     """Raise `InputError` if the header of a CSV file is not that of `tool_type`."""
     from malearn.data import csv_files
 
+    # Reading one row parses the header; a file with nothing below it is no mistake.
     next(iter(csv_files.read(file, tool_type, size=1)), None)
 
 

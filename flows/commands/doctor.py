@@ -33,6 +33,7 @@ def doctor(
 
     place = Home.find(home)
     mended = list(checks.repair(place)) if repair else []
+    # Examined after the repair, so that what is left decides the exit status.
     found = [*mended, *checks.examine(place)]
     healthy = all(finding.level != "problem" for finding in found)
     value = {"healthy": healthy, "checks": [asdict(finding) for finding in found]}

@@ -45,6 +45,7 @@ def evaluate(
             metavar="N|auto",
             help="Retrain after every N finished tasks; auto: more rarely as the log grows.",
         ),
+        # A text, since the option also takes a word.
     ] = "25",
     production: Annotated[
         bool,
@@ -86,6 +87,7 @@ def evaluate(
     files = options.run_logs(chosen)
     every = _cadence(cadence)
     if predictions is not None:
+        # Before the replay, which takes minutes.
         predictions_file.check(predictions)
     with console.progress() as shown:
         done = replay(
@@ -95,6 +97,7 @@ def evaluate(
             score_from=score_from,
             cadence=every,
             production=production,
+            # In steps of 200: off a terminal each step is a line.
             progress=lambda at, total: shown.step(f"Replaying: {at // 200 * 200} of {total} tasks"),
         )
         shown.done(f"Replayed {len(done.executions)} tasks")

@@ -71,6 +71,7 @@ def _past(task: str, place: Home) -> Explanation:
     from malearn.lifecycle import explaining
 
     types = generic.declared(place)
+    # Of all tool types: a task id does not tell which one it is of.
     executions = {name: Dataset.open(place, one).read() for name, one in types.items()}
     with servers.tracking(place):
         return explaining.explain_task(task, executions, types)
@@ -91,6 +92,7 @@ def _now(
             answer = predictor.explain(
                 task.function, task.resource, task.predecessors, task.features
             )
+        # The background against which the model's inputs are explained.
         rows = [] if task.tool_type is None else Dataset.open(place, task.tool_type).read()
         return explaining.explain_answer(answer, task.tool_type, rows)
 

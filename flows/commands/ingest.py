@@ -45,6 +45,7 @@ def ingest(
     from malearn.flows import report
     from malearn.kernel import tool_types
 
+    # A declaration that is wrong fails before any server is started.
     tool_types.declared()
     if watch:
         if files:
@@ -56,6 +57,7 @@ def ingest(
         return
     place, chosen = Home.find(home), options.run_logs(files or [])
     stores = [str(directory) for directory in options.maze_stores(maze)]
+    # Redis only where it is what is read; MLflow never, ingestion does without.
     with servers.running(place, redis=not chosen and not stores, mlflow=False):
         from malearn.flows.ingest import ingest as flow
 
@@ -73,6 +75,7 @@ def _watch(home: Home, set_notifications: bool, as_json: bool) -> None:
     ours = not os.environ.get(redis_client.REDIS_SETTING, "").strip()
     with (
         console.progress() as shown,
+        # No Prefect: this is no flow, for it runs until Ctrl-C.
         Platform(home, redis=True, on_event=shown.server) as platform,
     ):
         from malearn.flows.watch import watch

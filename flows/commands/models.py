@@ -89,6 +89,7 @@ def train(
 
     place = Home.find(home)
     types = generic.declared(place)
+    # Looked up, so that an unknown name fails here with the known ones.
     names = [types[name].name for name in tools or types]
     for name in names:  # before any server is started
         families.check(types[name])
@@ -109,10 +110,12 @@ def train(
             )
             for name in names
         ]
+        # After all are trained: what fails to be promoted must not keep others from training.
         promoted = [_promoted(one, place) for one in done if promote and one.passes]
     output.result(
         report.trained(done, promoted), as_json, lambda: report.show_trained(done, promoted)
     )
+    # A version may pass the gate and fail the verification of its ONNX export.
     if not all(one.promoted for one in promoted):
         raise typer.Exit(1)
 
@@ -154,6 +157,7 @@ def promote(
         if number is None:
             with mlflow_connection.connected(platform.tracking_uri):
                 number = promotion.newest_passed(tool_type).number
+        # A number is a person's decision for that version, the gate's notwithstanding.
         done = flow(tool_type.name, number, str(place.root), bypass_gate=version is not None)
     output.result(report.promoted(done), as_json, lambda: report.show_promoted(done))
     if not done.promoted:
@@ -165,6 +169,7 @@ def rollback(tool: ToolArgument, home: HomeOption = None, as_json: JsonOption = 
     from malearn.lifecycle import registry
 
     tool_type = options.tool_type(tool, home)
+    # No flow: it moves two aliases, for which a start of Prefect would be too long a wait.
     with servers.tracking(Home.find(home)):
         before, now = registry.rollback(tool_type)
     value = {"tool_type": tool_type.name, "before": before, "production": now}

@@ -58,10 +58,12 @@ def status(
     with servers.tracking(place):
         rows = report.status(place)
     output.result(rows, as_json, lambda: report.show_status(rows))
+    # Only a given Redis: the embedded one is not started for a warning.
     if url := os.environ.get(redis_client.REDIS_SETTING):
         try:
             found = list(stream.warnings(url).values())
         except MalearnError as error:
+            # A note, no failure: the status itself was shown.
             found = [str(error)]
         for warning in found:
             output.note(warning)

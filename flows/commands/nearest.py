@@ -16,6 +16,7 @@ def hint(name: str, known: Iterable[str]) -> str:
     >>> hint("text_lenght", ["text_length", "token_count"])
     "; did you mean 'text_length'?"
     """
+    # difflib counts a capital as another letter.
     by_letters = {each.lower(): each for each in known}
     found = difflib.get_close_matches(name.lower(), by_letters, n=1)
     return f"; did you mean '{by_letters[found[0]]}'?" if found else ""
@@ -40,4 +41,5 @@ def tool_type_of(function: str, types: ToolTypes) -> tuple[ToolType, str] | None
             likeness = difflib.SequenceMatcher(None, pattern, part).ratio()
             if likeness > best:
                 best, found = likeness, (tool_type, pattern)
+    # 0.8 is one or two letters of ten: less would suggest patterns that nobody meant.
     return found if best >= 0.8 else None

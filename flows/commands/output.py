@@ -36,6 +36,7 @@ def note(sentence: str) -> None:
 
 def fail(error: Exception) -> NoReturn:
     """Print an error as one sentence on stderr, however many lines it had, and exit with 1."""
+    # Errors of libraries span lines; a log or a script reads this one as one.
     note(" ".join(str(error).split()))
     raise SystemExit(1) from error
 

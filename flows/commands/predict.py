@@ -156,6 +156,7 @@ def _features(pairs: list[str], tool_type: ToolType | None) -> dict[str, float |
             raise typer.BadParameter(f"'{pair}' is not NAME=VALUE")
         if name in features:
             raise typer.BadParameter(f"'{name}' is given twice")
+        # Context values are words, such as a model's name, even where they look like numbers.
         if tool_type is not None and name in tool_type.context:
             features[name] = value
         else:
@@ -172,6 +173,7 @@ def _number(name: str, text: str, tool_type: ToolType | None) -> float:
     try:
         value = float(text)
     except ValueError:
+        # Refused below with the same sentence as an infinite one.
         value = math.nan
     if not math.isfinite(value):
         raise typer.BadParameter(f"{name} must be a finite number, not '{text}'")

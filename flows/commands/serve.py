@@ -66,6 +66,8 @@ def serve(
     file = place.state / "http" / "token"
     token = None if no_token else _given_token() or private.secret(file)
     with (
+        # First: a port that is taken must show before servers are started. Clients that connect
+        # meanwhile wait in its queue.
         server.listen(host, port) as listener,
         servers.running(place, redis=True, prefect=False) as platform,
         DAGTaskPredictor(
@@ -77,9 +79,11 @@ def serve(
 
         def ready() -> None:
             output.note(f"answers at http://{shown}:{actual}; stop with Ctrl-C")
+            # The file, not the token: what is printed here may end up in a log that others read.
             if token is not None and not os.environ.get(_VARIABLE):
                 output.note(f"its token is in {file}")
 
+        # The address it listens on is a name that clients use.
         names = [host, *(allow_host or ())]
         server.run(app.create(predictor, types, token, names, __version__), listener, ready)
 
@@ -87,6 +91,7 @@ def serve(
 def _given_token() -> str | None:
     """The token of the environment. Raises `BadParameter` for one that could be guessed."""
     token = os.environ.get(_VARIABLE)
+    # ASCII, since HTTP headers can hold nothing else reliably.
     if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable()):
         raise typer.BadParameter(f"${_VARIABLE} must be at least 16 characters of ASCII")
     return token

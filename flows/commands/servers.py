@@ -24,6 +24,7 @@ def running(
     from malearn.platform import Platform
 
     with console.progress() as shown:
+        # Before any server opens a file of the home in the old format.
         upgrade(home, __version__, notify=shown.step)
         with (
             Platform(

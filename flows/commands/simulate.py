@@ -79,6 +79,7 @@ def simulate(
     only from what has ended in the simulation. Results and plots are then logged
     as a run in MLflow.
     """
+    # First: wrong values of options show before anything slow is imported.
     settings = _settings(slots, load or ["0.9"], seeds, deadline)
     from datetime import UTC, datetime
 
@@ -115,7 +116,9 @@ def _settings(slots: str, loads: list[str], seeds: int, deadline: float) -> Sett
     chosen = tuple(None if load == _RECORDED else _load(load) for load in loads)
     from malearn.learning.policy_comparison import Settings
 
+    # The load is a share of these slots: GPUs are what schedulers are short of.
     resource = "gpu" if "gpu" in limits else next(iter(limits))
+    # The first is shown; the others tell whether the result hangs on it.
     deadlines = (deadline, 0.75 * deadline, 1.5 * deadline)
     return Settings(limits, resource, chosen, seeds, deadlines)
 

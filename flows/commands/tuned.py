@@ -42,6 +42,7 @@ def tuned(
         raise InputError(whose, f"nothing was tuned yet; run malearn train {name} --tune")
     better = [one for one in found if one.better]
     file = None
+    # Only what beats the declared ones on the validation window.
     for one in better if keep else []:
         file = kept_parameters.keep(name, one.family, one.parameters)
     value = {

@@ -15,6 +15,7 @@ __all__ = ["up"]
 
 
 def _port(value: Any) -> Any:
+    # Not 0: a restarted server must have the port that its clients know.
     if value is not None and not 1 <= value <= 65535:
         raise typer.BadParameter(f"a port is a number from 1 to 65535, not {value}")
     return value
@@ -52,9 +53,11 @@ def up(
     from malearn.kernel import tool_types
 
     try:
+        # An address, not a name: embedded servers bind to it as it is, and over IPv4 only.
         IPv4Address(host)
     except ValueError:
         raise typer.BadParameter(f"'{host}' is not an IPv4 address") from None
+    # A declaration that is wrong fails here, not in each scheduled run.
     tool_types.declared()
     ports = {
         "Redis": redis_port,

@@ -33,6 +33,7 @@ def show_versions(comparison: VersionComparison, page: str) -> None:
             better,
         )
     console.print(table)
+    # Here: at the top it would make every command wait for the learning libraries.
     from malearn.learning.version_comparison import TEST
 
     tables.line(console, f"{TEST}.", "dim")

@@ -20,6 +20,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
     for tool_type in evaluation.tool_types:
         tables.line(console, f"{tool_type}, {len(evaluation.rows(tool_type)):,} tasks", "bold")
         table = tables.table("predictor", "MAE, s", "median error", "R²", "within interval")
+        # Best first, so that a reader sees what malearn is behind or ahead of.
         ranked = sorted(evaluation.scores(tool_type).items(), key=lambda item: item[1].mae)
         shown = tables.decimals(s.mae for _, s in ranked)
         for name, s in ranked:
@@ -29,6 +30,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
                 shown(s.mae),
                 f"{s.median_ape:.0%}",
                 f"{s.r2:.2f}",
+                # Baselines give no interval.
                 f"{evaluation.coverage(tool_type):.0%}" if ours else "–",
             )
         console.print(table)

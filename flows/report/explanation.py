@@ -40,6 +40,7 @@ def show_explanation(found: Explanation) -> None:
     total = 0.0
     for term in found.terms:
         total += term.log_seconds
+        # The first term begins the sum, so there is nothing that it multiplies.
         first = term.group == "level"
         table.add_row(
             f"{term.group}: {term.name}",
@@ -80,6 +81,7 @@ def _similar(found: Explanation) -> None:
         )
     table = tables.table("ended", "took, s", "effect on the level", "share of the weight")
     for one in similar[:_SIMILAR]:
+        # The estimator keeps what it learnt from an execution longer than the execution.
         ended = took = "forgotten"
         if one.ended is not None and one.seconds is not None:
             ended = f"{datetime.fromtimestamp(one.ended, UTC):%Y-%m-%d %H:%M}"
@@ -95,5 +97,6 @@ def _value(term: Term) -> str:
 
 
 def _bar(term: Term) -> str:
+    # A bar is full at a factor of e; longer ones would push the table apart.
     length = min(_BAR, round(abs(term.log_seconds) / _FULL * _BAR))
     return ("+" if term.log_seconds > 0 else "−") * length

@@ -22,6 +22,7 @@ def show_findings(found: Sequence[Finding]) -> None:
     console = tables.console()
     for finding in found:
         mark = Text(*_MARKS[finding.level])
+        # Text, not markup: a path may hold square brackets.
         console.print(mark + Text(f" {finding.subject}: {finding.detail}", ""), soft_wrap=True)
     problems = sum(finding.level == "problem" for finding in found)
     style = "red" if problems else "green"

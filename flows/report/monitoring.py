@@ -50,6 +50,7 @@ def status(home: Home) -> dict[str, Any]:
 
     result = {}
     types = generic.declared(home)
+    # One query for all: one for each would take seconds with many tool types.
     aliases = registry.with_aliases(types.values())
     for name, tool_type in types.items():
         named, dataset = aliases[name], Dataset.open(home, tool_type)
@@ -144,13 +145,16 @@ def _rows_since(dataset: Dataset, production: Version | None) -> int:
         return dataset.rows
     trained_with = production.tags.get("malearn.dataset_version", "")
     if trained_with.isdigit():
+        # Retention may have deleted some of those that were added.
         return min(dataset.rows, dataset.rows_added_since(int(trained_with)))
+    # A version without that tag has at least the number of rows it was trained on.
     return dataset.rows - int(production.tags.get("malearn.rows", 0))
 
 
 def _version(found: Version | None) -> dict[str, Any] | None:
     if found is None:
         return None
+    # MLflow's clock may be ahead of this one.
     age = max(0.0, time.time() - found.created)
     return {
         "version": found.number,

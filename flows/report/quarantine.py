@@ -50,6 +50,7 @@ def show_quarantined(found: Overview) -> None:
     for group in found.groups:
         table.add_row(Text(group.reason.value, "bold"), f"{group.count:,}")
         for cause, n in list(group.by.items())[:_CAUSES]:
+            # Text, not markup: a cause quotes what records hold.
             table.add_row(Text(f"  {cause}"), f"{n:,}")
         if (more := len(group.by) - _CAUSES) > 0:
             table.add_row(Text(f"  and {more:,} others", "dim"), "")

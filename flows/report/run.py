@@ -59,6 +59,7 @@ def _show_serving(report: Report, console: Console) -> None:
 def _errors(outcome: RetrainOutcome) -> tuple[float | None, float | None, float | None]:
     """Mean absolute errors, in seconds, on the same rows: own, function median, heuristic."""
     scores, decision = outcome.trained.scores or {}, outcome.trained.decision
+    # A baseline may be missing: none is scored where nothing was trained.
     own, median, heuristic = (
         scores[name].mae if name in scores else None
         for name in (decision.candidate if decision else "", "function_median", "heuristic")

@@ -20,6 +20,7 @@ def show_comparison(comparison: Comparison) -> None:
     tables.line(console, heading, "bold")
     table = tables.table("policy", "predictor", "mean, s", "P95, s", "late", "gain in mean")
     for policy, predictors in comparison.as_json()["policies"].items():
+        # A policy that uses no seconds comes to the same with every predictor: one row says it.
         same = len({(row["mean"], row["late"]) for row in predictors.values()}) == 1
         for predictor, row in predictors.items():
             gain = row["gain"]

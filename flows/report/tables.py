@@ -20,6 +20,7 @@ _PIPED = 100
 
 def console() -> Console:
     """A console on stdout: as wide as the terminal, or wide enough for any table elsewhere."""
+    # rich would colour numbers and paths by itself.
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=_PIPED)
 

@@ -96,6 +96,7 @@ def show_trained(results: Sequence[Trained], promotions: Sequence[Promoted] = ()
             console.print(table)
         decision = result.decision
         verdict = "passes the gate" if result.passes else "does not pass the gate"
+        # Nothing was trained: the reason stands where the gate's checks would.
         reasons = decision.reasons if decision else (GateCheck("rows", False, result.why),)
         tables.reasons(console, f"{result.tool_type} {verdict}", reasons)
         for reason in result.failed.values():

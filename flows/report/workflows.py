@@ -41,6 +41,7 @@ def show_workflows(found: Sequence[WorkflowStatus]) -> None:
             _clock(expected),
             f"{_clock(low)} to {_clock(high)}",
             _late(status),
+            # Nothing runs: what it waits for is the next best answer to where it is.
             _named(status.running or status.next),
         )
     console.print(table)

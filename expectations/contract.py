@@ -188,7 +188,7 @@ def _times() -> Iterator[Any]:
 
 
 def _features(tool_type: ToolType) -> Iterator[Any]:
-    if not tool_type.generic:  # of which some tasks say nothing but their times
+    if not tool_type.generic:  # whose tasks may report nothing but their times
         yield _between("known_features", 1, None, "at least 1, in either view")
     for view in VIEWS:
         for feature in tool_type.features:

@@ -82,6 +82,7 @@ def maintain(
                 unused_hours=unused_hours,
             )
         )
+    # A table without a tool type; no model is trained on it, so no version is pinned.
     rejected = maintenance.REJECTED
     bar.next("Maintaining the rejected records")
     done.append(

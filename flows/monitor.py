@@ -124,7 +124,9 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
         # below.
         manual = promotion.verify_manual_promotion(rows)
         if manual is not None and not manual.promoted.promoted:
+            # Logged, not raised: the tool type is still to be checked, and the others after it.
             log.error("%s", _refused(name, manual))
+        # A function: older rows are read only where those here do not reach back far enough.
         report = check(rows, types, partial(_older, dataset))
         # A retraining that moved the alias between the check and this would be rolled back.
         with locks.retrain_lock(Home.find(home), tool_type):

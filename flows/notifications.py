@@ -1,4 +1,4 @@
-"""Notifications: Prefect's automations that send one sentence where `$MALEARN_NOTIFY` says.
+"""Notifications: Prefect's automations that send a sentence to the address in `$MALEARN_NOTIFY`.
 
 An `https://` address gets a POST of JSON with the sentence as `text`, which Slack, Mattermost and
 others show as it is. Any other scheme is an address of Apprise, which Prefect brings along:
@@ -29,12 +29,13 @@ __all__ = ["SETTING", "configure"]
 #: The one setting: an address, or nothing.
 SETTING = "MALEARN_NOTIFY"
 _BLOCK = "malearn-notify"
+#: Names by which the automations of an earlier deployment are found, to be replaced.
 _PREFIX = "malearn notifies: "
 
 
 @dataclass(frozen=True, slots=True)
 class _Notice:
-    """An event that people are told of, and the template of the sentence."""
+    """An event that people are notified of, and the template of the sentence."""
 
     name: str
     events: frozenset[str]
@@ -51,6 +52,7 @@ _NOTICES = (
         "a flow failed",
         frozenset(f"prefect.flow-run.{state}" for state in ("Failed", "Crashed", "TimedOut")),
         f"malearn: {{{{ flow_run.name }}}} {{{{ flow_run.state.name|lower }}}}: "
+        # Cut: a cause may be a page of output, and the link leads to all of it.
         f'{{{{ (flow_run.state.message or "no cause is known")|truncate(400) }}}} {_LINK}',
         "prefect.flow-run.*",
         # A subflow fails with its parent, which says it; only the parent has a deployment.

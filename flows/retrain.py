@@ -68,6 +68,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
         why = trained.why
         reasons: tuple[GateCheck, ...] = (GateCheck("rows", False, why),)
         if trained.version is not None:
+            # Still under the lock: the gate compared the candidate with what serves now.
             promoted = promote(tool_type, trained.version, home)
             why, reasons = promoted.why, promoted.reasons
             figures.decided(Home.find(home), tool_type, promoted.promoted)
@@ -90,6 +91,7 @@ def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | 
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         if untrained.count(dataset):
             return None
+        # There is one: rows that no model was trained on would have been counted.
         newest = untrained.full(tool_type)[0].number
         why = f"version {newest} was trained on the same executions"
         trained = Trained(tool_type.name, dataset.rows, why)

@@ -61,6 +61,7 @@ def up(
                 prefect=True,
                 host=host,
                 ports=ports,
+                # On a slow machine a server that is late is better than a platform that ends.
                 give_up=False,
                 on_event=shown.server,
             )
@@ -97,6 +98,7 @@ def _start_worker(supervisor: Supervisor, shown: console.Progress) -> None:
         for one in supervisor.poll():
             if one.health == "down" and one.reason:
                 shown.step(_health_message(one))
+        # A library may have swallowed Ctrl-C; this loop may run for long.
         shown.check()
         time.sleep(POLL_SECONDS)
     event = "attached" if worker.server.attached else "ready"
@@ -148,6 +150,7 @@ class _Monitor:
         for server in (*self._platform.servers, self._worker):
             one = supervised.get(server)
             up = one.health == "up" if one else server not in self._unresponsive
+            # Restarts are -1 before the first start.
             found.append(ServiceHealth(server.name, up, max(one.restarts, 0) if one else 0))
         return found
 

@@ -47,7 +47,7 @@ def find(redis_url: str, run_id: str) -> WorkflowStatus:
 
 
 def coverage(redis_url: str) -> Coverage | None:
-    """How the intervals of whole workflows did lately; None where too few have finished.
+    """The coverage of the latest intervals of whole workflows; None where too few have finished.
 
     Raises `Unreachable` where Redis does not answer.
     """

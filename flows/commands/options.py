@@ -59,7 +59,7 @@ ToolsArgument = Annotated[
 
 
 def at_least(least: float) -> Callable[[Any], Any]:
-    """A callback that refuses numbers below `least` in words, instead of `x>=0`."""
+    """A callback that rejects numbers below `least` in words, instead of `x>=0`."""
 
     def check(value: Any) -> Any:
         if value is not None and value < least:
@@ -70,7 +70,7 @@ def at_least(least: float) -> Callable[[Any], Any]:
 
 
 def moment(value: str | None) -> str | None:
-    """A callback that refuses what is no date."""
+    """A callback that rejects what is no date."""
     seconds(value)
     return value
 

@@ -56,7 +56,7 @@ ResourceOption = Annotated[
 class Task:
     """A task to be predicted, as it was given on the command line; `tool_type` claims it, if any.
 
-    Of a `tool_type` that is None a person is told on stderr that it is.
+    Where no tool type claims it, a note on stderr says so.
     """
 
     function: str

@@ -13,7 +13,7 @@ __all__ = ["show_versions"]
 
 
 def show_versions(comparison: VersionComparison, page: str) -> None:
-    """Print the verdict, and a table per kind of group; `page` is where MLflow shows it."""
+    """Print which version is better, and a table per kind of group; `page` is in MLflow."""
     console, (first, second) = tables.console(), comparison.versions
     tables.line(console, f"{comparison.tool_type}: {comparison.verdict}", "bold")
     tables.line(console, comparison.note)

@@ -85,7 +85,7 @@ def write(place: Path, archive: Path, manifest: Manifest, notify: Notify) -> Man
 
 
 def read_manifest(archive: Path) -> Manifest:
-    """What `archive` says that it holds.
+    """The manifest of `archive`.
 
     Raises:
         BackupError: it is no backup, an interrupted one, or one of a newer malearn.

@@ -1,4 +1,4 @@
-"""Environment settings: no telemetry, and no chatter of other tools on our terminal."""
+"""Environment settings: no telemetry, and no output of other tools on our terminal."""
 
 from __future__ import annotations
 

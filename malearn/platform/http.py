@@ -42,9 +42,10 @@ def check_mlflow(tracking_uri: str, seconds: float) -> None:
     URL's or that of MLflow's variables.
 
     Raises:
-        PermissionError: it asks for a login, or refuses the one it was shown.
+        PermissionError: it asks for a login, or rejects the one it was given.
         OSError: nothing answers, or not as MLflow does.
     """
+    # The client of the predictors: what it cannot use is found here, before they are started.
     client = HttpClient(tracking_uri, seconds)
     try:
         answer = client.get("/health", _LARGEST, time.monotonic() + seconds)

@@ -204,7 +204,7 @@ def _environment(settings: dict[str, str], unset: Sequence[str]) -> Iterator[Non
 
 @contextmanager
 def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, unless somebody has other plans for it."""
+    """Let SIGTERM unwind the stack, unless it has a handler already."""
     # Python lets only the main thread set signal handlers.
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -106,7 +106,7 @@ def write(state: Path, content: dict[str, object]) -> None:
 
 
 def end(server: subprocess.Popen[bytes]) -> None:
-    """End the server's group, politely first; also what its leader left behind."""
+    """End the server's group, with SIGTERM first; also what its leader left behind."""
     deadline = time.monotonic() + GRACE
     alive = send(server, signal.SIGTERM)
     while alive and time.monotonic() < deadline:

@@ -24,6 +24,7 @@ def library() -> str:
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     """Between `low` and `high`, every order of magnitude as likely as another."""
+    # Many small inputs and a few large ones, so that durations span orders of magnitude, too.
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
@@ -44,6 +45,7 @@ def drawing(rng: np.random.Generator, low: int, high: int) -> Image:
         top, left = rng.uniform(0, height), rng.uniform(0, width)
         tall, wide = rng.uniform(0.05, 0.4, 2) * (height, width)
         canvas[((x - left) / wide) ** 2 + ((y - top) / tall) ** 2 < 1] = rng.uniform(0, 255, 3)
+    # Script makes text blocks, which the features of images count.
     for top in range(8, height * int(rng.integers(0, 5)) // 5, 16):  # script: strokes 2 px wide
         line = np.repeat(rng.random((4, width // 4)) < 0.5, 2, axis=1).repeat(2, axis=0)
         canvas[top : top + 8, : line.shape[1]][line[: height - top]] = 20
@@ -61,6 +63,7 @@ def sound(rng: np.random.Generator, low: float, high: float) -> Array:
         t = np.arange(int(rng.uniform(0.15, 0.8) * RATE), dtype=np.float32) / RATE
         tone = np.sin(2 * np.pi * (rng.uniform(80, 2000) + rng.uniform(-400, 400) * t) * t)
         piece = tone if rng.random() < 0.7 else rng.normal(0, 0.3, t.size)
+        # Pauses: sounds of the same length then differ in energy, and in the words that are spoken.
         loudness = rng.uniform(0.05, 0.6) * (rng.random() < share_spoken)
         pieces.append((loudness * piece).clip(-1, 1).astype(np.float32))
     return np.concatenate(pieces)[:total]

@@ -78,7 +78,7 @@ class _PredictedBatch(msgspec.Struct, frozen=True):
 
 
 class _Rejected(msgspec.Struct, frozen=True):
-    """A finished task of a batch that teaches nothing, and why; `task` counts from 0."""
+    """A finished task of a batch that is not learnt from, and why; `task` counts from 0."""
 
     task: int
     error: str
@@ -366,7 +366,7 @@ async def _gone(request: Request, error: Exception) -> Response:
 
 
 def _documented(body: type | None) -> dict[str, Any] | None:
-    """What OpenAPI is told of a route whose body msgspec reads."""
+    """The OpenAPI entry of a route whose body msgspec decodes."""
     if body is None:
         return None
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}

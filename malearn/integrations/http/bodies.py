@@ -40,7 +40,7 @@ _Body = TypeVar("_Body")
 
 # gc=False: decoded JSON has no cycles, so the garbage collector need not track it.
 class _Strict(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """A key that nobody knows is a typing error, so it is refused."""
+    """An unknown key is a typing error, so it is rejected."""
 
 
 class TaskBody(_Strict, frozen=True):

@@ -16,7 +16,7 @@ from malearn.kernel import hosts
 
 __all__ = ["Guard", "Headers"]
 
-#: What a prober may ask without a token: it says nothing but that the service is up.
+#: What a health probe may ask without a token: it reveals only that the service is up.
 _OPEN = frozenset({"/health"})
 _LONGEST = 512  # characters of a host's name
 

@@ -32,7 +32,7 @@ _POLICIES: Mapping[str, Callable[[Workflow, WorkflowPrediction, float], policies
 
 
 class HeldWorkflows:
-    """Workflows by run id, and what `predictor` says of them. Threads may share it.
+    """Workflows by run id, and their predictions by `predictor`. Threads may share it.
 
     `dropped` counts those that had to make room. Methods raise `RequestRefused`.
     """

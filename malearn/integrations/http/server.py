@@ -1,4 +1,4 @@
-"""Serving the HTTP interface with uvicorn, until the process is told to stop."""
+"""Serving the HTTP interface with uvicorn, until SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def configuration(app: ASGIApp, head_timeout: float = HEAD_TIMEOUT) -> uvicorn.C
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    """uvicorn's server with a callback for when it listens."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)

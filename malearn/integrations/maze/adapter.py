@@ -1,4 +1,4 @@
-"""`Adapter`: what Maze's head process asks malearn, and tells it.
+"""`Adapter`: the interface between Maze's head process and malearn's predictor.
 
 Everything here runs on Maze's event loop, in its dispatch: it computes for microseconds, waits
 for nothing and raises nothing. Where malearn knows nothing, or fails, Maze's own estimate stands.
@@ -94,7 +94,7 @@ class Adapter:
         return own
 
     def observe(self, task: Any, message: Mapping[str, Any], *, success: bool) -> None:
-        """Take in what `message` says of an attempt at `task` that ended."""
+        """Record an attempt at `task` that ended, from the `message` that Maze got of it."""
         try:
             run = str(message.get("workflow_id") or "")
             about = asked.of(task, run)

@@ -54,7 +54,7 @@ def _cli_main() -> Any:
 
 @contextmanager
 def _starting_ours() -> Iterator[None]:
-    """A detached head is Maze's command line started anew: while this lasts, with malearn."""
+    """While this lasts, a detached head that Maze starts as a new process has malearn inside."""
     own = subprocess.Popen
 
     class Popen(own):  # type: ignore[valid-type, misc]

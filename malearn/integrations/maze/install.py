@@ -1,8 +1,8 @@
 """Plugging malearn into Maze's classes, in this process, and unplugging it again.
 
 Maze has no hook. Its estimator is replaced by a subclass that asks malearn first, and four
-methods of its dispatcher are wrapped: they are told what the estimator is not, the run and the
-predecessors of a task, and what came of each.
+methods of its dispatcher are wrapped: they receive what the estimator does not: the run and the
+predecessors of a task, and its outcome.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ class Progress:
         arrived: float | None,
         deadline: float | None,
     ) -> None:
-        """Predict `run` of `size` tasks anew, soon; `arrived` and `deadline` are seconds since
-        the epoch. `shape` is called where the run has grown since, for it takes its time.
+        """Request a new prediction of `run`, of `size` tasks; `arrived` and `deadline` are seconds
+        since the epoch. `shape` is called where the run has grown since, for it takes its time.
         """
         known = self._known.get(run)
         if known is None or len(known[0]) != size:

@@ -42,7 +42,7 @@ def begin(predictor: DAGTaskPredictor) -> threading.Thread | None:
 
 
 def observations(workspace: Path, most: int = _RUNS) -> list[Observation]:
-    """What the latest runs in `workspace` tell of durations. Raises `MalearnError`."""
+    """The durations of the latest runs in `workspace`. Raises `MalearnError`."""
     folders = sorted(store.find([workspace], waiting=True), key=_age)[-most:]
     types = generic.with_generic(generic.declared(Home.find()))
     found = []

@@ -222,8 +222,7 @@ def _expect(
     kind: str, shown: str, phrase: str, beside: tuple[str, ...] = (), **arguments: object
 ) -> Any:
     """One expectation. `shown` and `beside` are the columns that show a person what broke it."""
-    # An expectation about a pair has no `column`; Great Expectations refuses one that it does not
-    # know.
+    # An expectation about a pair has no `column`, and may be given none.
     if "column_A" not in arguments:
         arguments["column"] = shown
     meta = {"column": shown, "phrase": phrase, "beside": list(beside)}

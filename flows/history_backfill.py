@@ -75,8 +75,7 @@ def _merged(
         while True:
             try:
                 return _merge(pipe, function, newest, read, write)
-            # Without a limit: each retry means that a scheduler has just written, so somebody
-            # advances.
+            # No limit of attempts: each failure means that a scheduler has just written.
             except redis.WatchError:
                 continue
 

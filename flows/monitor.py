@@ -120,8 +120,7 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         dataset = Dataset.open(Home.find(home), tool_type)
         rows, _ = load(dataset, window=execution_window.TAIL)
-        # First: a version that fails verification loses the alias, and is not what is checked
-        # below.
+        # First: a version that fails verification loses the alias, so another one is checked.
         manual = promotion.verify_manual_promotion(rows)
         if manual is not None and not manual.promoted.promoted:
             # Logged, not raised: the tool type is still to be checked, and the others after it.

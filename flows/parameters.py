@@ -100,8 +100,7 @@ def form(schema: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) -> dic
         kind = one.pop(_CHOICES, None)
         if one.pop(_INTERNAL, False):
             continue
-        # pydantic writes `X | None` as anyOf [X, null]: the first is the type that a person fills
-        # in.
+        # pydantic writes `X | None` as anyOf [X, null]; a person fills in an X.
         one |= next(iter(one.pop("anyOf", [])), {})
         if kind is not None and one["type"] == "array":
             one["items"] = {"type": "string", "enum": list(choices[kind])}

@@ -73,7 +73,7 @@ def up(
             _start_worker(supervisor, shown)
         # Not before: a start that is interrupted has failed, a platform that is stopped has not.
         stack.enter_context(suppress(KeyboardInterrupt, SystemExit))
-        # Whatever it was: a shell starts background jobs with SIGINT ignored.
+        # Whatever it was: a shell script starts background jobs with SIGINT ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         monitor = _Monitor(platform, supervisor, worker)
         stack.enter_context(monitor.endpoint(host, ports.get("Metrics")))

@@ -78,8 +78,7 @@ def write(place: Path, archive: Path, manifest: Manifest, notify: Notify) -> Man
             info.size, info.mode = len(content), 0o600
             tar.addfile(info, io.BytesIO(content))
         file.flush()
-        # Before the caller gives it its final name: else a power failure could leave that on a
-        # part.
+        # Before it gets its final name: after a power failure that must not stand for a part.
         os.fsync(file.fileno())
     return manifest
 
@@ -134,8 +133,7 @@ def read_files(archive: Path, manifest: Manifest) -> Iterator[tuple[str, IO[byte
     missing = set(manifest.files)
     with tarfile.open(archive, "r:") as tar:
         for member in tar:
-            # Only regular files that are listed: a link or a device of a crafted archive is passed
-            # over.
+            # Only regular files that are listed: not the links and devices of a crafted archive.
             content = tar.extractfile(member) if member.isreg() else None
             if content is not None and member.name in missing:
                 missing.discard(member.name)

@@ -74,8 +74,7 @@ def _exposed(home: Home) -> Iterator[Path]:
                     found = path.lstat()
                 except FileNotFoundError:
                     continue  # of a server that is running
-                # Rights of another user's file cannot be changed; those of a link are never asked
-                # for.
+                # Rights of another user's file cannot be changed; those of a link do not count.
                 ours = found.st_uid == os.getuid() and not stat.S_ISLNK(found.st_mode)
                 # A checkout brings `.gitkeep`, with rights that git gave it.
                 if ours and found.st_mode & _OPEN and path.name != ".gitkeep":

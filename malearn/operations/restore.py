@@ -61,8 +61,7 @@ def _restore(file: Path, manifest: Manifest, home: Home, notify: Notify) -> None
     # Named by the backup's content: files of another one, half unpacked, are never continued.
     marker = staging / hashlib.sha256(str(manifest).encode()).hexdigest()
     if not marker.exists():
-        # Only at the first attempt: a later one finds parts in place that it has moved there
-        # itself.
+        # Only at the first attempt: a later one finds parts that it has moved into place.
         _refuse_to_overwrite(home, staging)
         _check_room(home.root, manifest)
         private.make_directory(staging)
@@ -88,7 +87,7 @@ def _unpack(file: Path, manifest: Manifest, home: Home, notify: Notify) -> None:
                 notify(f"Restoring {name.partition('/')[0]}")
                 _extract(file, name, content, staging / name, manifest.files[name])
     except BackupError:  # it is damaged: nothing of it is wanted, and another may be
-        # Once parts have been moved the staging directory holds the only copy of the rest.
+        # Once parts have been moved, the rest in the staging directory belongs to them.
         if not _there(home):
             shutil.rmtree(staging)
         raise

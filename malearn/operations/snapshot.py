@@ -114,8 +114,7 @@ def _copy_redis(home: Home, target: Path) -> None:
             if client.info("persistence")["rdb_last_bgsave_status"] != "ok":
                 problem = f"Redis could not write its data; see {server.log}"
                 raise BackupError(server.directory(), problem)
-            # Moved, not copied: the running Redis has its own log, and the dump would only cost
-            # room.
+            # Moved, not copied: the running Redis has its own log and needs no dump.
             shutil.move(server.directory() / "dump.rdb", target / _AOF_FILE)
     except redis.RedisError as error:
         raise BackupError(home.state / "redis", f"Redis cannot be copied ({error})") from error
@@ -142,8 +141,7 @@ def _files(place: Path) -> Iterator[Path]:
     if place.is_file() and not place.is_symlink():
         yield place
     for folder, folders, names in os.walk(place):
-        # In place: os.walk then visits them in this order, and an interrupted archive finds it
-        # again.
+        # In place, for os.walk: an interrupted archive is continued in the same order.
         folders.sort()
         for name in sorted(names):
             file = Path(folder, name)

@@ -55,8 +55,7 @@ class MLflowServer(Server):
         if not is_loopback(self.host):
             options["--allowed-hosts"] = "*"  # people reach it by names that we do not know
         words = [word for option in options.items() for word in option]
-        # -P: else this directory comes first on the script's path, and `import mlflow` finds this
-        # file.
+        # -P: else `import mlflow` finds this file, whose directory is the script's.
         return [sys.executable, "-P", script, self.database, *words]
 
     def environment(self, port: int) -> Mapping[str, str]:

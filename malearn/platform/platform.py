@@ -139,8 +139,7 @@ class Platform:
                 for server in starting:
                     self._on_event(server.name, "slow", time.monotonic() - began)
             for server, steps in list(starting.items()):
-                # `starting` yields None, so the default is met only where it has ended: the server
-                # is up.
+                # `starting` yields None: the default means that it has ended and the server is up.
                 if next(steps, server) is server:
                     del starting[server]
                     event: Event = "attached" if server.attached else "ready"

@@ -60,8 +60,7 @@ class PrefectServer(Server):
             # By default the UI's files are copied into the installed package.
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.directory() / "ui"),
         }
-        # Set by users of another Prefect, such as Prefect Cloud or one on PostgreSQL: not for this
-        # one.
+        # What a user has set for another Prefect, such as Prefect Cloud, is not for this one.
         replaced = (
             "PREFECT_API_",
             "PREFECT_PROFILE",

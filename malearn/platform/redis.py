@@ -57,8 +57,7 @@ class EmbeddedRedis(Server):
             "protected-mode": "yes" if is_loopback(self.host) else "no",
             "dir": str(self.directory()),
             "appendonly": "yes",
-            # When to fsync is left to the operating system; the module's docstring says what that
-            # costs.
+            # The operating system decides when to fsync: see the module's docstring.
             "appendfsync": "no",
             # No snapshots beside the append-only file: each would fork the whole server.
             "save": "",

@@ -235,8 +235,7 @@ class Server(ABC):
         state = self._state()
         address, host = str(state.get("url", "")), str(state.get("host", ""))
         if address and self._answers(self.with_credentials(address)):
-            # Loopback is the default, hence no demand; any other address must be the one it listens
-            # on.
+            # Loopback is the default, hence no demand; any other address must be the same.
             if self.host not in (hosts.LOOPBACK, host):
                 raise PlatformError(
                     self.name,

@@ -68,8 +68,7 @@ class Supervisor:
         new = [SupervisedServer(server, now, "down", restarts=-1) for server in to_start]
         self.supervised = (*up, *new)
         for one in self.supervised:
-            # `Platform` may have left it infinite: here a start that hangs must fail to be tried
-            # again.
+            # `Platform` may have made it infinite: here a start that hangs must fail.
             one.server.start_timeout = START_TIMEOUT
         for server in servers:
             # Its clients hold this address, so a restart must not choose another.
@@ -97,8 +96,7 @@ class Supervisor:
 
     def _continue_start(self, one: SupervisedServer, steps: Iterator[None]) -> None:
         try:
-            # `starting` yields None, so the default is met only where it has ended: the server is
-            # up.
+            # `starting` yields None: the default means that it has ended and the server is up.
             ready = next(steps, one) is one
         except PlatformError as error:
             one.start_steps, one.failures = None, one.failures + 1

@@ -87,8 +87,7 @@ def _started(size: int, redis_url: str) -> Iterator[list[connection.Connection]]
             ours, theirs = Pipe()
             pipes.append(ours)
             with theirs:
-                # Not multiprocessing: its spawn would run the main module of whoever imported us
-                # again.
+                # Not multiprocessing: its spawn would run the main module of our caller again.
                 code = f"from malearn.workload import executor; executor.work({theirs.fileno()})"
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-c", code],
@@ -106,8 +105,7 @@ def _started(size: int, redis_url: str) -> Iterator[list[connection.Connection]]
         for pipe in pipes:
             pipe.close()
         for process in processes:
-            # All first, then all waited for: they end side by side. Nothing of theirs needs a clean
-            # end.
+            # All are killed before one is waited for, so that they end side by side.
             process.kill()
         for process in processes:
             process.wait()

@@ -66,8 +66,7 @@ class Network:
                 query = normed(state) @ qkv[:, : self.width]
                 state = state + softmax(scale * (memory @ query)) @ memory
                 state = state + np.maximum(normed(state) @ up, 0) @ down
-            # The largest score plus Gumbel noise is a sample of the softmax of the scores
-            # (Gumbel-max).
+            # Gumbel-max: the largest score plus noise is a sample of the scores' softmax.
             word = int((self.embedding @ normed(state) + rng.gumbel(0, 8, WORDS)).argmax())
             words.append(vocabulary()[word % len(vocabulary())])
             state = self.embedding[word]

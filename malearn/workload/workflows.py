@@ -100,11 +100,9 @@ def plan(model_tasks: int, seed: int) -> tuple[Run, ...]:
         repeat = asked[name] and rng.random() < REPEATED
         query = int(rng.integers(asked[name])) if repeat else asked[name]
         asked[name] = max(asked[name], query + 1)
-        # uuid5: the same query has the same id in every plan of this seed, as a repeated one in
-        # logs.
+        # uuid5: the same query has the same id in every plan of this seed.
         query_id = uuid.uuid5(uuid.NAMESPACE_OID, f"malearn/{seed}/{name}/{query}")
         inputs = (seed, zlib.crc32(name.encode()), query)
-        # uuid4: a run of the same seed is another run, or ingestion would take its tasks for known
-        # ones.
+        # uuid4: a run of the same seed is another one; ingestion would drop its tasks as known.
         runs.append(Run(str(uuid.uuid4()), str(query_id), name, inputs))
     return tuple(runs)

@@ -255,8 +255,7 @@ class _Service:
             record["curr_task_feat"] = features
         if task.successors:
             record["succ_task_feat"] = task.successors
-        # Before it is checked: ingestion counts what is rejected, too, and keeps it with the
-        # reason.
+        # Before it is checked: ingestion keeps rejected records, too, with the reason.
         self._predictor.collect_data_for_task(task_id, task.task_name, record)
         if (problem := believable.problem(start, end, now)) is not None:
             return problem[1]

@@ -56,8 +56,7 @@ def install(predictor: DAGTaskPredictor | None = None) -> Adapter:
             warm_start.begin(predictor)
         adapter = Adapter(predictor)
         wrapped = _wrapped(adapter, maze)
-        # `__dict__`, not getattr: an inherited method must not be put into the subclass on the way
-        # back.
+        # `__dict__`, not getattr: an inherited method is not to be put back into the subclass.
         own = {name: maze.path.__dict__.get(name) for name in wrapped}
         for name, method in wrapped.items():
             setattr(maze.path, name, method)
@@ -114,8 +113,7 @@ def _wrapped(adapter: Adapter, maze: Target) -> dict[str, Callable[..., Any]]:
     def new_static(
         self: Any, workflow: Any, task_id: Any, submit_id: Any, *more: Any, **named: Any
     ) -> Any:
-        # Again: it may have been made before malearn was installed, or been given an estimator
-        # since.
+        # Again: its object may be older than `install`, or have got another estimator since.
         plug(self)
 
         def parents() -> Iterable[Any]:

@@ -56,8 +56,7 @@ class Progress:
         self._waiting[run] = known
         if self._process != os.getpid():  # the first time, or the first after a fork
             self._process = os.getpid()
-            # New ones: the lock in an Event may have been held by a thread that the fork did not
-            # copy.
+            # New ones: a thread that the fork did not copy may have held the lock in an Event.
             self._wake, self._stop = threading.Event(), threading.Event()
             threading.Thread(target=self._run, name="malearn-maze", daemon=True).start()
         self._wake.set()

@@ -121,8 +121,7 @@ def _check(owner: type[Any], name: str, method: str, wanted: tuple[str, ...]) ->
     function = getattr(owner, method, None)
     if not callable(function):
         raise _unfit(f"there is no {name}")
-    # A coroutine could be suspended within `Adapter.asking`, and another task be answered for its
-    # run.
+    # A coroutine could be suspended within `Adapter.asking`, while another task is predicted.
     if inspect.iscoroutinefunction(function):
         raise _unfit(f"{name} is a coroutine")
     star = wanted.index("*") if "*" in wanted else len(wanted)

@@ -210,7 +210,12 @@ def _whole_members(file: IO[bytes], place: Path) -> tuple[dict[str, Entry], int]
                     break
                 content = tar.extractfile(member)
                 assert content is not None
-                kept[member.name], end = digest(content), whole
+                found = digest(content)
+                # Of the right length is not enough: a disk that filled leaves zeros.
+                with source.open("rb") as original:
+                    if digest(original) != found:
+                        break
+                kept[member.name], end = found, whole
     except tarfile.TarError:
         pass  # empty, or cut within a header
     return kept, end

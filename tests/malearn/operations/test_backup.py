@@ -188,6 +188,29 @@ def test_an_interrupted_backup_is_refused_and_continued(
     restore(file, Home(tmp_path / "there"))
 
 
+def test_what_changed_in_an_interrupted_backup_is_written_again(
+    lived_in: Home, tmp_path: Path
+) -> None:
+    file = tmp_path / "home.tar"
+    with pytest.raises(Killed):
+        backup(lived_in, file, VERSION, killed_at("Verifying data"))
+    part = file.with_name("home.tar.part")
+    with tarfile.open(part) as archived:
+        first = next(member for member in archived if member.size)
+        content = archived.extractfile(first)
+        assert content is not None
+        right = content.read()
+    with part.open("r+b") as damaged:
+        damaged.seek(first.offset_data)
+        damaged.write(bytes([right[0] ^ 1]))
+    os.truncate(part, int(part.stat().st_size * 0.7))
+    backup(lived_in, file, VERSION)
+    with tarfile.open(file) as archived:
+        content = archived.extractfile(first.name)
+        assert content is not None
+        assert content.read() == right
+
+
 def test_an_interrupted_restoration_is_continued(saved: Path, tmp_path: Path) -> None:
     home = Home(tmp_path / "there")
     count = len(archive.read_manifest(saved).files)

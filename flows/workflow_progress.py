@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from malearn.data import redis_client
 from malearn.kernel.errors import InputError
 from malearn.kernel.estimation.intervals import COVERAGE
@@ -11,13 +13,13 @@ from malearn.kernel.workflows.workflow_calibration import Coverage
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving import workflow_publisher
 
-__all__ = ["coverage", "described", "find", "in_progress"]
+__all__ = ["coverage", "described", "find", "in_progress", "ordered", "published"]
 
 _PAGE = 256  # workflows per round trip
 
 
 def in_progress(redis_url: str) -> list[WorkflowStatus]:
-    """Those with tasks left, the likeliest to be late first, then by arrival.
+    """Those with tasks left, as `ordered`.
 
     Raises `Unreachable` where Redis does not answer.
     """
@@ -31,14 +33,24 @@ def in_progress(redis_url: str) -> list[WorkflowStatus]:
                 status = workflow_status.read(raw) if raw is not None else None
                 if status is not None and status.ended is None:
                     found.append(status)
+    return ordered(found)
+
+
+def ordered(found: Iterable[WorkflowStatus]) -> list[WorkflowStatus]:
+    """The likeliest to be late first, then by arrival."""
     return sorted(found, key=lambda one: (-(one.late or 0.0), one.arrived or 0.0, one.run_id))
+
+
+def published(redis_url: str, run_id: str) -> WorkflowStatus | None:
+    """One of them, finished or not; None where nothing is known of it."""
+    with redis_client.connected(redis_url) as client:
+        raw = client.get(Names.find().workflow + run_id)
+    return workflow_status.read(raw) if raw is not None else None
 
 
 def find(redis_url: str, run_id: str) -> WorkflowStatus:
     """One of them, finished or not. Raises `InputError` where nothing is known of it."""
-    with redis_client.connected(redis_url) as client:
-        raw = client.get(Names.find().workflow + run_id)
-    status = workflow_status.read(raw) if raw is not None else None
+    status = published(redis_url, run_id)
     if status is None:
         raise InputError(
             run_id, "no scheduler asked about this workflow within the last hour; check the run id"

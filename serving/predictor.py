@@ -89,7 +89,8 @@ class DAGTaskPredictor:
     scheduler without Redis; without `reads_results` none of its calls reads a task's record
     there, for schedulers that report every record themselves. `prefix` is what the names on
     shared servers begin with (`$MALEARN_PREFIX`); `functions` is how many are remembered
-    (`$MALEARN_FUNCTIONS`).
+    (`$MALEARN_FUNCTIONS`). Without `shares` it learns from what others report to Redis, and writes
+    nothing there: for programs that ask beside a scheduler.
 
     With a `model_dir` it learns by itself, in this process, from what is reported to it, and asks
     no MLflow: below `<model_dir>/<tool_type>/` stand data and model, which is fitted anew in a
@@ -122,7 +123,10 @@ class DAGTaskPredictor:
         retrain_after: int = 50,
         prefix: str | None = None,
         functions: int | None = None,
+        shares: bool = True,
     ) -> None:
+        if model_dir is not None and not shares:
+            raise InputError("shares", "a predictor with a model_dir reports what it learns from")
         if model_dir is not None and tracking_uri is not None:
             raise InputError("model_dir", "models come from it or from tracking_uri: give one")
         names = Names.find(prefix)
@@ -135,7 +139,11 @@ class DAGTaskPredictor:
             "model": model,
             "retrain_after": retrain_after,
         }
-        self._sharing = {"prefix": names.prefix, "functions": function_limit(functions)}
+        self._sharing = {
+            "prefix": names.prefix,
+            "functions": function_limit(functions),
+            "shares": shares,
+        }
         self._predecessors = PredecessorCache(self._tool_types, _REMEMBERED)
         self._history = SharedHistory(function_limit(functions))
         self._predicted: GenerationalCache[str, Predicted] = GenerationalCache(_REMEMBERED)
@@ -154,7 +162,7 @@ class DAGTaskPredictor:
             self._refusals,
             on_entry=self._learning.add if self._learning else None,
             # Learning in this process takes what the collector encodes, without Redis as well.
-            sends=bool(url) or self._learning is not None,
+            sends=(bool(url) and shares) or self._learning is not None,
             names=names,
         )
         self._completions = CompletionHandler(
@@ -176,7 +184,7 @@ class DAGTaskPredictor:
             self._collector,
             observations,
             self._refusals,
-            WorkflowPublisher(self._tracker, names),
+            WorkflowPublisher(self._tracker, names, sends=shares),
             on_record=self._on_record,
             drain=self._completions.drain_yielding,
             names=names,

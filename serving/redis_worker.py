@@ -168,6 +168,8 @@ class RedisWorker:
         if not observations.restored and monotonic() >= self._follow_at:
             self._follow_at = monotonic() + _FOLLOW_INTERVAL
             self._attempt(observations.restore, connection)
+            # With it how intervals of whole workflows did.
+            self._attempt(self._publish, connection)
             # After a failure, too: waiting longer would help nobody.
             self.restored.set()
         self._attempt(self._read_records, connection)

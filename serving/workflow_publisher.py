@@ -28,17 +28,20 @@ _decode = msgspec.json.Decoder(tuple[bool, float]).decode
 
 
 class WorkflowPublisher:
-    """Publishes what `tracker` knows; called by the background thread alone."""
+    """Publishes what `tracker` knows; called by the background thread alone.
 
-    def __init__(self, tracker: WorkflowTracker, names: Names) -> None:
-        self._tracker, self._names = tracker, names
+    Without `sends` it restores what others learnt, and publishes nothing.
+    """
+
+    def __init__(self, tracker: WorkflowTracker, names: Names, *, sends: bool = True) -> None:
+        self._tracker, self._names, self._sends = tracker, names, sends
         self._at = 0.0
         self._restored = False
 
     @property
     def pending(self) -> bool:
         """Whether there is anything to send."""
-        return self._tracker.unpublished
+        return self._sends and self._tracker.unpublished
 
     def exchange(self, connection: Connection, deadline: float) -> None:
         """Restore what others learnt, once, and send what has changed; at most once a second.
@@ -54,6 +57,8 @@ class WorkflowPublisher:
         self._at = monotonic() + _INTERVAL
         if not self._restored:
             self._restore(connection, deadline)
+        if not self._sends:
+            return
         packed, replies = [], 0
         for status in self._tracker.take_changed(_PAGE):
             key = self._names.workflow + status.run_id

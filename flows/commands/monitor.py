@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from malearn.flows.commands import output, servers
-from malearn.flows.commands.options import HomeOption, JsonOption, ToolsArgument
+from malearn.flows.commands import options, output, predict, servers
+from malearn.flows.commands.options import HomeOption, JsonOption, MazeOption, ToolsArgument
 from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
 
@@ -38,21 +39,25 @@ def status(
     workflows: Annotated[
         bool, typer.Option("--workflows", help="Show the workflows in progress instead.")
     ] = False,
+    maze: MazeOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show, per tool type, the Production model and its live error.
 
     Also its age, the executions since it was trained, and the other versions.
-    With --workflows: expected end, progress and lateness of those in progress.
+    With --workflows: expected end, progress and lateness of those in progress,
+    as schedulers publish them, and with --maze those in run stores of Maze.
     """
     from malearn.data import redis_client, stream
     from malearn.flows import report
     from malearn.kernel import generic
 
     place = Home.find(home)
+    if maze and not workflows:
+        raise typer.BadParameter("--maze goes with --workflows")
     if workflows:
-        _workflows(place, as_json)
+        _workflows(place, options.maze_stores(maze), as_json)
         return
     generic.declared(place)
     with servers.tracking(place):
@@ -69,10 +74,21 @@ def status(
             output.note(warning)
 
 
-def _workflows(place: Home, as_json: bool) -> None:
-    from malearn.flows import report, workflow_progress
+def _workflows(place: Home, stores: list[Path], as_json: bool) -> None:
+    from malearn.flows import maze_progress, report, workflow_progress
 
-    with servers.running(place, redis=True, mlflow=False, prefect=False) as platform:
-        found = workflow_progress.in_progress(platform.redis_url)
+    runs = maze_progress.recent(stores)
+    mlflow = any(not run.is_over for run in runs)
+    with servers.running(place, redis=True, mlflow=mlflow, prefect=False) as platform:
+        found = maze_progress.still_open(workflow_progress.in_progress(platform.redis_url), runs)
+        known = {status.run_id for status in found}
+        asked = [run for run in runs if not run.is_over and run.run_id not in known]
+        if asked:
+            types = maze_progress.tool_types(place)
+            with predict.ready(platform, place, types) as predictor:
+                more, problems = maze_progress.estimated(predictor, types, stores, asked)
+            found = workflow_progress.ordered([*found, *more])
+            for problem in problems:
+                output.note(problem)
     shown = [report.workflow_status(one) for one in found]
     output.result(shown, as_json, lambda: report.show_workflows(found))

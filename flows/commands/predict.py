@@ -17,7 +17,7 @@ from malearn.kernel.tool_types import DEFAULT_SECONDS
 
 if TYPE_CHECKING:
     from malearn import DAGTaskPredictor
-    from malearn.kernel.tool_types import ToolType
+    from malearn.kernel.tool_types import ToolType, ToolTypes
     from malearn.platform import Platform
 
 __all__ = [
@@ -86,8 +86,13 @@ class Task:
 
 
 @contextmanager
-def ready(platform: Platform, home: Home) -> Iterator[DAGTaskPredictor]:
-    """A scheduler's predictor on the servers of `platform`, with its models loaded."""
+def ready(
+    platform: Platform, home: Home, tool_types: ToolTypes | None = None
+) -> Iterator[DAGTaskPredictor]:
+    """A scheduler's predictor on the servers of `platform`, with its models loaded.
+
+    It writes nothing there. `tool_types` are those declared in `home` unless given.
+    """
     from malearn import DAGTaskPredictor
     from malearn.kernel import generic
 
@@ -95,7 +100,8 @@ def ready(platform: Platform, home: Home) -> Iterator[DAGTaskPredictor]:
         redis_url=platform.redis_url,
         tracking_uri=platform.tracking_uri,
         cache_dir=home.cache,
-        tool_types=generic.declared(home),
+        tool_types=tool_types or generic.declared(home),
+        shares=False,
     ) as predictor:
         # A scheduler would answer at once, from history; a person wants the model's answer.
         predictor.wait_until_ready(30.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from malearn.data.maze import events, run_file
@@ -48,10 +48,23 @@ class MazeRun:
     damaged: Sequence[DamagedLine]
     #: The last line of its events that was read.
     lines: int = 0
+    is_over: bool = False
+    #: When the attempts that go on began, by task; seconds since the epoch.
+    running: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
         return self.file.run_id or self.name
+
+    @property
+    def done(self) -> set[str]:
+        """The tasks that finished."""
+        found = set(self.last())
+        # Only where events are lost: `run.json` is rewritten as a whole, and need not agree with
+        # them at any one moment.
+        if self.damaged or not self.lines:
+            found |= {task for task, node in self.file.tasks.items() if _succeeded(node)}
+        return found
 
     def last(self) -> dict[str, Attempt]:
         """Of each task that finished, the last attempt that did."""
@@ -70,9 +83,10 @@ def read(folder: RunFolder) -> MazeRun:
     found = file or RunFile()
     tasks = dict(found.tasks)
     started: dict[tuple[str, int], tuple[float | None, str]] = {}
+    began: dict[tuple[str, int], float | None] = {}
     attempts: list[Attempt] = []
     damaged: list[DamagedLine] = []
-    complete = file is not None and file.is_over
+    complete = is_over = file is not None and file.is_over
     lines = 0
     for event in events.read(folder.path / EVENTS, complete=complete):
         lines = event.number or lines
@@ -80,6 +94,7 @@ def read(folder: RunFolder) -> MazeRun:
             damaged.append(event)
             continue
         data, kind = event.data, event.type
+        is_over = is_over or kind == "finish_workflow"
         task, number = data.get("task_id"), _number(data.get("attempt"))
         if not isinstance(task, str) or not task:
             if kind in (_FINISH, _EXCEPTION):
@@ -89,12 +104,35 @@ def read(folder: RunFolder) -> MazeRun:
         tasks[task] = _known(tasks.get(task), data)
         if kind == "start_task":
             started[task, number] = _prediction(data.get("scheduling"))
+            began[task, number] = features.finite(data.get("started_at"))
         elif kind in (_FINISH, _EXCEPTION):
             attempts.append(_attempt(event, task, number, started.get((task, number))))
     # While a run goes on its events may still be on their way, and would then count twice.
     if complete:
         attempts += _unlogged(found, attempts)
-    return MazeRun(folder.path.name, found, tasks, attempts, damaged, lines)
+    running = {} if is_over else _running(began, attempts)
+    return MazeRun(
+        folder.path.name, found, tasks, attempts, damaged, lines, is_over=is_over, running=running
+    )
+
+
+def _running(
+    began: Mapping[tuple[str, int], float | None], attempts: Sequence[Attempt]
+) -> dict[str, float]:
+    """When the attempts began that have not ended, nor were followed by another."""
+    ended = {(attempt.task, attempt.number) for attempt in attempts}
+    finished = {attempt.task for attempt in attempts if not attempt.error}
+    latest: dict[str, int] = {}
+    for task, number in (*began, *ended):
+        latest[task] = max(number, latest.get(task, 0))
+    return {
+        task: at
+        for (task, number), at in began.items()
+        if at is not None
+        and number == latest[task]
+        and (task, number) not in ended
+        and task not in finished
+    }
 
 
 def _attempt(
@@ -120,8 +158,8 @@ def _unlogged(file: RunFile, attempts: Sequence[Attempt]) -> list[Attempt]:
     logged = {attempt.task for attempt in attempts}
     found = []
     for task, node in file.tasks.items():
-        status, end, took, result = node.ended
-        if task in logged or status not in _SUCCEEDED:
+        _, end, took, result = node.ended
+        if task in logged or not _succeeded(node):
             continue
         start = None if end is None or took is None else end - took
         result = result if isinstance(result, dict) else {}
@@ -129,6 +167,10 @@ def _unlogged(file: RunFile, attempts: Sequence[Attempt]) -> list[Attempt]:
             start, end = result.get("start_time"), result.get("end_time")
         found.append(Attempt(task, 1, 0, start, end, result))
     return found
+
+
+def _succeeded(node: TaskNode) -> bool:
+    return node.ended[0] in _SUCCEEDED
 
 
 def _known(node: TaskNode | None, data: Mapping[str, Any]) -> TaskNode:

@@ -50,6 +50,7 @@ class RunFile:
     arrived: float | None = None
     deadline: float | None = None
     tasks: Mapping[str, TaskNode] = field(default_factory=dict)
+    finished: float | None = None
 
 
 class _Run(msgspec.Struct):
@@ -135,13 +136,15 @@ def _run(found: _Run) -> RunFile:
     status = _text(found.status).lower()
     # States that are not known here count as over: a run must not be held back for ever.
     is_over = bool(status) and status not in _GOING_ON
+    finished = features.finite(found.finished_time)
     return RunFile(
         _text(found.run_id),
         _text(found.workflow_id),
-        is_over or features.finite(found.finished_time) is not None,
+        is_over or finished is not None,
         min(known, default=None),
         features.finite(found.deadline_time),
         tasks,
+        finished,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from malearn.data.maze import outcomes, run, store
@@ -17,6 +18,7 @@ from malearn.kernel.errors import MalearnError
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
+from malearn.kernel.tool_types import ToolTypes
 from malearn.serving import DAGTaskPredictor
 
 __all__ = ["WORKSPACE", "begin", "observations"]
@@ -41,13 +43,25 @@ def begin(predictor: DAGTaskPredictor) -> threading.Thread | None:
     return thread
 
 
-def observations(workspace: Path, most: int = _RUNS) -> list[Observation]:
-    """The durations of the latest runs in `workspace`. Raises `MalearnError`."""
+def observations(
+    workspace: Path,
+    types: ToolTypes | None = None,
+    without: Collection[str] = (),
+    most: int = _RUNS,
+) -> list[Observation]:
+    """The durations of the latest runs in `workspace`, but for the runs `without`.
+
+    `types` are those declared in this process's home unless given. Raises `MalearnError`.
+    """
     folders = sorted(store.find([workspace], waiting=True), key=_age)[-most:]
-    types = generic.with_generic(generic.declared(Home.find()))
+    if types is None:
+        types = generic.with_generic(generic.declared(Home.find()))
     found = []
     for folder in folders:
-        for outcome in outcomes.of_run(run.read(folder), types):
+        read = run.read(folder)
+        if read.run_id in without:
+            continue
+        for outcome in outcomes.of_run(read, types):
             if isinstance(outcome, Execution):
                 # NaN is not equal to itself: whether anything was known before the start.
                 known = any(value == value for value in outcome.serve)

@@ -42,8 +42,8 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     def progress(self) -> float:
         """The share of its work that is done, 0 to 1; by number of tasks while none is known."""
         total = self.spent + self.work
-        if self.ended is not None:
-            return 1.0
+        if self.ended is not None:  # of a run that failed, tasks may be left
+            return self.done / max(self.tasks, 1)
         return self.spent / total if self.spent > 0.0 else self.done / max(self.tasks, 1)
 
     @property

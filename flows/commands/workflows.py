@@ -39,17 +39,24 @@ def eta(
 
 def _find(place: Home, stores: list[Path], run_id: str) -> WorkflowStatus:
     from malearn.flows import maze_progress, workflow_progress
+    from malearn.kernel.errors import InputError
 
     run = maze_progress.find(stores, run_id)
     # The store knows best that a run is over: of one that failed nobody tells the predictor.
     if run is not None and run.is_over:
         return maze_progress.settled(run, time.time())
     with servers.running(place, redis=True, mlflow=run is not None, prefect=False) as platform:
-        if run is None:
+        if not stores:
             return workflow_progress.find(platform.redis_url, run_id)
         published = workflow_progress.published(platform.redis_url, run_id)
         if published is not None:
             return published
+        if run is None:
+            raise InputError(
+                run_id,
+                "no scheduler asked about this workflow within the last hour, and it is in no run "
+                "store that was given; check the run id",
+            )
         types = maze_progress.tool_types(place)
         with predict.ready(platform, place, types) as predictor:
             maze_progress.begin(predictor, types, stores, [run])

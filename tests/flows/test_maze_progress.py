@@ -204,6 +204,9 @@ def test_the_commands_show_runs_of_a_store_and_write_nothing_to_redis(
     over = f"{1:08d}-f37a-4a88-8eb1-074882395c8b"
     assert json.loads(malearn("eta", over, "--json").stdout)["progress"] == 1.0
     assert redis_client.keys("*") == []
+    unknown = CliRunner().invoke(app, ["eta", "nobody", "--maze", str(store)])
+    assert unknown.exit_code == 1
+    assert "it is in no run store that was given" in unknown.stderr
     # What a scheduler has published of the same run is shown instead.
     published = WorkflowStatus(RUN, now, 3, 2, 9.0, 8.0, 10.0, arrived=now)
     redis_client.set(f"malearn:workflow:{RUN}", published.to_json())

@@ -125,6 +125,13 @@ def connected(tracking_uri: str) -> Iterator[str]:
     mlflow.set_registry_uri(None)
 
 
+@pytest.fixture(autouse=True)
+def _still_connected(request: pytest.FixtureRequest) -> None:
+    """A test in between may have pointed the client, of which a process has one, elsewhere."""
+    if "connected" in request.fixturenames:
+        mlflow_connection.connect(request.getfixturevalue("connected"))
+
+
 @pytest.fixture(scope="module")
 def own_tool_type(request: pytest.FixtureRequest) -> ToolType:
     """A tool type of this module alone, so that nobody else's experiment or model is its own.

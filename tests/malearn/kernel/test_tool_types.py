@@ -122,7 +122,7 @@ def test_names_from_outside_do_not_fill_the_memory() -> None:
 
 
 def test_a_new_name_costs_no_more_steps_with_a_thousand_tool_types_than_with_ten() -> None:
-    def steps(count: int) -> int:
+    def once(count: int) -> int:
         types = ToolTypes(ToolType(f"t{n}", (f"tool{n}_process",), "gpu", ()) for n in range(count))
         events = []
         before = sys.getprofile()
@@ -131,6 +131,9 @@ def test_a_new_name_costs_no_more_steps_with_a_thousand_tool_types_than_with_ten
         sys.setprofile(before)
         assert found is types["t3"]
         return len(events)
+
+    def steps(count: int) -> int:  # what the garbage collector calls meanwhile does not count
+        return min(once(count) for _ in range(5))
 
     assert steps(1_000) == steps(10)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 
 import pytest
 
 from malearn import DAGTaskPredictor
-from malearn.integrations.http import app
+from malearn.integrations.http import app, server
 from malearn.kernel import tool_types
 from tests.malearn.integrations.http.conftest import TOKEN, Service, serving
 
@@ -70,3 +71,24 @@ def test_silent_connections_end_and_others_are_answered_and_may_be_kept(hasty: S
         kept.sendall(HEALTH)
         # It was idle for longer than a head may take.
         assert b"200 OK" in answer_on(kept)
+
+
+def test_an_answer_is_not_held_back_until_its_head_is_acknowledged() -> None:
+    async def undelayed(listener: socket.socket) -> int:
+        """Whether the service's end of a connection sends at once, as its event loop leaves it."""
+        found: asyncio.Queue[int] = asyncio.Queue()
+
+        async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            end = writer.get_extra_info("socket")
+            found.put_nowait(end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(serve, sock=listener):
+            _, client = await asyncio.open_connection(*listener.getsockname())
+            client.close()
+            await client.wait_closed()
+            return await found.get()
+
+    with server.listen("127.0.0.1", 0) as listener:
+        assert asyncio.run(undelayed(listener))

@@ -202,8 +202,13 @@ class RedisWorker:
         try:
             if not breaker.closed:
                 self.pool.clear()  # whatever made it fail, old connections are suspect
-            self._probe()
-            self.pool.fill()
+            try:
+                self._open()
+            except ConnectionError:
+                # What closes connections may have met a new one before it was answered. That is no
+                # outage yet: one that lasts fails twice.
+                self._disconnect()
+                self._open()
         except Exception as error:  # noqa: BLE001 - a URL that is none must not end the thread
             self._unreachable(error)
             return None
@@ -211,6 +216,11 @@ class RedisWorker:
         self.refusals.accepted("connect")
         self._away = False
         return self._connection
+
+    def _open(self) -> None:
+        """Probe our own connection, and open what callers miss of theirs."""
+        self._probe()
+        self.pool.fill()
 
     def _probe(self) -> None:
         """Ask the server something over our own connection, which is opened where need be."""

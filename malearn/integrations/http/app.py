@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from malearn.integrations.http import bodies, metrics
+from malearn.integrations.http import bodies, error_response, metrics
 from malearn.integrations.http.bodies import (
     AppendedBody,
     BatchBody,
@@ -28,6 +28,7 @@ from malearn.integrations.http.bodies import (
     TaskBody,
     WorkflowBody,
 )
+from malearn.integrations.http.connection import OVERLOADED
 from malearn.integrations.http.guard import Guard
 from malearn.integrations.http.held_workflows import HeldWorkflows
 from malearn.integrations.http.metrics import Metrics
@@ -48,14 +49,11 @@ LARGEST_BODY, BODY_TIMEOUT = 4 * 1024 * 1024, 10.0
 #: Bytes of a larger body that are read all the same: a client that still sends when the connection
 #: ends never sees why.
 _MOST_DISCARDED = 16 * LARGEST_BODY
-#: Statuses after which a part of the body may be unread.
-_UNREAD = {401, 403, 408, 413, 415}
 #: Tasks that are predicted on the event loop, in about a millisecond; more go to a thread.
 #: Handing work to a thread and back costs more than predicting a few tasks.
 _ON_THE_LOOP = 128
 _THREADS = 4
 
-_JSON = "application/json"
 _Body = TypeVar("_Body")
 _Result = TypeVar("_Result")
 
@@ -105,11 +103,6 @@ class _PredictedQueue(msgspec.Struct, frozen=True):
     status: str
     predictions: dict[str, WorkflowPrediction]
     order: list[str] | None
-
-
-class _Error(msgspec.Struct, frozen=True):
-    status: str
-    error: str
 
 
 _DONE = msgspec.json.encode(_Done())
@@ -201,7 +194,7 @@ class _Service:
         problem = self._collect(await _read(FinishedBody, request))
         if problem is not None:
             raise RequestRefused(422, f"The task was recorded as rejected: {problem}.")
-        return Response(_DONE, media_type=_JSON)
+        return Response(_DONE, media_type=error_response.MEDIA_TYPE)
 
     async def collect_data_batch(self, request: Request) -> Response:
         """Report finished tasks; those that teach nothing are named with the reason."""
@@ -219,7 +212,7 @@ class _Service:
     async def delete_workflow(self, run_id: str) -> Response:
         """Forget a workflow."""
         await self._in_a_thread(lambda: self._workflows.remove(run_id))
-        return Response(_DONE, media_type=_JSON)
+        return Response(_DONE, media_type=error_response.MEDIA_TYPE)
 
     async def append_tasks(self, run_id: str, request: Request) -> Response:
         """Add tasks that were discovered while the workflow runs: all of them, or none."""
@@ -242,7 +235,7 @@ class _Service:
 
     async def health(self) -> Response:
         """That the service is up; needs no token."""
-        return Response(b'{"status":"ok"}', media_type=_JSON)
+        return Response(b'{"status":"ok"}', media_type=error_response.MEDIA_TYPE)
 
     def _collect(self, task: FinishedBody) -> str | None:
         """Report `task`; returns why nothing is learnt from it, None where all is well."""
@@ -289,16 +282,19 @@ class _Door:
             await send(message)
 
         try:
+            # First, as it is to cost little: there are more connections than may be.
+            if scope.get("state", {}).get(OVERLOADED):
+                raise RequestRefused(503, "There are too many connections; try again in a moment.")
             # Before the application: nothing of a request is parsed for who may not ask.
             self._guard.check(scope["path"], scope["headers"], (scope["server"] or ("",))[0])
             await self._app(scope, receive, note)
         except RequestRefused as refused:
-            await _sentence(refused.status, refused.sentence)(scope, receive, note)
+            await error_response.response(refused.status, refused.sentence)(scope, receive, note)
         except Exception:  # noqa: BLE001 - whoever asked is owed an answer
             _log.exception("A request to %s failed", scope["path"])
             if not status:  # nothing was sent yet
                 failed = "malearn failed to answer; its log says why."
-                await _sentence(500, failed)(scope, receive, note)
+                await error_response.response(500, failed)(scope, receive, note)
         # The route's pattern, not the path: run ids as label values would grow without bound.
         route = getattr(scope.get("route"), "path", "other")
         self._metrics.answered(route, status, perf_counter() - began)
@@ -307,8 +303,13 @@ class _Door:
 async def _read(kind: type[_Body], request: Request) -> _Body:
     """The body of `request` as a `kind`; raises `RequestRefused`."""
     headers = request.headers
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
-        raise RequestRefused(415, f"The body must be JSON, sent with Content-Type: {_JSON}.")
+    if (
+        headers.get("content-type", "").partition(";")[0].strip().lower()
+        != error_response.MEDIA_TYPE
+    ):
+        raise RequestRefused(
+            415, f"The body must be JSON, sent with Content-Type: {error_response.MEDIA_TYPE}."
+        )
     read, size = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
@@ -330,20 +331,12 @@ async def _read(kind: type[_Body], request: Request) -> _Body:
 
 
 def _answer(value: msgspec.Struct) -> Response:
-    return Response(_encode(value), media_type=_JSON)
-
-
-def _sentence(status: int, sentence: str) -> Response:
-    # Else the rest of the body would be taken for the next request on the connection.
-    headers = {"Connection": "close"} if status in _UNREAD else {}
-    if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    return Response(_encode(_Error("error", sentence)), status, headers, _JSON)
+    return Response(_encode(value), media_type=error_response.MEDIA_TYPE)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestRefused)
-    return _sentence(error.status, error.sentence)
+    return error_response.response(error.status, error.sentence)
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
@@ -354,14 +347,14 @@ async def _unknown(request: Request, error: Exception) -> Response:
     else:
         # Cut: a path may be as long as the head of a request.
         sentence = f"There is nothing at {request.url.path[:200]}; GET /openapi.json lists all."
-    response = _sentence(error.status_code, sentence)
+    response = error_response.response(error.status_code, sentence)
     # Among them Allow, which HTTP demands of a 405.
     response.headers.update(error.headers or {})
     return response
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    return _sentence(400, "The connection ended before the body did.")
+    return error_response.response(400, "The connection ended before the body did.")
 
 
 def _documented(body: type | None) -> dict[str, Any] | None:
@@ -369,7 +362,12 @@ def _documented(body: type | None) -> dict[str, Any] | None:
     if body is None:
         return None
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-    return {"requestBody": {"required": True, "content": {_JSON: {"schema": schema}}}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {error_response.MEDIA_TYPE: {"schema": schema}},
+        }
+    }
 
 
 def _complete_schema(app: FastAPI) -> None:

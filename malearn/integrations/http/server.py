@@ -11,13 +11,11 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from malearn.integrations.http.connection import HEAD_TIMEOUT, Connection
+from malearn.integrations.http.connection import HEAD_TIMEOUT, MOST_CONNECTIONS, Connection
 from malearn.kernel.errors import InputError
 
 __all__ = ["configuration", "listen", "run"]
 
-#: Connections at once; more are answered with 503.
-_MOST_CONNECTIONS = 1_000
 _BACKLOG = 2_048
 #: Seconds for which an idle connection is kept, and requests are waited for at the end.
 _KEEP_ALIVE, _GRACE = 75, 5
@@ -47,12 +45,19 @@ def run(app: ASGIApp, listener: socket.socket, ready: Callable[[], None]) -> Non
         _Server(configuration(app), ready).run([listener])
 
 
-def configuration(app: ASGIApp, head_timeout: float = HEAD_TIMEOUT) -> uvicorn.Config:
+def configuration(
+    app: ASGIApp,
+    head_timeout: float = HEAD_TIMEOUT,
+    most_connections: int = MOST_CONNECTIONS,
+) -> uvicorn.Config:
     """How uvicorn serves `app`: within bounds, and silent about itself.
 
-    `head_timeout` is the seconds that the head of a request may take.
+    `head_timeout` is the seconds that the head of a request may take; requests on more than
+    `most_connections` are answered with 503.
     """
-    protocol: Any = functools.partial(Connection, head_timeout=head_timeout)  # built by uvicorn
+    protocol: Any = functools.partial(  # built by uvicorn
+        Connection, head_timeout=head_timeout, most_connections=most_connections
+    )
     return uvicorn.Config(
         app,
         loop="asyncio",
@@ -68,7 +73,8 @@ def configuration(app: ASGIApp, head_timeout: float = HEAD_TIMEOUT) -> uvicorn.C
         date_header=False,
         # Else any client on this machine could claim another address by X-Forwarded-For.
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        # `Connection` keeps to a limit itself: uvicorn would answer in plain text.
+        limit_concurrency=None,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_GRACE,
     )

@@ -96,7 +96,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 class serving:  # noqa: N801 - used as a statement
     """`asgi` on a port of its own, in a thread, for as long as the `with` lasts."""
 
-    def __init__(self, asgi: Callable[..., Any], **more: float) -> None:
+    def __init__(self, asgi: Callable[..., Any], **more: Any) -> None:
         self._listener = server.listen("127.0.0.1", 0)
         self._server = uvicorn.Server(server.configuration(asgi, **more))
         run = self._server.run

@@ -1,9 +1,11 @@
-"""Clients that open connections and do not send, of which a service on a network meets many."""
+"""Clients that open connections and do not send, or send no HTTP: a service meets many."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +73,46 @@ def test_silent_connections_end_and_others_are_answered_and_may_be_kept(hasty: S
         kept.sendall(HEALTH)
         # It was idle for longer than a head may take.
         assert b"200 OK" in answer_on(kept)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\r\n\r\n", HEALTH.replace(b"1.1\r", b"\r"), b"x" * 70_000]
+)
+def test_what_is_no_http_is_answered_as_any_other_error(hasty: Service, sent: bytes) -> None:
+    head, _, body = all_of(connected(hasty, sent)).decode().partition("\r\n\r\n")
+    assert head.splitlines()[0] == "HTTP/1.1 400 Bad Request"
+    assert {"Content-Type: application/json", "Connection: close"} <= set(head.splitlines())
+    assert json.loads(body) == {
+        "status": "error",
+        "error": "The request is not valid HTTP/1.1, or its head is larger than 64 KiB.",
+    }
+
+
+def test_what_is_no_http_within_a_request_ends_it_without_a_second_answer(hasty: Service) -> None:
+    chunked = HEALTH[:-2].replace(b"GET", b"POST") + b"Transfer-Encoding: chunked\r\n\r\n"
+    answer = all_of(connected(hasty, chunked + b"no length\r\n"))
+    assert answer.count(b"HTTP/1.1 ") <= 1
+
+
+def test_too_many_connections_are_answered_as_any_other_error() -> None:
+    types = tool_types.declared()
+    with DAGTaskPredictor("", tool_types=types) as predictor:
+        asgi = app.create(predictor, types, TOKEN)
+        with serving(asgi, most_connections=2) as port:
+            service = Service(port, predictor)
+            held = [connected(service), connected(service)]
+            full = service.ask("GET", "/health")
+            assert full.status == 503
+            assert full.error == "There are too many connections; try again in a moment."
+            assert full.headers["content-type"] == "application/json"
+            assert full.headers["connection"] == "close"
+            for one in held:
+                one.close()
+            until = time.monotonic() + 60.0
+            while service.ask("GET", "/health").status == 503 and time.monotonic() < until:
+                time.sleep(0.01)
+            shown = service.ask("GET", "/metrics").body.decode()
+            assert 'malearn_http_requests_total{route="other",status="503"}' in shown
 
 
 def test_an_answer_is_not_held_back_until_its_head_is_acknowledged() -> None:

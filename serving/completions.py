@@ -104,7 +104,9 @@ class CompletionHandler:
             return CompletedTask(record)
         # Taken out: an answer whose task is reported twice is learnt from once.
         function, predicted = record.function, self._predicted.pop(record.task_id)
-        tool_type = self._predecessors.tool_types.for_known(function)
+        types = self._predecessors.tool_types
+        # What was asked for tells the resource, too; a task that was not tells what it ran with.
+        tool_type = types.for_known(function) or types.for_record(function, record.features)
         schema = self._predecessors.schemas[tool_type.name] if tool_type is not None else None
         if (reason := self._doubt(record, schema)) is not None:
             # Ingestion gets it all the same, and records why it is rejected.

@@ -73,7 +73,8 @@ class Task:
         from malearn.kernel import generic
 
         types, resource = generic.declared(home), _resource(resource)
-        tool_type = types.for_task(function, resource)
+        given = {name: value for name, _, value in (pair.partition("=") for pair in features)}
+        tool_type = types.for_task(function, resource, given.get("model"), given.get("backend"))
         values = _features(features, tool_type)
         if tool_type is None:
             near = nearest.tool_type_of(function, types)

@@ -165,7 +165,9 @@ class Batch:
         if len(raw) > record_reader.LONG:
             self._add_slowly(task_id, raw)
             return
-        claimed = self._tool_types.for_function(run_ids.function_of(task_id)) is not None
+        types = self._tool_types
+        # Whether one claims it by what it reports is known only once that is decoded.
+        claimed = types.claiming or types.for_function(run_ids.function_of(task_id)) is not None
         try:
             task = _decode_task(raw) if claimed else _decode_unclaimed(raw)
         except _NOT_PLAIN:
@@ -267,7 +269,7 @@ class Batch:
         first_end = min(task.end_time for task in tasks.values())
         for task_id, task in tasks.items():
             function = run_ids.function_of(task_id)
-            tool_type = self._tool_types.for_function(function)
+            tool_type = self._tool_types.for_record(function, task.curr_task_feat)
             if tool_type is None:
                 self._reject_unclaimed(task_id, function, task)
                 continue

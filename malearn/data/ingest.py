@@ -187,8 +187,9 @@ class Ingest:
         places: dict[str, list[int]] = defaultdict(list)
         for place, task_id in enumerate(task_ids):
             tool_type = self.tool_types.for_function(run_ids.function_of(task_id))
-            if tool_type is not None:
-                places[tool_type.name].append(place)
+            # Of what its name does not tell, one of these may have claimed the task.
+            for one in self.tool_types.claiming if tool_type is None else [tool_type]:
+                places[one.name].append(place)
         for name, at in places.items():
             try:
                 ends = self.datasets[name].ends([task_ids[place] for place in at])

@@ -312,7 +312,9 @@ def _again(
     record = record_reader.read(rejected.task_id, value, rejected.function)
     if isinstance(record, Record) and isinstance(view, dict):
         named = tool_types.get(refusal.tool_type) if refusal.tool_type else None
-        return joining.to_execution(record, named or tool_types.for_function(record.function), view)
+        return joining.to_execution(
+            record, named or tool_types.for_record(record.function, record.features), view
+        )
     # No view was kept where no tool type claimed the function: its run is joined instead.
     return joined.get(rejected.task_id, record if isinstance(record, Rejected) else None)
 

@@ -13,7 +13,7 @@ what nobody else claims.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -148,10 +148,7 @@ class ToolTypes(Mapping[str, ToolType]):
         found = self._named(function)
         if found is not None or not function or not self.is_open:
             return found
-        words = (str(kind or ""), str(model or ""), str(backend or ""))
-        # Of equally many criteria the one declared first, as `max` keeps the first.
-        best = max(self._claiming, key=lambda t: t.claims(*words), default=None)
-        found = best if best is not None and best.claims(*words) else self.generic
+        found = self._by_criteria(kind, model, backend) or self.generic
         # Bounded like the memo of names, which also come from outside.
         if found is not None and (function in self._by_task or len(self._by_task) < 10_000):
             self._by_task[function] = found
@@ -161,6 +158,27 @@ class ToolTypes(Mapping[str, ToolType]):
         """The tool type that claims `function`, or the last of its tasks that was asked for."""
         # In the order of certainty: a task's record does not name the resource it ran on.
         return self._named(function) or self._by_task.get(function) or self.for_function(function)
+
+    def for_record(self, function: str, reported: Mapping[str, object] | None) -> ToolType | None:
+        """The tool type that claims a finished task, which `reported` its model and backend.
+
+        Logs do not name the resource that a task ran on, so `kinds` claim nothing there.
+        """
+        found = self._named(function)
+        if found is None and function and reported and self._claiming:
+            found = self._by_criteria(None, reported.get("model"), reported.get("backend"))
+        return found or self.for_function(function)
+
+    @property
+    def claiming(self) -> Sequence[ToolType]:
+        """Those that claim tasks by more than the names of functions."""
+        return self._claiming
+
+    def _by_criteria(self, kind: object, model: object, backend: object) -> ToolType | None:
+        words = (str(kind or ""), str(model or ""), str(backend or ""))
+        # Of equally many criteria the one declared first, as `max` keeps the first.
+        best = max(self._claiming, key=lambda t: t.claims(*words), default=None)
+        return best if best is not None and best.claims(*words) else None
 
     def with_added(self, tool_type: ToolType) -> ToolTypes:
         """These and `tool_type`, which replaces one of its name."""

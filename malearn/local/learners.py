@@ -15,7 +15,7 @@ from pathlib import Path
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.reading import stream_entries
-from malearn.kernel.records import Rejected
+from malearn.kernel.records import Execution, Rejected
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.learning import matrix
 from malearn.local.learner import Learner
@@ -63,7 +63,11 @@ class Learners:
     def add(self, entry: bytes) -> None:
         """Learn from one entry of the stream. What no tool type claims is left out."""
         outcome = stream_entries.read(entry, self._tool_types, now=time.time())
-        tool_type = self._tool_types.for_function(outcome.function)
+        tool_type = (
+            self._tool_types[outcome.tool_type]
+            if isinstance(outcome, Execution)
+            else self._tool_types.for_function(outcome.function)
+        )
         if tool_type is None:
             return
         # Only around the look-up, so that no learner is built twice; each has a lock of its own.

@@ -252,7 +252,7 @@ class _Service:
         self._predictor.collect_data_for_task(task_id, task.task_name, record)
         if (problem := believable.problem(start, end, now)) is not None:
             return problem[1]
-        tool_type = self._tool_types.for_function(task.task_name)
+        tool_type = self._tool_types.for_known(task.task_name)
         return self._schemas[tool_type.name].problem(features) if tool_type else None
 
     async def _in_a_thread(self, ask: Callable[[], _Result]) -> _Result:

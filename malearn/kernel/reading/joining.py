@@ -122,7 +122,7 @@ def _execution(
     suppliers: Mapping[tuple[str, str], Sequence[Record]],
     first_end: float,
 ) -> Execution | Rejected:
-    tool_type = tool_types.for_function(record.function)
+    tool_type = tool_types.for_record(record.function, record.features)
     if tool_type is None:
         return to_execution(record, None, {})
     named = suppliers.get((record.run, record.function), ())

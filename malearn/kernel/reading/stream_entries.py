@@ -146,10 +146,10 @@ def read(
     record = record_reader.read(task_id, task, function, now)
     if isinstance(record, Rejected):
         return record
-    # The scheduler knew what the task ran on; only a tool type that is declared no more is
-    # found again by the function's name.
+    # The scheduler knew what the task ran on; only one of a tool type that is declared no more, or
+    # was not there yet, is claimed anew.
     claimed = tool_types.get(entry.tool_type) if isinstance(entry.tool_type, str) else None
-    outcome = to_execution(record, claimed or tool_types.for_function(record.function), serve)
+    outcome = to_execution(record, claimed or tool_types.for_record(record.function, ran), serve)
     if isinstance(outcome, Rejected):
         return outcome
     return outcome.with_prediction(entry.predicted, entry.model_version)

@@ -16,7 +16,7 @@ from malearn.data.batch import Batch
 from malearn.kernel import records
 from malearn.kernel.reading import record_reader, stream_entries
 from malearn.kernel.records import Execution, Rejected
-from malearn.kernel.tool_types import declared
+from malearn.kernel.tool_types import declared, parse
 
 TYPES = declared()
 TASKS = ("llm_process", "task2_llm_process", "vlm_process", "speech_process", "read_file", "")
@@ -136,3 +136,22 @@ def test_what_is_kept_of_a_task_that_nobody_claims_can_be_read_again() -> None:
 )
 def test_a_batch_weighs_what_it_keeps_of_the_rejected(outcome: Rejected) -> None:
     assert Batch.from_outcomes([outcome] * 3, TYPES).weight == 153
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_a_record_is_claimed_by_the_model_and_backend_that_it_reports(odd: bool) -> None:
+    text = '[local]\nmodels = ["qwen*"]\nbackends = ["vllm*"]\nfeatures.pages = {}\n'
+    batch = Batch(TYPES.with_added(parse(text, "a test")[0]))
+    words = {"model": "Qwen3-8B", "pages": 3}
+    for number, backend in enumerate(("vllm-0.11", "transformers", None)):
+        features: dict[str, Any] = words | ({"backend": backend} if backend else {})
+        if odd:  # a value that the quick way does not take
+            features["note"] = ["x"]
+        said = {"start_time": 1.0e9, "end_time": 1.0e9 + 2, "curr_task_feat": features}
+        batch.add(f"{UUID(int=number)}-answer_{number}", json.dumps(said).encode())
+    batch.close()
+    (found,) = batch.rows["local"]
+    assert (found.function, found.context[:2]) == ("answer_0", ("Qwen3-8B", "vllm-0.11"))
+    assert found.ran == (3.0,)
+    assert {r.reason for r in batch.rejected} == {"unmapped_function"}
+    assert len(batch.rejected) == 2

@@ -126,12 +126,14 @@ class Collector:
         if not batch:
             return False
         lists = _lists(batch, self._names)
+        # Lists first: a scheduler that starts remembers where the stream ends, then reads the
+        # lists, so whatever stands before that end must be in them.
         replies = connection.call(
-            b"".join([*map(self._entry, batch), *(packed for _, packed in lists)]),
-            len(batch) + _COMMANDS * len(lists),
+            b"".join([*(packed for _, packed in lists), *map(self._entry, batch)]),
+            _COMMANDS * len(lists) + len(batch),
             deadline,
         )
-        entries, rest = replies[: len(batch)], iter(replies[len(batch) :])
+        entries, rest = replies[-len(batch) :], iter(replies[: -len(batch)])
         refused = [reply for reply in entries if isinstance(reply, ResponseError)]
         # In order: from a refused entry on, nothing leaves the queue.
         kept = next((n for n, r in enumerate(entries) if isinstance(r, ResponseError)), len(batch))

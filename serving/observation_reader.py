@@ -1,8 +1,9 @@
 """What other schedulers, and earlier runs of this one, observed: read from Redis.
 
-At the start the shared lists of the functions used most; after that what comes into the streams,
-the newest first. Of a flood the newest of each function are taken in, as many as `_MOST_TAKEN`
-allows, so that following costs a scheduler the same however many others there are.
+At the start the shared lists of the functions used most; after that what comes into the streams
+from where they ended before the lists were read, the newest first. Of a flood the newest of each
+function are taken in, as many as `_MOST_TAKEN` allows, so that following costs a scheduler the same
+however many others there are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from malearn.kernel import names as names_
 from malearn.kernel.names import Names
 from malearn.kernel.reading import stream_entries
 from malearn.kernel.reading.believable import Clock
-from malearn.serving import resp, stream_format
+from malearn.serving import resp, shared_history, stream_format
 from malearn.serving.connection import Connection
 from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.refusals import Refusals
@@ -56,6 +57,8 @@ class ObservationReader:
         self._clock, self._timeout = clock, timeout
         self._names, self._streams = names, names.streams(names_.stream_count())
         self._last_ids: dict[str, bytes] = {}
+        #: What the lists held, until the streams were followed once: some of it is in both.
+        self._listed_before: frozenset[tuple[str, float, float]] = frozenset()
         self.skipped = 0
 
     @property
@@ -64,7 +67,10 @@ class ObservationReader:
         return bool(self._last_ids)
 
     def restore(self, connection: Connection) -> None:
-        """Read the lists of the functions used most, and remember where the streams end now."""
+        """Remember where the streams end now, and read the lists of the functions used most."""
+        # In this order: what is sent in between is in the lists, in the streams, or in both. Had
+        # the lists been read first, it would have been in neither.
+        last_ids = {key: self._newest(connection, key) for key in self._streams}
         functions = self._functions(connection)
         # Fewer of each where there are many functions: a start replays so many in all.
         each = max(1, min(stream_format.REMEMBERED, _MOST_RESTORED // max(len(functions), 1)))
@@ -82,25 +88,31 @@ class ObservationReader:
                 # One key of another type costs its own function only.
                 elif isinstance(reply, ResponseError):
                     self._refusals.refused("read", self._names.history + function, reply)
-        last_ids = {key: self._newest(connection, key) for key in self._streams}
-        found = [self._observation(raw, function) for function, raw in entries]
-        self._history.restore([one[1] for one in found if one is not None])
+        read = [self._observation(raw, function) for function, raw in entries]
+        found = [one[1] for one in read if one is not None]
+        self._history.restore(found)
+        self._listed_before = frozenset(map(shared_history.identity, found))
         # Last, as it says that the restoring is done: after a failure all of it is tried again.
         self._last_ids = last_ids
 
     def follow(self, connection: Connection) -> None:
         """Bring in what came since, of a flood the newest of each function."""
         entries: list[_Entry] = []
+        last_ids = dict[str, bytes]()
         for key in self._streams:
-            entries += self._since(connection, key, _MOST_READ // len(self._streams))
+            found, last_ids[key] = self._since(connection, key, _MOST_READ // len(self._streams))
+            entries += found
+        # Only after all streams: what fails on the way is read again, and known tasks passed over.
+        self._last_ids, self._listed_before = last_ids, frozenset()
         for number, raw in enumerate(self._chosen(entries)):
-            if (found := self._observation(raw)) is not None:
-                self._history.observe(*found)
+            if (observed := self._observation(raw)) is not None:
+                self._history.observe(*observed)
             if number % _YIELD_AFTER == 0:
                 time.sleep(0)  # others first
 
-    def _since(self, connection: Connection, key: str, most: int) -> list[_Entry]:
-        """The entries of a stream that came since the last look, newest first, at most `most`."""
+    def _since(self, connection: Connection, key: str, most: int) -> tuple[list[_Entry], bytes]:
+        """The entries of a stream that came since the last look, newest first, at most `most`, and
+        the id of the newest."""
         after, upto = self._last_ids[key], b"+"
         newest, found, read = b"", list[_Entry](), 0
         while read < most:
@@ -120,9 +132,7 @@ class ObservationReader:
             if len(reply) < _PAGE:
                 break
             upto = b"(" + bytes(reply[-1][0])
-        # Only after all pages: what fails on the way is read again, and known tasks passed over.
-        self._last_ids[key] = newest or after
-        return found
+        return found, newest or after
 
     def _plain(self, raw: bytes) -> list[_Entry]:
         """The entry, or none: what cannot be read, and what this scheduler reported itself."""
@@ -133,6 +143,8 @@ class ObservationReader:
             return []
         # This scheduler's own entries come back, too; with the end, as a retry is new.
         if self._history.knows_task(entry.task_id, entry.end):
+            return []
+        if (entry.function, entry.start, entry.end) in self._listed_before:
             return []
         return [(entry.function, entry, raw)]
 

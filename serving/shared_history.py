@@ -24,7 +24,7 @@ from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.workflows.workflow_hints import Hint
 from malearn.serving.generational_cache import GenerationalCache
 
-__all__ = ["FUNCTIONS_SETTING", "SharedHistory", "function_limit"]
+__all__ = ["FUNCTIONS_SETTING", "SharedHistory", "function_limit", "identity"]
 
 #: How many functions a predictor remembers.
 FUNCTIONS_SETTING = "MALEARN_FUNCTIONS"
@@ -41,6 +41,7 @@ class SharedHistory:
         self.limit, self._forgotten = functions, 0
         self._estimator = Estimator(functions=functions)
         self._kept: deque[Observation] = deque(maxlen=_KEPT)
+        self._observed = 0  # how many were ever put there one by one
         self._seen: GenerationalCache[str, float] = GenerationalCache(_KEPT)
         self._tools: set[str] = set()
 
@@ -63,6 +64,7 @@ class SharedHistory:
                 return False
             self._seen.put(task_id, observation.end)
             self._kept.append(observation)
+            self._observed += 1
             self._tools.add(observation.tool_type)
             self._estimator.observe(observation, hint)
             return True
@@ -78,17 +80,17 @@ class SharedHistory:
         The new history is built aside and takes over in one assignment.
         """
         with self._lock:
-            mine = list(self._kept)
-        known = {_identity(o) for o in mine}
-        older = {i: o for o in observations if (i := _identity(o)) not in known}
+            mine, observed = list(self._kept), self._observed
+        known = {identity(o) for o in mine}
+        older = {i: o for o in observations if (i := identity(o)) not in known}
         together = sorted([*older.values(), *mine], key=lambda o: o.end)
         # Outside the lock: replaying thousands takes long, and callers go on meanwhile.
         history = History(together, self.limit)
         with self._lock:
             self._forgotten += self._estimator.functions[1]
-            # What came meanwhile. A full deque has dropped as many from its front: which ones are
-            # new cannot be told, and the history does without them.
-            for observation in list(self._kept)[len(mine) :] if len(mine) < _KEPT else ():
+            # What came meanwhile, counted: a full deque is as long as before.
+            came = min(self._observed - observed, len(self._kept))
+            for observation in list(self._kept)[len(self._kept) - came :]:
                 history.observe(observation)
                 together.append(observation)
             self._estimator.restart(history)
@@ -162,6 +164,6 @@ def function_limit(given: int | None = None) -> int:
     return int(text)
 
 
-def _identity(observation: Observation) -> tuple[str, float, float]:
-    # Lists in Redis hold no task ids, so an execution is known by its times.
+def identity(observation: Observation) -> tuple[str, float, float]:
+    """What an execution is known by where no task id is at hand, as in lists in Redis."""
     return observation.function, observation.start, observation.end

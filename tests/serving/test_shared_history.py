@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
 
 from malearn.kernel.estimation.history import FEATURES
 from malearn.kernel.estimation.observation import Observation
+from malearn.serving import shared_history
 from malearn.serving.shared_history import SharedHistory
 
 COUNT = FEATURES.index("same_count")
@@ -36,6 +38,22 @@ def test_what_is_restored_neither_loses_nor_doubles_anything() -> None:
     history.observe("10", ran(10))
     assert counted(history) == 4
     assert round(history.look_up("f", "t", (1.0,), ()).seconds) == 5
+
+
+def test_what_comes_while_a_full_history_is_restored_is_not_lost() -> None:
+    history = SharedHistory()
+    for number in range(shared_history._KEPT + 10):
+        history.observe(str(number), ran(number))
+
+    def earlier() -> Iterator[Observation]:
+        """Read from Redis, while the scheduler goes on."""
+        yield ran(-1)
+        history.observe("late", Observation("late", "t", 0.0, 1e6, (1.0,)))
+
+    assert history.restore(earlier()) == 1
+    assert history.count("late") == 1
+    assert history.count("f") == shared_history._KEPT + 1
+    assert history.restore([Observation("late", "t", 0.0, 1e6, (1.0,))]) == 0
 
 
 def test_threads_observe_and_ask_at_once() -> None:

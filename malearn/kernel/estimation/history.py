@@ -40,6 +40,7 @@ from malearn.kernel.estimation.level_state import (
 )
 from malearn.kernel.estimation.level_tracker import LevelTracker
 from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.estimation.pauses import Pauses
 from malearn.kernel.estimation.regimes import Regimes
 from malearn.kernel.estimation.robust import MOST_ERROR
 
@@ -122,6 +123,7 @@ class History:
         "_functions",
         "_most",
         "_outlooks",
+        "_pauses",
         "_regimes",
         "_tools",
         "_tracker",
@@ -135,6 +137,7 @@ class History:
         self._most, self.forgotten = functions, 0
         self._tracker = LevelTracker()
         self._regimes = Regimes()
+        self._pauses = Pauses()
         self._functions: dict[str, FunctionState] = {}
         self._tools: dict[str, ToolTypeState] = {}
         self._used: dict[tuple[str, Context], None] = {}  # lines, the most recently used last
@@ -160,6 +163,8 @@ class History:
         function = self._functions.get(observation.function)
         if function is None:
             function = self._functions[observation.function] = FunctionState(observation.tool_type)
+        if self._pauses.ended_by(observation.start, observation.end):
+            self._regimes.pause()
         # All words unknown and no context at all are the same, and share one line.
         context = observation.context if any(observation.context) else ()
         x, key = input_effects.encode(observation.features)

@@ -5,7 +5,9 @@ before under the same conditions. Each function in its context remembers up to `
 log-seconds. Which one holds is inferred, as in a hidden Markov model with one chain per function,
 from where it was last and how rarely it moves (learnt per function), and from the levels that the
 functions which ran lately are at: how often each of those went with each of this one's levels is
-counted. Functions that have known one level only say nothing, and cost nothing.
+counted. Functions that have known one level only say nothing, and cost nothing. After a
+pause, as between two runs, what was known before counts less: the first executions after it tell
+what holds now.
 
 Memory is bounded: few levels a function, and a bounded number of companions a level.
 """
@@ -35,8 +37,9 @@ _UNSEEN, _FORGETS = 0.2, 0.8
 _KEPT = 6  # executions of any function for which a belief is kept
 # In doubt: so many own executions after a move; so many of any after others moved; less sure.
 _SURE_AFTER, _LATELY, _SELDOM, _SURE = 3, 30, 0.6, 0.9
-# What is known of a function counts so much less with each execution of any other.
-_AGES, _OLDEST = 0.95, 200
+# What is known of a function counts so much less with each execution of any other; a pause counts
+# as so many of them.
+_AGES, _OLDEST, _PAUSE = 0.95, 200, 20
 _AGE_POWERS = [_AGES**age for age in range(_OLDEST + 1)]
 # The log-likelihood of another's level while nothing was counted, by how many it has: all are
 # equally likely.
@@ -89,6 +92,7 @@ class FunctionRegimes:
     """The levels of one function in one context, and the one that it was at last."""
 
     __slots__ = (
+        "aged",
         "at",
         "believed",
         "believed_at",
@@ -105,6 +109,7 @@ class FunctionRegimes:
     def __init__(self) -> None:
         self.number = 0  # by which the others know it, from its first execution on
         self.at = 0  # the execution, of any function, that was its last
+        self.aged = 0  # … and how old all that is known was then
         self.level = 0  # the number of the level that it was at last
         self.since = 0  # own executions since it moved to another level
         self.believed: list[float] = []  # kept for a while
@@ -118,14 +123,20 @@ class FunctionRegimes:
 class Regimes:
     """Which level each function is at, and what goes with it. Not thread-safe."""
 
-    __slots__ = ("_any_moved", "_count", "_moved", "_number", "_recent")
+    __slots__ = ("_aged", "_any_moved", "_count", "_moved", "_number", "_recent")
 
     def __init__(self) -> None:
         self._count = 0  # executions of any function
+        self._aged = 0  # … and what pauses count as
         self._any_moved = 0  # … when any moved last
         self._moved = -_LATELY  # … when one that seldom moves moved last
         self._number = 0
         self._recent: dict[int, FunctionRegimes] = {}  # by number, the one that ran last is last
+
+    def pause(self) -> None:
+        """Nothing ran for a while: what is known is older, and other levels may hold."""
+        self._aged += _PAUSE
+        self._any_moved = self._count + 1  # beliefs that are kept were formed before it
 
     def believed(self, function: FunctionRegimes) -> list[float]:
         """How likely each level of `function` holds now; sums to 1."""
@@ -172,15 +183,15 @@ class Regimes:
             for level in levels
         ]
         # The older it is, the less its own last level counts.
-        age = _AGE_POWERS[min(self._count - function.at, _OLDEST)]
+        age = _AGE_POWERS[min(self._aged - function.aged, _OLDEST)]
         logs = [age * log for log in logs]
-        weight, now = _EVIDENCE, self._count
+        weight, now = _EVIDENCE, self._aged
         for other in islice(reversed(self._recent.values()), _COMPANIONS):
             if other is function:
                 continue
             count = len(other.levels)
             if count > 1:
-                says = weight * _AGE_POWERS[min(now - other.at, _OLDEST)]
+                says = weight * _AGE_POWERS[min(now - other.aged, _OLDEST)]
                 number, at, unknown = other.number, other.level, _UNKNOWN[count]
                 for i, level in enumerate(levels):
                     went = level.companions.get(number)
@@ -276,7 +287,8 @@ class Regimes:
         while len(companions) > _REMEMBERED:
             del companions[next(iter(companions))]
         self._count += 1
-        function.at = self._count
+        self._aged += 1
+        function.at, function.aged = self._count, self._aged
         self._recent.pop(function.number, None)
         self._recent[function.number] = function
         if len(self._recent) > _REMEMBERED:

@@ -49,6 +49,21 @@ def test_what_others_are_at_tells_which_level_holds() -> None:
     assert clock.expects("b") == pytest.approx(100.0, rel=0.1)
 
 
+def test_after_a_pause_the_first_execution_tells_which_level_holds() -> None:
+    clock = Clock()
+    two_backends(clock, 4, "a", "b", "c")
+    others = 20.0
+    # On another backend after the night: one execution of another function is all that is known.
+    clock.now += 8 * 3600
+    clock.run("a", 100.0)
+    assert clock.expects("b") == pytest.approx(100.0, rel=0.1)
+    # Without a night in between it takes more than one, or an outlier would move everybody.
+    clock = Clock()
+    two_backends(clock, 4, "a", "b", "c")
+    clock.run("a", 100.0)
+    assert clock.expects("b") == pytest.approx(others, rel=0.5)
+
+
 def test_a_function_that_never_moved_is_not_dragged() -> None:
     clock = Clock()
     for swap in range(5):

@@ -21,7 +21,14 @@ from malearn.lifecycle import native_form, seconds_model
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["load_native", "log_native", "log_onnx", "native_beside", "native_facts"]
+__all__ = [
+    "load_native",
+    "log_native",
+    "log_onnx",
+    "model_info",
+    "native_beside",
+    "native_facts",
+]
 
 #: Where in a logged model the estimator's file may be, and the folder that ours are written to.
 _OWN = "model"
@@ -187,12 +194,25 @@ def native_beside(run_id: str) -> str | None:
     return str(found[0].model_uri) if found else None
 
 
+def model_info(model_uri: str) -> Any:
+    """MLflow's `ModelInfo` of a logged or registered model. Raises what MLflow raises.
+
+    `mlflow.models.get_model_info` leaves a directory behind at each call, in a process that may
+    live for months.
+    """
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = mlflow.artifacts.download_artifacts(model_uri, dst_path=folder)
+        return mlflow.models.Model.load(path).get_model_info()
+
+
 def native_facts(model_uri: str) -> Mapping[str, Any]:
     """What `log_native` noted beside the estimator. Raises `RegistryError` for any other model."""
     import mlflow
 
     try:
-        metadata = mlflow.models.get_model_info(model_uri).metadata or {}
+        metadata = model_info(model_uri).metadata or {}
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
     kept: Mapping[str, Any] | None = metadata.get("malearn")

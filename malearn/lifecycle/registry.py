@@ -17,6 +17,7 @@ from malearn.kernel.errors import RegistryError
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.gate import Decision
+from malearn.lifecycle import logged_models
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,7 +79,7 @@ def register(tool_type: ToolType, model_uri: str, run_id: str, tags: Mapping[str
     name = tool_type.registered_model
     if not client.search_registered_models(filter_string=f"name='{name}'"):
         _create(client, tool_type)
-    source = mlflow.models.get_model_info(model_uri)
+    source = logged_models.model_info(model_uri)
     created = client.create_model_version(
         name, source.model_uri, run_id=run_id, tags=dict(tags), model_id=source.model_id
     )

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ from malearn.lifecycle import logged_models
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_comes_back_as_it_was_logged(family: str, connected: str, fit) -> None:
+def test_a_model_comes_back_as_it_was_logged(
+    family: str, connected: str, fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     one = fit(family, "speech_process")
     mlflow.set_experiment("logged models tests")
     with mlflow.start_run():
         uri = logged_models.log_native(one.regressor, one.rows)
     again = logged_models.load_native(uri)
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind, in a process that lives on
     inputs = one.rows.inputs
     assert again.seconds(inputs) == pytest.approx(one.regressor.seconds(inputs), rel=1e-6)
     assert (again.family, again.columns) == (family, one.rows.columns)

@@ -7,7 +7,7 @@ so threads may share it; the worst a race costs is a forgotten entry.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["GenerationalCache"]
@@ -39,10 +39,13 @@ class GenerationalCache(Generic[K, V]):
         value = self._young.get(key)
         return value if value is not None else self._old.get(key)
 
-    def get_all(self, keys: Iterable[K]) -> list[V | None]:
+    def get_all(self, keys: Sequence[K]) -> list[V | None]:
         """As `get`, one for each of `keys`; a value that is false counts as none."""
-        young, old = self._young.get, self._old.get
-        return [young(key) or old(key) for key in keys]
+        found = list(map(self._young.get, keys))
+        if all(found):
+            return found  # nearly always, and quicker than asking twice for each
+        old = self._old.get
+        return [one or old(key) for one, key in zip(found, keys, strict=True)]
 
     def put(self, key: K, value: V) -> None:
         young = self._young

@@ -32,7 +32,7 @@ _MAX_UNCLAIMED = 64  # values for a function that nobody claims by its name
 _END = 2048  # bytes at either end of a longer one that usually hold all that is needed
 _BACKSLASH = ord("\\")
 _ORDINARY = 86_400.0  # seconds; `record_reader` decides whether a longer time is plausible
-_end, _has_context = itemgetter(0), itemgetter(2)
+_end = itemgetter(0)
 
 
 #: When a task ended, in seconds since the epoch; the features it gave, a map per successor and,
@@ -148,21 +148,24 @@ class PredecessorCache:
         return self._by_task.get_all(task_ids)
 
     def features_for(
-        self, function: str, schema: FeatureSchema, found: Iterable[SuccessorFeatures | None]
+        self, function: str, schema: FeatureSchema, found: Sequence[SuccessorFeatures | None]
     ) -> FeatureVector:
         """The features of `function`, in the order of `schema`, by what its predecessors left.
 
         Of two that give the same feature the one that ended last counts.
         """
+        latest = _latest(found)
+        # Of several that give no context, one that gives all numbers leaves nothing to merge; the
+        # others need not be looked into, which is what takes long.
+        if latest is not None and (function in latest[1] or "" in latest[1]):
+            vector = _vector(latest, function, schema)
+            if None not in vector.given:
+                return vector  # nearly always
         giving = [one for one in found if one is not None and (function in one[1] or "" in one[1])]
         if not giving:
             return schema.nothing
         if len(giving) == 1:
             return _vector(giving[0], function, schema)
-        vector = _vector(max(reversed(giving), key=_end), function, schema)  # of equals the last
-        # The latest one gives all numbers, and nobody gives a context: nothing is left to merge.
-        if None not in vector.given and not any(map(_has_context, giving)):
-            return vector  # nearly always
         return schema.merge([_vector(one, function, schema) for one in sorted(giving, key=_end)])
 
     def _add_slowly(self, task_id: str, raw: bytes) -> None:
@@ -193,6 +196,18 @@ class PredecessorCache:
                 some = islice(given.items(), _MAX_UNCLAIMED)
                 kept[function] = {n: v if isinstance(v, Real | str) else None for n, v in some}
         return (record.end, kept, context)
+
+
+def _latest(found: Sequence[SuccessorFeatures | None]) -> SuccessorFeatures | None:
+    """Of equals the last; None where one gives a context, which counts beside what is later."""
+    latest, last = None, -math.inf
+    for one in found:
+        if one is not None:
+            if one[2]:
+                return None
+            if one[0] >= last:
+                latest, last = one, one[0]
+    return latest
 
 
 def _vector(one: SuccessorFeatures, function: str, schema: FeatureSchema) -> FeatureVector:

@@ -39,7 +39,8 @@ class PredecessorReader:
         One round trip at most; `started` is when the call began, on `perf_counter`'s clock.
         """
         found = self._cache.get_many(task_ids)
-        if None not in found or not self.reads:
+        # As `None not in found`, without comparing each with None.
+        if all(found) or not self.reads:
             return found, ""
         missing = [task_id for task_id, one in zip(task_ids, found, strict=True) if one is None]
         # Each one once: tasks of a queue often share predecessors.

@@ -12,6 +12,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# One more than there are cores, as tests wait for servers to start; at most 4.
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 3 ? n + 1 : 4)))
 UV := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_NO_PROGRESS=1 $(BIN)/uv
 ARGS ?=
 # A directory of the site for each version: make site SITE_VERSION=0.1
@@ -42,7 +44,7 @@ run: install
 # What failed runs once more by itself when all others are done. What passes then depends on its
 # neighbours or on how busy the machine is: a fault of that test, named at the end, to be mended.
 test: install
-	@$(PYTEST) --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS) || \
+	@$(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || \
 	  { [ $$? -eq 1 ] || exit 1; \
 	    echo "What failed, once more and by itself:"; \
 	    $(PYTEST) --last-failed --last-failed-no-failures none $(ARGS) && \

@@ -72,7 +72,7 @@ def test_quick_and_plain_agree(wrote: list[dict[str, object]]) -> None:
     agree([json.dumps(value).encode() for value in wrote])
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=400)
 @given(
     long_worker(), st.sampled_from([(", ", ": "), (",", ":")]), st.sampled_from([0, 0, 0, 1, 40])
 )

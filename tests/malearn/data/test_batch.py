@@ -77,7 +77,7 @@ task = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(TASKS), task), max_size=6), st.integers(0, 1))
 def test_both_ways_lead_to_the_same_rows_and_rejections(
     drawn: list[tuple[str, dict[str, Any]]], runs: int

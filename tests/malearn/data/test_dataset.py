@@ -318,7 +318,7 @@ class TestRejections:
         assert not rejections.path.exists()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(st.tuples(st.text(max_size=2), st.floats(0, 9)), max_size=6), max_size=6))
 def test_what_was_seen_is_known_with_its_latest_end(batches: list[list[tuple[str, float]]]) -> None:
     seen, expected = KeyIndex(), dict[str, float]()

@@ -305,7 +305,7 @@ functions = st.sampled_from([LLM, "task1_speech_process", "read_file", ""]) | te
 raws = hostile | hostile.map(text_of) | st.binary(max_size=40) | anything | anything.map(text_of)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(functions, raws, st.none() | functions), max_size=6),
 )
@@ -326,7 +326,7 @@ def test_whatever_comes_in_has_exactly_one_outcome(taken: list[Any]) -> None:
         assert not any(math.isinf(number) for number in (*e.serve, *e.ran))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(hostile.map(text_of) | st.binary(max_size=60) | anything.map(text_of) | anything)
 def test_no_entry_of_the_stream_raises(raw: Any) -> None:
     outcome = stream_entries.read(raw, TYPES)

@@ -77,7 +77,7 @@ def declarations(draw: st.DrawFn) -> list[ToolType]:
     return [ToolType(f"type{i}", (pattern,), "gpu", ()) for i, pattern in enumerate(drawn)]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(declarations(), names, st.randoms(use_true_random=False))
 def test_the_order_of_declaration_never_changes_the_answer(
     types: list[ToolType], name: str, shuffler: random.Random
@@ -87,14 +87,14 @@ def test_the_order_of_declaration_never_changes_the_answer(
     assert ToolTypes(types).for_function(name) == ToolTypes(shuffled).for_function(name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(declarations())
 def test_a_full_name_wins_over_every_other_pattern(types: list[ToolType]) -> None:
     every = ToolTypes(types)
     assert all(every.for_function(t.functions[0]) == t for t in types)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(declarations(), names)
 def test_the_longest_pattern_found_wins(types: list[ToolType], name: str) -> None:
     found = ToolTypes(types).for_function(name)
@@ -105,7 +105,7 @@ def test_the_longest_pattern_found_wins(types: list[ToolType], name: str) -> Non
         assert len(found.functions[0]) >= max(len(t.functions[0]) for t in inside)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text(max_size=30))
 def test_no_name_raises_and_asking_twice_gives_the_same(name: str) -> None:
     assert TYPES.for_function(name) is TYPES.for_function(name)

@@ -17,28 +17,12 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+
+from malearn.platform import mlflow_layout
 
 __all__ = ["create", "upgrade", "uri"]
 
 ARTIFACTS = "mlflow-artifacts:/"  # relative to whichever server is asked
-
-
-#: What MLflow's pages find where a browser remembers nothing of them: the layout for models, no
-#: assistant over a third of the page, and the errors among the columns of a list of runs.
-_LAYOUT = """<script>
-const unseen = [
-  [/^mlflow.workflowType_v1$/, '"machine_learning"'],
-  [/^mlflow.assistant.fab.autoOpenedOnFirstLoad_v1$/, "true"],
-  [/ExperimentPage-.*-ReactComponentState$/, JSON.stringify({selectedColumns: [
-    "attributes.`Dataset`", "params.`family`", "metrics.`test/mae`",
-    "metrics.`test/pairwise_accuracy`", "metrics.`validation/mae`"]})]];
-const remembered = Storage.prototype.getItem;
-Storage.prototype.getItem = function (key) {
-  const found = unseen.find(([known]) => known.test(key));
-  return remembered.call(this, key) ?? (found ? found[1] : null);
-};
-</script>"""
 
 
 def uri(database: Path) -> str:
@@ -105,7 +89,7 @@ def main(arguments: list[str]) -> None:
     from mlflow.cli import cli
 
     server._exec_cmd = _serve  # type: ignore[assignment,attr-defined]  # not another process
-    _open_for_training(server.app)
+    mlflow_layout.install(server.app)
     try:
         cli(["server", "--backend-store-uri", uri(Path(database)), *rest])
     except SystemExit as ended:  # click always ends so
@@ -122,23 +106,6 @@ def _serve(command: list[str], extra_env: dict[str, str], **_: object) -> None:
     os.environ |= extra_env
     # The first three words are those that would start Python and the module.
     uvicorn.main([str(word) for word in command[3:]])
-
-
-def _open_for_training(app: Any) -> None:
-    """Let MLflow's pages open in their layout for models, where nobody chose the one for prompts.
-
-    Experiments say of which kind they are, but the pages go by what the browser remembers.
-    """
-    index = Path(app.static_folder, "index.html")
-    page = index.read_text("utf-8") if index.is_file() else ""  # it can be installed without any
-
-    @app.before_request  # type: ignore[untyped-decorator]
-    def open_page() -> Any:
-        from flask import Response, request
-
-        if request.path != "/" or not page:
-            return None
-        return Response(page.replace("<head>", f"<head>{_LAYOUT}", 1), mimetype="text/html")
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def _warm(predictor: DAGTaskPredictor) -> None:
 
 
 def _model(predictor: DAGTaskPredictor) -> Model:
-    return predictor._models.current[TOOL]
+    return predictor._parts.models.current[TOOL]
 
 
 def _model_part(predictor: DAGTaskPredictor, original: Original) -> list[Figure]:
@@ -226,7 +226,7 @@ def _estimates(
             )
 
             def unread(ids: Sequence[str]) -> None:
-                predictor._predecessors.clear()
+                predictor._parts.predecessors.clear()
                 predictor.predict(FUNCTION, "gpu", ids)
 
             there, get = call_by_call(
@@ -321,7 +321,7 @@ def _many(predictor: DAGTaskPredictor, client: redis.Redis) -> list[Figure]:
         predictor.estimate_many([(FUNCTION, "gpu", (task_id,)) for task_id in ids])
 
     def unread(ids: Sequence[str]) -> None:
-        predictor._predecessors.clear()
+        predictor._parts.predecessors.clear()
         here(ids)
 
     away, trip = turns(
@@ -366,7 +366,7 @@ def _collecting(predictor: DAGTaskPredictor, place: Path) -> Iterator[Figure]:
     before, started, count = predictor.stats(), perf_counter(), 100_000
     for _ in range(count):
         report()
-        while len(predictor._collector) > 10_000:
+        while len(predictor._parts.collector) > 10_000:
             time.sleep(0.001)
     _drain(predictor)
     after, taken = predictor.stats(), perf_counter() - started

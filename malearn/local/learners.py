@@ -6,6 +6,7 @@ that would not be learnt there.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -23,12 +24,15 @@ from malearn.local.local_model import LocalModel
 
 __all__ = ["Learners"]
 
+_log = logging.getLogger("malearn.serving")
+
 
 class Learners:
     """The learners of all tool types below `directory`; each is built when it is needed.
 
     `family` and `retrain_after` as for `Learner`; `on_model` is called with each model that is
-    found or fitted, and the version of the dataset that it was fitted on. Threads may share it.
+    found or fitted, and the version of the dataset that it was fitted on. Threads may share it. A
+    scheduler calls it: `add` and `close` never raise.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Learners:
         self._family, self._retrain_after, self._on_model = family, retrain_after, on_model
         self._lock = threading.Lock()
         self._learners: dict[str, Learner] = {}
+        self._forked = False
 
     def declare(self, tool_types: ToolTypes) -> None:
         """From now on tasks belong to `tool_types`; learners keep the features they began with."""
@@ -61,7 +66,37 @@ class Learners:
         return observed
 
     def add(self, entry: bytes) -> None:
-        """Learn from one entry of the stream. What no tool type claims is left out."""
+        """Learn from a finished task, as it is written to the stream.
+
+        What no tool type claims is left out.
+        """
+        if self._forked:
+            return
+        try:
+            self._add(entry)
+        except Exception:  # noqa: BLE001 - whatever a disk does, tasks go on to Redis
+            _log.exception("A finished task could not be learnt from")
+
+    def close(self, timeout: float) -> None:
+        """Write what was collected, and stop; a training that takes longer is given up.
+
+        `timeout` is in seconds.
+        """
+        if self._forked:
+            return
+        until = time.monotonic() + timeout
+        # Each gets what is left of the time, so that all together do not exceed it.
+        for learner in list(self._learners.values()):
+            try:
+                learner.close(max(0.0, until - time.monotonic()))
+            except Exception as error:  # noqa: BLE001 - a scheduler's end must not fail for it
+                _log.warning("Some of what was collected could not be kept: %s", error)
+
+    def after_fork(self) -> None:
+        """In a child nothing is learnt: its parent goes on doing so in the same directory."""
+        self._forked = True
+
+    def _add(self, entry: bytes) -> None:
         outcome = stream_entries.read(entry, self._tool_types, now=time.time())
         tool_type = (
             self._tool_types[outcome.tool_type]
@@ -78,16 +113,6 @@ class Learners:
             learner.reject(outcome, outcome.end, None)
         else:
             learner.add(outcome)
-
-    def close(self, timeout: float) -> None:
-        """Write what was collected, and stop; a training that takes longer is given up.
-
-        `timeout` is in seconds. Raises `DatasetError` or `OSError`.
-        """
-        until = time.monotonic() + timeout
-        # Each gets what is left of the time, so that all together do not exceed it.
-        for learner in list(self._learners.values()):
-            learner.close(max(0.0, until - time.monotonic()))
 
     def _restored(self, tool_type: ToolType) -> tuple[Learner, list[Observation]]:
         """The learner of `tool_type`, and what it had observed."""

@@ -183,7 +183,7 @@ def test_the_models_own_memories_warm_a_scheduler_that_saw_nothing(
 ) -> None:
     artifact = toy(recent=(("a_toy_process", 100.0, 142.0, (1.0, None), ()),))
     p = cached(artifact=artifact)
-    known = p._history.look_up("a_toy_process", tool_type.name, (), ())
+    known = p._parts.history.look_up("a_toy_process", tool_type.name, (), ())
     assert (known.source, known.seconds) == ("function_history", pytest.approx(42.0))
 
 
@@ -192,12 +192,12 @@ def test_function_names_are_a_view_of_the_declaration(predictor: Build) -> None:
     names = p.func_name_to_tool_type
     assert names["llm_process"] == "llm_process"
     names["summarise"] = "llm_process"
-    assert p._tool_types.for_function("task1_summarise_page").name == "llm_process"
+    assert p.tool_type_of("task1_summarise_page").name == "llm_process"
     names["draw"] = "image_generation"
     p.collect_data_for_task(f"{RUN}-draw", "draw_cat", _ran(9.0))
     assert p.estimate("draw_dog", "gpu").source == "tool_history"
     del names["summarise"]
-    assert p._tool_types.for_function("task1_summarise_page") is None
+    assert p.tool_type_of("task1_summarise_page") is None
 
 
 def test_answers_are_counted_with_their_reasons(cached: Build) -> None:

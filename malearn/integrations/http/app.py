@@ -38,7 +38,8 @@ from malearn.kernel.prediction import Prediction
 from malearn.kernel.reading import believable
 from malearn.kernel.tool_types import ToolTypes
 from malearn.kernel.workflow import WorkflowPrediction
-from malearn.serving.predictor import DAGTaskPredictor, Task
+from malearn.serving.predictor import DAGTaskPredictor
+from malearn.serving.task_estimator import Task
 
 __all__ = ["create"]
 

@@ -1,0 +1,74 @@
+"""What a predictor was built with, as it holds where it was built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from malearn.kernel.errors import InputError
+from malearn.kernel.reading.believable import Clock
+from malearn.kernel.tool_types import ToolTypes
+
+__all__ = ["Settings", "redis_url", "tracking_uri"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The arguments of a `DAGTaskPredictor`, by their names there, those left out resolved.
+
+    `redis_url` is "" and `tracking_uri` None where there is no such server. Raises `InputError`
+    for arguments that exclude each other.
+    """
+
+    redis_url: str
+    tracking_uri: str | None
+    alias: str
+    budget: float
+    refresh_interval: float
+    cache_dir: str | os.PathLike[str] | None
+    tool_types: ToolTypes
+    reads_results: bool
+    clock: Clock
+    model_dir: str | os.PathLike[str] | None
+    model: str
+    retrain_after: int
+    prefix: str
+    functions: int
+    shares: bool
+
+    def __post_init__(self) -> None:
+        if self.model_dir is not None and not self.shares:
+            raise InputError("shares", "a predictor with a model_dir reports what it learns from")
+
+    @property
+    def collects(self) -> bool:
+        """Whether what is reported is encoded: to be sent, or to be learnt from here."""
+        return (bool(self.redis_url) and self.shares) or self.model_dir is not None
+
+    def arguments(self) -> Mapping[str, Any]:
+        """What builds the same predictor elsewhere, where other variables may be set."""
+        # The cache's place is left to the environment there, unless it was given: it may be
+        # another machine.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def redis_url(given: str | None) -> str:
+    """Where the scheduler keeps its records: `given`, else `$MALEARN_REDIS_URL`."""
+    if given is not None:
+        return given
+    return os.environ.get("MALEARN_REDIS_URL") or "redis://127.0.0.1:6379/0"
+
+
+def tracking_uri(given: str | None, model_dir: str | os.PathLike[str] | None) -> str | None:
+    """The MLflow server to follow: `given`, else `$MLFLOW_TRACKING_URI`; none with a `model_dir`.
+
+    Raises `InputError` where both are given.
+    """
+    if model_dir is None:
+        return given or os.environ.get("MLFLOW_TRACKING_URI")
+    # The variable may be set for other programs, so a `model_dir` overrules it.
+    if given is not None:
+        raise InputError("model_dir", "models come from it or from tracking_uri: give one")
+    return None

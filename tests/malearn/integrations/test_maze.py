@@ -19,7 +19,7 @@ import redis
 from malearn import maze
 from malearn.data.maze import outcomes, run, store
 from malearn.data.stream import Stream
-from malearn.integrations.maze import target, warm_start
+from malearn.integrations.maze import Adapter, target, warm_start
 from malearn.kernel import generic
 from malearn.kernel.errors import IntegrationError
 from malearn.kernel.home import Home
@@ -234,6 +234,51 @@ def test_what_is_used_is_what_is_recorded(
     assert row.task_id == run_ids.of_task(RUN, "task_b")
     assert row.serve[:2] == (500.0, 125.0)
     assert [row.function for row in batch.rows["other"]] == ["read_pages"]
+
+
+def test_two_heads_on_one_redis_learn_from_each_other_and_nothing_twice(
+    head: Head, redis_url: str, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """The second stands for another process: Maze's names can be imported once in each."""
+    types = generic.with_generic(declared())
+    own, others = f"{RUN[:-2]}aa", f"{RUN[:-2]}bb"
+    said = {"curr_task_feat": ANSWER}
+    with (
+        DAGTaskPredictor(redis_url, cache_dir=tmp_path / "1", tool_types=types) as predictor,
+        DAGTaskPredictor(redis_url, cache_dir=tmp_path / "2", tool_types=types) as second,
+    ):
+        maze.install(predictor)
+        other, path, flow = Adapter(second), head(), chain()
+        assert predictor.wait_until_ready(60.0)
+        assert second.wait_until_ready(60.0)
+        path._observe_task_runtime(flow.tasks["task_b"], ended(7.0, said, own), success=True)
+        other.observe(flow.tasks["task_b"], ended(9.0, said, others), success=True)
+        name = flow.tasks["task_b"].task_name
+        wait_for(lambda: predictor.observed(name) == second.observed(name) == 2)
+        # Two more rounds of following, in which each sees its own and the other's entries again.
+        path._observe_task_runtime(flow.tasks["task_a"], ended(0.1, run=own), success=True)
+        other.observe(flow.tasks["task_a"], ended(0.2, run=others), success=True)
+        wait_for(lambda: predictor.observed("read_pages") == second.observed("read_pages") == 2)
+        assert predictor.observed(name) == second.observed(name) == 2
+        found = path._static_scheduling_context(flow, "task_b", RUN)
+        assert found["prediction_source"] == "malearn:function_history"
+        assert 7.0 < found["predicted_duration"] < 9.0
+        assert found["prediction_sample_count"] == 2
+        wait_for(lambda: redis_client.xlen("malearn:executions") == 4)
+        maze.uninstall()
+    with Stream(redis_url, types) as stream:
+        _, batch = stream.read(0)
+    rows = [row.task_id for found in batch.rows.values() for row in found]
+    assert sorted(rows) == sorted(
+        run_ids.of_task(run, task) for run in (own, others) for task in ("task_a", "task_b")
+    )
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60.0
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert holds()
 
 
 def test_a_burst_without_redis_waits_for_nobody(

@@ -29,6 +29,8 @@ _INIT = "__init__"
 _STATIC = "_static_scheduling_context"
 _DYNAMIC = "_dynamic_scheduling_context"
 _OBSERVE = "_observe_task_runtime"
+#: What an estimator of ours has, and none of Maze's.
+_OURS = "from_malearn"
 
 _lock = threading.Lock()
 #: What is plugged in: the adapter, Maze's class, and its own methods by name.
@@ -95,13 +97,19 @@ def _wrapped(adapter: Adapter, maze: Target) -> dict[str, Callable[..., Any]]:
         getattr(path, name) for name in (_INIT, _STATIC, _DYNAMIC, _OBSERVE)
     )
 
+    left_alone: set[type[Any]] = set()
+
     def plug(self: Any) -> None:
         """Replace the estimator, unless it is ours already or somebody else's."""
         own = getattr(self, "runtime_estimator", None)
-        # Not isinstance: a subclass is somebody else's, who wants it asked.
-        if own is None or type(own) is maze.estimator:
+        if isinstance(own, estimator):
+            return
+        # Not isinstance: a subclass is somebody else's, who wants it asked; but for one of ours
+        # from before an `uninstall`, which would ask a predictor that is closed.
+        if own is None or type(own) is maze.estimator or hasattr(own, _OURS):
             self.runtime_estimator = estimator.continuing(own)
-        elif not isinstance(own, estimator):
+        elif type(own) not in left_alone:  # once: this is asked at every dispatch
+            left_alone.add(type(own))
             _log.warning("Maze's estimator is a %s, which is left alone", type(own).__name__)
 
     @functools.wraps(init)
@@ -170,6 +178,8 @@ def _estimator(adapter: Adapter, maze: Target) -> Any:
 
     class MalearnEstimator(base):  # type: ignore[misc]  # known only now
         """Maze's runtime estimator with malearn's predictions, its own where there is none."""
+
+        from_malearn = True
 
         @classmethod
         def continuing(cls, own: Any) -> Any:

@@ -362,6 +362,37 @@ def test_installing_twice_is_installing_once_and_uninstalling_leaves_maze_as_it_
     assert dict(vars(path)) == before
 
 
+def test_after_an_uninstall_another_predictor_answers_a_head_that_goes_on(
+    head: Head, predictor: DAGTaskPredictor, tmp_path: Path
+) -> None:
+    maze.install(predictor)
+    path, flow = head(), chain()
+    teach(path, flow, 7.0)
+    maze.uninstall()
+    with DAGTaskPredictor("", cache_dir=tmp_path) as another:
+        maze.install(another)
+        found = path._static_scheduling_context(flow, "task_b", RUN)
+        assert found["prediction_source"] == "task_kind_ema"
+        teach(path, flow, 3.0)
+        found = path._static_scheduling_context(flow, "task_b", RUN)
+        assert found["prediction_source"] == "malearn:function_history"
+        assert found["predicted_duration"] == pytest.approx(3.0, rel=0.05)
+
+
+def test_an_estimator_of_somebody_else_is_left_alone_and_said_so_once(
+    head: Head, predictor: DAGTaskPredictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, flow = head(), chain()
+    base: Any = type(path.runtime_estimator)
+    path.runtime_estimator = type("Theirs", (base,), {})()
+    maze.install(predictor)
+    for _ in range(3):
+        found = path._static_scheduling_context(flow, "task_b", RUN)
+    assert found["prediction_source"] == "task_kind_default"
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["Maze's estimator is a Theirs, which is left alone"]
+
+
 @pytest.mark.parametrize(
     ("file", "old", "new", "sentence"),
     [

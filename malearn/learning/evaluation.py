@@ -67,7 +67,8 @@ class StateScores:
     @property
     def coverage(self) -> float:
         """The share of outcomes within the intervals."""
-        return 1.0 - self.below - self.above
+        # Shares are rounded to what a float holds: without this, none could be shown as -0 %.
+        return max(0.0, 1.0 - self.below - self.above)
 
 
 @dataclass(frozen=True, slots=True)

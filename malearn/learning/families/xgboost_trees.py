@@ -17,7 +17,9 @@ __all__ = ["XGBOOST"]
 
 #: Trees that an update adds, and that there may be after any number of updates.
 _MORE_TREES, _MOST_TREES = 15, 150
-_MANY = 20_000  # rows, from which on a second thread pays
+# Rows from which on more threads pay: on a busy machine they wait for each other, which takes
+# ten times as long.
+_MANY = 200_000
 _OPSET = 15
 
 

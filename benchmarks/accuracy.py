@@ -3,7 +3,7 @@
 Each task is predicted from what had finished before it started; models are
 retrained every 25 finished tasks. The logs are `maze/run*.jsonl` below
 `$MALEARN_TRACES` (default: `../shared/traces`). `python -m benchmarks.accuracy`
-also prints what each ingredient contributes, and how far anyone could go.
+prints instead how far anyone could go; what each part brings: `benchmarks.ablation`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +23,8 @@ from xgboost import XGBRegressor
 from benchmarks import shuffled
 from benchmarks.figure import Figure, at_least, at_most
 from malearn.flows.evaluate import evaluate
-from malearn.kernel import tool_types
-from malearn.kernel.estimation import input_effects, level_state, level_tracker, regimes
 from malearn.learning import evaluation
 from malearn.learning.evaluation import OURS, Evaluation
-from malearn.learning.metrics import pairwise_accuracy
 
 __all__ = ["figures", "logs"]
 
@@ -41,30 +35,6 @@ _BASELINES = ("function_median", "function_ema")
 _MOST_SECONDS = 60.0
 _SWAP = "run16.jsonl"  # the first on another backend
 _PHASES = ((5, 10), (15, 10_000))  # tasks of the function ended since
-
-#: What is switched off, and how: constants of modules set to another value.
-_WITHOUT: dict[str, dict[tuple[ModuleType, str], float]] = {
-    "without remembered regimes": {(regimes, "_LEVELS"): 1},
-    "without the levels of others": {(regimes, "_EVIDENCE"): 0.0},
-    "without changes of regime": {
-        (level_tracker, "_TOOL_JUMP"): 0.0,
-        (level_tracker, "_CLUSTER_JUMP"): 0.0,
-    },
-    "without what the tool type shares": {
-        (level_tracker, "_TOOL_JUMP"): 0.0,
-        (level_tracker, "_CLUSTER_JUMP"): 0.0,
-        (level_tracker, "_TOOL_RATE"): 0.0,
-    },
-    "believing every jump": {(level_state, "_LASTING_PRIOR"): 1e12},
-    "following every move of others": {
-        (level_state, "_FOLLOWS_PRIOR"): 1e12,
-        (level_state, "_FOLLOWS_OWN"): 1e12,
-    },
-    "without the quick level": {(level_tracker, "_QUICK_RATE"): 0.0},
-    "without similar inputs": {(input_effects, "_PRIOR"): 1e12},
-    "without rare equal values": {(input_effects, "_EXACT"): 0.0},
-    "without near values": {(input_effects, "_NEAR"): 0.0},
-}
 
 
 def figures() -> list[Figure]:
@@ -94,18 +64,6 @@ def figures() -> list[Figure]:
     found.append(at_most("replay of all runs", took, "s", _MOST_SECONDS))
     found += shuffled.over_orders(files)
     return found
-
-
-def ablation() -> Iterator[tuple[str, dict[str, float], float]]:
-    """Per variant: its name, the ratio per tool type, and the order of pairs."""
-    done = evaluate(logs())
-    yield "malearn", {t: _ratio(done, t) for t in done.tool_types}, done.order()[OURS]
-    for family in ("linear", "mlp"):
-        yield _variant(done, f"{family} instead of xgboost", family)
-    yield _variant(done, "history alone, no model", "")
-    for name, constants in _WITHOUT.items():
-        with _set(constants):
-            yield _variant(done, f"history alone, {name}", "")
 
 
 def floors(done: Evaluation) -> dict[str, float]:
@@ -162,27 +120,6 @@ def _medians(
         if others:
             found[i] = np.median(values[others])
     return found
-
-
-def _variant(done: Evaluation, name: str, family: str) -> tuple[str, dict[str, float], float]:
-    types = tool_types.declared()
-    replayed = evaluation.replay(done.executions, types, family=family)
-    said = replayed.seconds
-    other = replace(done, predicted={**done.predicted, OURS: said}, ours=replayed)
-    ratios = {t: _ratio(other, t) for t in other.tool_types}
-    return name, ratios, pairwise_accuracy(other.actual, said, other.groups)
-
-
-@contextmanager
-def _set(constants: dict[tuple[ModuleType, str], float]) -> Iterator[None]:
-    before = {place: getattr(*place) for place in constants}
-    for place, value in constants.items():
-        setattr(*place, value)
-    try:
-        yield
-    finally:
-        for place, value in before.items():
-            setattr(*place, value)
 
 
 def _width(done: Evaluation, tool_type: str) -> float:
@@ -243,6 +180,3 @@ def logs() -> list[Path]:
 if __name__ == "__main__":
     for name, floor in floors(evaluate(logs())).items():
         print(f"{name}: an oracle that sees the future errs {floor:.3f} as much")
-    for variant, ratios, order in ablation():
-        cells = "  ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
-        print(f"{variant:50} {cells}  order {order:.3f}")

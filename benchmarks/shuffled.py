@@ -19,9 +19,18 @@ from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, at_least, at_most
 from malearn.flows.evaluate import evaluate
-from malearn.learning.evaluation import OURS, Evaluation
+from malearn.learning.evaluation import CADENCE, OURS, Evaluation
 
-__all__ = ["SEEDS", "ReplayedTask", "after_changes", "orders", "over_orders", "tasks"]
+__all__ = [
+    "SEEDS",
+    "ReplayedTask",
+    "after_changes",
+    "mean_errors",
+    "orders",
+    "over_orders",
+    "ratio",
+    "tasks",
+]
 
 SEEDS = (1, 2, 3, 4, 5)
 BASELINES = ("function_median", "function_ema")
@@ -52,21 +61,23 @@ class ReplayedTask:
     above: bool
 
 
-def orders(files: Sequence[Path], seeds: Sequence[int] = SEEDS) -> Iterator[Evaluation]:
-    """The replay of `files` in each order."""
+def orders(
+    files: Sequence[Path], seeds: Sequence[int] = SEEDS, cadence: int | None = CADENCE
+) -> Iterator[Evaluation]:
+    """The replay of `files` in each order, models refitted at that cadence."""
     script = Path(__file__).with_name("shuffle_runs.py")
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, str(script), str(seed), folder, *map(str, sorted(files))]
             subprocess.run(command, check=True)
-            yield evaluate(sorted(Path(folder).glob("*.jsonl")))
+            yield evaluate(sorted(Path(folder).glob("*.jsonl")), cadence=cadence)
 
 
 def over_orders(files: Sequence[Path]) -> Iterator[Figure]:
     """The figures over all orders of `files`, which `benchmarks.accuracy` prints."""
     replays = list(orders(files))
     for tool_type, target in _TARGETS.items():
-        ratios = [_ratio(done, tool_type) for done in replays]
+        ratios = [ratio(done, tool_type) for done in replays]
         name = f"shuffled, {tool_type}: MAE against the better of function_median and function_ema"
         yield at_most(f"{name}, mean", float(np.mean(ratios)), "ratio", target)
         yield at_most(f"{name}, worst order", max(ratios), "ratio", 1.0)
@@ -146,7 +157,8 @@ def _error(some: Sequence[ReplayedTask]) -> float:
     return float(np.mean([task.error for task in some]))
 
 
-def _ratio(done: Evaluation, tool_type: str) -> float:
+def ratio(done: Evaluation, tool_type: str) -> float:
+    """Our error against the better of `BASELINES`."""
     scores = done.scores(tool_type)
     return scores[OURS].mae / min(scores[name].mae for name in BASELINES)
 
@@ -166,9 +178,7 @@ if __name__ == "__main__":
 
     replayed = list(orders(logs()))
     for number, evaluation in zip(SEEDS, replayed, strict=True):
-        cells = "  ".join(
-            f"{name} {_ratio(evaluation, name):.3f}" for name in evaluation.tool_types
-        )
+        cells = "  ".join(f"{name} {ratio(evaluation, name):.3f}" for name in evaluation.tool_types)
         print(f"seed {number}: {cells}  order {evaluation.order()[OURS]:.3f}")
     for name, errors in mean_errors(replayed).items():
         ranked = sorted(errors.items(), key=lambda error: error[1])

@@ -46,6 +46,7 @@ _BLIND = math.log(100.0)  # what is assumed while nothing is known may be off te
 _FUNCTION_RATE, _TOOL_RATE = 0.1, 0.05  # by which a usual miss takes in the latest one
 _PRIOR = 5.0  # predictions of a function before its own errors outweigh its tool type's
 _LEAST, _FIRST = 0.03, 0.5  # log-seconds
+_FIRST_RATE = 0.1  # by which the usual miss of first predictions takes in the latest one
 _WINDOW, _ENOUGH = 200, 10  # latest errors that count; so many stand for quantiles of their own
 # … and until there are so many, its interval is no narrower than that of all states.
 _SPEAKS_ALONE = 40
@@ -146,10 +147,11 @@ class _Quantiles:
 class _Tool:
     """How far the predictions of one tool type miss, all in all and by state."""
 
-    __slots__ = ("all", "miss", "states")
+    __slots__ = ("all", "first", "miss", "states")
 
     def __init__(self, miss: float) -> None:
         self.miss = miss
+        self.first = _FIRST  # … of the first prediction for a function
         self.all = _Quantiles()
         self.states: dict[State, _Quantiles] = {}
 
@@ -173,8 +175,14 @@ class Intervals:
         """
         tool = self._tools.get(tool_type)
         scale = tool.miss if tool is not None else _FIRST
-        own, count = self._functions.get(function, (scale, 0))
-        scale = max((count * own + _PRIOR * scale) / (count + _PRIOR), _LEAST) + apart
+        known = self._functions.get(function)
+        if known is not None:
+            own, count = known
+            scale = (count * own + _PRIOR * scale) / (count + _PRIOR)
+        elif tool is not None:
+            # What others have been seen to take says little of one that never ran.
+            scale = max(scale, tool.first)
+        scale = max(scale, _LEAST) + apart
         if tool is None:
             return Width(_ASSUMED_REACH * scale, _ASSUMED_REACH * scale, scale, state)
         found = tool.states.get(state, tool.all)
@@ -205,6 +213,8 @@ class Intervals:
         # Scales are means of absolute errors, which one outlier would otherwise dominate.
         held = min(miss, 3.0 * max(tool.miss, _LEAST))
         tool.miss += _TOOL_RATE * (held - tool.miss)
+        if function not in self._functions:
+            tool.first += _FIRST_RATE * (miss - tool.first)
         # Taken out and put back, so that the dictionary is in order of last use.
         own, count = self._functions.pop(function, (tool.miss, 0))
         # With at most 50 the tool type keeps a share, by `_PRIOR`, in every function's scale.

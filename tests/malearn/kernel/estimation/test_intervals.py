@@ -92,3 +92,15 @@ def test_an_interval_lies_around_its_prediction() -> None:
     low, high = Intervals().width("f", "t").around(7.0)
     assert low < 7.0 < high
     assert low * high == pytest.approx(49.0)
+
+
+def test_of_a_function_that_never_ran_little_is_sure_however_sure_the_others_are() -> None:
+    intervals = Intervals()
+    for number in range(300):
+        function = f"f{number % 3}"
+        width = intervals.width(function, "t")
+        intervals.learn(function, "t", 10.0 + 0.1 * (number % 5 - 2), 10.0, width)
+    known, never_ran = intervals.width("f0", "t"), intervals.width("f9", "t")
+    assert known.around(10.0)[1] < 11.0
+    low, high = never_ran.around(10.0)
+    assert low < 8.5 < 12.0 < high

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel import features
+from malearn.kernel import causality, features
 from malearn.kernel.estimation import history, replay
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.records import Execution
@@ -76,7 +76,7 @@ class Matrix:
             first += 1
         # Rows that were still running at the cut are in neither part: their outcome was unknown.
         cut = self.executions[first].start
-        older = [i for i in range(first) if self.executions[i].end <= cut]
+        older = [i for i in range(first) if causality.was_known(self.executions[i].end, cut)]
         return self.rows(np.array(older, dtype=np.intp)), self.rows(np.arange(first, len(self)))
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from malearn.kernel import features, tool_types
+from malearn.kernel import causality, features, tool_types
 from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.estimation import estimator, intervals
 from malearn.kernel.estimation.estimator import Basis, Estimator
@@ -103,7 +103,9 @@ class SecondsModel:
         known, ended = Estimator(), 0
         # One estimator that only goes forward, instead of a replay for each row.
         for number in sorted(range(len(times)), key=times.__getitem__):
-            while ended < len(self._recent) and self._recent[ended].end <= times[number]:
+            while ended < len(self._recent) and causality.was_known(
+                self._recent[ended].end, times[number]
+            ):
                 known.observe(self._recent[ended])
                 ended += 1
             yield number, known

@@ -182,7 +182,8 @@ def _fill(dataset: Dataset, size: int) -> None:
         predicted = np.full(count, np.nan)
         dataset.append(
             Rows(TOOL, ids, names, [""] * count, start, start + seconds, inputs, inputs, predicted,
-                 [None] * count, list(nothing), list(nothing))
+                 [None] * count, list(nothing), list(nothing), [None] * count, list(nothing),
+                 [""] * count)
         )  # fmt: skip
 
 

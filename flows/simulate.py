@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolTypes
-from malearn.learning import maze_traces, policy_comparison, traces
+from malearn.learning import dataset_workflows, maze_traces, policy_comparison, traces
 from malearn.learning.policy_comparison import Comparison, Settings
 from malearn.learning.traces import Traces
 
@@ -15,9 +16,14 @@ __all__ = ["read", "simulate"]
 
 
 def read(
-    files: Sequence[Path], definitions: Path | None, maze: Sequence[Path], types: ToolTypes
+    files: Sequence[Path],
+    definitions: Path | None,
+    maze: Sequence[Path],
+    types: ToolTypes,
+    home: Home | None = None,
 ) -> Traces:
-    """The workflows in `files`, each a run of its own, and in the Maze stores `maze`.
+    """The workflows in `files`, each a run of its own, in the Maze stores `maze`, and in the
+    datasets of `home`.
 
     Raises `InputError`.
     """
@@ -26,6 +32,8 @@ def read(
         found.append(traces.read(files, definitions))
     if maze:
         found.append(maze_traces.read(maze, types))
+    if home is not None:
+        found.append(dataset_workflows.read(home, types))
     skipped = Counter[str]()
     for one in found:
         skipped.update(one.skipped)

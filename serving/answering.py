@@ -168,7 +168,13 @@ class Answerer:
         if request.task_id:
             vector = request.features
             predicted = Predicted(
-                vector.values, prediction.seconds, prediction.model_version, basis, vector.context
+                vector.values,
+                prediction.seconds,
+                prediction.model_version,
+                basis,
+                vector.context,
+                request.predecessors,
+                request.resource or "",
             )
             self._predicted.put(request.task_id, predicted)
         return prediction

@@ -18,15 +18,17 @@ from malearn.kernel.features import FeatureSchema
 from malearn.kernel.reading import believable, record_reader
 from malearn.kernel.reading.believable import Clock
 from malearn.kernel.records import Record, Rejected
-from malearn.kernel.workflows.workflow_hints import Hint
 from malearn.serving.collector import Collector
 from malearn.serving.generational_cache import GenerationalCache
 from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.shared_history import SharedHistory
 from malearn.serving.stats import CallCounters
 from malearn.serving.stream_format import CompletedTask, Predicted
+from malearn.serving.workflow_tracker import Place
 
 __all__ = ["CompletionHandler", "read"]
+
+_NOWHERE = Place()
 
 _MOST_WAITING = 64  # beyond it whoever reports learns, too, so that memory stays bounded
 _AT_ONCE = 32  # so many are learnt when there are as many; less than a millisecond
@@ -54,20 +56,20 @@ class CompletionHandler:
         self._clock = clock
         #: One learner at a time, so that tasks are learnt in the order in which they were reported.
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Record | Rejected, Hint | None]] = deque()
+        self._waiting: deque[tuple[Record | Rejected, Place]] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def submit(self, record: Record | Rejected, hint: Hint | None = None) -> None:
-        """Take one finished task, and the hint of its workflow, if known."""
+    def submit(self, record: Record | Rejected, place: Place | None = None) -> None:
+        """Take one finished task, and what its workflow tells of it, if it is of a known one."""
         if isinstance(record, Rejected):
             self._predecessors.add_empty(record.task_id)
             self._counters.took(record.reason.value)
         else:
             self._predecessors.add(record)
             self._counters.took()
-        self._waiting.append((record, hint))
+        self._waiting.append((record, place or _NOWHERE))
         if len(self._waiting) >= _MOST_WAITING:
             self._learn(_AT_ONCE)
 
@@ -91,15 +93,15 @@ class CompletionHandler:
         with self._lock:
             # Counted under the lock: another thread may have learnt some since the caller looked.
             for _ in range(min(count, len(self._waiting))):
-                record, hint = self._waiting.popleft()
+                record, place = self._waiting.popleft()
                 try:
-                    report = self._learnt(record, hint)
+                    report = self._learnt(record, place)
                 except Exception:  # noqa: BLE001 - costs no answer, and ingestion sees it all the same
                     self._record_internal_error("learning from a report")
                     report = CompletedTask(record)
                 self._collector.put(report)
 
-    def _learnt(self, record: Record | Rejected, hint: Hint | None) -> CompletedTask:
+    def _learnt(self, record: Record | Rejected, place: Place) -> CompletedTask:
         """What there is to report of `record`, once the history has taken it in."""
         if isinstance(record, Rejected):
             return CompletedTask(record)
@@ -112,7 +114,14 @@ class CompletionHandler:
         if (reason := self._doubt(record, schema)) is not None:
             # Ingestion gets it all the same, and records why it is rejected.
             self._counters.reject(reason)
-            return CompletedTask(record, tool_type, predicted, believed=False)
+            return CompletedTask(
+                record,
+                tool_type,
+                predicted,
+                believed=False,
+                predecessors=place.predecessors,
+                resource=place.resource,
+            )
         values: tuple[float, ...] = ()
         context: tuple[str, ...] = ()
         if predicted is not None:
@@ -130,9 +139,17 @@ class CompletionHandler:
         self._history.observe(
             record.task_id,
             Observation(function, name, record.start, record.end, values, context),
-            hint,
+            place.hint,
         )
-        return CompletedTask(record, tool_type, predicted, values, context)
+        return CompletedTask(
+            record,
+            tool_type,
+            predicted,
+            values,
+            context,
+            predecessors=place.predecessors,
+            resource=place.resource,
+        )
 
     def _doubt(self, record: Record, schema: FeatureSchema | None) -> str | None:
         """The reason code for which nothing is learnt from `record`; None where all is well."""

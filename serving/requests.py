@@ -21,6 +21,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     `tool_type` is None where nobody claims the function. `missing_inputs`: none of its features
     is known, and not every predecessor could be read. `task_id` is empty where it has none.
+    `predecessors` are those that were named.
     """
 
     function: str
@@ -29,6 +30,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     features: FeatureVector
     task_id: str
     missing_inputs: bool
+    predecessors: tuple[str, ...] = ()
 
 
 def build(
@@ -49,14 +51,15 @@ def build(
         # As Maze forms it, so that the report of this task finds the answer that it was given.
         task_id = f"{run_ids.run_of(predecessors[0])}-{function}" if predecessors else ""
     if tool_type is None:
-        return Request(function, resource, None, _NO_FEATURES, task_id, False)
+        return Request(function, resource, None, _NO_FEATURES, task_id, False, tuple(predecessors))
     schema = cache.schemas[tool_type.name]
     vector = cache.features_for(function, schema, found)
     if features:
         vector = schema.merge((vector, schema.vectorize(features)))
     # By identity: numbers that are all missing may also have been given so, and NaN ≠ NaN.
     nothing = vector.values is schema.nothing.values and not vector.context
-    return Request(function, resource, tool_type, vector, task_id, nothing and None in found)
+    missing = nothing and None in found
+    return Request(function, resource, tool_type, vector, task_id, missing, tuple(predecessors))
 
 
 def predecessor_ids(predecessors: Sequence[str] | None) -> Sequence[str]:

@@ -55,7 +55,8 @@ _encode = msgspec.json.Encoder().encode
 class Predicted(msgspec.Struct, frozen=True, gc=False):
     """What was answered for a task, from which numbers (declared order) and which context.
 
-    `basis` is what was known of it then; None where that was not kept.
+    `basis` is what was known of it then; None where that was not kept. `predecessors` are those
+    that were named, `resource` what it was to run on.
     """
 
     values: tuple[float, ...]
@@ -63,6 +64,8 @@ class Predicted(msgspec.Struct, frozen=True, gc=False):
     version: int | None
     basis: Basis | None = None
     context: tuple[str, ...] = ()
+    predecessors: tuple[str, ...] = ()
+    resource: str = ""
 
 
 class CompletedTask(msgspec.Struct, frozen=True):
@@ -70,6 +73,8 @@ class CompletedTask(msgspec.Struct, frozen=True):
 
     `observed` are the numbers a history takes in, in declared order; `context` is what the
     task ran with. What is not `believed` goes to ingestion, not to other schedulers.
+    `predecessors` are the ids of all tasks that it waited for, None where that is not known, and
+    `resource` what it ran on.
     """
 
     record: Record | Rejected
@@ -78,6 +83,8 @@ class CompletedTask(msgspec.Struct, frozen=True):
     observed: tuple[float, ...] = ()
     context: tuple[str, ...] = ()
     believed: bool = True
+    predecessors: tuple[str, ...] | None = None
+    resource: str = ""
 
 
 def stream_entry(report: CompletedTask) -> bytes:
@@ -93,6 +100,16 @@ def stream_entry(report: CompletedTask) -> bytes:
     if tool_type is None:  # whoever claims the function later will want to know
         some = list(features.items())[:_MOST_UNCLAIMED]
         features = {text.encodable(str(name)): value for name, value in some}
+    before = report.predecessors
+    if before is None and predicted is not None and predicted.predecessors:
+        before = predicted.predecessors
+    edges: dict[str, object] = {} if before is None else {"predecessors": _texts(before)}
+    resource = report.resource or (predicted.resource if predicted is not None else "")
+    if resource:
+        edges["resource"] = resource
+    if record.successors:
+        # The names alone: their features stand in the successors' own entries.
+        edges["successors"] = _texts(record.successors)
     return _encode(
         {
             "task_id": record.task_id,
@@ -105,6 +122,7 @@ def stream_entry(report: CompletedTask) -> bytes:
             "query": record.query,
             "predicted": predicted.seconds if predicted else None,
             "model_version": predicted.version if predicted else None,
+            **edges,
         }
     )
 
@@ -193,6 +211,10 @@ def _named(
     """What is known of them, by name."""
     named: dict[str, Any] = {n: v for n, v in zip(names, values, strict=False) if math.isfinite(v)}
     return named | {n: w for n, w in zip(words, context, strict=False) if w} if context else named
+
+
+def _texts(names: Iterable[object]) -> list[str]:
+    return [text.encodable(name) for name in names if isinstance(name, str) and name]
 
 
 def _plain(value: object) -> object:

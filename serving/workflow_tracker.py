@@ -23,7 +23,7 @@ from malearn.kernel.workflows.workflow_shapes import WorkflowShapes
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving.generational_cache import GenerationalCache
 
-__all__ = ["WorkflowTracker"]
+__all__ = ["Place", "WorkflowTracker"]
 
 _TASKS = 32_768  # ended ones that are remembered
 _WORKFLOWS = 2_048  # that are waited for; the one asked about longest ago is forgotten first
@@ -33,6 +33,16 @@ _OUTCOMES = 512  # scores that wait to be shared
 _Times = tuple[float, float]
 #: Whether the path of a prediction had begun, and its score.
 Outcome = tuple[bool, float]
+
+
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """What a workflow tells of one of its tasks that has ended: the hint, as it was before this
+    task, the ids of the tasks that it waited for, and what it ran on; None and "" where that is
+    not known."""
+
+    hint: Hint | None = None
+    predecessors: tuple[str, ...] | None = None
+    resource: str = ""
 
 
 class _Tracked:
@@ -78,10 +88,10 @@ class WorkflowTracker:
     def __len__(self) -> int:
         return len(self._tracked)
 
-    def ended(self, record: Record | Rejected) -> Hint | None:
+    def ended(self, record: Record | Rejected) -> Place | None:
         """Take in a task that was reported; a rejected record tells that it ended, not when.
 
-        Returns the hint of its workflow, as it was before this task, where there is one.
+        Returns what its workflow tells of it; None where no workflow waits for it.
         """
         times = (record.start, record.end) if isinstance(record, Record) else (0.0, 0.0)
         self._ended.put(record.task_id, times)
@@ -207,18 +217,20 @@ class WorkflowTracker:
             self._forget(next(iter(self._tracked)))
         return tracked
 
-    def _check_off(self, record: Record | Rejected) -> Hint | None:
+    def _check_off(self, record: Record | Rejected) -> Place | None:
         run = self._run_of.pop(record.task_id, None)
         tracked = self._tracked.get(run) if run is not None else None
         if run is None or tracked is None:
             return None
         hint = tracked.hint
+        task = tracked.workflow.tasks.get(record.task_id)
+        place = Place(hint) if task is None else Place(hint, task.predecessors, task.resource)
         if hint is None and isinstance(record, Record) and record.successors:
             tracked.hint = workflow_hints.hint_of(record.function, record.successors)
         tracked.left.discard(record.task_id)
         if not tracked.left:
             self._finish(run, tracked)
-        return hint
+        return place
 
     def _finish(self, run: str, tracked: _Tracked) -> None:
         self._forget(run)

@@ -38,6 +38,10 @@ def simulate(
         ),
     ] = None,
     maze: MazeOption = None,
+    dataset: Annotated[
+        bool,
+        typer.Option("--dataset", help="The workflows in the datasets of --home, without any log."),
+    ] = False,
     slots: Annotated[
         str,
         typer.Option(
@@ -86,13 +90,17 @@ def simulate(
     from malearn.data.maze import reader
     from malearn.flows import console, report
     from malearn.flows import simulate as flow
+    from malearn.kernel import generic
     from malearn.lifecycle import evaluation_runs
 
     files, stores = [*(source or []), *(more or [])], options.maze_stores(maze)
-    if not files and not stores:
-        raise typer.BadParameter("name run logs with --from FILE… or a store with --maze DIR")
-    types = reader.with_announced(stores)
-    found = flow.read(options.run_logs(files), workflows, stores, types)
+    if not files and not stores and not dataset:
+        raise typer.BadParameter(
+            "name run logs with --from FILE…, a store with --maze DIR, or --dataset"
+        )
+    place = Home.find(home) if dataset else None
+    types = reader.with_announced(stores, None if place is None else generic.declared(place))
+    found = flow.read(options.run_logs(files), workflows, stores, types, place)
     with console.progress() as shown:
         done = flow.simulate(
             found,

@@ -220,6 +220,9 @@ class Batch:
                     version,
                     features.context_of(columns.tool_type, entry.serve),
                     features.context_of(columns.tool_type, entry.ran),
+                    None if entry.predecessors is None else tuple(entry.predecessors),
+                    tuple(filter(None, entry.successors)),
+                    entry.resource,
                 )
                 return
         self._keep(stream_entries.read(raw, self._tool_types, place, self._now))
@@ -296,6 +299,7 @@ class Batch:
                     ran,
                     serve_context=features.context_of(tool_type, said),
                     ran_context=features.context_of(tool_type, own),
+                    successors=_named(task),
                 )
             else:
                 self._keep(joining.to_execution(_record(task_id, task), tool_type, said))
@@ -338,6 +342,14 @@ def _successors(said: Mapping[str, _Features | float | str | None]) -> dict[str,
     if len(spoken) < len(said):
         spoken[""] = {n: value for n, value in said.items() if not isinstance(value, dict)}
     return spoken
+
+
+def _named(task: _PlainTask | _Unclaimed) -> tuple[str, ...]:
+    """The functions that a task names, as `joining.successors_of`."""
+    said = task.succ_task_feat
+    if not said:
+        return ()
+    return tuple(name for name, value in said.items() if name and isinstance(value, dict))
 
 
 def _record(task_id: str, task: _PlainTask | _Unclaimed) -> Record:

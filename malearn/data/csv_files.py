@@ -21,6 +21,8 @@ from malearn.kernel.tool_types import ToolType
 __all__ = ["append", "columns", "read", "write"]
 
 
+#: Columns of lists, in JSON: ids of tasks that were waited for, functions that were named.
+_EDGES = ("predecessors", "successors")
 #: What other programs write between the cells.
 _DELIMITERS = (";", "\t", "|")
 #: How a cell begins that a spreadsheet would run as a formula, in any width.
@@ -37,7 +39,7 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
     too; any other is an error. Raises `InputError`.
     """
     features = tool_type.feature_names
-    optional = {"function", "query", "predicted", "model_version"}
+    optional = {"function", "query", "predicted", "model_version", *_EDGES, "resource"}
     optional |= {f"serve_{name}" for name in (*features, *tool_type.context)}
     optional |= set(tool_type.context)
     with files.opened(path) as file:
@@ -100,6 +102,7 @@ def columns(tool_type: ToolType) -> list[str]:
         + ["function", "query", "predicted", "model_version"]
         + [f"serve_{name}" for name in (*features, *words)]
         + list(words)
+        + [*_EDGES, "resource"]
     )
 
 
@@ -112,12 +115,27 @@ def _row(tool_type: ToolType, e: Execution) -> list[str]:
         + [_digits(e.predicted), _digits(e.model_version)]
         + [_digits(value) for value in e.serve]
         + [_inert(word) for word in context]
+        + ["" if e.predecessors is None else _list(e.predecessors)]
+        + [_list(e.successors) if e.successors else "", _inert(e.resource)]
     )
 
 
 def _digits(value: float | None) -> str:
     # `repr` gives the shortest text that reads back as the same float.
     return "" if value is None or value != value else repr(value)
+
+
+def _list(texts: Sequence[str]) -> str:
+    return json.dumps(texts, ensure_ascii=False)
+
+
+def _texts(cell: str) -> list[str] | None:
+    """The list in `cell`; None where there is none."""
+    try:
+        found = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return [str(one) for one in found] if isinstance(found, list) else None
 
 
 def _inert(value: str) -> str:
@@ -176,14 +194,15 @@ def _execution(
         "curr_task_feat": {n: _cell(cells[n]) for n in tool_type.feature_names if n in cells}
         | {n: cells[n] for n in tool_type.context if n in cells},
         # The row takes the way of a worker's record, so that all its checks hold here too.
-        "succ_task_feat": {function: serve},
+        "succ_task_feat": {key: {} for key in _texts(cells.get("successors", "")) or ()},
     }
     record = record_reader.read(task_id, task, function)
     if isinstance(record, Rejected):
         return record
     # Empty cells are left out, not null: a null would take the declared default as if reported.
     view = {name: value for name, value in serve.items() if value is not None}
-    outcome = joining.to_execution(record, tool_type, view)
+    before = _texts(cells.get("predecessors", ""))
+    outcome = joining.to_execution(record, tool_type, view, before, cells.get("resource", ""))
     if isinstance(outcome, Rejected):
         return outcome
     predicted, version = _cell(cells.get("predicted", "")), cells.get("model_version", "")

@@ -31,13 +31,16 @@ class Rows(Sequence[Execution]):
     __slots__ = (
         "end",
         "functions",
+        "predecessors",
         "predicted",
         "queries",
         "ran",
         "ran_contexts",
+        "resources",
         "serve",
         "serve_contexts",
         "start",
+        "successors",
         "task_ids",
         "tool_type",
         "versions",
@@ -57,12 +60,17 @@ class Rows(Sequence[Execution]):
         versions: list[int | None],
         serve_contexts: list[tuple[str, ...]],
         ran_contexts: list[tuple[str, ...]],
+        predecessors: list[tuple[str, ...] | None],
+        successors: list[tuple[str, ...]],
+        resources: list[str],
     ) -> None:
         self.tool_type = tool_type
         self.task_ids, self.functions, self.queries = task_ids, functions, queries
         self.start, self.end, self.serve, self.ran = start, end, serve, ran
         self.predicted, self.versions = predicted, versions
         self.serve_contexts, self.ran_contexts = serve_contexts, ran_contexts
+        self.predecessors, self.successors = predecessors, successors
+        self.resources = resources
 
     @classmethod
     def from_executions(cls, tool_type: ToolType, executions: Iterable[Execution]) -> Rows:
@@ -115,6 +123,9 @@ class Rows(Sequence[Execution]):
             list(compress(self.versions, mask)),
             list(compress(self.serve_contexts, mask)),
             list(compress(self.ran_contexts, mask)),
+            list(compress(self.predecessors, mask)),
+            list(compress(self.successors, mask)),
+            list(compress(self.resources, mask)),
         )
 
     def __len__(self) -> int:
@@ -141,6 +152,9 @@ class Rows(Sequence[Execution]):
             self.versions[at],
             self.serve_contexts[at],
             self.ran_contexts[at],
+            self.predecessors[at],
+            self.successors[at],
+            self.resources[at],
         )
 
 
@@ -150,13 +164,16 @@ class Builder:
     __slots__ = (
         "_end",
         "_functions",
+        "_predecessors",
         "_predicted",
         "_queries",
         "_ran",
         "_ran_contexts",
+        "_resources",
         "_serve",
         "_serve_contexts",
         "_start",
+        "_successors",
         "_task_ids",
         "_versions",
         "tool_type",
@@ -170,6 +187,9 @@ class Builder:
         self._versions: list[int | None] = []
         self._serve_contexts: list[tuple[str, ...]] = []
         self._ran_contexts: list[tuple[str, ...]] = []
+        self._predecessors: list[tuple[str, ...] | None] = []
+        self._successors: list[tuple[str, ...]] = []
+        self._resources: list[str] = []
         # Eight bytes a number, where a list of floats takes 32.
         self._start, self._end, self._predicted = array("d"), array("d"), array("d")
         self._serve, self._ran = array("d"), array("d")
@@ -199,6 +219,9 @@ class Builder:
             e.model_version,
             e.serve_context,
             e.ran_context,
+            e.predecessors,
+            e.successors,
+            e.resource,
         )
 
     def put(
@@ -214,6 +237,9 @@ class Builder:
         version: int | None = None,
         serve_context: tuple[str, ...] = (),
         ran_context: tuple[str, ...] = (),
+        predecessors: tuple[str, ...] | None = None,
+        successors: tuple[str, ...] = (),
+        resource: str = "",
     ) -> None:
         """Append one that is known to have a value for every feature, in declared order."""
         self._task_ids.append(task_id)
@@ -227,6 +253,9 @@ class Builder:
         self._versions.append(version)
         self._serve_contexts.append(serve_context)
         self._ran_contexts.append(ran_context)
+        self._predecessors.append(predecessors)
+        self._successors.append(successors)
+        self._resources.append(resource)
 
     def rows(self) -> Rows:
         """What was appended; nothing may be appended afterwards."""
@@ -245,6 +274,9 @@ class Builder:
             self._versions,
             self._serve_contexts,
             self._ran_contexts,
+            self._predecessors,
+            self._successors,
+            self._resources,
         )
 
 

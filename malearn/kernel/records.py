@@ -78,6 +78,10 @@ class Execution:
     started, `ran` as it reported itself. `serve_context` and `ran_context` hold
     one text per name of its tool type's context, "" where unknown, and are empty
     where none is known. Times are seconds since the epoch.
+
+    Its edges in the workflow: `predecessors` are the ids of the tasks it waited for, None
+    where no graph told; `successors` the functions that its own report named. `resource` is what
+    it ran on (gpu, cpu, io), "" where only its tool type tells.
     """
 
     task_id: str
@@ -92,6 +96,9 @@ class Execution:
     model_version: int | None = None
     serve_context: tuple[str, ...] = ()
     ran_context: tuple[str, ...] = ()
+    predecessors: tuple[str, ...] | None = None
+    successors: tuple[str, ...] = ()
+    resource: str = ""
 
     @property
     def context(self) -> tuple[str, ...]:

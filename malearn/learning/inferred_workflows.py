@@ -1,9 +1,9 @@
 """What waits for what, inferred from logs: kinds of workflows without definitions.
 
-Runs with the same functions are of one kind. One function waits for another where a successor map
-names it, or where in every run of the kind it started only after the other had ended; of those
-relations the ones that follow from others are left out. With few runs chance adds some that are
-none, never too few: the more runs, the nearer to the truth.
+Runs with the same functions are of one kind. One function waits for another where a graph says so;
+where none does, where a successor map names it, or where in every run of the kind it started only
+after the other had ended; of those relations the ones that follow from others are left out. With
+few runs chance adds some that are none, never too few: the more runs, the nearer to the truth.
 """
 
 from __future__ import annotations
@@ -31,11 +31,15 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One task of a run: when it ran, in seconds since the epoch, and the functions it named."""
+    """One task of a run: when it ran, in seconds since the epoch, and the functions it named.
+
+    `before` are the functions that it waited for, None where no graph tells.
+    """
 
     start: float
     end: float
     named: tuple[str, ...] = ()
+    before: tuple[str, ...] | None = None
 
 
 def infer(runs: Sequence[Mapping[str, Seen]], tool_types: ToolTypes) -> list[Definition]:
@@ -72,11 +76,20 @@ def _definition(
         )
         for after, found in before.items()
     }
+    # What a graph told is known, whatever the times of the runs look like.
+    told = {after: _told(runs, after) for after in functions}
+    predecessors |= {after: given for after, given in told.items() if given is not None}
     return Definition(name, {f: _resource(f, tool_types) for f in functions}, predecessors)
 
 
 def _always(runs: Sequence[Mapping[str, Seen]], before: str, after: str) -> bool:
     return all(causality.was_known(run[before].end, run[after].start) for run in runs)
+
+
+def _told(runs: Sequence[Mapping[str, Seen]], after: str) -> tuple[str, ...] | None:
+    """What a graph said `after` waits for, in the last run in which one did."""
+    told = (run[after].before for run in reversed(runs) if run[after].before is not None)
+    return next(told, None)
 
 
 def _resource(function: str, tool_types: ToolTypes) -> str:

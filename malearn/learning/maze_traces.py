@@ -14,13 +14,10 @@ from malearn.kernel.errors import InputError, WorkflowError
 from malearn.kernel.records import Execution, Record
 from malearn.kernel.tool_types import ToolTypes
 from malearn.kernel.workflow import Workflow
-from malearn.learning.traces import RunTrace, TaskTrace, Traces, WorkflowTrace
+from malearn.learning import traces
+from malearn.learning.traces import TaskTrace, Traces, WorkflowTrace
 
 __all__ = ["executions", "read"]
-
-#: A store is one log, in which intervals need several: it is cut into so many, each of which
-#: has a few workflows.
-_PARTS, _FEWEST = 5, 4
 
 
 def read(stores: Sequence[Path], tool_types: ToolTypes) -> Traces:
@@ -34,7 +31,7 @@ def read(stores: Sequence[Path], tool_types: ToolTypes) -> Traces:
         traced = [_trace(runs.read(folder), tool_types, skipped) for folder in store.find([one])]
         workflows = [workflow for workflow in traced if workflow is not None]
         workflows.sort(key=lambda w: (w.arrived, w.run_id))
-        found += _parts(one.name, workflows)
+        found += traces.parts(one.name, workflows)
     if not found:
         names = ", ".join(str(one) for one in stores)
         raise InputError(names, "holds no run of which every task finished")
@@ -77,16 +74,6 @@ def _trace(run: MazeRun, tool_types: ToolTypes, skipped: Counter[str]) -> Workfl
         },
         min(starts) if arrived is None else min(arrived, *starts),
     )
-
-
-def _parts(name: str, workflows: Sequence[WorkflowTrace]) -> list[RunTrace]:
-    """The workflows of a store in order of arrival, in parts that are about equal."""
-    count = max(1, min(_PARTS, len(workflows) // _FEWEST))
-    size = -(-len(workflows) // count) if workflows else 1
-    cut = [workflows[at : at + size] for at in range(0, len(workflows), size)]
-    if len(cut) == 1:
-        return [RunTrace(name, tuple(cut[0]))]
-    return [RunTrace(f"{name}, part {n} of {len(cut)}", tuple(p)) for n, p in enumerate(cut, 1)]
 
 
 def executions(stores: Sequence[Path], tool_types: ToolTypes) -> dict[str, tuple[Execution, str]]:

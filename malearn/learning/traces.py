@@ -26,7 +26,7 @@ from malearn.kernel.workflow import Workflow
 from malearn.learning import inferred_workflows
 from malearn.learning.inferred_workflows import Definition, Seen
 
-__all__ = ["RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "read"]
+__all__ = ["RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "parts", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,10 @@ class Traces:
         return sum(len(run.workflows) for run in self.runs)
 
 
+#: What comes as one log, where intervals need several, is cut into so many, each of which has a
+#: few workflows.
+_PARTS, _FEWEST = 5, 4
+
 #: Of one workflow's run: its tasks by function, each with when it started, NaN where unknown.
 _Tasks = dict[str, tuple[TaskTrace, float]]
 
@@ -124,6 +128,16 @@ def read(
             else f"no workflow in it matches a definition in {definitions.name}",
         )
     return traces
+
+
+def parts(name: str, workflows: Sequence[WorkflowTrace]) -> list[RunTrace]:
+    """`workflows`, in order of arrival, in parts that are about equal and follow each other."""
+    count = max(1, min(_PARTS, len(workflows) // _FEWEST))
+    size = -(-len(workflows) // count) if workflows else 1
+    cut = [workflows[at : at + size] for at in range(0, len(workflows), size)]
+    if len(cut) == 1:
+        return [RunTrace(name, tuple(cut[0]))]
+    return [RunTrace(f"{name}, part {n} of {len(cut)}", tuple(p)) for n, p in enumerate(cut, 1)]
 
 
 def _by_run(tasks: Iterable[tuple[TaskTrace, float]]) -> dict[str, _Tasks]:

@@ -24,6 +24,8 @@ __all__ = [
     "table",
 ]
 
+#: What a task waited for, by id, null where no graph told; and the functions that it named.
+_EDGES = ("predecessors", "successors")
 #: What is derived from other columns, or is no part of an execution.
 _DERIVED = {"run", "seconds", "ingested_at"}
 
@@ -41,7 +43,9 @@ def schema(tool_type: ToolType) -> pa.Schema:
     fixed += [("model_version", pa.int64()), ("ingested_at", number)]
     views = [(f"{view}_{n}", number) for view in _VIEWS for n in tool_type.feature_names]
     views += [(f"{view}_{n}", text) for view in _VIEWS for n in tool_type.context]
-    return pa.schema(fixed + views)
+    # At the end, where a table that was created without them gets them, too.
+    edges = [(name, pa.list_(text)) for name in _EDGES]
+    return pa.schema(fixed + views + edges + [("resource", text)])
 
 
 def table(rows: Rows) -> pa.Table:
@@ -59,6 +63,9 @@ def table(rows: Rows) -> pa.Table:
         "model_version": rows.versions,
         # Only for people who look into the table: an `Execution` does not carry it.
         "ingested_at": np.full(len(rows), time.time()),
+        "predecessors": rows.predecessors,
+        "successors": [names or None for names in rows.successors],
+        "resource": [name or None for name in rows.resources],
     }
     for view, matrix, contexts in (
         ("serve", rows.serve, rows.serve_contexts),
@@ -86,11 +93,13 @@ def executions(tool_type: ToolType, found: pa.Table) -> list[Execution]:
     columns = [found.column(name).to_pylist() for name in plain]
     contexts = [_words(found, [f"{view}_{name}" for name in words]) for view in _VIEWS]
     name = tool_type.name
+    before, after = (_lists(found.column(edge)) for edge in _EDGES)
+    named = [names or () for names in after]
+    on = [word or "" for word in found.column("resource").to_pylist()]
+    rows = zip(*columns, serve, ran, *contexts, before, named, on, strict=True)
     return [
-        Execution(task_id, function, name, start, end, s, r, query, predicted, model, c, d)
-        for task_id, function, start, end, query, predicted, model, s, r, c, d in zip(
-            *columns, serve, ran, *contexts, strict=True
-        )
+        Execution(task_id, function, name, start, end, s, r, query, predicted, model, *rest)
+        for task_id, function, start, end, query, predicted, model, s, r, *rest in rows
     ]
 
 
@@ -134,6 +143,14 @@ def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[float, ...]]:
     """Rows of float columns, nulls as NaN."""
     columns = [table.column(name).to_numpy().astype(np.float64).tolist() for name in names]
     return list(zip(*columns, strict=True)) if columns else [()] * table.num_rows
+
+
+def _lists(column: pa.ChunkedArray) -> list[tuple[str, ...] | None]:
+    """Rows of a column of lists of text; None for nulls."""
+    # In datasets of before there were edges, and of logs without any, all are null.
+    if column.null_count == len(column):
+        return [None] * len(column)
+    return [None if one is None else tuple(one) for one in column.to_pylist()]
 
 
 def _words(table: pa.Table, names: Sequence[str]) -> list[tuple[str, ...]]:

@@ -127,7 +127,10 @@ def _execution(
     )
     if tool_type is None and not record.features:
         own = record  # the reason is that it reports no features
-    outcome = joining.to_execution(own, tool_type, view)
+    before = None
+    if node.parents is not None:
+        before = [run_ids.of_task(run.run_id, parent) for parent in node.parents]
+    outcome = joining.to_execution(own, tool_type, view, before, node.kind or "")
     if isinstance(outcome, Rejected):
         return outcome
     return outcome.with_prediction(attempt.predicted, version_of(attempt.source))

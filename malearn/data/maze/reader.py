@@ -46,12 +46,13 @@ def known_types(home: Home, folders: Sequence[RunFolder]) -> ToolTypes:
     return found
 
 
-def with_announced(stores: Sequence[Path]) -> ToolTypes:
-    """The declared tool types and, where there are `stores`, a generic one as they have it.
+def with_announced(stores: Sequence[Path], types: ToolTypes | None = None) -> ToolTypes:
+    """`types`, those declared unless given, and, where there are `stores`, a generic one as they
+    have it.
 
     Raises `DeclarationError` and `InputError`.
     """
-    types = tool_types.declared()
+    types = tool_types.declared() if types is None else types
     if not stores:
         return types
     types = generic.with_generic(types)

@@ -14,7 +14,7 @@ from malearn.kernel import causality, features, text
 from malearn.kernel.records import Execution, Record, Rejected, RejectReason
 from malearn.kernel.tool_types import ToolType, ToolTypes
 
-__all__ = ["join", "serve_view", "to_execution", "unclaimed"]
+__all__ = ["join", "serve_view", "successors_of", "to_execution", "unclaimed"]
 
 
 def join(
@@ -77,24 +77,33 @@ def serve_view(
 
 
 def to_execution(
-    record: Record, tool_type: ToolType | None, view: Mapping[str, object]
+    record: Record,
+    tool_type: ToolType | None,
+    view: Mapping[str, object],
+    predecessors: Sequence[str] | None = None,
+    resource: str = "",
 ) -> Execution | Rejected:
-    """The execution of `record`, or why it is rejected; `view` is what predecessors supplied."""
+    """The execution of `record`, or why it is rejected; `view` is what predecessors supplied.
+
+    `predecessors` are the ids of all tasks that it waited for, None where no graph tells;
+    `resource` is what it ran on, "" where only its tool type tells.
+    """
+
+    def reject(reason: RejectReason, detail: str) -> Rejected:
+        return _reject(record, reason, detail, view, predecessors, resource)
+
     if tool_type is None:
-        reason, detail = unclaimed(record.features)
-        return _reject(record, reason, detail, view)
+        return reject(*unclaimed(record.features))
     own, names = record.features, tool_type.feature_names
     if tool_type.generic:
         # Nobody declared them: only what was announced to this very task is known in time.
         own = {name: value for name, value in own.items() if name in view}
     elif all(own.get(name) is None and view.get(name) is None for name in names):
-        return _reject(
-            record, RejectReason.NO_FEATURES, "it has none of its tool type's features", view
-        )
+        return reject(RejectReason.NO_FEATURES, "it has none of its tool type's features")
     serve, serve_problem = _view(tool_type, view)
     ran, ran_problem = _view(tool_type, own)
     if problem := ran_problem or serve_problem:
-        return _reject(record, RejectReason.INVALID_FEATURE, problem, view)
+        return reject(RejectReason.INVALID_FEATURE, problem)
     return Execution(
         record.task_id,
         record.function,
@@ -106,7 +115,15 @@ def to_execution(
         record.query,
         serve_context=features.context_of(tool_type, view),
         ran_context=features.context_of(tool_type, own),
+        predecessors=None if predecessors is None else tuple(predecessors),
+        successors=successors_of(record.successors),
+        resource=resource,
     )
+
+
+def successors_of(named: Mapping[str, object]) -> tuple[str, ...]:
+    """The functions that a report names; what stands there without a name is of none."""
+    return tuple(name for name in named if name)
 
 
 def unclaimed(own: Mapping[str, object] | None) -> tuple[RejectReason, str]:
@@ -154,7 +171,12 @@ def _view(tool_type: ToolType, named: Mapping[str, object]) -> tuple[tuple[float
 
 
 def _reject(
-    record: Record, reason: RejectReason, detail: str, view: Mapping[str, object] | None = None
+    record: Record,
+    reason: RejectReason,
+    detail: str,
+    view: Mapping[str, object] | None = None,
+    predecessors: Sequence[str] | None = None,
+    resource: str = "",
 ) -> Rejected:
     kept: dict[str, object] = {
         "start_time": record.start,
@@ -165,4 +187,8 @@ def _reject(
     }
     if view:
         kept["serve"] = view
+    if predecessors is not None:
+        kept["predecessors"] = list(predecessors)
+    if resource:
+        kept["resource"] = resource
     return Rejected(record.task_id, record.function, reason, detail, text.as_json(kept), record.end)

@@ -57,6 +57,9 @@ class PlainEntry(msgspec.Struct, gc=False):
     model_version: int | None = None
     status: str | None = None
     rejected: None = None
+    predecessors: list[str] | None = None
+    successors: list[str] = []
+    resource: str = ""
 
 
 class _Entry(msgspec.Struct):
@@ -74,6 +77,9 @@ class _Entry(msgspec.Struct):
     model_version: Any = None
     status: Any = None
     rejected: Any = None
+    predecessors: Any = None
+    successors: Any = None
+    resource: Any = None
 
 
 _decode_plain = msgspec.json.Decoder(PlainEntry).decode
@@ -142,6 +148,8 @@ def read(
         "status": entry.status,
         "dag_id": entry.query,
         "curr_task_feat": ran,
+        # The names alone, which rejections keep, too: their features stand with who got them.
+        "succ_task_feat": {key: {} for key in _texts(entry.successors) or ()},
     }
     record = record_reader.read(task_id, task, function, now)
     if isinstance(record, Rejected):
@@ -149,7 +157,9 @@ def read(
     # The scheduler knew what the task ran on; only one of a tool type that is declared no more, or
     # was not there yet, is claimed anew.
     claimed = tool_types.get(entry.tool_type) if isinstance(entry.tool_type, str) else None
-    outcome = to_execution(record, claimed or tool_types.for_record(record.function, ran), serve)
+    tool_type = claimed or tool_types.for_record(record.function, ran)
+    resource = text.encodable(entry.resource) if isinstance(entry.resource, str) else ""
+    outcome = to_execution(record, tool_type, serve, _texts(entry.predecessors), resource)
     if isinstance(outcome, Rejected):
         return outcome
     return outcome.with_prediction(entry.predicted, entry.model_version)
@@ -180,8 +190,18 @@ def encode(execution: Execution, tool_type: ToolType) -> bytes:
             "query": execution.query,
             "predicted": execution.predicted,
             "model_version": execution.model_version,
+            "predecessors": execution.predecessors,
+            "successors": execution.successors,
+            "resource": execution.resource,
         }
     )
+
+
+def _texts(value: object) -> list[str] | None:
+    """The texts of a list; None for what is no list."""
+    if not isinstance(value, list):
+        return None
+    return [text.encodable(one) for one in value if isinstance(one, str)]
 
 
 def _decode(raw: object) -> _Entry | None:

@@ -3,6 +3,7 @@
 A dataset holds the tasks that a tool type claims, with their edges; the others of a run, and those
 that were kept out, stand in the table of rejections with their times. Where every task of a run
 says what it waited for, these are the workflow's edges; elsewhere they are inferred, as from logs.
+Of a run that was cut short there is what ran.
 """
 
 from __future__ import annotations

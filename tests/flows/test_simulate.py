@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from malearn.data import run_logs
+from malearn.data.ingest import Ingest
 from malearn.flows.commands import app
+from malearn.kernel.home import Home
+from malearn.kernel.tool_types import declared
 from tests.malearn.learning.test_simulation import DEFINITIONS, write_log
 
 
@@ -68,6 +72,16 @@ def test_wrong_usage_is_said_in_a_sentence(place: Path, options: list[str], prob
 
 def test_without_definitions_workflows_are_inferred_from_the_logs(place: Path) -> None:
     given = ["simulate", "--from", str(place / "run1.jsonl"), "--no-mlflow", "--json"]
+    done = CliRunner().invoke(app, [*given, "--seeds", "1", "--slots", "gpu=2"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["workflows"] == 8
+
+
+def test_the_datasets_of_a_home_are_simulated_without_any_log(place: Path, tmp_path: Path) -> None:
+    ingest = Ingest(Home.find(tmp_path), declared())
+    for batch in run_logs.read([place / "run1.jsonl"]):
+        ingest.take(batch, "log")
+    given = ["simulate", "--dataset", "--home", str(tmp_path), "--no-mlflow", "--json"]
     done = CliRunner().invoke(app, [*given, "--seeds", "1", "--slots", "gpu=2"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)["workflows"] == 8

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -337,3 +337,39 @@ def test_only_the_latest_of_each_function_are_remembered() -> None:
     recent.add((f"t{n:04}", "f", float(n % 1000), 1.0 + n) for n in range(2000))
     assert len(recent.log_seconds(["f"], 10_000)["f"]) == 500
     assert recent.log_seconds(["f"], 2)["f"] == pytest.approx([math.log(1000.0), math.log(2000.0)])
+
+
+def test_edges_read_back(dataset: Dataset) -> None:
+    rows = [
+        execution(1, predecessors=("run-a", "run-b"), successors=("tool_2",), resource="gpu"),
+        execution(2, predecessors=()),
+        execution(3),
+    ]
+    dataset.append(rows)
+    assert same(dataset.read(), rows)
+
+
+def test_a_table_without_edges_is_read_and_gets_them(dataset: Dataset, tmp_path: Path) -> None:
+    """As every dataset of before there were any."""
+    dataset.append([execution(1)])
+    table = DeltaTable(str(dataset.path)).to_pyarrow_table()
+    old = Dataset(tmp_path / "data" / "old", TOOL)
+    kept = [n for n in table.column_names if n not in ("predecessors", "successors", "resource")]
+    write_deltalake(str(old.path), table.select(kept))
+    assert same(old.read(), [execution(1)])
+    rows = [execution(2, predecessors=("run-a",), successors=("tool_1",), resource="io")]
+    old.append(rows)
+    assert same(Dataset(old.path, TOOL).read(), [execution(1), *rows])
+
+
+def test_a_csv_file_carries_edges(dataset: Dataset, tmp_path: Path) -> None:
+    rows = [
+        execution(1, predecessors=("run-a", "run-b"), successors=("tool_2",), resource="gpu"),
+        execution(2, predecessors=()),
+        execution(3),
+    ]
+    dataset.append(rows)
+    dataset.export_csv(tmp_path / "tool.csv")
+    (found,) = csv_files.read(tmp_path / "tool.csv", TOOL)
+    edges = [(e.predecessors, e.successors, e.resource) for e in found if isinstance(e, Execution)]
+    assert edges == [(e.predecessors, e.successors, e.resource) for e in rows]

@@ -1,0 +1,108 @@
+"""Workflows are found again in the datasets that their tasks were ingested into."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from malearn.data import run_logs
+from malearn.data.ingest import Ingest
+from malearn.data.maze import reader, store
+from malearn.kernel.errors import InputError
+from malearn.kernel.home import Home
+from malearn.kernel.reading import stream_entries
+from malearn.kernel.tool_types import declared
+from malearn.learning import dataset_workflows, maze_traces, traces
+from malearn.learning.traces import Traces
+from tests.malearn.learning.test_simulation import write_log
+
+RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
+
+
+def edges(found: Traces) -> dict[str, dict[str, tuple[str, str, frozenset[str]]]]:
+    """By run and task: function, resource, predecessors."""
+    return {
+        one.run_id: {i: (f, on, frozenset(before)) for i, (f, on, before) in one.shape.items()}
+        for run in found.runs
+        for one in run.workflows
+    }
+
+
+def test_workflows_of_logs_are_those_of_their_dataset(tmp_path: Path) -> None:
+    log = write_log(tmp_path, 1)
+    ingest = Ingest(Home.find(tmp_path), declared())
+    for batch in run_logs.read([log]):
+        ingest.take(batch, "log")
+    found = dataset_workflows.read(Home.find(tmp_path), declared())
+    assert edges(found) == edges(traces.read([log]))
+    assert len(found.runs) == 3, "cut into parts that teach each other"
+
+
+def test_what_was_known_of_a_task_is_reported_by_its_predecessor_again(tmp_path: Path) -> None:
+    log = write_log(tmp_path, 1)
+    ingest = Ingest(Home.find(tmp_path), declared())
+    for batch in run_logs.read([log]):
+        ingest.take(batch, "log")
+    found = dataset_workflows.read(Home.find(tmp_path), declared())
+    logged = {t.task_id: t for r in traces.read([log]).runs for w in r.workflows
+              for t in w.tasks.values()}  # fmt: skip
+    for run in found.runs:
+        for task in (t for w in run.workflows for t in w.tasks.values()):
+            theirs = logged[task.task_id].record
+            assert task.record is not None
+            assert theirs is not None
+            of_llm = [name for name in theirs.successors if "llm_process" in name]
+            assert task.record.successors.keys() == theirs.successors.keys()
+            for name in of_llm:
+                # And what the declaration gives those that nobody named.
+                assert task.record.successors[name].items() >= theirs.successors[name].items()
+
+
+def test_edges_of_a_maze_store_are_kept(tmp_path: Path, maze_run: Callable[..., None]) -> None:
+    for number in range(5):
+        maze_run(tmp_path / "workspace", number)
+    home, folders = Home.find(tmp_path / "home"), store.find([tmp_path / "workspace"])
+    types = reader.known_types(home, folders)
+    for batch, done in reader.read(folders, types):
+        Ingest(home, types).take(batch, "maze")
+        done()
+    found = dataset_workflows.read(home, types)
+    own = {
+        run: {i.replace(" ", "-", 1): (f, on, frozenset(b.replace(" ", "-", 1) for b in before))
+              for i, (f, on, before) in shape.items()}
+        for run, shape in edges(maze_traces.read([tmp_path / "workspace"], types)).items()
+    }  # fmt: skip
+    assert edges(found) == own
+
+
+def test_edges_that_a_scheduler_knew_are_those_of_the_workflow(tmp_path: Path) -> None:
+    """The last two overlap in time with nothing that would tell who waited for whom."""
+    entries = [
+        ("a_llm_process", 0.0, 5.0, []),
+        ("b_llm_process", 5.0, 9.0, [f"{RUN}-a_llm_process"]),
+        ("c_write", 9.0, 9.5, [f"{RUN}-a_llm_process"]),
+    ]
+    found = [
+        stream_entries.read(
+            json.dumps({
+                "task_id": f"{RUN}-{function}", "function": function,
+                "start": 1.7e9 + start, "end": 1.7e9 + end,
+                "ran": {"text_length": 5, "token_count": 1},
+                "predecessors": before, "resource": "io" if function == "c_write" else "gpu",
+            }),
+            declared(),
+        )
+        for function, start, end, before in entries
+    ]  # fmt: skip
+    Ingest(Home.find(tmp_path), declared()).take(found, "stream")
+    (one,) = dataset_workflows.workflows(Home.find(tmp_path), declared())
+    assert one.shape[f"{RUN}-c_write"] == ("c_write", "io", [f"{RUN}-a_llm_process"])
+    assert one.critical_path == 9.0
+
+
+def test_a_home_without_datasets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no workflow yet; ingest something first"):
+        dataset_workflows.read(Home.find(tmp_path), declared())

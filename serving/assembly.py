@@ -92,7 +92,7 @@ class Assembly:
                 names,
             ),
             self._refusals,
-            WorkflowPublisher(self._tracker, names, sends=given.shares),
+            WorkflowPublisher(self._tracker, self._history, names, sends=given.shares),
             on_record=self._on_record,
             drain=self.completions.drain_yielding,
             names=names,

@@ -21,7 +21,7 @@ from malearn.kernel.estimation.answer_explanation import AnswerExplanation, Mode
 from malearn.kernel.estimation.estimator import Basis, Estimator
 from malearn.kernel.estimation.history import FUNCTIONS, History
 from malearn.kernel.estimation.observation import Observation
-from malearn.kernel.workflows.workflow_hints import Hint
+from malearn.kernel.workflows.workflow_hints import Followed, Hint, WorkflowHints
 from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["FUNCTIONS_SETTING", "SharedHistory", "function_limit", "identity"]
@@ -29,6 +29,7 @@ __all__ = ["FUNCTIONS_SETTING", "SharedHistory", "function_limit", "identity"]
 #: How many functions a predictor remembers.
 FUNCTIONS_SETTING = "MALEARN_FUNCTIONS"
 
+_FOLLOWED = 512  # tasks after a hint, that wait to be shared
 _KEPT = 8192  # latest observations: those a history is rebuilt from, and known by their task id
 
 
@@ -44,6 +45,7 @@ class SharedHistory:
         self._observed = 0  # how many were ever put there one by one
         self._seen: GenerationalCache[str, float] = GenerationalCache(_KEPT)
         self._tools: set[str] = set()
+        self._followed: deque[tuple[Hint, str, float]] = deque(maxlen=_FOLLOWED)
 
     @property
     def functions(self) -> tuple[int, int]:
@@ -66,13 +68,42 @@ class SharedHistory:
             self._kept.append(observation)
             self._observed += 1
             self._tools.add(observation.tool_type)
-            self._estimator.observe(observation, hint)
+            above = self._estimator.observe(observation, hint)
+            if hint is not None and above is not None:
+                self._followed.append((hint, observation.function, above))
             return True
 
     def hint_effects(self, functions: Iterable[str], hint: Hint) -> dict[str, float]:
         """As `Estimator.hint_effect`, by function."""
         with self._lock:
             return {one: self._estimator.hint_effect(one, hint) for one in functions}
+
+    @property
+    def unshared(self) -> bool:
+        """Whether anything was learnt of hints that was not taken since."""
+        return bool(self._followed)
+
+    def take_followed(self) -> list[Followed]:
+        """What was learnt of hints since the last call, oldest first."""
+        with self._lock:
+            taken = list(self._followed)
+            self._followed.clear()
+        by_hint: dict[Hint, list[tuple[str, float]]] = {}
+        for hint, function, above in taken:
+            by_hint.setdefault(hint, []).append((function, above))
+        return [Followed(hint, tuple(above)) for hint, above in by_hint.items()]
+
+    def restore_hints(self, followed: Iterable[Followed]) -> None:
+        """Begin with what others learnt of hints, oldest first; then what was learnt here."""
+        hints = WorkflowHints()
+        # Outside the lock, as in `restore`.
+        for one in followed:
+            for function, above in one.above:
+                hints.learn(function, one.hint, above)
+        with self._lock:
+            for hint, function, above in self._followed:
+                hints.learn(function, hint, above)
+            self._estimator.restart_hints(hints)
 
     def restore(self, observations: Iterable[Observation]) -> int:
         """Take in older ones, in their place in time; returns how many were new.

@@ -1,7 +1,9 @@
 """Workflows in Redis: their status for people, and scores for schedulers that start later.
 
 `malearn:workflow:<run id>` holds a `WorkflowStatus`, for an hour after the last change.
-`malearn:workflow_scores` is a capped list, newest first, of what finished workflows taught.
+`malearn:workflow_scores` is a capped list, newest first, of what finished workflows taught, and
+`malearn:workflow_hints` one of what followed the hints of workflows, `malearn:workflow_shapes` one
+of what workflows became whose shape was discovered.
 """
 
 from __future__ import annotations
@@ -12,15 +14,19 @@ from time import monotonic
 import msgspec
 
 from malearn.kernel.names import Names
+from malearn.kernel.workflows import workflow_hints, workflow_shapes
 from malearn.serving import stream_format
 from malearn.serving.connection import Connection
 from malearn.serving.resp import ResponseError, pack
+from malearn.serving.shared_history import SharedHistory
 from malearn.serving.workflow_tracker import Outcome, WorkflowTracker
 
 __all__ = ["WorkflowPublisher", "scores"]
 
 _KEEP_STATUS = 3600  # seconds
 _MAX_SCORES = 512  # of finished workflows in the shared list: twice what a calibration uses
+_MAX_HINTS = 1024  # entries of the other list, one a hint and second
+_MAX_SHAPES = 256
 _PAGE = 128  # statuses that are sent at once
 _INTERVAL = 1.0  # seconds between two looks at what has changed
 
@@ -28,20 +34,33 @@ _decode = msgspec.json.Decoder(tuple[bool, float]).decode
 
 
 class WorkflowPublisher:
-    """Publishes what `tracker` knows; called by the background thread alone.
+    """Publishes what `tracker` and `history` know of workflows, in the background thread alone.
 
     Without `sends` it restores what others learnt, and publishes nothing.
     """
 
-    def __init__(self, tracker: WorkflowTracker, names: Names, *, sends: bool = True) -> None:
-        self._tracker, self._names, self._sends = tracker, names, sends
+    def __init__(
+        self,
+        tracker: WorkflowTracker,
+        history: SharedHistory,
+        names: Names,
+        *,
+        sends: bool = True,
+    ) -> None:
+        self._tracker, self._history, self._names, self._sends = tracker, history, names, sends
+        #: Keys of the shared lists, and how many entries each keeps.
+        self._lists = (
+            (names.workflow_scores, _MAX_SCORES),
+            (names.workflow_hints, _MAX_HINTS),
+            (names.workflow_shapes, _MAX_SHAPES),
+        )
         self._at = 0.0
         self._restored = False
 
     @property
     def pending(self) -> bool:
         """Whether there is anything to send."""
-        return self._sends and self._tracker.unpublished
+        return self._sends and (self._tracker.unpublished or self._history.unshared)
 
     def exchange(self, connection: Connection, deadline: float) -> None:
         """Restore what others learnt, once, and send what has changed; at most once a second.
@@ -64,23 +83,27 @@ class WorkflowPublisher:
             key = self._names.workflow + status.run_id
             packed.append(pack("SET", key, status.to_json(), "EX", str(_KEEP_STATUS)))
             replies += 1
-        unshared = self._tracker.take_unshared()
-        if unshared:
-            key = self._names.workflow_scores
-            entries = [msgspec.json.encode(score) for score in unshared]
-            packed.append(pack("LPUSH", key, *entries))
-            packed.append(pack("LTRIM", key, "0", str(_MAX_SCORES - 1)))
-            packed.append(pack("EXPIRE", key, str(stream_format.KEEP_SECONDS)))
-            replies += 3
+        scored = [msgspec.json.encode(score) for score in self._tracker.take_unshared()]
+        followed = [workflow_hints.encode(one) for one in self._history.take_followed()]
+        shapes = [workflow_shapes.encode(one) for one in self._tracker.take_shapes()]
+        for (key, most), entries in zip(self._lists, (scored, followed, shapes), strict=True):
+            if entries:
+                packed.append(pack("LPUSH", key, *entries))
+                packed.append(pack("LTRIM", key, "0", str(most - 1)))
+                packed.append(pack("EXPIRE", key, str(stream_format.KEEP_SECONDS)))
+                replies += 3
         if replies:
             _raise_refused(connection.call(b"".join(packed), replies, deadline))
 
     def _restore(self, connection: Connection, deadline: float) -> None:
-        command = pack("LRANGE", self._names.workflow_scores, "0", str(_MAX_SCORES - 1))
-        (found,) = connection.call(command, 1, deadline)
-        _raise_refused([found])
-        # The list has the newest first, a calibration learns in order of time.
-        self._tracker.restore(scores(reversed(found or [])))
+        packed = [pack("LRANGE", key, "0", str(most - 1)) for key, most in self._lists]
+        found = connection.call(b"".join(packed), len(packed), deadline)
+        _raise_refused(found)
+        # All have the newest first, and are learnt in order of time.
+        scored, followed, shapes = (list(reversed(entries or [])) for entries in found)
+        self._tracker.restore(scores(scored))
+        self._history.restore_hints(filter(None, map(workflow_hints.decode, followed)))
+        self._tracker.restore_shapes(filter(None, map(workflow_shapes.decode, shapes)))
         # Only now: after a failure the next exchange tries again.
         self._restored = True
 

@@ -15,11 +15,11 @@ import msgspec
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
-from malearn.kernel.workflows import workflow_estimate, workflow_hints
+from malearn.kernel.workflows import workflow_estimate, workflow_hints, workflow_shapes
 from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
 from malearn.kernel.workflows.workflow_hints import Hint
-from malearn.kernel.workflows.workflow_shapes import WorkflowShapes
+from malearn.kernel.workflows.workflow_shapes import Shape, WorkflowShapes
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving.generational_cache import GenerationalCache
 
@@ -27,6 +27,7 @@ __all__ = ["Place", "WorkflowTracker"]
 
 _TASKS = 32_768  # ended ones that are remembered
 _WORKFLOWS = 2_048  # that are waited for; the one asked about longest ago is forgotten first
+_SHAPES = 256
 _OUTCOMES = 512  # scores that wait to be shared
 
 #: When a task ran, in seconds since the epoch; both 0 where its record does not tell.
@@ -83,6 +84,7 @@ class WorkflowTracker:
         self._calibration = WorkflowCalibration()
         self._shapes = WorkflowShapes()
         self._unshared: deque[Outcome] = deque(maxlen=_OUTCOMES)
+        self._grown: deque[Shape] = deque(maxlen=_SHAPES)  # discovered ones that wait to be shared
         self._changed: dict[str, _Tracked] = {}  # since it was published
 
     def __len__(self) -> int:
@@ -174,13 +176,26 @@ class WorkflowTracker:
     @property
     def unpublished(self) -> bool:
         """Whether anything has changed, or was learnt, that was not taken since."""
-        return bool(self._changed or self._unshared)
+        return bool(self._changed or self._unshared or self._grown)
 
     def take_unshared(self) -> list[Outcome]:
         """The scores learnt since the last call, oldest first."""
         with self._lock:
             taken = list(self._unshared)
             self._unshared.clear()
+        return taken
+
+    def restore_shapes(self, shapes: Iterable[Shape]) -> None:
+        """Begin with what others' workflows became, oldest first; then those seen here."""
+        with self._lock:
+            for shape in (*shapes, *self._grown):
+                self._shapes.add(shape)
+
+    def take_shapes(self) -> list[Shape]:
+        """What discovered workflows became since the last call, oldest first."""
+        with self._lock:
+            taken = list(self._grown)
+            self._grown.clear()
         return taken
 
     def take_changed(self, most: int) -> list[WorkflowStatus]:
@@ -236,6 +251,10 @@ class WorkflowTracker:
         self._forget(run)
         self._note_change(run, tracked)
         self._shapes.learn(tracked.workflow)
+        # Of one whose shape is given nobody needs to guess the rest.
+        shape = workflow_shapes.shape_of(tracked.workflow) if tracked.workflow.growing else None
+        if shape is not None:
+            self._grown.append(shape)
         order = tracked.workflow.order
         times = zip(order, self._ended.get_all(order), strict=True)
         # A rejected record has both times 0: it tells that its task ended, not what it took.

@@ -83,6 +83,16 @@ class Names:
         return f"{self.prefix}:workflow_scores"
 
     @property
+    def workflow_hints(self) -> str:
+        """The list of what followed the hints of workflows."""
+        return f"{self.prefix}:workflow_hints"
+
+    @property
+    def workflow_shapes(self) -> str:
+        """The list of what workflows became whose shape was discovered while they ran."""
+        return f"{self.prefix}:workflow_shapes"
+
+    @property
     def locks(self) -> str:
         """What a lock's name follows in its key."""
         return f"{self.prefix}:lock:"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -223,14 +224,6 @@ def test_of_a_workflow_that_is_discovered_the_rest_is_what_others_became(
     predictor: Build, record: Any
 ) -> None:
     p = predictor()
-
-    def discovered(run: str, *functions: str) -> Workflow:
-        found, before = Workflow(run), []
-        for function in functions:
-            found.append(f"{run}-{function}", function, "gpu", before)
-            before = [f"{run}-{function}"]
-        return found
-
     for number in range(3):
         run = f"{number:036d}"
         p.estimate_workflow(discovered(run, "plan", "search", "answer"), now=NOW)
@@ -282,3 +275,88 @@ def test_what_was_learnt_last_is_shared_before_a_scheduler_ends(
         assert ended is not None
         assert ended.progress == 1.0
         assert client.llen("malearn:workflow_scores") >= before
+
+
+def test_what_hints_were_followed_by_is_known_after_a_restart(
+    predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
+) -> None:
+    p, took = predictor(own_redis.url), {0: 20.0, 1: 32.0}
+    assert p.wait_until_ready()
+    for number in range(22):
+        run = f"{number:08d}{RUN[8:]}"
+        p.estimate_workflow(workflow(run=run), now=NOW)
+        read = record(1.0, announced(number), end=NOW - 100.0)
+        p.collect_data_for_task(f"{run}-read", "read", read)
+        report(p, record, run, left_toy_process=3.0, right=9.0, fuse=took[number % 2])
+    p.close(10.0)
+    with own_redis.client() as client:
+        assert client.llen("malearn:workflow_hints") > 0
+        assert 0 < client.ttl("malearn:workflow_hints") <= 30 * 86_400
+        client.rpush("malearn:workflow_hints", "nonsense", '{"announcer": "a"}')
+    second = predictor(own_redis.url)
+    assert second.wait_until_ready()
+    for number in (22, 23):
+        run = f"{number:08d}{RUN[8:]}"
+        second.estimate_workflow(workflow(run=run), now=NOW)
+        read = record(1.0, announced(number), end=NOW - 100.0)
+        second.collect_data_for_task(f"{run}-read", "read", read)
+
+    def fuse(number: int) -> float:
+        run = f"{number:08d}{RUN[8:]}"
+        left = second.estimate_workflow(workflow(run=run), now=NOW).tasks
+        return left[f"{run}-fuse"].seconds
+
+    eventually(lambda: fuse(22) < 24.0 < 27.0 < fuse(23))
+
+
+def announced(number: int) -> dict[str, dict[str, float]]:
+    return {"left_toy_process": {"length": 10.0 + 900.0 * (number % 2)}}
+
+
+def test_what_discovered_workflows_became_is_known_after_a_restart(
+    predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    for number in range(3):
+        run = f"{number:036d}"
+        found = discovered(run, "plan", "search", "answer")
+        p.estimate_workflow(found, now=NOW)
+        report(p, record, run, plan=2.0, search=30.0, answer=8.0)
+    p.close(10.0)
+    with own_redis.client() as client:
+        assert client.llen("malearn:workflow_shapes") == 3
+        client.rpush("malearn:workflow_shapes", "nonsense", '{"run_id": "a", "steps": []}')
+    second = predictor(own_redis.url)
+    assert second.wait_until_ready()
+    eventually(lambda: second.estimate_workflow(discovered(RUN, "plan"), now=NOW).unseen == 2)
+
+
+def discovered(run: str, *functions: str) -> Workflow:
+    found, before = Workflow(run), []
+    for function in functions:
+        found.append(f"{run}-{function}", function, "gpu", before)
+        before = [f"{run}-{function}"]
+    return found
+
+
+def test_the_stream_carries_the_edges_that_a_scheduler_knows(
+    predictor: Build, record: Any, own_redis: Any
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    p.estimate_workflow(workflow(), now=NOW)
+    said = {"left_toy_process": {"size": 5.0}}
+    p.collect_data_for_task(*ids("read"), "read", record(1.0, said, end=NOW - 5.0))
+    report(p, record, right=9.0)
+    p.estimate("asked", "gpu", ids("right"), None)
+    report(p, record, asked=2.0)
+    p.close(10.0)
+    with own_redis.client() as client:
+        entries = [json.loads(e[b"e"]) for _, e in client.xrange("malearn:executions")]
+    found = {e["function"]: e for e in entries}
+    assert found["read"]["predecessors"] == []
+    assert found["read"]["successors"] == ["left_toy_process"]
+    assert (found["read"]["resource"], found["right"]["resource"]) == ("io", "gpu")
+    assert found["right"]["predecessors"] == ids("read")
+    assert found["asked"]["predecessors"] == ids("right")

@@ -156,15 +156,16 @@ class Estimator:
         """What functions of `tool_type` take lately, as terms in log-seconds."""
         return self._history.tool_terms(tool_type)
 
-    def observe(self, observation: Observation, hint: Hint | None = None) -> None:
+    def observe(self, observation: Observation, hint: Hint | None = None) -> float | None:
         """Take in one execution that has ended; call in order of their ends.
 
-        `hint` is what the first task of its workflow announced, where that is known.
+        `hint` is what the first task of its workflow announced, where that is known. Returns what
+        was learnt of the hint: as `above` of `WorkflowHints.learn`, None where that was nothing.
         """
-        if hint is not None:
-            # Before the history takes it in, after which nothing of it would be unexpected.
-            self._learn_hint(observation, hint)
+        # Before the history takes it in, after which nothing of it would be unexpected.
+        above = None if hint is None else self._learn_hint(observation, hint)
         self._history.observe(observation)
+        return above
 
     def hint_effect(self, function: str, hint: Hint) -> float:
         """What `hint` adds to the log-seconds of a task whose own inputs are not known."""
@@ -206,13 +207,20 @@ class Estimator:
         # Errors belong to answers that were given, which a replay does not change.
         self._history = history
 
-    def _learn_hint(self, observation: Observation, hint: Hint) -> None:
+    def restart_hints(self, hints: WorkflowHints) -> None:
+        """Go on from other hints, replayed elsewhere."""
+        self._hints = hints
+
+    def _learn_hint(self, observation: Observation, hint: Hint) -> float | None:
         function, context = observation.function, observation.context
         # Without the task's own inputs: hints serve tasks whose inputs are not known yet.
         snapshot = self._history.snapshot(function, observation.tool_type, (), context)
         usual = self._history.level_seconds(function, context, snapshot)
-        if usual is not None and 0.0 < usual < math.inf:
-            self._hints.learn(function, hint, observation.log_seconds - math.log(usual))
+        if usual is None or not 0.0 < usual < math.inf:
+            return None
+        above = observation.log_seconds - math.log(usual)
+        self._hints.learn(function, hint, above)
+        return above
 
     def _basis(
         self, function: str, tool_type: str, context: tuple[str, ...], snapshot: tuple[float, ...]

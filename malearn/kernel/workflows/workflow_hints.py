@@ -14,16 +14,18 @@ from collections.abc import Mapping
 
 import msgspec
 
+from malearn.kernel import text
 from malearn.kernel.estimation import experts, input_effects
 from malearn.kernel.estimation.experts import ExpertErrors
 from malearn.kernel.estimation.input_effects import InputEffects
 from malearn.kernel.prediction import Prediction
 
-__all__ = ["Hint", "WorkflowHints", "applied", "hint_of"]
+__all__ = ["Followed", "Hint", "WorkflowHints", "applied", "decode", "encode", "hint_of"]
 
 _REMEMBERED = 1024  # functions, each after one announcer; the one seen longest ago goes first
 _MOST_VALUES = 64  # of a hint
 _PRIOR = 0.5
+_FARTHEST = 20.0  # log-seconds: what is beyond somebody else has written
 
 
 class Hint(msgspec.Struct, frozen=True):
@@ -32,6 +34,42 @@ class Hint(msgspec.Struct, frozen=True):
     announcer: str
     names: tuple[tuple[str, str], ...]
     values: tuple[float, ...]
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """What followed a hint: by how much each function took longer, in log-seconds, than was
+    expected of it whatever its inputs."""
+
+    hint: Hint
+    above: tuple[tuple[str, float], ...]
+
+
+class _Entry(msgspec.Struct):
+    announcer: str
+    announced: dict[str, dict[str, float]]
+    above: dict[str, float]
+
+
+def encode(followed: Followed) -> bytes:
+    """As JSON, for schedulers that start later; `decode` reads it back."""
+    hint, announced = followed.hint, dict[str, dict[str, float]]()
+    for (function, name), value in zip(hint.names, hint.values, strict=True):
+        announced.setdefault(text.encodable(function), {})[text.encodable(name)] = value
+    return _encode(_Entry(hint.announcer, announced, dict(followed.above)))
+
+
+def decode(raw: object) -> Followed | None:
+    """From JSON; None for what is none."""
+    try:
+        entry = _decode(raw if isinstance(raw, bytes) else b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    hint = hint_of(entry.announcer, entry.announced)
+    above = tuple((name, value) for name, value in entry.above.items() if abs(value) < _FARTHEST)
+    return Followed(hint, above) if hint is not None and above else None
+
+
+_encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(_Entry).decode
 
 
 def hint_of(announcer: str, successors: Mapping[str, Mapping[str, object]]) -> Hint | None:

@@ -11,9 +11,10 @@ from collections import Counter
 
 import msgspec
 
+from malearn.kernel import text
 from malearn.kernel.workflow import Workflow
 
-__all__ = ["WorkflowShapes"]
+__all__ = ["Shape", "WorkflowShapes", "decode", "encode", "shape_of"]
 
 _REMEMBERED = 256  # workflows; the one that finished longest ago goes first
 _COMPARED = 15  # latest ones that began alike
@@ -23,10 +24,53 @@ _MOST_TASKS = 200  # of one that is remembered
 _Step = tuple[str, str, tuple[str, ...]]
 
 
-class _Shape(msgspec.Struct, frozen=True, gc=False):
+class Shape(msgspec.Struct, frozen=True):
+    """What a workflow became: of each task its function, its resource, and the functions that it
+    waited for."""
+
+    run_id: str
+    steps: tuple[_Step, ...]
+
+
+class _Known(msgspec.Struct, frozen=True, gc=False):
     beginning: tuple[str, ...]
     functions: Counter[str]
     steps: tuple[_Step, ...]
+
+
+_decoder = msgspec.json.Decoder(Shape)
+
+
+def shape_of(workflow: Workflow) -> Shape | None:
+    """The shape of `workflow`; None for one that is too large to be remembered."""
+    tasks = workflow.tasks
+    if not 0 < len(tasks) <= _MOST_TASKS:
+        return None
+    return Shape(
+        workflow.run_id,
+        tuple(
+            (
+                text.encodable(task.function),
+                text.encodable(task.resource),
+                tuple(text.encodable(tasks[b].function) for b in task.predecessors),
+            )
+            for task in tasks.values()
+        ),
+    )
+
+
+def encode(shape: Shape) -> bytes:
+    """As JSON, for schedulers that start later; `decode` reads it back."""
+    return msgspec.json.encode(shape)
+
+
+def decode(raw: object) -> Shape | None:
+    """From JSON; None for what is none."""
+    try:
+        shape = _decoder.decode(raw if isinstance(raw, bytes) else b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return shape if 0 < len(shape.steps) <= _MOST_TASKS else None
 
 
 class WorkflowShapes:
@@ -35,21 +79,22 @@ class WorkflowShapes:
     __slots__ = ("_shapes",)
 
     def __init__(self) -> None:
-        self._shapes: dict[str, _Shape] = {}
+        self._shapes: dict[str, _Known] = {}
 
     def learn(self, workflow: Workflow) -> None:
         """Take in a finished workflow; one that went on after all replaces what it was before."""
         # First: one that has grown beyond what is remembered must not leave its former shape.
         self._shapes.pop(workflow.run_id, None)
-        if not 0 < len(workflow) <= _MOST_TASKS:
-            return
-        tasks = workflow.tasks
-        steps = tuple(
-            (task.function, task.resource, tuple(tasks[b].function for b in task.predecessors))
-            for task in tasks.values()
-        )
-        functions = Counter(task.function for task in tasks.values())
-        self._shapes[workflow.run_id] = _Shape(_beginning(workflow), functions, steps)
+        shape = shape_of(workflow)
+        if shape is not None:
+            self.add(shape)
+
+    def add(self, shape: Shape) -> None:
+        """Take in the shape of a finished workflow."""
+        self._shapes.pop(shape.run_id, None)
+        beginning = tuple(sorted(function for function, _, before in shape.steps if not before))
+        functions = Counter(function for function, _, _ in shape.steps)
+        self._shapes[shape.run_id] = _Known(beginning, functions, shape.steps)
         if len(self._shapes) > _REMEMBERED:
             del self._shapes[next(iter(self._shapes))]
 

@@ -16,16 +16,19 @@ from malearn.data import execution_window
 from malearn.data.dataset import Dataset
 from malearn.flows import artifacts, failure, moments, parameters, progress
 from malearn.kernel import generic
+from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
-from malearn.kernel.tool_types import ToolType
+from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.learning import dataset_workflows, matrix, replayed_workflows
 from malearn.learning import families as model_families
-from malearn.learning import matrix
 from malearn.learning.matrix import Matrix
 from malearn.learning.tuning import Found
 from malearn.lifecycle import mlflow_connection, training, tuning
 from malearn.lifecycle.training import DatasetVersion, Trained
 
 __all__ = ["load", "train"]
+
+_WORKFLOW_ROWS = 2_000  # of each dataset, the newest: more than the workflows replayed have
 
 
 @flow(
@@ -62,6 +65,7 @@ def train(
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         dataset = Dataset.open(Home.find(home), chosen)
         rows, source = load(dataset, data_version, newest_rows, moments.seconds(since))
+        source = replace(source, workflow_scores=_workflow_scores(Home.find(home), types))
         found = _search(rows, source, home, names, trials, seconds) if trials else []
         better = {one.family: one.parameters for one in found if one.better}
         steps = len(names) + len(better) + 1
@@ -104,6 +108,16 @@ def _search(
     )
     bar.end()
     return found
+
+
+def _workflow_scores(home: Home, types: ToolTypes) -> tuple[tuple[bool, float], ...]:
+    """How far the newest workflows in the datasets were off, for the model to carry along."""
+    try:
+        found = dataset_workflows.workflows(home, types, rows=_WORKFLOW_ROWS)
+    except MalearnError as error:  # another tool type's dataset, which this one does not need
+        get_run_logger().warning("Intervals of whole workflows are not calibrated: %s", error)
+        return ()
+    return replayed_workflows.scores(found, types)
 
 
 def _line(trained: Trained) -> str:

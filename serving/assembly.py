@@ -92,7 +92,7 @@ class Assembly:
                 names,
             ),
             self._refusals,
-            WorkflowPublisher(self._tracker, self._history, names, sends=given.shares),
+            WorkflowPublisher(self._tracker, self.history, names, sends=given.shares),
             on_record=self._on_record,
             drain=self.completions.drain_yielding,
             names=names,
@@ -229,10 +229,12 @@ class Assembly:
         self.completions.drain_yielding()
 
     def _warm(self, model: Model) -> None:
-        """Start from the model's own recent observations where nothing else is known.
+        """Start from the model's own recent observations, and scores of workflows, where nothing
+        else is known.
 
         What a generic tool type's model was trained on becomes its features.
         """
+        self._tracker.warm(model.metadata.workflow_scores, model.metadata.trained_until)
         tool_type = self.tool_types.take_features(model.tool_type, model.metadata.features)
         # What was observed here or shared by others is newer than what a model carries.
         if tool_type is None or self.history.knows(model.tool_type):

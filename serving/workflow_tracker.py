@@ -82,6 +82,12 @@ class WorkflowTracker:
         self._tracked: dict[str, _Tracked] = {}
         self._run_of: dict[str, str] = {}  # tasks that are left of tracked workflows
         self._calibration = WorkflowCalibration()
+        #: What the calibration began with: scores that a model carries, and when that was trained;
+        #: then those that others shared.
+        self._carried: Sequence[Outcome] = ()
+        self._carried_until = 0.0
+        self._restored: Sequence[Outcome] = ()
+        self._scored = False  # a workflow has finished here
         self._shapes = WorkflowShapes()
         self._unshared: deque[Outcome] = deque(maxlen=_OUTCOMES)
         self._grown: deque[Shape] = deque(maxlen=_SHAPES)  # discovered ones that wait to be shared
@@ -166,12 +172,28 @@ class WorkflowTracker:
 
     def restore(self, outcomes: Sequence[Outcome]) -> None:
         """Begin with scores that others shared, oldest first; then those learnt here."""
-        calibration = WorkflowCalibration()
-        calibration.learn_many(outcomes)
         with self._lock:
-            # What was learnt here and is not in the list yet.
-            calibration.learn_many(self._unshared)
-            self._calibration = calibration
+            self._restored = tuple(outcomes)
+            self._begin()
+
+    def warm(self, outcomes: Sequence[Outcome], until: float) -> None:
+        """Begin with scores that a model carries, which was trained on what ended `until` then.
+
+        Of several models the one that was trained last counts. Once a workflow has finished here
+        nothing changes any more.
+        """
+        with self._lock:
+            if outcomes and until > self._carried_until and not self._scored:
+                self._carried, self._carried_until = outcomes, until
+                self._begin()
+
+    def _begin(self) -> None:
+        """Learn what others did, in order of time, and what was learnt here and not shared."""
+        calibration = WorkflowCalibration()
+        # Of what is shared nothing is older than a model knows of: later scores count for more.
+        for outcomes in (self._carried, self._restored, self._unshared):
+            calibration.learn_many(outcomes)
+        self._calibration = calibration
 
     @property
     def unpublished(self) -> bool:
@@ -260,6 +282,7 @@ class WorkflowTracker:
         # A rejected record has both times 0: it tells that its task ended, not what it took.
         seconds = {i: ran[1] - ran[0] for i, ran in times if ran is not None and ran[1] > ran[0]}
         for outcome in tracked.checkpoints.scores(tracked.workflow, seconds):
+            self._scored = True
             self._calibration.learn(*outcome)
             self._unshared.append(outcome)
 

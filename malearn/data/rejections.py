@@ -9,6 +9,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from malearn.data import storage
 from malearn.data.delta import rejection_columns
@@ -114,6 +115,15 @@ class Rejections:
         """What was refused, oldest first; of one tool type, or all."""
         found = [r for r in self.each() if tool_type is None or r.tool_type == tool_type]
         return sorted(found, key=lambda refusal: refusal.time or 0.0)
+
+    def newest(self, count: int) -> Iterator[RejectedRow]:
+        """The `count` that came in last, and those that came in with the first of them."""
+        since = self.time_of_newest(count)
+        if self._table.open() is None:
+            return
+        where = None if since is None else pc.field("ingested_at") >= since
+        for batch in self._table.columns(None, rejection_columns.SCHEMA.names, where):
+            yield from rejection_columns.rows(batch)
 
     def each(self, task_ids: tuple[str, str] | None = None) -> Iterator[RejectedRow]:
         """What was refused, in no order; of tasks from the first to the last of `task_ids`."""

@@ -33,6 +33,7 @@ from malearn.learning.traces import TaskTrace, Traces, WorkflowTrace
 __all__ = ["read", "workflows"]
 
 _ROWS = 20_000  # of each dataset, the newest: what is replayed costs what is recent
+_OTHERS = 5  # times as many rejected records: most tasks of a run may belong to no tool type
 #: The same record again, or one that retention has let go: no task of its own.
 _NO_TASK = frozenset({RejectReason.DUPLICATE, RejectReason.PAST_RETENTION})
 _UNCLAIMED = "cpu"  # what a task runs on that belongs to no tool type, as in `inferred_workflows`
@@ -78,7 +79,7 @@ def workflows(
     runs: dict[str, _Tasks] = defaultdict(dict)
     for task in _claimed(home, tool_types, rows):
         runs[run_ids.run_of(task.record.task_id, task.record.function)][task.record.task_id] = task
-    for run, task_id, task in _others(home, tool_types):
+    for run, task_id, task in _others(home, tool_types, _OTHERS * rows):
         # A run of which no dataset has anything is not recent, or teaches nothing.
         if run not in runs or task_id in runs[run]:
             continue
@@ -124,9 +125,11 @@ def _named(names: Sequence[str], values: Iterable[object]) -> dict[str, object]:
     return {name: value for name, value in given if value == value and value != ""}
 
 
-def _others(home: Home, tool_types: ToolTypes) -> Iterator[tuple[str, str, _Task | None]]:
+def _others(
+    home: Home, tool_types: ToolTypes, rows: int
+) -> Iterator[tuple[str, str, _Task | None]]:
     """Rejected tasks with their runs and ids; None for one whose times are not known."""
-    for row in Rejections.open(home).each():
+    for row in Rejections.open(home).newest(rows):
         one = row.rejected
         if one.task_id and one.reason not in _NO_TASK:
             run = run_ids.run_of(one.task_id, one.function)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -15,8 +15,8 @@ from malearn.kernel.estimation import history
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.onnx.model_metadata import (
     INPUT,
-    KEY,
     MOST_RECENT,
+    MOST_SCORES,
     OUTPUT,
     Carried,
     ModelMetadata,
@@ -50,7 +50,7 @@ def to_onnx(regressor: Regressor, metadata: ModelMetadata) -> bytes:
         )
         model = helper.make_model(graph, opset_imports=_OPSETS, producer_name="malearn")
         model.ir_version = 10  # readable by every onnxruntime since 1.18
-        helper.set_model_props(model, {KEY: metadata.to_json()})
+        helper.set_model_props(model, metadata.properties)
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # whatever a family's converter raises
         reason = " ".join(str(error).split())[:300]
@@ -65,8 +65,12 @@ def metadata_for(
     run_id: str,
     dataset_version: int,
     calibration: Mapping[str, float] | None = None,
+    workflow_scores: Sequence[tuple[bool, float]] = (),
 ) -> ModelMetadata:
-    """The metadata of a model `fitted` on `rows`, with the last executions of each function."""
+    """The metadata of a model `fitted` on `rows`, with the last executions of each function.
+
+    `workflow_scores` are how far whole workflows were off lately, oldest first.
+    """
     tool_type = rows.tool_type
     # Of known values only: a feature that no row has gets no clip.
     clips = {}
@@ -88,6 +92,7 @@ def metadata_for(
         clips=clips,
         calibration=calibration or {},
         recent=_recent(rows),
+        workflow_scores=tuple(workflow_scores)[-MOST_SCORES:],
     )
 
 

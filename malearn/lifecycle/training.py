@@ -44,7 +44,8 @@ class DatasetVersion:
 
     `first` holds for each feature the first version with a column for it. `limits` are those that
     a person set to what is read of it, by parameter name: what is trained so is an experiment,
-    which no gate promotes. Of its `total` rows the newest `window` are read.
+    which no gate promotes. Of its `total` rows the newest `window` are read. `workflow_scores`
+    are how far whole workflows with such tasks were off lately, which the model carries.
     """
 
     table: str
@@ -53,6 +54,7 @@ class DatasetVersion:
     limits: Mapping[str, str] = field(default_factory=dict)
     total: int = 0
     window: int = 0
+    workflow_scores: tuple[tuple[bool, float], ...] = ()
 
     @property
     def described(self) -> str:
@@ -242,7 +244,9 @@ def _register(
 ) -> int:
     """Register the model that was chosen, as ONNX beside the trainer's own form."""
     rows, fitted = selected.rows, selected.fitted
-    metadata = export.metadata_for(fitted, rows, run_id, source.version, selected.calibration)
+    metadata = export.metadata_for(
+        fitted, rows, run_id, source.version, selected.calibration, source.workflow_scores
+    )
     model = export.to_onnx(fitted, metadata)
     # In the run of the candidate, whose scores and parameters stand beside the model there.
     with runs.resume(run_id):

@@ -18,7 +18,7 @@ import redis
 
 from malearn import DAGTaskPredictor
 from malearn.kernel.estimation import history
-from malearn.kernel.onnx.model_metadata import INPUT, KEY, OUTPUT, ModelMetadata
+from malearn.kernel.onnx.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
 from malearn.platform.redis import binary
 
@@ -96,7 +96,7 @@ def build_toy(tool_type: ToolType, bias: float = 10.0, **changes: Any) -> bytes:
             "rows": 100,
             "seconds_range": (0.1, 1e4),
         }
-        helper.set_model_props(model, {KEY: ModelMetadata(**(values | changes)).to_json()})
+        helper.set_model_props(model, ModelMetadata(**(values | changes)).properties)
     return bytes(model.SerializeToString())
 
 

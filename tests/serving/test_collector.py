@@ -47,6 +47,8 @@ def test_a_report_becomes_one_entry_with_what_was_used_to_predict(
         "query": "query-1",
         "predicted": predicted,
         "model_version": None,
+        "predecessors": [f"{RUN}-first"],
+        "resource": "cpu",
     }
 
 

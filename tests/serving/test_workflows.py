@@ -360,3 +360,16 @@ def test_the_stream_carries_the_edges_that_a_scheduler_knows(
     assert (found["read"]["resource"], found["right"]["resource"]) == ("io", "gpu")
     assert found["right"]["predecessors"] == ids("read")
     assert found["asked"]["predecessors"] == ids("right")
+
+
+def test_a_model_alone_brings_calibrated_intervals_of_workflows(
+    predictor: Build, tool_type: ToolType, toy: Any, tmp_path: Any, eventually: Callable[..., None]
+) -> None:
+    """A fresh cache, no Redis and no registry: paths end at a quarter of the default seconds."""
+    uri, scores = "http://127.0.0.1:1", [(begun, -1.4) for begun in (False, True)] * 60
+    model = toy(workflow_scores=tuple(scores), trained_until=NOW)
+    ModelCache(tmp_path / "cache", uri, "Production").write(tool_type.registered_model, 3, model)
+    warmed = predictor(tracking_uri=uri).estimate_workflow(workflow(), now=NOW)
+    cold = predictor(cache_dir=None).estimate_workflow(workflow(), now=NOW)
+    assert warmed.high < cold.seconds
+    assert warmed.high - warmed.low < 0.6 * (cold.high - cold.low)

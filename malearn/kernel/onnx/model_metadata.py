@@ -1,6 +1,7 @@
 """The metadata of an exported model, inside its own ONNX file.
 
-It is JSON under the key `malearn` of the file's `metadata_props`. Whoever loads
+It is JSON under the key `malearn` of the file's `metadata_props`, and the scores of whole
+workflows under another, which earlier readers pass over. Whoever loads
 the file parses it, checks it against the declaration, and only then acts: a
 model of another tool type, feature order or history is refused by name, never
 run on numbers it does not mean.
@@ -19,7 +20,17 @@ from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.estimation import history
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["FORMAT", "INPUT", "KEY", "MOST_RECENT", "OUTPUT", "Carried", "ModelMetadata"]
+__all__ = [
+    "FORMAT",
+    "INPUT",
+    "KEY",
+    "MOST_RECENT",
+    "MOST_SCORES",
+    "OUTPUT",
+    "WORKFLOWS_KEY",
+    "Carried",
+    "ModelMetadata",
+]
 
 #: An observation that a model carries with it.
 Carried = tuple[str, float, float, tuple[float | None, ...], tuple[str, ...]]
@@ -31,8 +42,10 @@ _LARGEST, _MOST_COLUMNS = 8 * 1024 * 1024, 1024
 
 #: Raised by one whenever a reader of the old form would misread the new.
 FORMAT = 1
-#: The metadata key.
-KEY = "malearn"
+#: The metadata key, and that of the scores of whole workflows.
+KEY, WORKFLOWS_KEY = "malearn", "malearn.workflow_scores"
+#: So many of them may one file carry; a calibration uses fewer.
+MOST_SCORES = 2_048
 #: The graph's input: float32, shape (rows, features + history).
 INPUT = "inputs"
 #: The graph's output: float32, shape (rows, 1), seconds.
@@ -46,7 +59,9 @@ class ModelMetadata:
     `features` and `history` name the columns in matrix order. `clips` holds the
     range each feature had in training. `seconds_range` bounds the answer.
     `recent` holds observations, `[function, start, end, [features…], [context…]]`, that
-    warm a scheduler which has seen nothing yet.
+    warm a scheduler which has seen nothing yet. `workflow_scores`, oldest first, are how far
+    whole workflows were off lately (see `workflow_calibration`): whether the path of a prediction
+    had begun, and its score.
     """
 
     tool_type: str
@@ -62,6 +77,7 @@ class ModelMetadata:
     calibration: Mapping[str, float] = field(default_factory=dict)
     recent: tuple[Carried, ...] = ()
     format: int = FORMAT
+    workflow_scores: tuple[tuple[bool, float], ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -74,8 +90,21 @@ class ModelMetadata:
         return len(self.features) + len(self.history)
 
     def to_json(self) -> str:
+        """What stands under `KEY`: all but the scores of workflows."""
+        own = asdict(self)
+        del own["workflow_scores"]
         # JSON has no NaN: better to fail here than in each scheduler that reads it.
-        return json.dumps(asdict(self), allow_nan=False, separators=(",", ":"))
+        return json.dumps(own, allow_nan=False, separators=(",", ":"))
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """As they stand in a file; `parse` reads them."""
+        if not self.workflow_scores:
+            return {KEY: self.to_json()}
+        # Of its own, since readers of earlier versions refuse keys in the first that they do not
+        # know.
+        scores = json.dumps(self.workflow_scores, allow_nan=False, separators=(",", ":"))
+        return {KEY: self.to_json(), WORKFLOWS_KEY: scores}
 
     @classmethod
     def parse(cls, properties: Mapping[str, str], artifact: object) -> ModelMetadata:
@@ -93,10 +122,11 @@ class ModelMetadata:
                 raise ArtifactRefused(artifact, [f"its metadata is not of format {FORMAT}"])
             stored = msgspec.json.decode(text, type=_Stored)
             recent = tuple(map(_carried, stored.recent))
+            scores = msgspec.json.decode(properties.get(WORKFLOWS_KEY, "[]"), type=_Scores)
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise ArtifactRefused(artifact, [f"its metadata cannot be read ({error})"]) from error
         metadata = cls(**{**{f: getattr(stored, f) for f in stored.__struct_fields__},
-                          "recent": recent})  # fmt: skip
+                          "recent": recent, "workflow_scores": scores})  # fmt: skip
         if problem := metadata._problem():
             raise ArtifactRefused(artifact, [f"its metadata cannot be read ({problem})"])
         return metadata
@@ -107,6 +137,8 @@ class ModelMetadata:
             return "a column is named twice"
         if self.width > _MOST_COLUMNS or len(self.recent) > MOST_RECENT:
             return "it has too many columns or executions"
+        if len(self.workflow_scores) > MOST_SCORES:
+            return "it has too many scores of workflows"
         if any(len(numbers) > _MOST_COLUMNS for _, _, _, numbers, _ in self.recent):
             return "an execution has too many features"
         return None
@@ -133,6 +165,9 @@ class ModelMetadata:
             reasons.append(f"it wants features nobody declares: {unknown}")
         if reasons:
             raise ArtifactRefused(artifact, reasons)
+
+
+_Scores = tuple[tuple[bool, float], ...]
 
 
 class _Versioned(msgspec.Struct):

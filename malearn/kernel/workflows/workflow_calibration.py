@@ -16,7 +16,7 @@ import math
 import statistics
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 
 import msgspec
@@ -170,7 +170,7 @@ class WorkflowCalibration:
         """Take in the `score` of a prediction whose workflow has finished."""
         self._scores(begun).add(value)
 
-    def learn_many(self, outcomes: Sequence[tuple[bool, float]]) -> None:
+    def learn_many(self, outcomes: Iterable[tuple[bool, float]]) -> None:
         """As `learn`, of several, oldest first."""
         for begun, value in outcomes:
             self.learn(begun, value)

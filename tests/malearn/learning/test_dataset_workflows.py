@@ -15,7 +15,8 @@ from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 from malearn.kernel.reading import stream_entries
 from malearn.kernel.tool_types import declared
-from malearn.learning import dataset_workflows, maze_traces, traces
+from malearn.kernel.workflows import workflow_calibration
+from malearn.learning import dataset_workflows, maze_traces, replayed_workflows, traces
 from malearn.learning.traces import Traces
 from tests.malearn.learning.test_simulation import write_log
 
@@ -106,3 +107,18 @@ def test_edges_that_a_scheduler_knew_are_those_of_the_workflow(tmp_path: Path) -
 def test_a_home_without_datasets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no workflow yet; ingest something first"):
         dataset_workflows.read(Home.find(tmp_path), declared())
+
+
+def test_recent_executions_alone_calibrate_whole_workflows(tmp_path: Path) -> None:
+    """What a model carries: predictions of workflows, replayed without knowing what followed."""
+    ingest = Ingest(Home.find(tmp_path), declared())
+    for number in range(1, 6):
+        for batch in run_logs.read([write_log(tmp_path, number)]):
+            ingest.take(batch, "log")
+    found = dataset_workflows.workflows(Home.find(tmp_path), declared())
+    scores = replayed_workflows.scores(found, declared())
+    assert len(scores) == 47  # one each, of all but the first third
+    covered = workflow_calibration.coverage(scores)
+    assert covered is not None
+    assert 0.65 < covered.inside < 0.95
+    assert replayed_workflows.scores([], declared()) == ()

@@ -81,6 +81,7 @@ def test_full_metadata_comes_back_too(fitted) -> None:
         clips={name: (0.0, 9.5)},
         calibration={"low": 0.5, "high": 2.0},
         recent=recent,
+        workflow_scores=((False, -0.5), (True, 1.25)),
     )
     file = export.to_onnx(fitted.regressor, metadata)
     assert onnx_model.load(file, fitted.rows.tool_type, "it").metadata == metadata

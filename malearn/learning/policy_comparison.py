@@ -210,7 +210,12 @@ def compare(
         probed=probed,
     )
     sigmas = noise(runs, tool_types)
-    jobs = ((k, sigmas[k.run.name], tool_types, settings) for k in known if k.run.name in names)
+    last = chosen[-1].name if chosen else ""
+    jobs = (
+        (k, sigmas[k.run.name], tool_types, settings, k.run.name == last)
+        for k in known
+        if k.run.name in names
+    )
     cells: list[_Cell] = []
     examples: list[tuple[TaskRun, ...]] = []
     for done, (found, example) in enumerate(_map(jobs, settings.workers), 1):
@@ -235,21 +240,29 @@ def _map(jobs: Iterable[tuple[Any, ...]], workers: int) -> Iterator[_Simulated]:
 
 
 def _simulate(
-    known: Knowledge, sigma: float, tool_types: ToolTypes, settings: Settings
+    known: Knowledge, sigma: float, tool_types: ToolTypes, settings: Settings, shown: bool
 ) -> _Simulated:
-    """All simulations of one run, and one of them as an example."""
+    """All simulations of one run, and one of them as an example where it is `shown`."""
+    models = known.load(tool_types)
+    predictors: dict[str, Callable[[int], Predictor]] = {
+        "default": lambda seed: Constants(),
+        "function_ema": lambda seed: known.moving_average(),
+        "malearn": lambda seed: known.malearn(tool_types, models),
+        "noise_limited": lambda seed: Noisy(sigma, seed),
+        "oracle": lambda seed: Noisy(0.0),
+    }
     cells: list[_Cell] = []
     for load in settings.loads:
         for seed in range(settings.seeds):
             arrivals = _arrivals(known.run, load, seed, settings)
             for policy in settings.policies:
-                cells += _one_policy(known, sigma, tool_types, settings, arrivals, policy, seed)
-    return cells, _example(known, tool_types, settings)
+                cells += _one_policy(known.run, predictors, settings, arrivals, policy, seed)
+    return cells, _example(known.run, predictors["malearn"](0), settings) if shown else ()
 
 
-def _example(known: Knowledge, tool_types: ToolTypes, settings: Settings) -> tuple[TaskRun, ...]:
-    arrivals = _arrivals(known.run, settings.loads[0], 0, settings)
-    ours, policy = known.malearn(tool_types), settings.policies[-1]
+def _example(run: RunTrace, ours: Predictor, settings: Settings) -> tuple[TaskRun, ...]:
+    arrivals = _arrivals(run, settings.loads[0], 0, settings)
+    policy = settings.policies[-1]
     done = simulation.simulate(arrivals, policy, ours, settings.slots, settings.deadlines[0])
     return tuple(
         TaskRun(one.trace.run_id, one.trace.shape[task_id][0], start, end)
@@ -260,21 +273,13 @@ def _example(known: Knowledge, tool_types: ToolTypes, settings: Settings) -> tup
 
 
 def _one_policy(
-    known: Knowledge,
-    sigma: float,
-    tool_types: ToolTypes,
+    run: RunTrace,
+    predictors: Mapping[str, Callable[[int], Predictor]],
     settings: Settings,
     arrivals: Sequence[tuple[float, WorkflowTrace]],
     policy: str,
     seed: int,
 ) -> list[_Cell]:
-    predictors: dict[str, Callable[[], Predictor]] = {
-        "default": Constants,
-        "function_ema": known.moving_average,
-        "malearn": lambda: known.malearn(tool_types),
-        "noise_limited": lambda: Noisy(sigma, seed),
-        "oracle": lambda: Noisy(0.0),
-    }
     # Policies that read deadlines are simulated once for each factor, the others once.
     factors = settings.deadlines if policy in simulation.WITH_DEADLINES else settings.deadlines[:1]
     cells: list[_Cell] = []
@@ -287,14 +292,15 @@ def _one_policy(
         late: dict[float, float] = {}
         seconds: tuple[float, ...] = ()
         for factor in factors:
-            done = simulation.simulate(arrivals, policy, predictors[name](), settings.slots, factor)
+            ours = predictors[name](seed)
+            done = simulation.simulate(arrivals, policy, ours, settings.slots, factor)
             # One simulation is measured against all deadlines, unless they steer the order.
             compared = [factor] if len(factors) > 1 else settings.deadlines
             for at in compared:
                 missed = sum(d.seconds > at * d.trace.critical_path for d in done)
                 late[at] = missed / len(done)
             seconds = seconds or tuple(d.seconds for d in done)
-        cells.append(_Cell(known.run.name, policy, name, seconds, late))
+        cells.append(_Cell(run.name, policy, name, seconds, late))
     return cells
 
 

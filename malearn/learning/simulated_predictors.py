@@ -20,6 +20,7 @@ from malearn.kernel.estimation.estimator import Basis, Estimator
 from malearn.kernel.estimation.intervals import Intervals, Width
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.features import FeatureSchema, FeatureVector
+from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolTypes, default_seconds
@@ -29,7 +30,6 @@ from malearn.kernel.workflows.remaining import Z80
 from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
 from malearn.kernel.workflows.workflow_hints import Hint
-from malearn.learning.regressor import Regressor
 from malearn.learning.traces import TaskTrace, WorkflowTrace
 
 __all__ = ["Constants", "Malearn", "MovingAverage", "Noisy", "Predictor", "SimulatedWorkflow"]
@@ -62,7 +62,10 @@ class SimulatedWorkflow:
 
 
 class Predictor(Protocol):
-    """What a simulated scheduler estimates with, and reports to."""
+    """What a simulated scheduler estimates with, and reports to; `learns` says whether outcomes
+    change its answers to come."""
+
+    learns: bool
 
     def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
         """Bring `expected` and `left` of `workflows` up to date."""
@@ -76,6 +79,8 @@ class Predictor(Protocol):
 
 class _Plain:
     """Adds up what is expected of tasks as if they were independent and shrank as they run."""
+
+    learns = False
 
     def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
         for live in workflows:
@@ -129,6 +134,8 @@ class Noisy(_Plain):
 class MovingAverage(_Plain):
     """Each function's moving average of log-seconds, α 0.3, with intervals learnt around it."""
 
+    learns = True
+
     def __init__(self, tool_types: ToolTypes) -> None:
         self._tool_types = tool_types
         self._levels: dict[str, float] = {}
@@ -172,31 +179,51 @@ class Malearn:
     `models` answer by tool type; they are not changed while a simulation runs.
     """
 
+    learns = True
+
     def __init__(
         self,
         tool_types: ToolTypes,
         known: Estimator,
         calibration: WorkflowCalibration,
-        models: Mapping[str, Regressor],
+        models: Mapping[str, OnnxModel],
     ) -> None:
         self._tool_types, self._models = tool_types, models
         self._known, self._calibration = known, calibration
         self._schemas = {name: FeatureSchema(t) for name, t in tool_types.items()}
         self._bases: dict[str, Basis] = {}
         self._vectors: dict[str, FeatureVector] = {}
+        #: How often anything was learnt: while it stays the same, so do the answers.
+        self._learnt = 0
+        #: By run, what its answers were given on, and what the prediction of the whole was.
+        self._answered: dict[str, tuple[int, int]] = {}
+        self._combined: dict[str, tuple[int, int, int, float]] = {}
+        #: What is the same for all tasks of unknown inputs of a function.
+        self._alike: dict[tuple[str, str, tuple[str, ...]], Prediction] = {}
 
     def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
         rows: dict[str, list[tuple[SimulatedWorkflow, str, Basis, tuple[float, ...]]]] = {}
         for live in workflows:
-            for task_id in live.waiting():
-                self._look_up(live, task_id, rows)
+            run, state = live.workflow.run_id, (self._learnt, len(live.done))
+            # Within one moment a scheduler asks several times of the same workflow.
+            if self._answered.get(run) != state:
+                self._answered[run] = state
+                for task_id in live.waiting():
+                    self._look_up(live, task_id, rows)
         for tool, asked in rows.items():
             # One call of the model for all tasks of a tool type, as in a scheduler.
             inputs = np.array([(*values, *b.snapshot) for _, _, b, values in asked], np.float32)
-            answers = self._models[tool].seconds(inputs)
+            answers = self._models[tool].predict(inputs)
             for (live, task_id, basis, _), seconds in zip(asked, answers, strict=True):
                 self._answer(live, task_id, basis, float(seconds))
         for live in workflows:
+            run, moment = (
+                live.workflow.run_id,
+                (self._learnt, len(live.done), len(live.running), now),
+            )
+            if self._combined.get(run) == moment:
+                continue
+            self._combined[run] = moment
             live.left, state = workflow_estimate.combine(
                 live.workflow, live.expected, live.running, now, self._calibration
             )
@@ -204,6 +231,8 @@ class Malearn:
                 live.checkpoints.add(state, live.expected, live.running, now)
 
     def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
+        self._learnt += 1
+        self._alike.clear()
         basis = self._bases.pop(task.task_id, None)
         vector = self._vectors.pop(task.task_id, None)
         record = live.done[task.task_id]
@@ -228,6 +257,10 @@ class Malearn:
             live.hint = workflow_hints.hint_of(task.function, record.successors)
 
     def finished(self, live: SimulatedWorkflow) -> None:
+        self._learnt += 1  # of whole workflows, which tasks do not depend on
+        run = live.workflow.run_id
+        self._answered.pop(run, None)
+        self._combined.pop(run, None)
         seconds = {i: task.seconds for i, task in live.trace.tasks.items()}
         self._calibration.learn_many(live.checkpoints.scores(live.workflow, seconds))
 
@@ -240,38 +273,47 @@ class Malearn:
         task = live.workflow.tasks[task_id]
         tool_type = self._tool_types.for_known(task.function)
         if tool_type is None:
-            self._answer_unknown(live, task_id, self._known.look_up(task.function, ""))
+            self._answer_unknown(live, task_id, "", ())
             return
         vector = self._vector(live, task_id, tool_type.name)
         schema = self._schemas[tool_type.name]
-        unknown = vector.values is schema.nothing.values
-        basis = self._known.look_up(
-            task.function, tool_type.name, () if unknown else vector.values, vector.context
-        )
-        if unknown:
-            self._answer_unknown(live, task_id, basis)
-        elif tool_type.name not in self._models:
+        if vector.values is schema.nothing.values:
+            self._answer_unknown(live, task_id, tool_type.name, vector.context)
+            return
+        basis = self._known.look_up(task.function, tool_type.name, vector.values, vector.context)
+        if tool_type.name not in self._models:
             self._answer(live, task_id, basis, None)
         else:
             rows.setdefault(tool_type.name, []).append((live, task_id, basis, vector.values))
 
-    def _answer_unknown(self, live: SimulatedWorkflow, task_id: str, basis: Basis) -> None:
+    def _answer_unknown(
+        self, live: SimulatedWorkflow, task_id: str, tool: str, context: tuple[str, ...]
+    ) -> None:
         """Answer as for a task whose inputs are not known; nothing is learnt of such answers."""
-        self._answer(live, task_id, basis, None)
+        task = live.workflow.tasks[task_id]
+        key = task.function, task.resource, context
+        answer = self._alike.get(key)
+        if answer is None:
+            basis = self._known.look_up(task.function, tool, (), context)
+            answer = self._alike[key] = self._answered_from(basis, task.resource, None)
         # Without a basis `ended` learns nothing from an answer that did not know the inputs.
-        del self._bases[task_id]
+        self._bases.pop(task_id, None)
         if live.hint is not None:
-            effect = self._known.hint_effect(basis.function, live.hint)
-            live.expected[task_id] = workflow_hints.applied(live.expected[task_id], effect)
+            effect = self._known.hint_effect(task.function, live.hint)
+            answer = workflow_hints.applied(answer, effect)
+        live.expected[task_id] = answer
 
     def _answer(
         self, live: SimulatedWorkflow, task_id: str, basis: Basis, seconds: float | None
     ) -> None:
-        default = default_seconds(live.workflow.tasks[task_id].resource)
-        model = self._models.get(basis.tool_type)
-        bounds = None if model is None else model.seconds_range
-        live.expected[task_id] = estimator.answer(basis, default, seconds, model_range=bounds)
+        resource = live.workflow.tasks[task_id].resource
+        live.expected[task_id] = self._answered_from(basis, resource, seconds)
         self._bases[task_id] = basis
+
+    def _answered_from(self, basis: Basis, resource: str, seconds: float | None) -> Prediction:
+        model = self._models.get(basis.tool_type)
+        bounds = None if model is None else model.metadata.seconds_range
+        return estimator.answer(basis, default_seconds(resource), seconds, model_range=bounds)
 
     def _vector(self, live: SimulatedWorkflow, task_id: str, tool: str) -> FeatureVector:
         """A task's features, as reported by its predecessors that have ended."""

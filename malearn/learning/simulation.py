@@ -219,7 +219,9 @@ class _Scheduler:
         if len(live.done) == len(live.workflow):
             self._finish(live)
         else:
-            self._predictor.expect([live], end)
+            # What learns nothing is asked only where tasks compete.
+            if self._predictor.learns:
+                self._predictor.expect([live], end)
             after = [
                 other
                 for other, task in live.workflow.tasks.items()

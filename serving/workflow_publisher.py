@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from time import monotonic
+from typing import Any
 
 import msgspec
 
@@ -96,8 +97,10 @@ class WorkflowPublisher:
             _raise_refused(connection.call(b"".join(packed), replies, deadline))
 
     def _restore(self, connection: Connection, deadline: float) -> None:
-        packed = [pack("LRANGE", key, "0", str(most - 1)) for key, most in self._lists]
-        found = connection.call(b"".join(packed), len(packed), deadline)
+        found: list[Any] = []
+        # One by one: each may be a megabyte, and a slow network brings them in turn.
+        for key, most in self._lists:
+            found += connection.call(pack("LRANGE", key, "0", str(most - 1)), 1, deadline)
         _raise_refused(found)
         # All have the newest first, and are learnt in order of time.
         scored, followed, shapes = (list(reversed(entries or [])) for entries in found)

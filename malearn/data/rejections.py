@@ -9,7 +9,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from malearn.data import storage
 from malearn.data.delta import rejection_columns
@@ -121,7 +120,7 @@ class Rejections:
         since = self.time_of_newest(count)
         if self._table.open() is None:
             return
-        where = None if since is None else pc.field("ingested_at") >= since
+        where = None if since is None else rejection_columns.came_in_since(since)
         for batch in self._table.columns(None, rejection_columns.SCHEMA.names, where):
             yield from rejection_columns.rows(batch)
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from malearn.data.rejected_row import RejectedRow
 from malearn.kernel.records import Rejected, RejectReason
 
-__all__ = ["SCHEMA", "keys", "rows", "table"]
+__all__ = ["SCHEMA", "came_in_since", "keys", "rows", "table"]
 
 
 SCHEMA = pa.schema(
@@ -49,6 +49,11 @@ def table(rejected_rows: Sequence[RejectedRow]) -> pa.Table:
 def keys(columns: Mapping[str, Sequence[str]]) -> pa.Table:
     """Columns of text, such as the keys of rows to replace."""
     return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def came_in_since(moment: float) -> pc.Expression:
+    """What holds of records that came in from `moment` on, seconds since the epoch."""
+    return pc.field("ingested_at") >= moment
 
 
 def rows(batch: pa.RecordBatch, task_ids: tuple[str, str] | None = None) -> Iterator[RejectedRow]:

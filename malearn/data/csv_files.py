@@ -187,7 +187,7 @@ def _execution(
     late = isinstance(start, float) and isinstance(seconds, float)
     serve = {name: _cell(cells.get(f"serve_{name}", "")) for name in tool_type.feature_names}
     serve |= {name: cells.get(f"serve_{name}") or None for name in tool_type.context}
-    task = {
+    task: dict[str, object] = {
         "start_time": start,
         "end_time": cast("float", start) + cast("float", seconds) if late else seconds,
         "dag_id": cells.get("query", ""),

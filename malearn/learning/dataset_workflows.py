@@ -77,8 +77,8 @@ def workflows(
     """
     counted = Counter[str]() if skipped is None else skipped
     runs: dict[str, _Tasks] = defaultdict(dict)
-    for task in _claimed(home, tool_types, rows):
-        runs[run_ids.run_of(task.record.task_id, task.record.function)][task.record.task_id] = task
+    for one in _claimed(home, tool_types, rows):
+        runs[run_ids.run_of(one.record.task_id, one.record.function)][one.record.task_id] = one
     for run, task_id, task in _others(home, tool_types, _OTHERS * rows):
         # A run of which no dataset has anything is not recent, or teaches nothing.
         if run not in runs or task_id in runs[run]:

@@ -204,10 +204,10 @@ class Malearn:
     def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
         rows: dict[str, list[tuple[SimulatedWorkflow, str, Basis, tuple[float, ...]]]] = {}
         for live in workflows:
-            run, state = live.workflow.run_id, (self._learnt, len(live.done))
+            run, known = live.workflow.run_id, (self._learnt, len(live.done))
             # Within one moment a scheduler asks several times of the same workflow.
-            if self._answered.get(run) != state:
-                self._answered[run] = state
+            if self._answered.get(run) != known:
+                self._answered[run] = known
                 for task_id in live.waiting():
                     self._look_up(live, task_id, rows)
         for tool, asked in rows.items():

@@ -56,6 +56,12 @@ VARIABLES = {
         "where datasets are: a directory, or object storage such as `s3://bucket/folder`",
         "`data` in the home",
     ),
+    "MALEARN_TASK_RUNNER": (
+        "how the lifecycle retrains several tool types at once: `thread`, `process` (or "
+        "`process:4`), `ray`, `ray://host:port`, `dask` or `dask://host:port`; see [scale.md]"
+        "(scale.md#many-tool-types-at-once)",
+        "one after the other",
+    ),
     "MALEARN_KEEP_DAYS": (
         "how long rows are kept, in days: a number, or `NAME=NUMBER` several times",
         "rows are kept for ever",

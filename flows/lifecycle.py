@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
-from prefect import flow
+from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from threadpoolctl import threadpool_limits
 
 from malearn.data.ingest_report import IngestReport
-from malearn.flows import artifacts, failure, parameters, progress
+from malearn.flows import artifacts, failure, parameters, progress, task_runner
 from malearn.flows.ingest import ingest
-from malearn.flows.retrain import RetrainOutcome, renew
+from malearn.flows.retrain import RetrainOutcome, due, renew
+from malearn.flows.task_runner import TaskRunnerChoice
 from malearn.kernel import generic
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolTypes
 from malearn.lifecycle import mlflow_pages
 
-__all__ = ["Lifecycle", "lifecycle"]
+__all__ = ["Lifecycle", "lifecycle", "retrain_task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +48,80 @@ def lifecycle(
 ) -> Lifecycle:
     """Ingest new logs, retrain every tool type, promote what passes the gate.
 
-    `files` are run logs, `maze` run stores of Maze; without any, as `ingest` has it.
+    `files` are run logs, `maze` run stores of Maze; without any, as `ingest` has it. With
+    `$MALEARN_TASK_RUNNER` tool types are retrained several at once; one that fails does not stop
+    the others, and its error is raised when they are done.
     """
+    runner = task_runner.choice()  # what is no task runner is refused before anything is done
     progress.tag(trigger)
     place = Home.find(home)
     bar = progress.Steps("progress-lifecycle", 1 + len(generic.declared(place)), "Lifecycle")
     bar.next("Ingesting")
     ingested = ingest(files, home, maze=maze)
     # Read again: ingestion may have found tool types, which are trained as well.
-    types = generic.declared(place)  # ingestion may have found more
-    outcomes = {}
+    types = generic.declared(place)
+    at_once = due(types, home) if runner else []
+    if runner and runner.address:
+        # What is known of the generic one is kept in this home, which others do not have.
+        at_once = [name for name in at_once if not types[name].generic]
+    outcomes: dict[str, RetrainOutcome] = {}
+    failures: dict[str, Exception] = {}
+    if runner and len(at_once) > 1:
+        outcomes, failures = _several(runner, at_once, home, trigger, bar)
     for name in types:
-        bar.next(f"Retraining {name}")
-        outcomes[name] = renew(name, home, trigger)
+        if name not in outcomes and name not in failures:
+            bar.next(f"Retraining {name}")
+            outcomes[name] = renew(name, home, trigger)
+    outcomes = {name: outcomes[name] for name in types if name in outcomes}
     bar.end()
     done = Lifecycle(ingested, outcomes)
     create_markdown_artifact(
         _summary(done, types), key="lifecycle", description="What is in Production now, and why"
     )
+    if failures:
+        raise next(iter(failures.values()))  # all of them are in the log
     return done
+
+
+def _several(
+    chosen: TaskRunnerChoice,
+    names: Sequence[str],
+    home: str | None,
+    trigger: str,
+    bar: progress.Steps,
+) -> tuple[dict[str, RetrainOutcome], dict[str, Exception]]:
+    """Retrain `names` as tasks of a task runner: the outcomes, and the errors of those that failed.
+
+    A task whose worker was lost is marked as crashed.
+    """
+
+    def ended(name: str, outcome: RetrainOutcome) -> None:
+        if chosen.elsewhere:  # nobody here has read what it logged
+            progress.finished(f"{name}: {outcome.why}")
+
+    futures = {}
+    try:
+        # One thread each for linear algebra: with limits of their own, set and reset by several
+        # threads of one process, they would be left with each other's.
+        with threadpool_limits(1), chosen.build() as runner:
+            for name in names:
+                given = {"tool_type": name, "home": home, "trigger": trigger}
+                futures[name] = runner.submit(retrain_task, given)
+            results, failures = task_runner.wait(
+                futures, lambda name: bar.next(f"Retraining {name}"), ended
+            )
+    finally:  # the flow may have been interrupted
+        task_runner.mark_interrupted(futures, UUID(flow_run.id))
+    for name, error in failures.items():
+        sentence = " ".join(str(error).split()) or type(error).__name__
+        get_run_logger().error("%s was not retrained: %s", name, sentence)
+    return results, failures
+
+
+@task(name="retrain", task_run_name="retrain {tool_type}", cache_policy=NO_CACHE)
+def retrain_task(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
+    """`renew`, wherever the task runner puts it. What is done already is not repeated."""
+    return renew(tool_type, home, trigger)
 
 
 def _summary(done: Lifecycle, types: ToolTypes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prefect import flow
@@ -20,7 +21,7 @@ from malearn.learning.gate import GateCheck
 from malearn.lifecycle import mlflow_connection, registry, untrained
 from malearn.lifecycle.training import Trained
 
-__all__ = ["RetrainOutcome", "renew", "retrain"]
+__all__ = ["RetrainOutcome", "due", "renew", "retrain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,15 @@ def renew(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
         why,
         reasons,
     )
+
+
+def due(names: Iterable[str], home: str | None) -> list[str]:
+    """Those of the tool types `names` of which executions are new. Needs MLflow, as `renew`."""
+    place = Home.find(home)
+    types = generic.declared(place)
+    datasets = {name: Dataset.open(place, types[name]) for name in names}
+    with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        return [name for name, one in datasets.items() if one.rows and untrained.count(one)]
 
 
 def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | None:

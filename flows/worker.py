@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from malearn.data.maze.store import MAZE_SETTING
@@ -25,17 +25,23 @@ from malearn.platform.environment import for_server, without
 from malearn.platform.server import PING_TIMEOUT, Server
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.client.schemas.objects import FlowRun
 
-__all__ = ["Worker", "clean_up"]
+__all__ = ["Worker", "clean_up", "crash_below"]
 
 MAX_RUNS = 4  # at once; retrainings run one at a time
 #: Prefect's default is 10, which a person who starts a flow by hand would wait for.
 POLL_SECONDS = 3  # between two queries for runs that are due
 OVERDUE = timedelta(minutes=1)  # a run that is this late was due while no worker was there
 WORKER_DIED = "Its worker ended while it ran."
+
+_IN_PROGRESS: Mapping[str, Any] = {
+    "state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
+}
 
 
 class Worker(Server):
@@ -112,16 +118,12 @@ def clean_up(client: SyncPrefectClient, worker: str, pool: str) -> None:
     from prefect.client.schemas.filters import FlowRunFilter
     from prefect.states import Crashed
 
-    in_progress = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
-    found = _runs(client, FlowRunFilter.model_validate(in_progress))
+    found = _runs(client, FlowRunFilter.model_validate(dict(_IN_PROGRESS)))
     ended = [run for run in found if run.labels.get("prefect.worker.name") == worker]
-    # Level by level: a flow's subflows have no label of a worker, only their parent.
-    while ended:
-        for run in ended:
-            # force: Prefect refuses to move a run that it believes to be in progress.
-            client.set_flow_run_state(run.id, Crashed(message=WORKER_DIED), force=True)
-        parents = {"parent_flow_run_id": {"any_": [run.id for run in ended]}}
-        ended = _runs(client, FlowRunFilter.model_validate(in_progress | parents))
+    for run in ended:
+        # force: Prefect refuses to move a run that it believes to be in progress.
+        client.set_flow_run_state(run.id, Crashed(message=WORKER_DIED), force=True)
+    crash_below(client, [run.id for run in ended], WORKER_DIED)
     overdue = {
         "state": {"type": {"any_": ["SCHEDULED"]}},
         "next_scheduled_start_time": {"before_": datetime.now(UTC) - OVERDUE},
@@ -134,6 +136,20 @@ def clean_up(client: SyncPrefectClient, worker: str, pool: str) -> None:
     ]:
         for run in missed:
             client.delete_flow_run(run.id)
+
+
+def crash_below(client: SyncPrefectClient, parents: Sequence[UUID], message: str) -> None:
+    """Mark as crashed what is in progress below the flow runs `parents`, down to the last."""
+    from prefect.client.schemas.filters import FlowRunFilter
+    from prefect.states import Crashed
+
+    # Level by level: a flow's subflows have no label of a worker, only their parent.
+    while parents:
+        below = {"parent_flow_run_id": {"any_": list(parents)}}
+        found = _runs(client, FlowRunFilter.model_validate({**_IN_PROGRESS, **below}))
+        for run in found:
+            client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+        parents = [run.id for run in found]
 
 
 def _runs(client: SyncPrefectClient, which: FlowRunFilter, pool: str = "") -> list[FlowRun]:

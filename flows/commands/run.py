@@ -31,11 +31,13 @@ def run(
     # `--from a b`: an option takes one value, so the rest arrive as arguments.
     if more and not source:
         raise typer.BadParameter("name run logs with --from FILE…")
-    from malearn.flows import console, report
+    from malearn.flows import console, report, task_runner
     from malearn.flows.run import run as main_job
     from malearn.kernel import tool_types
 
-    tool_types.declared()  # a declaration that is wrong fails before any server is started
+    # What is wrong fails before any server is started.
+    tool_types.declared()
+    task_runner.choice()
     files = options.run_logs([*(source or []), *(more or [])])
     stores = options.maze_stores(maze)
     with console.progress() as shown:

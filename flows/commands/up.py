@@ -49,6 +49,7 @@ def up(
     The worker runs the scheduled flows; a server that ends is started again. With --maze
     the scheduled ingestion reads what is new in these stores, too.
     """
+    from malearn.flows import task_runner
     from malearn.flows.up import up as stay
     from malearn.kernel import tool_types
 
@@ -59,6 +60,7 @@ def up(
         raise typer.BadParameter(f"'{host}' is not an IPv4 address") from None
     # A declaration that is wrong fails here, not in each scheduled run.
     tool_types.declared()
+    task_runner.choice()
     ports = {
         "Redis": redis_port,
         "MLflow": mlflow_port,

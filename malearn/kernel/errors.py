@@ -25,8 +25,9 @@ The command line prints the sentence and exits with 1; a library user catches
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "ArtifactRefused",
@@ -51,7 +52,11 @@ __all__ = [
 
 
 class MalearnError(Exception):
-    """The root of malearn's own exceptions."""
+    """The root of malearn's own exceptions. They can be pickled, as between processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class with the sentence: each takes identifiers and builds its own.
+        return _restored, (type(self), self.args, self.__dict__)
 
 
 class DeclarationError(MalearnError):
@@ -199,6 +204,14 @@ class WorkflowError(MalearnError):
     def __init__(self, run_id: str, problem: str) -> None:
         self.run_id, self.problem = run_id, problem
         super().__init__(f"Workflow {run_id}: {problem}.")
+
+
+def _restored(
+    kind: type[MalearnError], args: tuple[Any, ...], attributes: Mapping[str, Any]
+) -> MalearnError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 #: An option of a URL's query that holds a secret, up to its value.

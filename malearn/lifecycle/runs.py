@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -72,6 +73,10 @@ _ERRORS, _ERRORS_0_1 = "test_errors.json", "judged_errors.json"
 _CHECKS, _CHECKS_0_1 = "serving/checks", "serving/looks"
 
 
+#: Held while MLflow's one experiment of the process has to be ours; runs are each thread's own.
+_experiment_set = threading.Lock()
+
+
 @contextlib.contextmanager
 def retraining(
     tool_type: ToolType, name: str, tags: Mapping[str, str], description: str
@@ -79,8 +84,9 @@ def retraining(
     """One retraining of `tool_type` as the parent run; yields its id."""
     import mlflow
 
-    experiment = mlflow.set_experiment(tool_type.registered_model)
-    describe_experiment(_EXPERIMENT.format(tool_type=tool_type.name))
+    with _experiment_set:
+        experiment = mlflow.set_experiment(tool_type.registered_model)
+        describe_experiment(_EXPERIMENT.format(tool_type=tool_type.name))
     with mlflow.start_run(
         experiment_id=experiment.experiment_id,
         run_name=name,
@@ -104,7 +110,13 @@ def candidate(
     import mlflow
 
     name = f"{family} on data v{tags['malearn.dataset_version']}"
-    with mlflow.start_run(nested=True, run_name=name, tags={**tags, NOTE: _CANDIDATE}) as run:
+    retraining = mlflow.active_run()
+    with mlflow.start_run(
+        experiment_id=retraining.info.experiment_id if retraining else None,
+        nested=True,
+        run_name=name,
+        tags={**tags, NOTE: _CANDIDATE},
+    ) as run:
         mlflow.log_params({"family": family, **parameters})
         yield run.info.run_id
 
@@ -114,7 +126,11 @@ def resume(run_id: str) -> Iterator[None]:
     """Add to a candidate's run that had ended."""
     import mlflow
 
-    with mlflow.start_run(run_id=run_id, nested=True):
+    experiment = mlflow.MlflowClient().get_run(run_id).info.experiment_id
+    with _experiment_set:
+        mlflow.set_experiment(experiment_id=experiment)  # MLflow resumes no run of another one
+        run = mlflow.start_run(run_id=run_id, nested=True)
+    with run:
         yield
 
 

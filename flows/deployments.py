@@ -124,7 +124,8 @@ def _build(deployment: Mapping[str, Any], choices: Mapping[str, Sequence[str]]) 
     deployed: Any = flow_for(deployment).to_deployment(
         Names.find().deployment(deployment["name"]),
         description=" ".join(deployment["description"].split()),
-        tags=deployment.get("tags", []),
+        # By the first one a notification knows the flows of its installation.
+        tags=[pool() if tag == "malearn" else tag for tag in deployment.get("tags", [])],
         schedules=[_schedule(schedule) for schedule in deployment.get("schedules", [])],
         triggers=[_TRIGGER.validate_python(each) for each in deployment.get("triggers", [])],
         parameters=dict(deployment.get("parameters", {})),

@@ -6,6 +6,7 @@ import json
 import queue
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -51,7 +52,8 @@ def configured(prefect_api: str, inbox: Inbox) -> Iterator[Inbox]:
     with get_client(sync_client=True) as client, pytest.MonkeyPatch.context() as patch:
         notifications.configure(client)
         yield inbox
-        patch.delenv("MALEARN_NOTIFY")
+        patch.delenv("MALEARN_NOTIFY", raising=False)
+        patch.delenv("MALEARN_PREFIX", raising=False)
         notifications.configure(client)
         every = client.read_automations()
         assert [a.name for a in every if a.name.startswith("malearn notifies")] == []
@@ -175,3 +177,32 @@ def test_a_mail_address_is_taken_by_apprise(
         assert one.actions[0].type == "send-notification"
         monkeypatch.delenv("MALEARN_NOTIFY")
         notifications.configure(client)
+
+
+def test_each_installation_on_one_server_has_its_own_notifications(
+    configured: Inbox, prefect_api: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.client.orchestration import get_client
+
+    from malearn.flows import deployments, notifications
+
+    def automations(prefix: str) -> list[Any]:
+        return [a for a in client.read_automations() if a.name.startswith(f"{prefix} notifies: ")]
+
+    monkeypatch.setenv("MALEARN_PREFIX", "Team_A")
+    assert all("Team_A" in one.tags for one in deployments.build(tmp_path))
+    with get_client(sync_client=True) as client:
+        notifications.configure(client)
+        theirs, ours = automations("malearn"), automations("Team_A")
+        assert len(theirs) == len(ours) == 4
+        text = " ".join(str(one) for one in ours)
+        assert "Team_A.tool-type.*" in text
+        assert "prefect.tag.Team_A" in text
+        assert "Team_A.stream" in text
+        assert "malearn.tool-type" not in text
+        blocks = {str(a.actions[0].block_document_id) for a in (*theirs, *ours)}
+        assert len(blocks) == 2
+        monkeypatch.delenv("MALEARN_NOTIFY")
+        notifications.configure(client)
+        assert not automations("Team_A")
+        assert len(automations("malearn")) == 4

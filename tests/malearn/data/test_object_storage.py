@@ -14,14 +14,15 @@ from uuid import uuid4
 import pytest
 import redis
 
-from malearn.data import conditional_writes, locks, storage, validation_pages
+from malearn.data import conditional_writes, locks, storage, stream, validation_pages
 from malearn.data.dataset import Dataset
 from malearn.data.ingest import Ingest
 from malearn.data.rejections import Rejections
 from malearn.data.stream import Stream
 from malearn.kernel.errors import InputError, Unreachable
 from malearn.kernel.home import Home
-from malearn.kernel.reading.stream_entries import STREAM, encode
+from malearn.kernel.names import Names
+from malearn.kernel.reading.stream_entries import encode
 from malearn.kernel.records import Execution, Rejected, RejectReason
 from malearn.kernel.tool_types import declared
 from tests import object_storage
@@ -99,22 +100,32 @@ def test_two_writers_of_one_table_lose_nothing(place: str, home: Home) -> None:
 _INGESTER = """
 import sys
 from malearn.data.ingest import Ingest
-from malearn.data.stream import Stream
+from malearn.data.stream import Stream, existing
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
 types = declared()
 print("ready", flush=True)
-with Stream(sys.argv[2], types) as stream:
-    for report in Ingest(Home.find(sys.argv[1]), types).drain(stream, 20):
-        print(report.accepted, flush=True)
+ingestion = Ingest(Home.find(sys.argv[1]), types)
+for key in existing(sys.argv[2]):
+    with Stream(sys.argv[2], types, key) as stream:
+        for report in ingestion.drain(stream, 10):
+            print(report.accepted, flush=True)
 """
 
 
-def test_two_ingesters_one_of_them_killed_take_in_each_entry_once(
-    place: str, home: Home, redis_url: str, redis_client: redis.Redis
+@pytest.mark.parametrize("kind", ["disk", "store"])
+def test_two_ingesters_one_of_them_killed_take_in_each_entry_of_every_stream_once(
+    kind: str,
+    request: pytest.FixtureRequest,
+    home: Home,
+    redis_url: str,
+    redis_client: redis.Redis,
 ) -> None:
-    for one in executions(0, 100):
-        redis_client.xadd(STREAM, {b"e": encode(one, LLM)})
+    if kind == "store":
+        request.getfixturevalue("place")
+    keys = Names().streams(3)
+    for n, one in enumerate(executions(0, 90)):
+        redis_client.xadd(keys[n % 3], {b"e": encode(one, LLM)})
 
     def begin() -> subprocess.Popen[str]:
         command = [sys.executable, "-c", _INGESTER, str(home.root), redis_url]
@@ -129,12 +140,13 @@ def test_two_ingesters_one_of_them_killed_take_in_each_entry_once(
     other.communicate()
     victim.stdout.close()
     assert other.returncode == 0
-    with Stream(redis_url, TYPES) as stream:
-        for _ in Ingest(home, TYPES).drain(stream):
-            pass
-        assert stream.state().length == 0
+    for key in stream.existing(redis_url):
+        with Stream(redis_url, TYPES, key) as left:
+            for _ in Ingest(home, TYPES).drain(left):
+                pass
+            assert left.state().length == 0
     found = [e.task_id for e in Dataset.open(home, LLM).read()]
-    assert len(found) == len(set(found)) == 100
+    assert len(found) == len(set(found)) == 90
 
 
 def test_the_lock_of_a_store_is_in_redis_and_is_waited_for(

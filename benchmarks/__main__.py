@@ -2,7 +2,8 @@
 
 A module of this package that offers `figures()` is a benchmark; what its figures were
 measured against stands in their names and in the head of its docstring. They also go to
-`benchmarks/results.json`. A figure that falls short is reported, not hidden.
+`benchmarks/results.json`. A figure that falls short is reported, not hidden. Of a module that
+offers `PARTS`, `--part NAME` measures one of them; it may be given several times.
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [name for name in modules if not name.startswith("_")]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure.")
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="which; without any, all")
-    chosen = parser.parse_args(arguments).modules or names
+    parser.add_argument(
+        "--part", action="append", default=[], metavar="NAME", help="of a module, only this part"
+    )
+    given = parser.parse_args(arguments)
+    chosen = given.modules or names
     if unknown := sorted(set(chosen) - set(names)):
         parser.error(f"there is no module {', '.join(unknown)} in benchmarks")
+    chosen_ones = list(_benchmarks(chosen, given.part))
+    if given.part and not chosen_ones:
+        parser.error(f"no module has a part {', '.join(given.part)}")
     found: list[Figure] = []
-    for title, figures in _benchmarks(chosen):
+    for title, figures in chosen_ones:
         print(f"{title}\n", flush=True)
         measured = list(figures())
         print(f"{table(measured)}\n", flush=True)
@@ -51,13 +59,24 @@ def write(figures: Iterable[Figure], file: Path) -> None:
     temporary.replace(file)
 
 
-def _benchmarks(names: Iterable[str]) -> Iterator[tuple[str, Callable[[], Iterable[Figure]]]]:
-    """Of the modules `names`, those that offer figures, each with the head of its docstring."""
+def _benchmarks(
+    names: Iterable[str], parts: Sequence[str]
+) -> Iterator[tuple[str, Callable[[], Iterable[Figure]]]]:
+    """Of the modules `names`, those that offer figures, each with the head of its docstring.
+
+    With `parts`, only these of a module that has them.
+    """
     for name in names:
         module = import_module(f"benchmarks.{name}")
+        title = inspect.getdoc(module) or name
+        known = getattr(module, "PARTS", {})
         figures = getattr(module, "figures", None)
-        if figures is not None:
-            yield inspect.getdoc(module) or name, figures
+        if parts:
+            yield from (
+                (f"{title}\n\nPart: {part}", known[part]) for part in parts if part in known
+            )
+        elif figures is not None:
+            yield title, figures
 
 
 if __name__ == "__main__":

@@ -9,20 +9,18 @@ benchmarks.kills 50` does the same with fewer kills.
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import redis
 
 from benchmarks.figure import Figure, at_most, table
+from benchmarks.nursery import NEVER, Nursery, serve
 from malearn.data import redis_scan
 from malearn.data.dataset import Dataset
 from malearn.data.ingest import Ingest
@@ -60,31 +58,21 @@ def campaign(home: Home, url: str, kills: int) -> tuple[int, dict[str, float]]:
     """Kill `kills` ingestions; returns how many died, and when each task ended at the latest."""
     chance = random.Random(20250812)
     expected: dict[str, float] = {}
-    command = [sys.executable, "-m", "benchmarks.kills", "--nursery", str(home.root), url]
     with (
         redis.Redis.from_url(url) as client,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as nursery,
+        Nursery("benchmarks.kills", ["--nursery", home.root, url]) as ingester,
     ):
-        assert nursery.stdin is not None and nursery.stdout is not None
-        orders, answers = nursery.stdin, nursery.stdout
-
-        def ingest(moment: float) -> tuple[int, float]:
-            print(moment, file=orders, flush=True)
-            code, seconds = answers.readline().split()
-            return int(code), float(seconds)
-
         done, whole = 0, 0.0
         for number in range(4 * kills):
             _write(client, chance, number, expected)
-            code, seconds = ingest(chance.uniform(0.0, whole) if whole else 600.0)
-            done += code == -signal.SIGKILL
-            whole = seconds if code == 0 else whole
+            ingester.begin(chance.uniform(0.0, whole) if whole else NEVER)
+            killed, seconds = ingester.end()
+            done += killed
+            whole = whole if killed else seconds
             if done >= kills:
                 break
-        assert ingest(600.0)[0] == 0, "the last ingestion failed"
-        orders.close()
+        ingester.begin()
+        assert not ingester.end()[0], "the last ingestion was killed"
     return done, expected
 
 
@@ -122,33 +110,6 @@ def _set(
         expected[task] = end
 
 
-def _nursery(home: str, url: str) -> None:
-    """For each line read, fork an ingestion and kill it so many seconds later.
-
-    Imports once and starts no thread of its own, so that forking it is safe and quick.
-    """
-    for line in sys.stdin:
-        began = time.perf_counter()
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                _ingest(Home(Path(home)), url)
-                code = 0
-            finally:
-                os._exit(code)
-        end = began + float(line)
-        while True:
-            gone, status = os.waitpid(pid, os.WNOHANG)
-            if gone:
-                break
-            if time.perf_counter() >= end:
-                os.kill(pid, signal.SIGKILL)
-                end = float("inf")
-            time.sleep(0.0005)
-        print(os.waitstatus_to_exitcode(status), time.perf_counter() - began, flush=True)
-
-
 def _ingest(home: Home, url: str) -> None:
     ingestion = Ingest(home, TYPES)
     with Stream(url, TYPES) as stream:
@@ -160,6 +121,6 @@ def _ingest(home: Home, url: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--nursery"]:
-        _nursery(*sys.argv[2:])
+        serve(partial(_ingest, Home(Path(sys.argv[2])), sys.argv[3]))
     else:
         print(table(list(figures(*map(int, sys.argv[1:2])))))

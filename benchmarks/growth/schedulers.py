@@ -1,0 +1,163 @@
+"""Eight schedulers on one Redis, and how many functions each remembers."""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+
+from benchmarks.figure import Figure, at_most
+from benchmarks.growth import curves
+from benchmarks.growth.made_up import FUNCTIONS, TOOL, TYPES
+from benchmarks.growth.process import answer, ask, resident, say
+from malearn.kernel.estimation.estimator import Estimator
+from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.home import Home
+from malearn.platform import EmbeddedRedis
+from malearn.serving import DAGTaskPredictor
+from malearn.serving.shared_history import SharedHistory
+
+__all__ = ["functions", "schedulers"]
+
+#: How many functions are remembered: the default first.
+_LIMITS = (2_048, 20_000, 100_000)
+_SCHEDULERS, _RATE, _SECONDS = 8, 1_000, 12
+
+
+def functions() -> Iterator[Figure]:
+    """`SharedHistory` of as many functions as are set: asked for one, and what it occupies."""
+    memory: dict[int, float] = {}
+    for count in _LIMITS:
+        say(f"memory of {count:,} functions")
+        # A process of its own each: memory that is freed is not given back to the system.
+        memory[count], _ = ask("schedulers", "memory", count, count)
+    many = _LIMITS[-1]
+    say(f"{2 * many:,} functions where {many:,} are set")
+    beyond, forgotten = ask("schedulers", "memory", many, 2 * many)
+    say("estimates")
+    seconds = dict(zip(_LIMITS, ask("schedulers", "latency"), strict=True))
+    curves.draw(
+        "functions",
+        "functions remembered",
+        {
+            "an estimate, µs": {"best of 15": {n: 1e6 * took for n, took in seconds.items()}},
+            "memory, MiB": {"of the history": memory},
+        },
+    )
+    yield at_most(f"growth: an estimate with {many:,} functions, against {_LIMITS[0]:,}",
+                  seconds[many] / seconds[_LIMITS[0]], "ratio", 1.2)  # fmt: skip
+    name = f"growth: memory of {many:,} functions"
+    yield at_most(name, memory[many], "MiB", 1_024.0)
+    yield at_most(f"{name}, after twice as many came by", beyond / memory[many], "ratio", 1.1)
+    yield at_most(f"growth: functions beyond {many:,} that were neither remembered nor counted",
+                  abs(many - forgotten), "functions", 0)  # fmt: skip
+
+
+def _filled(limit: int, count: int) -> SharedHistory:
+    history = SharedHistory(limit)
+    for n in range(count):
+        history.observe(str(n), Observation(f"f{n}", TOOL.name, float(n), n + 2.0))
+    return history
+
+
+def _memory(limit: int, count: int) -> None:
+    """MiB of the history, and how many functions it forgot."""
+    before = resident()
+    history = _filled(limit, count)
+    gc.collect()
+    answer([resident() - before, history.functions[1]])
+
+
+def _latency() -> None:
+    """Seconds of an estimate, for each of `_LIMITS`: in turn, as the machine is not always the
+    same; after something was observed, which is when an estimate is computed anew.
+    """
+    histories = [_filled(limit, limit) for limit in _LIMITS]
+    asked = [np.random.default_rng(0).choice(limit, 1_000).tolist() for limit in _LIMITS]
+    best = [float("inf")] * len(_LIMITS)
+    for turn in range(15):
+        for place, history in enumerate(histories):
+            function = f"f{asked[place][0]}"
+            history.observe(f"x{turn}", Observation(function, TOOL.name, 1e6, 1e6 + 2.0 + turn))
+            began = time.perf_counter()
+            for n in asked[place]:
+                history.look_up(f"f{n}", TOOL.name, (1.0, 2.0), ())
+            took = (time.perf_counter() - began) / len(asked[place])
+            best[place] = min(best[place], took)
+    answer(best)
+
+
+def schedulers() -> Iterator[Figure]:
+    """Processes that each report their share of the tasks, and what they know at the end."""
+    say(f"{_SCHEDULERS} schedulers for {_SECONDS} seconds")
+    with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Home(Path(folder))) as server:
+        command = [sys.executable, "-m", "benchmarks.growth.schedulers"]
+        command += ["scheduler", server.url]
+        began = time.time() + 8.0
+        running = [
+            subprocess.Popen([*command, str(n), repr(began)], stdout=subprocess.PIPE, text=True)
+            for n in range(_SCHEDULERS)
+        ]
+        found = [json.loads(process.communicate()[0]) for process in running]
+    everything = Estimator()
+    reported = sorted((tuple(one) for f in found for one in f["reported"]), key=lambda o: o[2])
+    for function, start, end in reported:
+        everything.observe(Observation(str(function), TOOL.name, float(start), float(end)))
+    errors = [
+        abs(seconds / everything.look_up(name, TOOL.name).seconds - 1.0)
+        for one in found
+        for name, seconds in one["seconds"].items()
+    ]
+    rate = f"{_SCHEDULERS} schedulers, {len(reported) / _SECONDS:,.0f} tasks a second"
+    yield at_most(f"growth: {rate}, estimates off who saw everything, median",
+                  float(np.median(errors)), "share", 0.02)  # fmt: skip
+    yield at_most(f"growth: {rate}, the same, 95 %", float(np.quantile(errors, 0.95)), "share",
+                  0.02)  # fmt: skip
+    share = float(np.median([one["cpu"] for one in found]))
+    yield at_most(f"growth: {rate}, of a core for each, its own reports included", share, "share",
+                  0.10)  # fmt: skip
+
+
+def _scheduler(url: str, number: int, began: float) -> None:
+    """One of them: what it reported, what it then estimates, and the share of a core it took."""
+    draw = np.random.default_rng(number)
+    reported: list[tuple[str, float, float]] = []
+    with DAGTaskPredictor(url, tool_types=TYPES) as predictor:
+        predictor.wait_until_ready(30.0)
+        time.sleep(max(0.0, began - time.time()))
+        used, started = time.process_time(), time.time()
+        while (now := time.time()) < started + _SECONDS:
+            due = int((now - started) * _RATE / _SCHEDULERS)
+            for n in range(len(reported), due):
+                kind = int(draw.integers(FUNCTIONS))
+                level = (1.0 + kind % 9) * (1.0 if now < started + _SECONDS / 2 else 1.5)
+                seconds = level * float(np.exp(draw.normal(0.0, 0.01)))
+                name = f"growing{kind}"
+                record = {"status": "finished", "start_time": now - seconds, "end_time": now}
+                task_id = f"{UUID(int=number * 10**9 + n)}-{name}"
+                predictor.collect_data_for_task(task_id, name, record)
+                reported.append((name, now - seconds, now))
+            time.sleep(0.02)
+        cpu = (time.process_time() - used) / (time.time() - started)
+        time.sleep(5.0)
+        names = [f"growing{n}" for n in range(FUNCTIONS)]
+        found = {name: predictor.estimate(name, "cpu").seconds for name in names}
+    answer({"reported": reported, "seconds": found, "cpu": cpu})
+
+
+if __name__ == "__main__":
+    kind, *given = sys.argv[1:]
+    if kind == "memory":
+        _memory(int(given[0]), int(given[1]))
+    elif kind == "latency":
+        _latency()
+    else:
+        _scheduler(given[0], int(given[1]), float(given[2]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from malearn import __version__
 from malearn.data import stream
 from malearn.flows import console
+from malearn.flows.maze_gauges import MazeGauges
 from malearn.flows.worker import Worker
 from malearn.kernel.errors import MalearnError, PlatformError, without_password
 from malearn.kernel.home import Home
@@ -75,7 +76,10 @@ def up(
         stack.enter_context(suppress(KeyboardInterrupt, SystemExit))
         # Whatever it was: a shell script starts background jobs with SIGINT ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        monitor = _Monitor(platform, supervisor, worker)
+        gauges = _gauges(platform, maze)
+        if gauges is not None:
+            stack.callback(gauges.close)
+        monitor = _Monitor(platform, supervisor, worker, gauges)
         stack.enter_context(monitor.endpoint(host, ports.get("Metrics")))
         with monitor.board:
             if worker.attached:
@@ -105,10 +109,23 @@ def _start_worker(supervisor: Supervisor, shown: console.Progress) -> None:
     shown.server(worker.server.name, event, time.monotonic() - began)
 
 
+def _gauges(platform: Platform, stores: Sequence[Path]) -> MazeGauges | None:
+    if not stores:
+        return None
+    return MazeGauges(platform.home, stores, platform.redis_url, platform.tracking_uri)
+
+
 class _Monitor:
     """Supervises the servers and shows their addresses and health on a board."""
 
-    def __init__(self, platform: Platform, supervisor: Supervisor, worker: Server) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        supervisor: Supervisor,
+        worker: Server,
+        gauges: MazeGauges | None,
+    ) -> None:
+        self._gauges = gauges
         self._platform, self._supervisor, self._worker = platform, supervisor, worker
         self._unresponsive: set[Server] = set()  # among the given ones
         self._last_ping = time.monotonic()
@@ -136,7 +153,7 @@ class _Monitor:
         # The same at each start where possible: Prometheus has it in its configuration.
         chosen = port or find_free(f"{home.root}/metrics", host)
         try:
-            endpoint = Endpoint(PlatformMetrics(home, self._services), chosen, host)
+            endpoint = Endpoint(PlatformMetrics(home, self._services, self._gauges), chosen, host)
         except OSError as error:
             problem = f"cannot listen on {host}:{chosen} ({error.strerror}); choose another port"
             raise PlatformError("Metrics", problem) from error

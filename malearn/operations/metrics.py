@@ -25,6 +25,7 @@ from malearn.kernel.home import Home
 from malearn.kernel.hosts import is_loopback
 from malearn.kernel.http_client import HttpClient
 from malearn.kernel.records import RejectReason
+from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.lifecycle.monitor_decision import Action
 from malearn.operations.metric_store import MetricStore, Sample
 
@@ -55,12 +56,21 @@ METRICS: dict[str, tuple[str, str]] = {
     "malearn_disk_free_bytes": ("gauge", "Bytes free below the home."),
 }
 
+#: The same as a predictor exposes, of the workflows in progress in Maze's run stores.
+_OF_WORKFLOWS = {
+    "malearn_workflow_progress": ("gauge", "Share of a workflow's work that is done."),
+    "malearn_workflow_expected_end": ("gauge", "When it ends, unless it waits."),
+    "malearn_workflow_expected_end_low": ("gauge", "Low end of the 80 % interval."),
+    "malearn_workflow_expected_end_high": ("gauge", "High end of the 80 % interval."),
+    "malearn_workflow_late_probability": ("gauge", "How likely it misses its deadline."),
+}
 #: What flows count of each tool type: the metric, a label beside the tool type, and its values.
 _COUNTED = (
     ("malearn_ingested_records", "outcome", ("accepted", "quarantined", "outliers")),
     ("malearn_gate_decisions", "decision", ("promoted", "refused")),
     ("malearn_monitor_checks", "action", tuple(map(str, Action))),
 )
+_MOST_WORKFLOWS = 200  # of which gauges are shown, those likeliest to be late first
 _PATIENCE = 5.0  # seconds for one answer of a server
 _FRESH = 10.0  # seconds for which answers of servers are used again
 _ENDED = {"COMPLETED": "completed", "FAILED": "failed", "CRASHED": "crashed"}
@@ -83,8 +93,13 @@ class PlatformMetrics:
     the environment, as everywhere. Any thread may ask.
     """
 
-    def __init__(self, home: Home, services: Callable[[], Sequence[ServiceHealth]]) -> None:
-        self._home, self._services = home, services
+    def __init__(
+        self,
+        home: Home,
+        services: Callable[[], Sequence[ServiceHealth]],
+        workflows: Callable[[], Sequence[WorkflowStatus]] | None = None,
+    ) -> None:
+        self._home, self._services, self._workflows = home, services, workflows
         self._lock = threading.Lock()
         # The monotonic clock may begin at 0 with the machine: the first scrape asks all the same.
         self._asked, self._answers = -_FRESH, list[Sample]()
@@ -124,6 +139,9 @@ class PlatformMetrics:
 
     def _ask(self) -> Iterator[Sample]:
         sources = {"Redis": _stream, "MLflow": _production, "Prefect": _flow_runs}
+        if self._workflows is not None:
+            known = self._workflows
+            sources["Maze"] = lambda: _of_workflows(known()[:_MOST_WORKFLOWS])
         for name, source in sources.items():
             try:
                 found = list(source())
@@ -145,7 +163,7 @@ class _Families:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         kinds = {"counter": CounterMetricFamily, "gauge": GaugeMetricFamily}
-        for name, (kind, text) in METRICS.items():
+        for name, (kind, text) in (METRICS | _OF_WORKFLOWS).items():
             found = [sample for sample in self._samples if sample.name == name]
             names = sorted({label for sample in found for label in sample.labels})
             family = kinds[kind](name, text, labels=names)
@@ -190,6 +208,22 @@ def _stream() -> Iterator[Sample]:
     # Redis begins an entry's id with the milliseconds since the epoch when it was added.
     lags = (now - int(entry_id.split(b"-")[0]) / 1e3 for entry_id, _ in oldest)
     yield Sample("malearn_ingest_lag_seconds", {}, max([0.0, *lags]))
+
+
+def _of_workflows(shown: Sequence[WorkflowStatus]) -> Iterator[Sample]:
+    for one in shown:
+        end, low, high = one.expected_end
+        values = {
+            "progress": one.progress,
+            "expected_end": end,
+            "expected_end_low": low,
+            "expected_end_high": high,
+            "late_probability": one.late,
+        }
+        for name, value in values.items():
+            # `late` of a workflow without a deadline has no sample, rather than a false 0.
+            if value is not None:
+                yield Sample(f"malearn_workflow_{name}", {"run_id": one.run_id}, value)
 
 
 def _production() -> Iterator[Sample]:

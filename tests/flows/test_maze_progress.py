@@ -16,10 +16,13 @@ from typer.testing import CliRunner
 from malearn import DAGTaskPredictor
 from malearn.flows import maze_progress
 from malearn.flows.commands import app
+from malearn.flows.maze_gauges import MazeGauges
 from malearn.kernel import generic
 from malearn.kernel.errors import InputError, WorkflowError
+from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
+from malearn.operations.metrics import PlatformMetrics
 
 RUN = "90000000-f37a-4a88-8eb1-074882395c8b"
 ANSWER = {"text_length": 500, "token_count": 125, "reason": 1}
@@ -228,3 +231,37 @@ def test_maze_goes_with_workflows_and_a_directory_that_is_no_store_is_named(tmp_
 def test_a_predictor_that_does_not_share_cannot_learn_by_itself(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="shares"):
         DAGTaskPredictor("", model_dir=tmp_path, shares=False)
+
+
+def test_gauges_show_runs_in_progress_and_forget_those_that_are_over(
+    store: Path, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.time() - 3.0
+    write(store, read_pages(began - 1.0), deadline_time=began + 600.0)
+    home = Home.find(tmp_path)
+    gauges = MazeGauges(home, [store], redis_url, "http://127.0.0.1:1")
+    try:
+        for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1/api")
+        monkeypatch.setenv("MALEARN_REDIS_URL", redis_url)
+        text = PlatformMetrics(home, list, gauges).text().decode()
+        found = {
+            line.split("{")[0]: float(line.split()[-1])
+            for line in text.splitlines()
+            if line.startswith("malearn_workflow_") and RUN in line
+        }
+        assert set(found) == {
+            "malearn_workflow_progress",
+            "malearn_workflow_expected_end",
+            "malearn_workflow_expected_end_low",
+            "malearn_workflow_expected_end_high",
+            "malearn_workflow_late_probability",
+        }
+        assert 0.0 < found["malearn_workflow_progress"] < 1.0
+        assert found["malearn_workflow_expected_end"] > began
+        assert 'malearn_source_up{source="Maze"} 1.0' in text.splitlines()
+        shutil.rmtree(store / "static_runs" / RUN)
+        write(store, read_pages(began - 1.0), "failed")
+        assert gauges() == []
+    finally:
+        gauges.close()

@@ -21,8 +21,9 @@ def draw(name: str, against: str, panels: Mapping[str, Curves]) -> Path:
         for label, values in lines.items():
             axes.plot(list(values), list(values.values()), "o-", label=label)  # type: ignore[attr-defined]
         axes.set(xscale="log", xlabel=against, title=title)  # type: ignore[attr-defined]
-        axes.set_ylim(bottom=0)  # type: ignore[attr-defined]
-        axes.legend()  # type: ignore[attr-defined]
+        highest = max(value for values in lines.values() for value in values.values())
+        axes.set_ylim(0.0, 1.15 * highest)  # type: ignore[attr-defined]
+        axes.legend(loc="lower right")  # type: ignore[attr-defined]
     file = Path(__file__).parents[1] / f"growth-{name}.png"
     page.savefig(file, dpi=110)
     return file

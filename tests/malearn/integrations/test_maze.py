@@ -441,6 +441,38 @@ def test_heads_that_the_command_line_starts_have_malearn_inside(maze_files: Path
     assert done.stdout.split() == ["MalearnEstimator", "start", "--head", "--port", "8000"]
 
 
+def test_a_head_needs_what_the_small_installation_brings_and_no_more(
+    maze_files: Path, maze_run: Callable[..., None], tmp_path: Path
+) -> None:
+    maze_run(tmp_path / "workspace" / "workflow_runs", 1)
+    script = """
+import sys, threading
+from malearn import maze
+adapter = maze.install()
+for thread in threading.enumerate():
+    if thread.name == "malearn-maze-store":
+        thread.join()
+print(adapter.predictor.observed("read_pages"))
+maze.uninstall()
+tops = {name.partition(".")[0] for name in sys.modules if "." not in name}
+print(*sorted(tops - set(sys.stdlib_module_names)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"MAZE_WORKSPACE_DIR": str(tmp_path / "workspace"), "PYTHONPATH": str(maze_files)}
+        | {"MALEARN_HOME": str(tmp_path)},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    observed, loaded = done.stdout.splitlines()
+    assert observed == "1", "it reads its store with no more than that, too"
+    heavy = {"deltalake", "pyarrow", "pandas", "mlflow", "sklearn", "xgboost", "redis", "prefect"}
+    assert not heavy & set(loaded.split())
+
+
 def test_without_maze_the_command_says_so(tmp_path: Path) -> None:
     if importlib.util.find_spec("maze") is not None:
         pytest.skip("Maze is installed here")

@@ -21,8 +21,9 @@ from malearn.kernel.tool_types import ToolType
 __all__ = ["append", "columns", "read", "write"]
 
 
-#: Columns of lists, in JSON: ids of tasks that were waited for, functions that were named.
-_EDGES = ("predecessors", "successors")
+#: Columns of what a workflow was: ids of tasks that were waited for and functions that were named,
+#: both as lists in JSON, and what it ran on. Prefixed, since any other name may be a feature's.
+_EDGES = ("workflow_predecessors", "workflow_successors", "workflow_resource")
 #: What other programs write between the cells.
 _DELIMITERS = (";", "\t", "|")
 #: How a cell begins that a spreadsheet would run as a formula, in any width.
@@ -39,7 +40,7 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
     too; any other is an error. Raises `InputError`.
     """
     features = tool_type.feature_names
-    optional = {"function", "query", "predicted", "model_version", *_EDGES, "resource"}
+    optional = {"function", "query", "predicted", "model_version", *_EDGES}
     optional |= {f"serve_{name}" for name in (*features, *tool_type.context)}
     optional |= set(tool_type.context)
     with files.opened(path) as file:
@@ -102,7 +103,7 @@ def columns(tool_type: ToolType) -> list[str]:
         + ["function", "query", "predicted", "model_version"]
         + [f"serve_{name}" for name in (*features, *words)]
         + list(words)
-        + [*_EDGES, "resource"]
+        + list(_EDGES)
     )
 
 
@@ -194,15 +195,17 @@ def _execution(
         "curr_task_feat": {n: _cell(cells[n]) for n in tool_type.feature_names if n in cells}
         | {n: cells[n] for n in tool_type.context if n in cells},
         # The row takes the way of a worker's record, so that all its checks hold here too.
-        "succ_task_feat": {key: {} for key in _texts(cells.get("successors", "")) or ()},
+        "succ_task_feat": {key: {} for key in _texts(cells.get("workflow_successors", "")) or ()},
     }
     record = record_reader.read(task_id, task, function)
     if isinstance(record, Rejected):
         return record
     # Empty cells are left out, not null: a null would take the declared default as if reported.
     view = {name: value for name, value in serve.items() if value is not None}
-    before = _texts(cells.get("predecessors", ""))
-    outcome = joining.to_execution(record, tool_type, view, before, cells.get("resource", ""))
+    before = _texts(cells.get("workflow_predecessors", ""))
+    outcome = joining.to_execution(
+        record, tool_type, view, before, cells.get("workflow_resource", "")
+    )
     if isinstance(outcome, Rejected):
         return outcome
     predicted, version = _cell(cells.get("predicted", "")), cells.get("model_version", "")

@@ -69,6 +69,8 @@ def configuration(
         # uvicorn would configure logging for the whole process.
         log_config=None,
         access_log=False,
+        # Its warnings are of what clients send: they must not be able to fill a log.
+        log_level="error",
         server_header=False,
         date_header=False,
         # Else any client on this machine could claim another address by X-Forwarded-For.

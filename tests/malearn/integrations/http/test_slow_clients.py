@@ -78,7 +78,9 @@ def test_silent_connections_end_and_others_are_answered_and_may_be_kept(hasty: S
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\r\n\r\n", HEALTH.replace(b"1.1\r", b"\r"), b"x" * 70_000]
 )
-def test_what_is_no_http_is_answered_as_any_other_error(hasty: Service, sent: bytes) -> None:
+def test_what_is_no_http_is_answered_as_any_other_error(
+    hasty: Service, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     head, _, body = all_of(connected(hasty, sent)).decode().partition("\r\n\r\n")
     assert head.splitlines()[0] == "HTTP/1.1 400 Bad Request"
     assert {"Content-Type: application/json", "Connection: close"} <= set(head.splitlines())
@@ -86,6 +88,7 @@ def test_what_is_no_http_is_answered_as_any_other_error(hasty: Service, sent: by
         "status": "error",
         "error": "The request is not valid HTTP/1.1, or its head is larger than 64 KiB.",
     }
+    assert caplog.records == [], "a client cannot fill the log"
 
 
 def test_what_is_no_http_within_a_request_ends_it_without_a_second_answer(hasty: Service) -> None:

@@ -202,8 +202,9 @@ def _gate() -> Iterator[str]:
     yield (
         f"A candidate is promoted if there are at least {gate.FEWEST_ROWS} test rows, its MAE is "
         f"at least {gate.MARGIN:.0%} lower than that of the model in Production and of each of "
-        f"{names}, and its pairwise ranking accuracy is at most {gate.RANKING_SLACK:.0%} below "
-        "the best of theirs."
+        f"{names}, at most {gate.PEER_SLACK:.0%} above that of `stack` (XGBoost on the features "
+        "and these averages), and its pairwise ranking accuracy is at most "
+        f"{gate.RANKING_SLACK:.0%} below the best of theirs."
     )
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from malearn.learning import stack
 from malearn.learning.metrics import Scores
 
 __all__ = ["Decision", "GateCheck", "decide"]
@@ -19,6 +20,9 @@ __all__ = ["Decision", "GateCheck", "decide"]
 #: How much lower than each competitor's the candidate's mean absolute error must be, as a share.
 #: Smaller differences on a test window are mostly chance.
 MARGIN = 0.02
+#: … but `stack`, a strong learner on the same rows, must only be equalled: the candidate's error
+#: may be this share above it, since two such learners differ by chance.
+PEER_SLACK = 0.02
 #: How much lower than the best competitor's its pairwise accuracy may be.
 RANKING_SLACK = 0.01
 #: Test rows that are required: an average over fewer means nothing.
@@ -75,8 +79,9 @@ def decide(candidate: str, scores: Mapping[str, Scores]) -> Decision:
     """Decide whether `candidate` may be promoted, given everybody's `scores` on the test window.
 
     All scores must come from the same rows. The mean absolute error of the candidate must be
-    lower than that of each competitor by `MARGIN`, and its pairwise accuracy no lower than the
-    best of theirs by more than `RANKING_SLACK`.
+    lower than that of each competitor by `MARGIN`, but than that of `stack` no higher by more than
+    `PEER_SLACK`, and its pairwise accuracy no lower than the best of theirs by more than
+    `RANKING_SLACK`.
     """
     own = scores[candidate]
     competitors = {name: s for name, s in scores.items() if name != candidate}
@@ -98,6 +103,14 @@ def _rows(n: int) -> GateCheck:
 
 
 def _error(candidate: str, own: Scores, name: str, competitor: Scores) -> GateCheck:
+    if name == stack.NAME:
+        equals = own.mae <= (1.0 + PEER_SLACK) * competitor.mae
+        return GateCheck(
+            f"error against {name}",
+            equals,
+            f"{candidate} MAE {own.mae:.3g} s is {'no ' if equals else ''}more than "
+            f"{_percent(PEER_SLACK)} above {name} ({competitor.mae:.3g} s)",
+        )
     passed = own.mae <= (1.0 - MARGIN) * competitor.mae
     return GateCheck(
         f"error against {name}",

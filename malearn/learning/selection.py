@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.errors import ExportError, TrainingError
 from malearn.kernel.tool_types import ToolTypes
-from malearn.learning import baselines, export, gate, recipes, regressor, windows
+from malearn.learning import baselines, export, gate, recipes, regressor, stack, windows
 from malearn.learning import families as model_families
 from malearn.learning.families import DEFAULT, Parameters
 from malearn.learning.gate import Decision
@@ -234,11 +234,14 @@ def _competitors(
     rows: Matrix, test: Matrix, tool_types: ToolTypes, incumbent: Incumbent | None
 ) -> dict[str, Scores]:
     """The scores on the test window of everybody who is no candidate."""
-    scores = {
-        # All rows are replayed, so that baselines know what came before the window, as models do.
-        name: score(test.seconds, predict(rows.executions, tool_types)[-len(test) :])
-        for name, predict in baselines.BASELINES.items()
+    # All rows are replayed, so that baselines know what came before the window, as models do.
+    predicted = {
+        name: predict(rows.executions, tool_types) for name, predict in baselines.BASELINES.items()
     }
+    scores = {name: score(test.seconds, p[-len(test) :]) for name, p in predicted.items()}
+    learner = stack.of_newest(rows.executions, predicted, len(test))
+    if learner is not None:
+        scores[stack.NAME] = score(test.seconds, learner)
     if incumbent is not None:
         scores[incumbent.name] = score(test.seconds, incumbent.seconds(test))
     return scores

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel import causality
 from malearn.kernel.estimation.replay import timeline
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.learning import families
 from malearn.learning.cadence import is_due
 
-__all__ = ["NAME", "contract_only", "replayed"]
+__all__ = ["NAME", "contract_only", "of_newest", "replayed"]
 
 NAME = "stack"
 
@@ -38,6 +39,26 @@ def replayed(
     """
     rows, base = _inputs(executions, predicted)
     return _refitted(executions, rows, base, predicted[_AVERAGES[0]], cadence)
+
+
+def of_newest(
+    executions: Sequence[Execution], predicted: Mapping[str, Vector], newest: int
+) -> Vector | None:
+    """What it predicts of the `newest` of one tool type's executions, fitted to those before.
+
+    `executions` are in order of their start, and only what had ended before the newest began
+    teaches. `predicted` is as in `replayed`. None where too few rows are known, or no features.
+    """
+    first = len(executions) - newest
+    known = [
+        i for i in range(first) if causality.was_known(executions[i].end, executions[first].start)
+    ]
+    if len(known) < _KIND.fewest_rows or not executions[0].serve:
+        return None
+    rows, base = _inputs(executions, predicted)
+    inputs = np.array(rows[first:], dtype=np.float32)
+    ratios = _fit(executions, rows, base, known).predict(inputs)
+    return np.asarray(np.exp(np.asarray(ratios, dtype=np.float64) + base[first:]))
 
 
 def contract_only(

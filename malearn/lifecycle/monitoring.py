@@ -24,7 +24,7 @@ from malearn.kernel.errors import ArtifactRefused, RegistryError
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.tool_types import ToolType, ToolTypes
-from malearn.learning import baselines, evaluation
+from malearn.learning import baselines, evaluation, stack
 from malearn.learning.matrix import Matrix
 from malearn.learning.metrics import Scores, score
 from malearn.lifecycle import drift, live, monitor_decision, registry, runs, trained_on
@@ -45,6 +45,9 @@ __all__ = ["FEWEST_ROWS", "WINDOW", "MonitorReport", "act", "check"]
 #: A check scores at least so many executions that none before it scored, and at most the newest
 #: so many.
 FEWEST_ROWS, WINDOW = 30, 200
+
+#: The default seconds of a resource are no competitor of a model that was promoted.
+_BASELINES = {name: p for name, p in baselines.BASELINES.items() if name != "heuristic"}
 
 Vector = NDArray[np.float64]
 
@@ -212,8 +215,12 @@ def _predictions(
         name: model.predict(scored.inputs_for(model.metadata.columns))
         for name, model in models.items()
     }
-    for name in ("function_median", "function_ema"):
-        predicted[name] = baselines.BASELINES[name](rows.executions, tool_types)[list(new)]
+    others = {name: predict(rows.executions, tool_types) for name, predict in _BASELINES.items()}
+    predicted |= {name: p[list(new)] for name, p in others.items()}
+    # Fitted to what had ended before the first of the new ones, as the serving model was.
+    learner = stack.of_newest(rows.executions, others, len(rows.executions) - min(new))
+    if learner is not None:
+        predicted[stack.NAME] = learner[np.array(new) - min(new)]
     # All rows are replayed, not only the new ones: the history must know what came before them.
     without = evaluation.replay(rows.executions, tool_types, family="")
     predicted[WITHOUT_MODEL] = without.seconds[list(new)]

@@ -48,6 +48,13 @@ def test_being_better_by_less_than_the_margin_is_not_better() -> None:
     assert not decide(scores(1 - gate.MARGIN + 1e-9), rival=scores(1.0)).promote
 
 
+def test_a_strong_learner_must_be_equalled_not_beaten() -> None:
+    assert decide(scores(1.0), stack=scores(0.99)).promote
+    decision = decide(scores(1.0), stack=scores(0.9))
+    assert failed(decision) == ["error against stack"]
+    assert decision.why == "xgboost MAE 1 s is more than 2 % above stack (0.9 s)"
+
+
 def test_a_perfect_rival_cannot_be_beaten() -> None:
     assert not decide(scores(0.1), rival=scores(0.0)).promote
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from malearn.kernel.tool_types import ToolType, ToolTypes
-from malearn.learning import matrix, regressor, selection
+from malearn.learning import baselines, matrix, regressor, selection, stack
 from malearn.learning.families import FAMILIES, USUAL
 from malearn.learning.matrix import Matrix
 from malearn.learning.selection import NothingSelected, Selection
@@ -119,3 +119,26 @@ def test_the_default_family_is_kept_unless_another_is_clearly_better(rows: Matri
     errors = {c.recipe.family: c.validation.mae for c in found.candidates}
     clearly = errors["linear"] < 0.95 * errors["xgboost"]
     assert found.chosen.recipe.family == ("linear" if clearly else "xgboost")
+
+
+def test_a_strong_learner_is_tested_beside_the_baselines(rows: Matrix) -> None:
+    found = select(rows, "linear")
+    assert set(found.scores) == {"linear", "stack", *baselines.BASELINES}
+    # It knows the features, which no average does.
+    assert found.scores["stack"].mae < found.scores["function_ema"].mae
+
+
+def test_what_had_not_ended_when_the_test_window_began_teaches_nobody(rows: Matrix) -> None:
+    """Nothing of the test window, nor what was running then, moves what is predicted of it."""
+    executions, count = rows.executions, 40
+    late = [
+        replace(e, end=e.end + 1e6) if i >= len(executions) - count else e
+        for i, e in enumerate(executions)
+    ]
+    predicted = {
+        name: predict(executions, ToolTypes([rows.tool_type]))
+        for name, predict in baselines.BASELINES.items()
+    }
+    one, other = (stack.of_newest(some, predicted, count) for some in (executions, late))
+    assert one is not None and other is not None
+    assert one.tolist() == other.tolist()

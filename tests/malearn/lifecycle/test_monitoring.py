@@ -209,7 +209,8 @@ def test_a_check_waits_for_enough_and_scores_nothing_twice(serve, tool_type, log
     first, serving = checked(tool_type, log[:220])
     assert (first.decision.action, serving) == (Action.NOTHING, number)
     assert set(first.scores) == {
-        "production", "function_median", "function_ema", "without_model",
+        "production", "function_median", "function_ema", "function_ema_6", "same_inputs", "stack",
+        "without_model",
     }  # fmt: skip
     assert {d.name for d in first.drifts} == {"words", "pages", "careful", "seconds", "error"}
 

@@ -76,7 +76,7 @@ def children(first: Trained) -> dict[str, Run]:
 
 def test_a_model_that_learns_beats_the_baselines(first: Trained) -> None:
     assert first.decision.promote, first.why
-    assert set(first.scores) == {first.family, *baselines.BASELINES}
+    assert set(first.scores) == {first.family, "stack", *baselines.BASELINES}
     assert first.rows == 190
 
 
@@ -99,7 +99,7 @@ def test_every_child_has_its_scores_and_those_of_its_competitors(children: dict[
         assert {name.partition("/")[0] for name in names} == {"test", "validation"}
         assert run.data.metrics["test/n"] == 38
         table = mlflow.load_table("scores.json", [run.info.run_id])
-        everybody = {*baselines.BASELINES, run.data.params["family"]}
+        everybody = {*baselines.BASELINES, "stack", run.data.params["family"]}
         assert set(table["predictor"]) == everybody
         assert table["mae"].is_monotonic_increasing
 
@@ -268,7 +268,7 @@ def test_a_training_that_nothing_new_could_judge_registers_nothing(
 
 
 def test_the_next_training_is_compared_with_what_serves(second: Trained, misled: Matrix) -> None:
-    assert set(second.scores) == {"linear", "incumbent v1", *baselines.BASELINES}
+    assert set(second.scores) == {"linear", "incumbent v1", "stack", *baselines.BASELINES}
     newest = misled.rows(np.arange(len(misled) - second.scores["linear"].n, len(misled)))
     model = registry.model_file(misled.tool_type, 1)
     again = score(newest.seconds, export.seconds(model, newest))
@@ -367,6 +367,6 @@ def test_what_serves_but_cannot_be_loaded_is_no_competitor_and_training_is_quiet
     registry.move(unheard.tool_type, registry.PRODUCTION, 1)
     told: list[str] = []
     trained = train(unheard, families=("linear",), progress=told.append)
-    assert set(trained.scores) == {"linear", *baselines.BASELINES}
+    assert set(trained.scores) == {"linear", "stack", *baselines.BASELINES}
     assert told[0] == f"{unheard.tool_type.name}: linear"
     assert capfd.readouterr() == ("", "")

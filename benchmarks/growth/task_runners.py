@@ -1,7 +1,8 @@
 """Tool types retrained one after the other, and several at once: in processes, on Ray, on Dask.
 
-Every fit keeps one thread busy for `$MALEARN_BENCH_FIT` seconds of its CPU time (60). Ray is two
-nodes of one processor each on this machine, reached as a cluster elsewhere would be.
+Every fit keeps one thread busy for `$MALEARN_BENCH_FIT` seconds of its CPU time (10), and a
+retraining fits several times: about a minute in all. Ray is two nodes of one processor each on
+this machine, reached as a cluster elsewhere would be.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from malearn.serving.registry import Registry
 
 __all__ = ["task_runners"]
 
-_TYPES, _ROWS, _SECONDS = 8, 100, 60.0
+_TYPES, _ROWS, _SECONDS = 8, 100, 10.0
 #: A family whose fit takes long: the same fit, again and again.
 _FAMILY = """
 import os, time

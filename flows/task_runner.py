@@ -8,6 +8,7 @@ are retrained one after the other in the process of the flow.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import re
@@ -89,6 +90,8 @@ class TaskRunnerChoice:
 
     def _dask(self) -> Any:
         runner = import_module("prefect_dask").DaskTaskRunner
+        # After the import, which sets it: each connection of each worker would be a line.
+        logging.getLogger("distributed").setLevel(logging.ERROR)
         if self.address is not None:
             return runner(address=self.address.replace("dask://", "tcp://"))
         cluster = {"host": "127.0.0.1", "dashboard_address": None, "threads_per_worker": 1}

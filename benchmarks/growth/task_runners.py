@@ -2,7 +2,8 @@
 
 Every fit keeps one thread busy for `$MALEARN_BENCH_FIT` seconds of its CPU time (10), and a
 retraining fits several times: about a minute in all. Ray is two nodes of one processor each on
-this machine, reached as a cluster elsewhere would be.
+this machine, reached as a cluster elsewhere would be: its ports are open to whoever reaches this
+machine while it runs.
 """
 
 from __future__ import annotations
@@ -135,13 +136,14 @@ def _serve_ray() -> None:
     """Two nodes until stdin is closed; the first line of stdout is their address."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "300"}
     port = ports.find_free("ray")
-    node: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1"}
+    # Not on the loopback address alone: Ray's client service takes that for another machine's.
+    node: dict[str, Any] = {"num_cpus": 1}
     head = {**node, "include_dashboard": False, "ray_client_server_port": port}
     cluster = import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=head)
     try:
         cluster.add_node(**node)
         cluster.wait_for_nodes()
-        print(f"ray://127.0.0.1:{port}", flush=True)
+        print(f"ray://{cluster.head_node.node_ip_address}:{port}", flush=True)
         sys.stdin.read()
     finally:
         cluster.shutdown()

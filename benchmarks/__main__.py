@@ -42,9 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: list[Figure] = []
     for title, figures in chosen_ones:
         print(f"{title}\n", flush=True)
-        measured = list(figures())
-        print(f"{table(measured)}\n", flush=True)
-        found += measured
+        for figure in figures():  # one by one: some take minutes
+            print(table([figure]), flush=True)
+            found.append(figure)
+        print(flush=True)
         write(found, RESULTS)
     met = sum(figure.met for figure in found)
     print(f"{met} of {len(found)} figures reach their target; all are in {RESULTS}")

@@ -193,7 +193,7 @@ def _bare_run(model: Model) -> tuple[Callable[[], object], tuple[float, ...]]:
 
 
 #: Of an estimate of a reported task, by its predecessors: times a bare run of the same model.
-_REPORTED_LIMITS = {1: 3.5, 4: 4.0, 16: 5.0}
+_REPORTED_LIMITS = {1: 4.5, 4: 4.5, 16: 5.0}
 #: Of an estimate through Redis, by predecessors of 1 KB: times one MGET of redis-py.
 _REDIS_LIMITS = {1: 1.5, 4: 1.6, 16: 1.8}
 

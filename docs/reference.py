@@ -203,8 +203,8 @@ def _gate() -> Iterator[str]:
         f"A candidate is promoted if there are at least {gate.FEWEST_ROWS} test rows, its MAE is "
         f"at least {gate.MARGIN:.0%} lower than that of the model in Production and of each of "
         f"{names}, at most {gate.PEER_SLACK:.0%} above that of `stack` (XGBoost on the features "
-        "and these averages), and its pairwise ranking accuracy is at most "
-        f"{gate.RANKING_SLACK:.0%} below the best of theirs."
+        f"and these averages) on {gate.FEWEST_PEER_ROWS} test rows or more, and its pairwise "
+        f"ranking accuracy is at most {gate.RANKING_SLACK:.0%} below the best of theirs."
     )
 
 

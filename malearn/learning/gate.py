@@ -23,6 +23,8 @@ MARGIN = 0.02
 #: … but `stack`, a strong learner on the same rows, must only be equalled: the candidate's error
 #: may be this share above it, since two such learners differ by chance.
 PEER_SLACK = 0.02
+#: Test rows from which on it is compared with: on fewer the difference is mostly chance.
+FEWEST_PEER_ROWS = 100
 #: How much lower than the best competitor's its pairwise accuracy may be.
 RANKING_SLACK = 0.01
 #: Test rows that are required: an average over fewer means nothing.
@@ -81,10 +83,14 @@ def decide(candidate: str, scores: Mapping[str, Scores]) -> Decision:
     All scores must come from the same rows. The mean absolute error of the candidate must be
     lower than that of each competitor by `MARGIN`, but than that of `stack` no higher by more than
     `PEER_SLACK`, and its pairwise accuracy no lower than the best of theirs by more than
-    `RANKING_SLACK`.
+    `RANKING_SLACK`. On fewer than `FEWEST_PEER_ROWS` rows `stack` does not count.
     """
     own = scores[candidate]
-    competitors = {name: s for name, s in scores.items() if name != candidate}
+    competitors = {
+        name: s
+        for name, s in scores.items()
+        if name != candidate and (name != stack.NAME or own.n >= FEWEST_PEER_ROWS)
+    }
     checks = [_rows(own.n)]
     checks += [_error(candidate, own, name, other) for name, other in competitors.items()]
     # Seconds alone are not enough: a scheduler orders tasks, and a lower error can order worse.

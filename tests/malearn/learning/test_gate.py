@@ -53,6 +53,7 @@ def test_a_strong_learner_must_be_equalled_not_beaten() -> None:
     decision = decide(scores(1.0), stack=scores(0.9))
     assert failed(decision) == ["error against stack"]
     assert decision.why == "xgboost MAE 1 s is more than 2 % above stack (0.9 s)"
+    assert decide(scores(1.0, n=50), stack=scores(0.9, n=50)).promote
 
 
 def test_a_perfect_rival_cannot_be_beaten() -> None:

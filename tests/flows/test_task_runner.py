@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -85,22 +85,6 @@ def test_an_error_comes_back_from_another_process_as_it_was(error: MalearnError)
     assert (type(back), str(back), vars(back)) == (type(error), str(error), vars(error))
 
 
-def _recorded(name: str) -> list[Any]:
-    """The task runs of that name that Prefect knows of."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import TaskRunFilter
-
-    named = TaskRunFilter.model_validate({"name": {"any_": [name]}})
-    with get_client(sync_client=True) as client:
-        return list(client.read_task_runs(task_run_filter=named))
-
-
-def _wait_until_recorded(name: str) -> None:
-    until = time.monotonic() + 120.0
-    while not _recorded(name) and time.monotonic() < until:
-        time.sleep(0.2)
-
-
 @pytest.fixture
 def several(
     prefect_api: str, monkeypatch: pytest.MonkeyPatch
@@ -116,7 +100,6 @@ def several(
         if name == "bad":
             raise TrainingError(name, "no room")
         if name == "deadly":
-            _wait_until_recorded("small deadly")
             os.kill(os.getpid(), signal.SIGKILL)
         return os.getpid(), os.environ["MALEARN_PREFIX"]
 
@@ -146,19 +129,39 @@ def several(
 Several = Callable[..., tuple[dict[str, Any], dict[str, Exception]]]
 
 
-def test_a_task_that_takes_its_process_with_it_stops_no_other_and_is_marked_as_crashed(
-    several: Several,
-) -> None:
+def test_a_task_that_takes_its_process_with_it_stops_no_other(several: Several) -> None:
     # One process, which the last one ends.
     results, failures = several("process:1", "good", "bad", "deadly")
     assert list(results) == ["good"]
     assert results["good"][0] != os.getpid()
     assert str(failures["bad"]) == str(TrainingError("bad", "no room"))
     assert "deadly cannot be trained: its worker was lost (" in str(failures["deadly"])
-    (found,) = _recorded("small deadly")
-    assert found.state is not None
-    assert found.state.type.value == "CRASHED"
-    assert found.state.message == task_runner.INTERRUPTED
+
+
+def test_a_task_that_was_interrupted_is_marked_as_crashed(prefect_api: str) -> None:
+    from prefect import task
+    from prefect.client.orchestration import get_client
+    from prefect.futures import PrefectDistributedFuture
+    from prefect.states import Completed, Running, State
+
+    class Future(PrefectDistributedFuture[None]):
+        """Prefect's own asks the server for its state over a client that it never closes."""
+
+        @property
+        def state(self) -> State[None]:
+            with get_client(sync_client=True) as client:
+                return client.read_task_run(self.task_run_id).state or Running()
+
+    small = task(lambda: None, name="small")
+    with get_client(sync_client=True) as client:
+        futures = {
+            key: Future(client.create_task_run(small, None, key, name=key, state=state).id)
+            for key, state in (("running", Running()), ("ended", Completed()))
+        }
+    task_runner.mark_interrupted(futures, uuid4())
+    assert futures["ended"].state.is_completed()
+    assert futures["running"].state.is_crashed()
+    assert futures["running"].state.message == task_runner.INTERRUPTED
 
 
 def test_threads_go_on_where_one_fails(several: Several) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 
 import msgspec
 
 from malearn.kernel.estimation import intervals
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
-from malearn.kernel.workflow import Workflow, WorkflowPrediction
+from malearn.kernel.workflow import Task, Workflow, WorkflowPrediction
 from malearn.kernel.workflows import workflow_hints
 from malearn.serving import requests
 from malearn.serving.answering import Answerer
@@ -33,19 +32,26 @@ Queued = tuple[Workflow, Mapping[str, float], Iterable[str]]
 _UNKNOWN = "inputs_unknown"  # why no model answered
 _GUESS = intervals.ASSUMED["heuristic"]
 
+#: A workflow's context, in order.
+_Words = tuple[tuple[str, object], ...]
 #: What tasks of unknown inputs have in common: function, resource, words of context.
-_Alike = tuple[str, str, tuple[tuple[str, object], ...]]
+_Alike = tuple[str, str, _Words]
 
 
 class _Plan(msgspec.Struct, gc=False):
-    """What is to be estimated of one workflow: `known` by position of the request."""
+    """What is to be estimated of one workflow.
+
+    `typed` are tasks with a tool type of which some predecessor has ended, with those that have;
+    `known` those of them whose requests were built, in their order.
+    """
 
     workflow: Workflow
     running: dict[str, float]
     open_tasks: dict[str, Prediction]
-    typed: list[tuple[str, ToolType, Sequence[str]]]
+    typed: list[tuple[str, Task, ToolType, Sequence[str]]]
     unknown: list[tuple[str, _Alike]]
-    known: list[tuple[str, int]]
+    known: list[str]
+    words: _Words
     whole: Workflow
     unseen: tuple[str, ...]
 
@@ -72,26 +78,24 @@ class WorkflowEstimator:
         `now` is the caller's clock, in seconds since the epoch; `started` is when the call began,
         on `perf_counter`'s clock.
         """
-        alike: dict[_Alike, int] = {}
-        unknown: list[Request] = []
-        plans = [self._plan(*queued) for queued in queue]
-        # Before the loop below: tasks of which nothing was found join the `unknown` here.
+        claims: dict[_Alike, ToolType | None] = {}
+        plans = [self._plan(claims, *queued) for queued in queue]
+        # First: tasks of which nothing was found join the unknown ones here.
         known, fetch_error = self._requests(plans, started)
-        for plan in plans:
-            for _, key in plan.unknown:
-                if key not in alike:
-                    alike[key] = len(unknown)
-                    unknown.append(self._unknown(key))
+        alike = list(dict.fromkeys(key for plan in plans for _, key in plan.unknown))
+        unknown = [self._unknown(key, claims[key]) for key in alike]
         answers = self._answerer.answer_many(known, fetch_error)
-        shared = self._answerer.answer_many(unknown, _UNKNOWN)
+        shared = dict(zip(alike, self._answerer.answer_many(unknown, _UNKNOWN), strict=True))
         counted = list(answers)
+        rest = iter(answers)
         for plan in plans:
             open_tasks = plan.open_tasks
-            for task_id, position in plan.known:
-                open_tasks[task_id] = answers[position][0]
+            # The answers are in the order of the requests, hence of the plans; `known` ends first.
+            for task_id, (prediction, _) in zip(plan.known, rest, strict=False):
+                open_tasks[task_id] = prediction
             effects = self._hint_effects(plan)
             for task_id, key in plan.unknown:
-                answer = shared[alike[key]]
+                answer = shared[key]
                 open_tasks[task_id] = workflow_hints.applied(answer[0], effects.get(key[0], 0.0))
                 counted.append(answer)
         found = [
@@ -103,12 +107,21 @@ class WorkflowEstimator:
         sources: Counter[str] = Counter([prediction.source for prediction, _ in counted])
         return found, sources, Counter([reason for _, reason in counted if reason])
 
-    def _plan(self, workflow: Workflow, running: Mapping[str, float], done: Iterable[str]) -> _Plan:
-        tracker, tool_types = self._tracker, self._predecessors.tool_types
+    def _plan(
+        self,
+        claims: dict[_Alike, ToolType | None],
+        workflow: Workflow,
+        running: Mapping[str, float],
+        done: Iterable[str],
+    ) -> _Plan:
+        """`claims` are the tool types of tasks that are alike, found once for a whole queue."""
+        tracker, types = self._tracker, self._predecessors.tool_types
         ended = tracker.done(workflow, done)
         whole, unseen = tracker.completed(workflow)
-        plan = _Plan(workflow, {}, {}, [], [], [], whole, unseen)
-        words = tuple(sorted(workflow.context.items())) if workflow.context else ()
+        context = workflow.context
+        words: _Words = tuple(sorted(context.items())) if context else ()
+        plan = _Plan(workflow, {}, {}, [], [], [], words, whole, unseen)
+        typed, unknown = plan.typed, plan.unknown
         for task_id, task in whole.tasks.items():
             if task_id in ended:
                 continue
@@ -120,45 +133,48 @@ class WorkflowEstimator:
                 if expected is not None:
                     plan.open_tasks[task_id] = expected
                     continue
-            tool_type = _claimed(tool_types, task.function, task.resource, workflow.context)
-            before = [b for b in task.predecessors if b in ended] if tool_type is not None else ()
+            key = task.function, task.resource, words
+            if key not in claims:
+                claims[key] = _claimed(types, task.function, task.resource, context)
+            tool_type, before = claims[key], task.predecessors
+            if not ended.issuperset(before):
+                before = tuple(one for one in before if one in ended)
             if tool_type is not None and before:
-                plan.typed.append((task_id, tool_type, before))
+                typed.append((task_id, task, tool_type, before))
             else:
-                plan.unknown.append((task_id, (task.function, task.resource, words)))
+                unknown.append((task_id, key))
         return plan
 
     def _requests(self, plans: Sequence[_Plan], started: float) -> tuple[list[Request], str]:
         """Requests for the tasks of which something is known, after one round trip at most."""
-        wanted = [b for plan in plans for _, _, before in plan.typed for b in before]
+        wanted = [one for plan in plans for *_, before in plan.typed for one in before]
         if not wanted:
             return [], ""
+        # In the order of `wanted`, hence of the loops below.
         said, fetch_error = self._reader.read(wanted, started)
-        at = iter(said)
+        cache, first = self._predecessors, 0
         known: list[Request] = []
         for plan in plans:
-            workflow = plan.workflow
-            for task_id, tool_type, before in plan.typed:
-                task = plan.whole.tasks[task_id]
+            context = plan.workflow.context
+            for task_id, task, tool_type, before in plan.typed:
+                last = first + len(before)
                 request = requests.build(
-                    self._predecessors,
+                    cache,
                     task.function,
                     task.resource,
                     tool_type,
                     before,
-                    # `said` is in the order of `wanted`, hence of these loops.
-                    list(islice(at, len(before))),
-                    workflow.context or None,
+                    said[first:last],
+                    context,
                     task_id,
                 )
-                nothing = self._predecessors.schemas[tool_type.name].nothing
+                first = last
                 # By identity, as in `requests.build`.
-                if request.features.values is not nothing.values:
-                    plan.known.append((task_id, len(known)))
+                if request.features.values is not cache.schemas[tool_type.name].nothing.values:
+                    plan.known.append(task_id)
                     known.append(request)
                 else:
-                    words = tuple(sorted(workflow.context.items()))
-                    plan.unknown.append((task_id, (task.function, task.resource, words)))
+                    plan.unknown.append((task_id, (task.function, task.resource, plan.words)))
         return known, fetch_error
 
     def _hint_effects(self, plan: _Plan) -> dict[str, float]:
@@ -168,13 +184,11 @@ class WorkflowEstimator:
             return {}
         return self._history.hint_effects({key[0] for _, key in plan.unknown}, hint)
 
-    def _unknown(self, key: _Alike) -> Request:
+    def _unknown(self, key: _Alike, tool_type: ToolType | None) -> Request:
         """The request for tasks of which nothing but the context is known."""
         function, resource, words = key
-        context = dict(words) or None
-        types = self._predecessors.tool_types
-        tool_type = _claimed(types, function, resource, context or {})
-        request = requests.build(self._predecessors, function, resource, tool_type, (), (), context)
+        cache, context = self._predecessors, dict(words)
+        request = requests.build(cache, function, resource, tool_type, (), (), context)
         # With `_UNKNOWN` as the fetch error this keeps `Answerer` from asking a model, which was
         # never trained on tasks without inputs.
         return msgspec.structs.replace(request, missing_inputs=True)

@@ -110,11 +110,9 @@ class WorkflowTracker:
 
     def done(self, workflow: Workflow, named: Iterable[str]) -> set[str]:
         """Those of the workflow's tasks that have ended: `named` by the caller, or reported."""
-        found = set(named)
-        for task_id, times in zip(workflow.order, self._ended.get_all(workflow.order), strict=True):
-            if times is not None:
-                found.add(task_id)
-        return found
+        order = workflow.order
+        times = zip(order, self._ended.get_all(order), strict=True)
+        return {*named, *[task_id for task_id, ran in times if ran is not None]}
 
     def hint(self, run: str) -> Hint | None:
         """The hint of a workflow: what was announced first in it, where that is known."""
@@ -244,7 +242,7 @@ class WorkflowTracker:
             tracked = _Tracked(workflow)
             tracked.checkpoints, tracked.hint = known, hint
         # Between most calls no task has ended.
-        if tracked.left.symmetric_difference(open_tasks):
+        if tracked.left != open_tasks.keys():
             for task_id in tracked.left.difference(open_tasks):
                 self._run_of.pop(task_id, None)
             tracked.left = set(open_tasks)

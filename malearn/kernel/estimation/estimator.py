@@ -132,7 +132,7 @@ class Estimator:
         nobody claims the function.
         """
         snapshot = self._history.snapshot(function, tool_type, features, context)
-        return self._basis(function, tool_type, context, snapshot)
+        return self._bases(function, tool_type, context, (snapshot,))[0]
 
     def look_up_many(
         self,
@@ -143,7 +143,7 @@ class Estimator:
     ) -> list[Basis]:
         """As `look_up`, one for each row of `features`: tasks of one function and context."""
         rows = self._history.snapshots(function, tool_type, features, context).tolist()
-        return [self._basis(function, tool_type, context, tuple(row)) for row in rows]
+        return self._bases(function, tool_type, context, map(tuple, rows))
 
     def explain(
         self, basis: Basis, features: Sequence[float] = (), context: tuple[str, ...] = ()
@@ -222,25 +222,37 @@ class Estimator:
         self._hints.learn(function, hint, above)
         return above
 
-    def _basis(
-        self, function: str, tool_type: str, context: tuple[str, ...], snapshot: tuple[float, ...]
-    ) -> Basis:
-        source: Source = "function_history"
-        seconds = self._history.level_seconds(function, context, snapshot)
-        # NaN where the function is known, but nothing was observed under this tool type: the
-        # declaration has changed since.
-        if seconds is None or seconds != seconds:
-            source = "tool_history"
-            seconds = self._history.tool_seconds(tool_type) if tool_type else None
-            if seconds is None:
-                source, seconds = _DEFAULT, math.nan
+    def _bases(
+        self,
+        function: str,
+        tool_type: str,
+        context: tuple[str, ...],
+        snapshots: Iterable[tuple[float, ...]],
+    ) -> list[Basis]:
+        """One for each of `snapshots`: of tasks of one function and context, which therefore
+        share all but the level."""
         # The state is part of the basis: the outcome is to calibrate the state that was answered
         # in, not the one that holds when it is known.
         state, apart = self._history.state(function, tool_type, context)
         width = self._intervals.width(function, tool_type, state, apart)
-        # Only a history of the function itself is an answer worth mixing with the model's.
-        weight = self._weights.weight(function, tool_type) if source == "function_history" else 1.0
-        return Basis(function, tool_type, snapshot, source, seconds, width, weight)
+        weight = self._weights.weight(function, tool_type)
+        level_seconds = self._history.level_seconds
+        found = []
+        for snapshot in snapshots:
+            seconds = level_seconds(function, context, snapshot)
+            # NaN where the function is known, but nothing was observed under this tool type: the
+            # declaration has changed since.
+            if seconds is not None and seconds == seconds:
+                source: Source = "function_history"
+                found.append(Basis(function, tool_type, snapshot, source, seconds, width, weight))
+                continue
+            source = "tool_history"
+            seconds = self._history.tool_seconds(tool_type) if tool_type else None
+            if seconds is None:
+                source, seconds = _DEFAULT, math.nan
+            # Only a history of the function itself is an answer worth mixing with the model's.
+            found.append(Basis(function, tool_type, snapshot, source, seconds, width))
+        return found
 
 
 _WITHIN = 1.001  # float32 rounds

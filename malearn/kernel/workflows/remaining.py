@@ -92,7 +92,7 @@ def longest_path(tasks: Mapping[str, Task], open_tasks: Mapping[str, Prediction]
             continue
         seconds = prediction.seconds
         deviation = (prediction.high - prediction.low) / (2.0 * Z80)
-        before = [one for one in task.predecessors if one in ends]
+        before = [one for one in task.predecessors if one in ends] if ends else ()
         if before:
             followed.update(before)
             last = before[0] if len(before) == 1 else max(before, key=ends.__getitem__)
@@ -120,10 +120,10 @@ def _latest(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
     mean, deviation = ordered[0]
     for other, spread in ordered[1:]:
         apart = deviation * deviation + spread * spread - 2 * _ACROSS * deviation * spread
-        if mean - other >= _CERTAIN * math.sqrt(max(apart, 0.0)):
+        theta = math.sqrt(apart) if apart > 0.0 else 0.0
+        if mean - other >= _CERTAIN * theta:
             continue
         # Not 0: of two ends without any deviation the later one was certain just before.
-        theta = math.sqrt(apart)
         alpha = (mean - other) / theta
         density = math.exp(-0.5 * alpha * alpha) / _ROOT2PI
         share = 0.5 * math.erfc(-alpha / _ROOT2)  # how likely the first is the latest

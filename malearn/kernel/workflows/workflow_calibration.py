@@ -96,15 +96,17 @@ def score(state: State, actual: float) -> float:
 class _Scores:
     """The latest scores of one state, and how often outcomes lay outside the interval."""
 
-    __slots__ = ("_above", "_below", "_latest", "_ordered")
+    __slots__ = ("_above", "_below", "_bounds", "_latest", "_ordered")
 
     def __init__(self) -> None:
+        #: What `bounds` gave last: the same for all workflows of a queue.
+        self._bounds: tuple[float, float, float] | None = None
         self._latest: deque[float] = deque(maxlen=_WINDOW)
         self._ordered: list[float] = []
         self._below = self._above = (1.0 - COVERAGE) / 2.0
 
     def add(self, value: float) -> None:
-        tail = (1.0 - COVERAGE) / 2.0
+        tail, self._bounds = (1.0 - COVERAGE) / 2.0, None
         # Before the score is taken in: by the interval that it met.
         low, high = self.quantile(self._below), self.quantile(1.0 - self._above)
         self._below = _within(self._below + _FEEDBACK * (tail - (value < low)))
@@ -116,8 +118,10 @@ class _Scores:
 
     def bounds(self) -> tuple[float, float, float]:
         """Low, median and high score to expect."""
-        below, above = self._below, self._above
-        return self.quantile(below), self.quantile(0.5), self.quantile(1.0 - above)
+        if self._bounds is None:
+            low, high = self.quantile(self._below), self.quantile(1.0 - self._above)
+            self._bounds = low, self.quantile(0.5), high
+        return self._bounds
 
     def quantile(self, share: float) -> float:
         """The score below which that share lies."""

@@ -31,6 +31,7 @@ __all__ = ["CompletionHandler", "read"]
 _NOWHERE = Place()
 
 _MOST_WAITING = 64  # beyond it whoever reports learns, too, so that memory stays bounded
+_MOST_AHEAD = 10 * 366 * 86_400.0  # seconds by which a caller's clock may run ahead of ours
 _AT_ONCE = 32  # so many are learnt when there are as many; less than a millisecond
 
 
@@ -54,6 +55,7 @@ class CompletionHandler:
         self._predecessors, self._history, self._predicted = memory, history, predicted
         self._collector, self._counters, self._record_internal_error = collector, counters, on_error
         self._clock = clock
+        self._ahead = -math.inf  # the latest time by a caller's own clock
         #: One learner at a time, so that tasks are learnt in the order in which they were reported.
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Record | Rejected, Place]] = deque()
@@ -72,6 +74,13 @@ class CompletionHandler:
         self._waiting.append((record, place or _NOWHERE))
         if len(self._waiting) >= _MOST_WAITING:
             self._learn(_AT_ONCE)
+
+    def follow_clock(self, now: float) -> None:
+        """A caller's own clock, which runs ahead of ours where it replays or simulates: what ended
+        by it is no more in the future than its questions are."""
+        # Not milliseconds: what is reported in them would be a thousand times too long.
+        if self._ahead < now < self._clock() + _MOST_AHEAD:
+            self._ahead = now
 
     def drain(self) -> None:
         """Learn from all that waits now."""
@@ -153,7 +162,8 @@ class CompletionHandler:
 
     def _doubt(self, record: Record, schema: FeatureSchema | None) -> str | None:
         """The reason code for which nothing is learnt from `record`; None where all is well."""
-        if (problem := believable.problem(record.start, record.end, self._clock())) is not None:
+        now = max(self._clock(), self._ahead)
+        if (problem := believable.problem(record.start, record.end, now)) is not None:
             return problem[0]
         if schema is not None and schema.problem(record.features) is not None:
             return "invalid_feature"

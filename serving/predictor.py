@@ -198,7 +198,8 @@ class DAGTaskPredictor:
 
         `running` says when tasks started that run now, `done` names those of the finished tasks
         that were not reported to this predictor. `now` is the caller's clock, the time of day
-        unless given. Times are seconds since the epoch.
+        unless given: of a replay it is the simulated time, and so are the times of the tasks that
+        are reported. Times are seconds since the epoch.
         """
         return self.estimate_workflows([(workflow, running or {}, done)], now)[0]
 
@@ -217,6 +218,8 @@ class DAGTaskPredictor:
         waiting = list(queue)
         try:
             self._parts.ensure_running()
+            if now is not None:
+                self._parts.completions.follow_clock(now)
             self._parts.completions.drain()
             found, sources, reasons = self._parts.workflows.estimate(waiting, clock, started)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate

@@ -116,7 +116,7 @@ class WorkflowEstimator:
     ) -> _Plan:
         """`claims` are the tool types of tasks that are alike, found once for a whole queue."""
         tracker, types = self._tracker, self._predecessors.tool_types
-        ended = tracker.done(workflow, done)
+        ended = tracker.done(workflow, done, running)
         whole, unseen = tracker.completed(workflow)
         context = workflow.context
         words: _Words = tuple(sorted(context.items())) if context else ()

@@ -108,11 +108,21 @@ class WorkflowTracker:
                 return self._check_off(record)
         return None
 
-    def done(self, workflow: Workflow, named: Iterable[str]) -> set[str]:
-        """Those of the workflow's tasks that have ended: `named` by the caller, or reported."""
+    def done(
+        self, workflow: Workflow, named: Iterable[str], running: Mapping[str, float]
+    ) -> set[str]:
+        """Those of the workflow's tasks that have ended: `named` by the caller, or reported.
+
+        One that was started again after it had been reported, as `running` tells, has not.
+        """
         order = workflow.order
-        times = zip(order, self._ended.get_all(order), strict=True)
-        return {*named, *[task_id for task_id, ran in times if ran is not None]}
+        reported = zip(order, self._ended.get_all(order), strict=True)
+        found = {task_id for task_id, ran in reported if ran is not None}
+        for task_id, started in running.items() if found else ():
+            ran = self._ended.get(task_id)
+            if ran is not None and started > ran[1]:
+                found.discard(task_id)
+        return found.union(named)
 
     def hint(self, run: str) -> Hint | None:
         """The hint of a workflow: what was announced first in it, where that is known."""

@@ -115,6 +115,39 @@ def test_a_running_task_counts_what_is_left_of_it(predictor: Build, record: Any)
     assert early.work["gpu"] < first.work["gpu"]
 
 
+def test_a_replay_ahead_of_the_clock_learns_from_what_ended_by_its_own_time(
+    predictor: Build, record: Any
+) -> None:
+    p, tomorrow = predictor(clock=lambda: NOW), NOW + 86_400.0
+    assert p.estimate_workflow(workflow(), now=tomorrow).tasks[ids("right")[0]].seconds == 15.0
+    for number, end in enumerate((tomorrow, tomorrow + 3_600.0)):
+        took = 20.0 if end == tomorrow else 500.0
+        p.collect_data_for_task(f"{number:036d}-right", "right", record(took, end=end))
+    found = p.estimate_workflow(workflow(), now=tomorrow).tasks[ids("right")[0]]
+    assert found.seconds == pytest.approx(20.0, rel=0.02)
+    assert p.stats().rejected == {"future_times": 1}
+
+
+def test_a_clock_in_milliseconds_is_not_gone_by(predictor: Build, record: Any) -> None:
+    p = predictor(clock=lambda: NOW)
+    p.estimate_workflow(workflow(), now=1e3 * NOW)
+    p.collect_data_for_task(f"{0:036d}-right", "right", record(20_000.0, end=1e3 * NOW))
+    p.estimate_workflow(workflow(), now=NOW)
+    assert p.stats().rejected == {"future_times": 1}
+
+
+def test_a_task_that_is_started_again_after_it_was_reported_is_open(
+    predictor: Build, record: Any
+) -> None:
+    p, (read, right) = predictor(), ids("read", "right")
+    report(p, record, read=1.0, right=20.0)
+    again = p.estimate_workflow(workflow(), running={right: NOW}, now=NOW + 1.0)
+    assert right in again.tasks
+    # What is said to run since before it was reported has ended since.
+    before = p.estimate_workflow(workflow(), running={read: NOW - 102.0}, now=NOW)
+    assert read not in before.tasks
+
+
 def test_records_of_predecessors_that_were_not_reported_are_read_for_all_of_a_queue(
     cached: Build, record: Any, redis_url: str
 ) -> None:

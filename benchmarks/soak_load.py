@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from malearn import DAGTaskPredictor
+from malearn import DAGTaskPredictor, Workflow
 from malearn.kernel import tool_types
 from malearn.serving import prometheus
 from malearn.serving.stats import Stats
 
 #: Tasks of one run: the first is finished before the others are asked for.
 _TASKS = 5
+_STEPS, _STEP_SECONDS = 4, 5.0  # of a workflow, one task after the other
 _FUNCTIONS = 300  # names of functions, which come and go
 
 
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str]) -> None:
         redis_url, tracking_uri or None, cache_dir=cache, refresh_interval=1.0
     )
     stop = prometheus.expose(predictor.stats, int(metrics[0])) if metrics else None
+    workflows = _Workflows(predictor)
     latencies, wrong, runs, began = list[float](), 0, 0, time.time()
     shown = began
     while not select.select([sys.stdin], [], [], 0)[0]:
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str]) -> None:
         time.sleep(max(0.0, began + runs * _TASKS * len(types) / float(rate) - time.time()))
         if time.time() - shown >= 1.0:
             shown = time.time()
+            wrong += workflows.step(shown)
             _show(predictor.stats(), latencies, wrong)
             latencies = []
     if stop is not None:
@@ -90,6 +93,48 @@ def _run(
         before = [f"{run}-{function}"]
         predictor.collect_data_for_task(before[0], function, record)
     return latencies, wrong
+
+
+class _Workflows:
+    """One workflow begins at each step, about a second apart, and takes 20 of them: every fifth
+    misses its deadline."""
+
+    def __init__(self, predictor: DAGTaskPredictor) -> None:
+        self._predictor, self._begun = predictor, 0
+        self._going: list[tuple[Workflow, float]] = []
+        self._reported: set[str] = set()
+
+    def step(self, now: float) -> int:
+        """Begin one, report what has ended by `now`, ask about all; how many answers are wrong."""
+        self._begun += 1
+        run = f"{self._begun:08x}-0000-4000-9000-{os.getpid():012x}"
+        names = [f"{run}-task{number}_llm_process_whole" for number in range(_STEPS)]
+        before = [[], *([name] for name in names)]
+        shape = {n: (n[37:], "gpu", b) for n, b in zip(names, before, strict=False)}
+        allowed = 0.6 if self._begun % 5 == 0 else 2.0
+        deadline = now + allowed * _STEPS * _STEP_SECONDS
+        self._going.append((Workflow(run, shape, now, deadline), now))
+        queue = [(one, self._running(one, began, now), ()) for one, began in self._going]
+        ended = now - _STEPS * _STEP_SECONDS
+        for workflow, began in self._going:
+            if began <= ended:
+                self._reported.difference_update(workflow.order)
+        self._going = [going for going in self._going if going[1] > ended]
+        found = self._predictor.estimate_workflows(queue, now)
+        return sum(not 0.0 <= one.low <= one.seconds <= one.high < math.inf for one in found)
+
+    def _running(self, workflow: Workflow, began: float, now: float) -> dict[str, float]:
+        """The task that runs now, and since when, once those before it are reported."""
+        for number, task_id in enumerate(workflow.order):
+            start = began + number * _STEP_SECONDS
+            if now < start + _STEP_SECONDS:
+                return {task_id: start}
+            if task_id not in self._reported:
+                self._reported.add(task_id)
+                times = {"start_time": start, "end_time": start + _STEP_SECONDS}
+                record = {"status": "success", **times}
+                self._predictor.collect_data_for_task(task_id, task_id[37:], record)
+        return {}
 
 
 def _show(stats: Stats, latencies: list[float], wrong: int) -> None:

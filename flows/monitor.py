@@ -18,7 +18,7 @@ from malearn.data import execution_window, locks, redis_client
 from malearn.data.dataset import Dataset
 from malearn.flows import failure, figures, news, parameters, progress, workflow_progress
 from malearn.flows.retrain import RetrainOutcome, renew
-from malearn.flows.train import load
+from malearn.flows.train import load, workflow_scores
 from malearn.kernel import generic
 from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
@@ -121,7 +121,9 @@ def _watch(tool_type: ToolType, types: ToolTypes, home: str | None) -> MonitorOu
         dataset = Dataset.open(Home.find(home), tool_type)
         rows, _ = load(dataset, window=execution_window.TAIL)
         # First: a version that fails verification loses the alias, so another one is checked.
-        manual = promotion.verify_manual_promotion(rows)
+        manual = promotion.verify_manual_promotion(
+            rows, lambda: workflow_scores(Home.find(home), types)
+        )
         if manual is not None and not manual.promoted.promoted:
             # Logged, not raised: the tool type is still to be checked, and the others after it.
             log.error("%s", _refused(name, manual))

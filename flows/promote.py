@@ -9,7 +9,7 @@ from prefect import flow
 
 from malearn.data.dataset import Dataset
 from malearn.flows import artifacts, failure, parameters, progress
-from malearn.flows.train import load
+from malearn.flows.train import load, workflow_scores
 from malearn.kernel import generic
 from malearn.kernel.home import Home
 from malearn.lifecycle import mlflow_connection, promotion
@@ -36,12 +36,18 @@ def promote(
 
     `bypass_gate` skips the gate, not the verification.
     """
-    types = generic.declared(Home.find(home))
+    place = Home.find(home)
+    types = generic.declared(place)
     progress.tag(tool_type, "by hand" if bypass_gate else "by the gate")
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         # Real rows of the dataset, not made-up ones: conversions go wrong at real thresholds.
-        rows, _ = load(Dataset.open(Home.find(home), types[tool_type]))
-        promoted = promotion.promote(rows, version, bypass_gate=bypass_gate)
+        rows, _ = load(Dataset.open(place, types[tool_type]))
+        promoted = promotion.promote(
+            rows,
+            version,
+            bypass_gate=bypass_gate,
+            workflow_scores=lambda: workflow_scores(place, types),
+        )
         # While MLflow is connected: the page links to the version there.
         artifacts.promotion(promoted, types[tool_type])
     verdict = "is in Production" if promoted.promoted else "was not promoted"

@@ -65,7 +65,7 @@ def train(
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         dataset = Dataset.open(Home.find(home), chosen)
         rows, source = load(dataset, data_version, newest_rows, moments.seconds(since))
-        source = replace(source, workflow_scores=_workflow_scores(Home.find(home), types))
+        source = replace(source, workflow_scores=workflow_scores(Home.find(home), types))
         found = _search(rows, source, home, names, trials, seconds) if trials else []
         better = {one.family: one.parameters for one in found if one.better}
         steps = len(names) + len(better) + 1
@@ -110,7 +110,7 @@ def _search(
     return found
 
 
-def _workflow_scores(home: Home, types: ToolTypes) -> tuple[tuple[bool, float], ...]:
+def workflow_scores(home: Home, types: ToolTypes) -> tuple[tuple[bool, float], ...]:
     """How far the newest workflows in the datasets were off, for the model to carry along."""
     try:
         found = dataset_workflows.workflows(home, types, rows=_WORKFLOW_ROWS)

@@ -89,6 +89,7 @@ def _now(
         mlflow_connection.connected(platform.tracking_uri),
     ):
         with predict.ready(platform, place) as predictor:
+            predict.remember(predictor, place, task)
             answer = predictor.explain(
                 task.function, task.resource, task.predecessors, task.features
             )

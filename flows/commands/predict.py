@@ -109,6 +109,18 @@ def ready(
         yield predictor
 
 
+def remember(predictor: DAGTaskPredictor, home: Home, task: Task) -> None:
+    """Let `predictor` know what the datasets hold of the task's tool type, where Redis holds
+    nothing of its function: it was not up, or was emptied, since that was ingested."""
+    from malearn.data import execution_window
+    from malearn.data.dataset import Dataset
+    from malearn.learning import matrix
+
+    if task.tool_type is not None and not predictor.observed(task.function):
+        newest = execution_window.of_functions(Dataset.open(home, task.tool_type))
+        predictor.remember(map(matrix.observation, newest))
+
+
 def predict(
     function: Annotated[
         str,
@@ -129,6 +141,7 @@ def predict(
         servers.running(place, redis=True, prefect=False) as platform,
         ready(platform, place) as predictor,
     ):
+        remember(predictor, place, task)
         answer = predictor.estimate(
             task.function, task.resource, task.predecessors, features=task.features
         )

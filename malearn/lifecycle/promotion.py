@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,9 @@ _REFUSED, _CONVERTED_TO, _CONVERTED_FROM = (
     "malearn.converted_to",
     "malearn.converted_from",
 )
+
+#: How far whole workflows were off lately: see `export.metadata_for`.
+WorkflowScores = Sequence[tuple[bool, float]]
 
 #: The check that stands for a person's word against the gate's.
 _BY_HAND = "by hand"
@@ -55,7 +59,13 @@ class ManualPromotion:
     production: int | None
 
 
-def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted:
+def promote(
+    rows: Matrix,
+    number: int,
+    *,
+    bypass_gate: bool = False,
+    workflow_scores: Callable[[], WorkflowScores] = tuple,
+) -> Promoted:
     """Promote version `number` if it passed the gate and its ONNX file matches its model.
 
     `rows` are real executions to verify it on. `bypass_gate` skips the gate, not the
@@ -72,7 +82,7 @@ def promote(rows: Matrix, number: int, *, bypass_gate: bool = False) -> Promoted
         )
     if bypass_gate and not (version.decision and version.decision.promote):
         version = replace(version, decision=_overruled(version))
-    version, decision = _verified(rows, version)
+    version, decision = _verified(rows, version, workflow_scores)
     origin = version.tags.get(_CONVERTED_FROM)
     summary = f"Version {origin}, converted to ONNX." if origin else ""
     # Recorded before the alias moves: a version that serves always carries the reasons.
@@ -112,12 +122,15 @@ def newest_passed(tool_type: ToolType) -> Version:
     return passed
 
 
-def verify_manual_promotion(rows: Matrix) -> ManualPromotion | None:
+def verify_manual_promotion(
+    rows: Matrix, workflow_scores: Callable[[], WorkflowScores] = tuple
+) -> ManualPromotion | None:
     """Verify the version to which a person moved `Production` in MLflow; None where nobody did.
 
     A version that passes serves from now on, converted where that is needed. One that fails
     is tagged with the reason, and the alias goes back to the version that was verified last,
-    which schedulers go on using meanwhile. Without rows nothing can be verified.
+    which schedulers go on using meanwhile. Without rows nothing can be verified. `workflow_scores`
+    is that of `promote`.
     """
     tool_type = rows.tool_type
     version = registry.by_alias(tool_type, registry.PRODUCTION)
@@ -127,7 +140,7 @@ def verify_manual_promotion(rows: Matrix) -> ManualPromotion | None:
     # The alias is where malearn put it last.
     if last is not None and last.number == version.number and _is_verified(version):
         return None
-    promoted = promote(rows, version.number, bypass_gate=True)
+    promoted = promote(rows, version.number, bypass_gate=True, workflow_scores=workflow_scores)
     if not promoted.promoted:
         # The tag before the alias, or the page of the version would not say why it was moved back.
         registry.tag(tool_type, version.number, _REFUSED, promoted.why[:1000])
@@ -180,14 +193,16 @@ def _overruled(version: Version) -> Decision:
     return decision.with_check(_BY_HAND, True, "a person promoted it over the gate")
 
 
-def _verified(rows: Matrix, version: Version) -> tuple[Version, Decision]:
+def _verified(
+    rows: Matrix, version: Version, workflow_scores: Callable[[], WorkflowScores] = tuple
+) -> tuple[Version, Decision]:
     """The version that serves if it may, `version` itself or what it was converted to."""
     decision = version.decision or _overruled(version)
     if not len(rows):
         refusal = "there are no rows to prove its ONNX file on"
         return version, decision.with_check("onnx", False, refusal)
     try:
-        version, model, native_uri = _both(rows, version)
+        version, model, native_uri = _both(rows, version, workflow_scores)
         with onnx_trial.Trial() as trial:  # before it may harm this process, or a scheduler's
             onnx_model.load(model, rows.tool_type, f"version {version.number}", trial.check)
         error = export.parity_error(model, logged_models.load_native(native_uri), rows)
@@ -203,7 +218,9 @@ def _verified(rows: Matrix, version: Version) -> tuple[Version, Decision]:
     )
 
 
-def _both(rows: Matrix, version: Version) -> tuple[Version, bytes, str]:
+def _both(
+    rows: Matrix, version: Version, workflow_scores: Callable[[], WorkflowScores]
+) -> tuple[Version, bytes, str]:
     """The version's ONNX file, and where the trainer's model is that it must equal.
 
     It was noted by training; else it lies in the same run; else the version itself holds it,
@@ -215,7 +232,7 @@ def _both(rows: Matrix, version: Version) -> tuple[Version, bytes, str]:
     except RegistryError:
         if native is not None:
             raise
-        version = _converted(rows, version)
+        version = _converted(rows, version, workflow_scores)
         model = registry.model_file(rows.tool_type, version.number)
         native = version.tags["malearn.native"]
     native = native or logged_models.native_beside(version.run_id)
@@ -227,7 +244,9 @@ def _both(rows: Matrix, version: Version) -> tuple[Version, bytes, str]:
     return version, model, native
 
 
-def _converted(rows: Matrix, version: Version) -> Version:
+def _converted(
+    rows: Matrix, version: Version, workflow_scores: Callable[[], WorkflowScores]
+) -> Version:
     """A version of its own that holds the ONNX file of `version`, which holds the trainer's model.
 
     A new one, because schedulers do not ask twice for a version that held no such file.
@@ -247,7 +266,10 @@ def _converted(rows: Matrix, version: Version) -> Version:
     learnt = np.flatnonzero([e.end <= until for e in rows.executions])
     known = rows.rows(learnt) if len(learnt) else rows
     made_of = int(facts.get("dataset_version", 0))
-    model = export.to_onnx(fitted, export.metadata_for(fitted, known, version.run_id, made_of))
+    metadata = export.metadata_for(
+        fitted, known, version.run_id, made_of, workflow_scores=workflow_scores()
+    )
+    model = export.to_onnx(fitted, metadata)
     # A version that a person registered from a file belongs to no run.
     with runs.resume(version.run_id) if version.run_id else contextlib.nullcontext():
         onnx_uri = logged_models.log_onnx(model, known)

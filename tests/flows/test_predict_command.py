@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
-from malearn.flows.commands import app
+from malearn import DAGTaskPredictor
+from malearn.data.dataset import Dataset
+from malearn.flows.commands import app, predict
+from malearn.kernel import tool_types
+from malearn.kernel.home import Home
+from malearn.kernel.records import Execution
 
 
 @pytest.mark.parametrize(
@@ -25,3 +32,20 @@ def test_what_a_scheduler_would_pass_over_is_named(words: tuple[str, ...], sente
     done = CliRunner().invoke(app, ["predict", "task1_llm_process", *words])
     assert done.exit_code == 2
     assert sentence in " ".join(done.output.split())
+
+
+def test_what_redis_has_forgotten_is_known_from_the_datasets(tmp_path: Path) -> None:
+    home, name, nobody = Home(tmp_path), "llm_process", "redis://127.0.0.1:1"
+    known = tool_types.declared()[name]
+    nothing = (float("nan"),) * len(known.features)
+    executions = [
+        Execution(
+            f"{n:036d}-step_{name}", f"step_{name}", name, 1e9 + n, 1e9 + n + 40.0, nothing, nothing
+        )
+        for n in range(3)
+    ]
+    Dataset.open(home, known).append(executions)
+    task = predict.Task.parse(home, f"step_{name}", [], [], "gpu")
+    with DAGTaskPredictor(nobody, "http://127.0.0.1:1", cache_dir=tmp_path / "cache") as one:
+        predict.remember(one, home, task)
+        assert one.predict(f"step_{name}", "gpu", []) == pytest.approx(40.0)

@@ -269,7 +269,8 @@ def test_a_version_without_an_onnx_file_is_converted_and_proven(
     rows, serving, trainers_alone
 ) -> None:
     give_production(rows, trainers_alone)
-    followed = promotion.verify_manual_promotion(rows)
+    scores = ((False, 0.5), (True, -1.25))
+    followed = promotion.verify_manual_promotion(rows, lambda: scores)
     assert (followed.moved_to, followed.production) == (2, 3)
     assert aliases(rows) == {PRODUCTION: 3, PREVIOUS: 1}
     made = registry.version(rows.tool_type, 3)
@@ -278,6 +279,7 @@ def test_a_version_without_an_onnx_file_is_converted_and_proven(
     file = registry.model_file(rows.tool_type, 3)
     metadata = onnx_model.load(file, rows.tool_type, "it").metadata
     assert (metadata.tool_type, metadata.rows) == (rows.tool_type.name, len(rows))
+    assert metadata.workflow_scores == scores
     loaded = mlflow.pyfunc.load_model(f"models:/{rows.tool_type.registered_model}@Production")
     assert (loaded.predict(loaded.input_example)["seconds"] > 0).all()
     expected = logged_models.load_native(made.tags["malearn.native"]).seconds(rows.inputs)

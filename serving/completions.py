@@ -148,7 +148,7 @@ class CompletionHandler:
         self._history.observe(
             record.task_id,
             Observation(function, name, record.start, record.end, values, context),
-            place.hint,
+            place.hints,
         )
         return CompletedTask(
             record,

@@ -57,8 +57,8 @@ class SharedHistory:
         """Whether this task was taken in already."""
         return self._seen.get(task_id) == end
 
-    def observe(self, task_id: str, observation: Observation, hint: Hint | None = None) -> bool:
-        """Take in one finished task, and the hint of its workflow; False when it is
+    def observe(self, task_id: str, observation: Observation, hints: Sequence[Hint] = ()) -> bool:
+        """Take in one finished task, and the hints of its workflow; False when it is
         known already."""
         with self._lock:
             # By its end as well: a task that is retried under its id is a new execution.
@@ -68,9 +68,9 @@ class SharedHistory:
             self._kept.append(observation)
             self._observed += 1
             self._tools.add(observation.tool_type)
-            above = self._estimator.observe(observation, hint)
-            if hint is not None and above is not None:
-                self._followed.append((hint, observation.function, above))
+            above = self._estimator.observe(observation, hints)
+            if above is not None:
+                self._followed.extend((hint, observation.function, above) for hint in hints)
             return True
 
     def hint_effects(self, functions: Iterable[str], hint: Hint) -> dict[str, float]:

@@ -179,7 +179,7 @@ class WorkflowEstimator:
 
     def _hint_effects(self, plan: _Plan) -> dict[str, float]:
         """What the beginning of the workflow says of tasks whose inputs are not known."""
-        hint = self._tracker.hint(plan.workflow.run_id) if plan.unknown else None
+        hint = self._tracker.hint(plan.workflow) if plan.unknown else None
         if hint is None:
             return {}
         return self._history.hint_effects({key[0] for _, key in plan.unknown}, hint)

@@ -26,7 +26,7 @@ __all__ = ["WorkflowPublisher", "scores"]
 
 _KEEP_STATUS = 3600  # seconds
 _MAX_SCORES = 512  # of finished workflows in the shared list: twice what a calibration uses
-_MAX_HINTS = 1024  # entries of the other list, one a hint and second
+_MAX_HINTS = 2048  # entries of the other list, one a hint and second
 _MAX_SHAPES = 256
 _PAGE = 128  # statuses that are sent at once
 _INTERVAL = 1.0  # seconds between two looks at what has changed

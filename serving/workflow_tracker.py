@@ -37,11 +37,11 @@ Outcome = tuple[bool, float]
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """What a workflow tells of one of its tasks that has ended: the hint, as it was before this
+    """What a workflow tells of one of its tasks that has ended: the hints, as they were before this
     task, the ids of the tasks that it waited for, and what it ran on; None and "" where that is
     not known."""
 
-    hint: Hint | None = None
+    hints: tuple[Hint, ...] = ()
     predecessors: tuple[str, ...] | None = None
     resource: str = ""
 
@@ -56,6 +56,7 @@ class _Tracked:
         "latest",
         "left",
         "running",
+        "shape",
         "updated",
         "workflow",
     )
@@ -63,6 +64,7 @@ class _Tracked:
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self.checkpoints = Checkpoints()
+        self.shape = workflow_hints.hint_of_shape(workflow)
         self.hint: Hint | None = None  # what was announced first
         self.left: set[str] = set()
         #: Of each open task, as it was before it started.
@@ -124,10 +126,12 @@ class WorkflowTracker:
                 found.discard(task_id)
         return found.union(named)
 
-    def hint(self, run: str) -> Hint | None:
-        """The hint of a workflow: what was announced first in it, where that is known."""
-        tracked = self._tracked.get(run)
-        return None if tracked is None else tracked.hint
+    def hint(self, workflow: Workflow) -> Hint | None:
+        """The hint of a workflow: what was announced first in it, until then its shape."""
+        tracked = self._tracked.get(workflow.run_id)
+        if tracked is not None and (tracked.hint or tracked.workflow is workflow):
+            return tracked.hint or tracked.shape
+        return workflow_hints.hint_of_shape(workflow)
 
     def expected(self, run: str, task_id: str) -> Prediction | None:
         """What was expected of a task before it started, where that is remembered."""
@@ -267,10 +271,10 @@ class WorkflowTracker:
         tracked = self._tracked.get(run) if run is not None else None
         if run is None or tracked is None:
             return None
-        hint = tracked.hint
+        hints = tuple(one for one in (tracked.shape, tracked.hint) if one is not None)
         task = tracked.workflow.tasks.get(record.task_id)
-        place = Place(hint) if task is None else Place(hint, task.predecessors, task.resource)
-        if hint is None and isinstance(record, Record) and record.successors:
+        place = Place(hints) if task is None else Place(hints, task.predecessors, task.resource)
+        if tracked.hint is None and isinstance(record, Record) and record.successors:
             tracked.hint = workflow_hints.hint_of(record.function, record.successors)
         tracked.left.discard(record.task_id)
         if not tracked.left:

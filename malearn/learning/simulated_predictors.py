@@ -42,8 +42,8 @@ class SimulatedWorkflow:
     """One workflow in a simulation: what has become of its tasks so far.
 
     `running` says when tasks started, `ended` holds the records of finished ones, with simulated
-    times; `hint` is what was announced first; `expected` the latest prediction of each open task,
-    `left` that of the whole.
+    times; `shape` is the hint in which functions it has, `hint` what was announced first;
+    `expected` the latest prediction of each open task, `left` that of the whole.
     """
 
     trace: WorkflowTrace
@@ -54,6 +54,10 @@ class SimulatedWorkflow:
     left: WorkflowPrediction | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     hint: Hint | None = None
+    shape: Hint | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = workflow_hints.hint_of_shape(self.workflow)
 
     def waiting(self) -> list[str]:
         """The tasks that have not started."""
@@ -252,7 +256,8 @@ class Malearn:
             context = own.context or (vector.context if vector is not None else ())
         name = "" if tool_type is None else tool_type.name
         seen = Observation(task.function, name, start, end, values, context)
-        self._known.observe(seen, live.hint)
+        hints = [one for one in (live.shape, live.hint) if one is not None]
+        self._known.observe(seen, hints)
         if live.hint is None:
             live.hint = workflow_hints.hint_of(task.function, record.successors)
 
@@ -298,8 +303,9 @@ class Malearn:
             answer = self._alike[key] = self._answered_from(basis, task.resource, None)
         # Without a basis `ended` learns nothing from an answer that did not know the inputs.
         self._bases.pop(task_id, None)
-        if live.hint is not None:
-            effect = self._known.hint_effect(task.function, live.hint)
+        hint = live.hint or live.shape
+        if hint is not None:
+            effect = self._known.hint_effect(task.function, hint)
             answer = workflow_hints.applied(answer, effect)
         live.expected[task_id] = answer
 

@@ -310,6 +310,27 @@ def test_what_was_learnt_last_is_shared_before_a_scheduler_ends(
         assert client.llen("malearn:workflow_scores") >= before
 
 
+def test_a_function_takes_in_a_kind_of_workflow_what_it_took_there(
+    predictor: Build, record: Any
+) -> None:
+    """Before anything of a new workflow is known but which functions it has."""
+    p = predictor()
+
+    def kind(number: int, other: str) -> Workflow:
+        first, last = f"{number:036d}-{other}", f"{number:036d}-fuse"
+        return Workflow(
+            f"{number:036d}", {first: (other, "io", []), last: ("fuse", "gpu", [first])}
+        )
+
+    for number in range(20):
+        other, took = ("read", 10.0) if number % 2 else ("search", 20.0)
+        p.estimate_workflow(kind(number, other), now=NOW)
+        report(p, record, f"{number:036d}", **{other: 1.0, "fuse": took})
+    read = p.estimate_workflow(kind(98, "read"), now=NOW)
+    search = p.estimate_workflow(kind(99, "search"), now=NOW)
+    assert read.work["gpu"] < 13.0 < 16.0 < search.work["gpu"]
+
+
 def test_what_hints_were_followed_by_is_known_after_a_restart(
     predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
 ) -> None:

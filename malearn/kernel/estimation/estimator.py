@@ -156,14 +156,14 @@ class Estimator:
         """What functions of `tool_type` take lately, as terms in log-seconds."""
         return self._history.tool_terms(tool_type)
 
-    def observe(self, observation: Observation, hint: Hint | None = None) -> float | None:
+    def observe(self, observation: Observation, hints: Sequence[Hint] = ()) -> float | None:
         """Take in one execution that has ended; call in order of their ends.
 
-        `hint` is what the first task of its workflow announced, where that is known. Returns what
-        was learnt of the hint: as `above` of `WorkflowHints.learn`, None where that was nothing.
+        `hints` are those of its workflow. Returns what was learnt of each of them: as `above` of
+        `WorkflowHints.learn`, None where that was nothing.
         """
         # Before the history takes it in, after which nothing of it would be unexpected.
-        above = None if hint is None else self._learn_hint(observation, hint)
+        above = self._learn_hints(observation, hints) if hints else None
         self._history.observe(observation)
         return above
 
@@ -211,7 +211,7 @@ class Estimator:
         """Go on from other hints, replayed elsewhere."""
         self._hints = hints
 
-    def _learn_hint(self, observation: Observation, hint: Hint) -> float | None:
+    def _learn_hints(self, observation: Observation, hints: Sequence[Hint]) -> float | None:
         function, context = observation.function, observation.context
         # Without the task's own inputs: hints serve tasks whose inputs are not known yet.
         snapshot = self._history.snapshot(function, observation.tool_type, (), context)
@@ -219,7 +219,8 @@ class Estimator:
         if usual is None or not 0.0 < usual < math.inf:
             return None
         above = observation.log_seconds - math.log(usual)
-        self._hints.learn(function, hint, above)
+        for hint in hints:
+            self._hints.learn(function, hint, above)
         return above
 
     def _bases(

@@ -1,14 +1,17 @@
 """What the beginning of a workflow tells of tasks whose own inputs are not known yet.
 
-The first task that announces anything of its successors (what a file holds, how long a question
-is) tells much of the whole workflow: the same question asked again takes later tasks about as
-long as it took them before, and a like one about as long. So what was announced first is the
-workflow's *hint*, and its effect on every function that follows is remembered like that of
-inputs, above the function's level. How much of it holds is learnt per function, and over all.
+A function may take longer in one kind of workflow than in another, so which functions a workflow
+has is a hint from its arrival on. The first task that announces anything of its successors (what
+a file holds, how long a question is) tells more: the same question asked again takes later tasks
+about as long as it took them before, and a like one about as long. So what was announced first is
+the workflow's *hint* from then on. The effect of hints on every function that follows is remembered
+like that of inputs, above the function's level. How much of it holds is learnt per function, and
+over all.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 
@@ -19,8 +22,18 @@ from malearn.kernel.estimation import experts, input_effects
 from malearn.kernel.estimation.experts import ExpertErrors
 from malearn.kernel.estimation.input_effects import InputEffects
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.workflow import Workflow
 
-__all__ = ["Followed", "Hint", "WorkflowHints", "applied", "decode", "encode", "hint_of"]
+__all__ = [
+    "Followed",
+    "Hint",
+    "WorkflowHints",
+    "applied",
+    "decode",
+    "encode",
+    "hint_of",
+    "hint_of_shape",
+]
 
 _REMEMBERED = 1024  # functions, each after one announcer; the one seen longest ago goes first
 _MOST_VALUES = 64  # of a hint
@@ -29,7 +42,10 @@ _FARTHEST = 20.0  # log-seconds: what is beyond somebody else has written
 
 
 class Hint(msgspec.Struct, frozen=True):
-    """Who announced, what it named, and the numbers, in the order of the names."""
+    """Who announced, what it named, and the numbers, in the order of the names.
+
+    Nobody ("") announced what the shape of a workflow tells.
+    """
 
     announcer: str
     names: tuple[tuple[str, str], ...]
@@ -82,6 +98,16 @@ def hint_of(announcer: str, successors: Mapping[str, Mapping[str, object]]) -> H
     }
     names = tuple(sorted(found))[:_MOST_VALUES]
     return Hint(announcer, names, tuple(found[name] for name in names)) if names else None
+
+
+def hint_of_shape(workflow: Workflow) -> Hint | None:
+    """The hint in which functions `workflow` has; None while more may be appended."""
+    if workflow.growing:
+        return None
+    functions = "\n".join(sorted(task.function for task in workflow.tasks.values()))
+    # A digest, since the name is kept with every function and shared.
+    digest = hashlib.blake2b(functions.encode("utf-8", "replace"), digest_size=8).hexdigest()
+    return Hint("", ((digest, "shape"),), (1.0,))
 
 
 def applied(prediction: Prediction, effect: float) -> Prediction:

@@ -9,6 +9,7 @@ import pytest
 from malearn.kernel.estimation.estimator import Estimator
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.workflow import Workflow
 from malearn.kernel.workflows import workflow_hints
 
 ASKED = {"short": 10.0, "long": 900.0}
@@ -25,7 +26,7 @@ def known(questions: list[str]) -> Estimator:
     estimator = Estimator()
     for number, question in enumerate(questions):
         start = 100.0 * number
-        estimator.observe(Observation("fuse", "t", start, start + TOOK[question]), hint(question))
+        estimator.observe(Observation("fuse", "t", start, start + TOOK[question]), [hint(question)])
     return estimator
 
 
@@ -35,6 +36,19 @@ def test_a_workflow_that_began_alike_tells_what_a_later_task_takes() -> None:
     hinted = {one: plain * math.exp(estimator.hint_effect("fuse", hint(one))) for one in TOOK}
     off = sum(abs(math.log(hinted[one] / TOOK[one])) for one in TOOK)
     assert off < 0.4 * sum(abs(math.log(plain / TOOK[one])) for one in TOOK)
+
+
+def test_the_functions_of_a_workflow_are_a_hint_whatever_its_ids_and_their_order() -> None:
+    def shape(*functions: str) -> Workflow:
+        names = (f"{len(functions)}-{number}" for number in range(len(functions)))
+        return Workflow("run", {i: (f, "gpu", []) for i, f in zip(names, functions, strict=True)})
+
+    hint_of_shape = workflow_hints.hint_of_shape
+    assert hint_of_shape(shape("a", "b")) == hint_of_shape(shape("b", "a"))
+    assert hint_of_shape(shape("a", "b")) != hint_of_shape(shape("a", "b", "b"))
+    growing = shape("a", "b")
+    growing.append("c", "b", "gpu")
+    assert hint_of_shape(growing) is None
 
 
 def test_a_hint_says_nothing_of_a_function_that_never_followed_it() -> None:

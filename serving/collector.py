@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from time import monotonic
 from typing import NamedTuple
 
 from malearn.kernel import names as names_
 from malearn.kernel.names import Names
 from malearn.kernel.reading import run_ids, stream_entries
 from malearn.serving import stream_format
-from malearn.serving.connection import Connection
+from malearn.serving.connection import RedisConnection
 from malearn.serving.refusals import Refusals
 from malearn.serving.resp import ResponseError, pack
 from malearn.serving.stream_format import CompletedTask
@@ -28,6 +29,7 @@ _BATCH = 256  # entries per round trip: a few ms of Redis, so that others' comma
 _COMMANDS = 4  # for each function of a batch
 # Seconds. Counted from a time nearby, the powers of two below stay within a double until 2043.
 _COUNTED_FROM, _HALF_LIFE = 1_700_000_000.0, 7 * 86_400.0
+_PAUSE = 1.0  # seconds in which nothing is sent to a stream that refuses, while others do not
 _YIELD_AFTER = 16  # entries encoded before other threads are let in
 
 
@@ -67,13 +69,16 @@ class Collector:
         self._refusals, self._on_entry = refusals, on_entry
         self._capacity = capacity
         self._tasks: deque[CompletedTask] = deque()
-        self._encoded: deque[_Encoded] = deque()
         self._names = Names.find() if names is None else names
         self._streams = self._names.streams(names_.stream_count() if streams is None else streams)
+        #: By stream, each in the order of its entries.
+        self._encoded: list[deque[_Encoded]] = [deque() for _ in self._streams]
+        #: Until when nothing is sent to a stream that refused an entry while others took theirs.
+        self._resume_at = [0.0] * len(self._streams)
         self._xadds = [_xadd(key, stream_length) for key in self._streams]
 
     def __len__(self) -> int:
-        return len(self._tasks) + len(self._encoded)
+        return len(self._tasks) + self._waiting()
 
     def put(self, task: CompletedTask) -> None:
         """Take one finished task. The newest is dropped while there is no room."""
@@ -101,49 +106,49 @@ class Collector:
             except (ValueError, TypeError):  # names that are no text, or no UTF-8
                 self.dropped += 1
                 continue
-            encoded.append(one)
+            encoded[one.stream].append(one)
             # Before it is sent: learning in this process must not depend on Redis.
             if self._on_entry is not None:
                 self._on_entry(one.stream_entry)
             # Encoding holds the interpreter, and a caller may be waiting for it.
             if number % _YIELD_AFTER == 0:
                 time.sleep(0)
-        while len(encoded) > self._capacity:
-            encoded.popleft()
+        while self._waiting() > self._capacity:
+            # Of a stream that cannot be sent to, rather than of those that can.
+            max(encoded, key=len).popleft()
             self.dropped += 1
 
-    def send(self, connection: Connection, deadline: float) -> bool:
+    def send(self, connection: RedisConnection, deadline: float) -> bool:
         """Send one batch; False when nothing was left to send.
 
-        What `connection.call` raises leaves the batch in the queue. Entries that the stream
-        refuses stay there too, and raise their `ResponseError`. A refused list costs only what
-        it would have told schedulers that start later.
+        What `connection.call` raises leaves the batch in the queue. Entries that a stream refuses
+        stay there too, and raise their `ResponseError` unless another stream took its own. A
+        refused list costs only what it would have told schedulers that start later.
         """
         self.encode()
-        encoded = self._encoded
         # Looked at, not taken out: what Redis has not confirmed is sent once more.
-        batch = [encoded[i] for i in range(min(_BATCH, len(encoded)))]
+        batch = self._batch()
         if not batch:
             return False
         lists = _lists(batch, self._names)
         # Lists first: a scheduler that starts remembers where the stream ends, then reads the
         # lists, so whatever stands before that end must be in them.
-        replies = connection.call(
-            b"".join([*(packed for _, packed in lists), *map(self._entry, batch)]),
-            _COMMANDS * len(lists) + len(batch),
-            deadline,
-        )
+        calls = [
+            (b"".join(packed for _, packed in lists), _COMMANDS * len(lists)),
+            (b"".join(map(self._entry, batch)), len(batch)),
+        ]
+        if connection.in_order:
+            (lists_sent, listed), (entries_sent, added) = calls
+            calls = [(lists_sent + entries_sent, listed + added)]
+        replies = [
+            reply
+            for packed, count in calls
+            if count
+            for reply in connection.call(packed, count, deadline)
+        ]
         entries, rest = replies[-len(batch) :], iter(replies[: -len(batch)])
-        refused = [reply for reply in entries if isinstance(reply, ResponseError)]
-        # In order: from a refused entry on, nothing leaves the queue.
-        kept = next((n for n, r in enumerate(entries) if isinstance(r, ResponseError)), len(batch))
-        for _ in range(kept):
-            encoded.popleft()
-        self.sent += kept
-        if refused:
-            self._refusals.refused("write", self._names.stream, refused[0], len(refused))
-            raise refused[0]
-        self._note_lists([key for key, _ in lists], rest)
+        confirmed = self._confirm(batch, entries)
+        self._note_lists([key for key, _ in lists], rest, refused=not confirmed)
         return True
 
     def close(self) -> None:
@@ -156,7 +161,43 @@ class Collector:
     def clear(self) -> None:
         """Forget everything unsent, uncounted: after a fork it is the parent's to send."""
         self._tasks.clear()
-        self._encoded.clear()
+        for encoded in self._encoded:
+            encoded.clear()
+
+    def _waiting(self) -> int:
+        return sum(map(len, self._encoded))
+
+    def _batch(self) -> list[_Encoded]:
+        """What is sent next: as much of each stream that takes anything."""
+        now = monotonic()
+        ready = [
+            encoded
+            for encoded, resume_at in zip(self._encoded, self._resume_at, strict=True)
+            if encoded and resume_at <= now
+        ]
+        share = max(1, _BATCH // max(len(ready), 1))
+        return [one for encoded in ready for one in islice(encoded, share)]
+
+    def _confirm(self, batch: Sequence[_Encoded], replies: Sequence[object]) -> bool:
+        """Take out what the streams took; whether that is all of `batch`. Raises `ResponseError`
+        where none took anything."""
+        refused: dict[int, list[ResponseError]] = defaultdict(list)
+        kept = 0
+        for one, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                refused[one.stream].append(reply)
+            # In order: from a refused entry on, nothing leaves its stream's queue.
+            elif one.stream not in refused:
+                self._encoded[one.stream].popleft()
+                kept += 1
+        self.sent += kept
+        for stream, errors in refused.items():
+            self._refusals.refused("write", self._streams[stream], errors[0], len(errors))
+            if not kept or len(self._streams) == 1:
+                raise errors[0]
+            # The other streams go on meanwhile.
+            self._resume_at[stream] = monotonic() + _PAUSE
+        return not refused
 
     def _stream_of(self, task_id: str) -> int:
         count = len(self._streams)
@@ -166,8 +207,7 @@ class Collector:
         xadd = self._xadds[one.stream]
         return b"%b$%d\r\n%b\r\n" % (xadd, len(one.stream_entry), one.stream_entry)
 
-    def _note_lists(self, keys: Iterable[str], replies: Iterator[object]) -> None:
-        refused = False
+    def _note_lists(self, keys: Iterable[str], replies: Iterator[object], *, refused: bool) -> None:
         for key in keys:
             for reply in islice(replies, _COMMANDS):
                 if isinstance(reply, ResponseError):

@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
+from typing import ClassVar, Protocol
 
-from malearn.kernel.redis_address import Address
 from malearn.serving import resp
 from malearn.serving.resp import INCOMPLETE, ProtocolError, Reply, ResponseError
 
-__all__ = ["Connection", "DeadlineExceeded", "connector"]
+__all__ = ["Connection", "DeadlineExceeded", "RedisConnection"]
 
 _RECEIVE_SIZE = 64 * 1024  # bytes per `recv`; a larger buffer costs cache, not calls
 #: Bytes of the answers to one call. No honest answer comes near it, and hiredis keeps them all.
 _MAX_RECEIVED = 1024 * 1024 * 1024
+_AT_LEAST = 0.0005  # seconds for reading what has arrived already
 
 
 class DeadlineExceeded(TimeoutError):
@@ -31,10 +32,33 @@ class DeadlineExceeded(TimeoutError):
         self.replies = replies
 
 
+class RedisConnection(Protocol):
+    """What `Connection` offers for one server and `ClusterConnection` for all nodes of a cluster.
+
+    `in_order` is whether commands of one call are carried out in their order.
+    """
+
+    in_order: ClassVar[bool]
+
+    def call(self, packed: bytes, count: int, deadline: float) -> list[Reply]: ...
+    def get_many(self, keys: Sequence[str], deadline: float) -> list[bytes | None]: ...
+    def probe(self, key: str, deadline: float) -> None: ...
+    def maintain(self) -> None: ...
+    def nodes(self) -> Sequence[RedisConnection]: ...
+    @property
+    def outdated(self) -> bool: ...
+    def closed_by_server(self) -> bool: ...
+    def close(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
 class Connection:
-    """One open connection, for one caller at a time."""
+    """One open connection to one server, for one caller at a time."""
 
     __slots__ = ("_buffer", "_reader", "_socket", "_timeout", "_view")
+    in_order: ClassVar[bool] = True
+    #: Whether another connection would do better: one server has no parts that come and go.
+    outdated: ClassVar[bool] = False
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -67,6 +91,50 @@ class Connection:
         time. Raises as `call`, and `ResponseError` where Redis refuses to answer.
         """
         return [_value(reply) for reply in self.call(resp.pack_gets(keys), len(keys), deadline)]
+
+    def probe(self, key: str, deadline: float) -> None:
+        """Ask whether `key` exists, to find out whether the server works. Raises as `call`, and
+        `ResponseError` where it refuses."""
+        # Not PING, which a Sentinel answers as if it held our keys.
+        (reply,) = self.call(resp.pack("EXISTS", key), 1, deadline)
+        if isinstance(reply, ResponseError):
+            raise reply
+
+    def maintain(self) -> None:
+        """Nothing is to be done for one server."""
+
+    def nodes(self) -> Sequence[Connection]:
+        """The connections to all servers that hold keys: this one."""
+        return (self,)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def send(self, packed: bytes, deadline: float) -> None:
+        """The first half of `call`, for whoever asks several servers at once."""
+        self._limit(deadline)
+        self._socket.sendall(packed)
+
+    def receive(self, replies: list[Reply], count: int, deadline: float) -> bool:
+        """The other half, once something has arrived: append what has to `replies`.
+
+        Whether all `count` replies are there. Raises OSError and `ProtocolError`.
+        """
+        # What is there is read at the deadline, too.
+        self._limit(max(deadline, perf_counter() + _AT_LEAST))
+        while True:
+            read = self._socket.recv_into(self._buffer)
+            if read == 0:
+                raise ConnectionError("the server closed the connection")
+            self._reader.feed(self._view[:read])
+            # TLS may have decrypted more, which no `poll` would tell of.
+            if not getattr(self._socket, "pending", _nothing)():
+                break
+        self._parse(replies)
+        if len(replies) > count or (len(replies) == count and self._reader.has_data()):
+            raise ProtocolError("more was answered than asked")
+        return len(replies) == count
 
     def closed_by_server(self) -> bool:
         """Whether the server has closed this idle connection, as far as one can see from here."""
@@ -136,31 +204,8 @@ class Connection:
             self._timeout = left
 
 
-def connector(url: str, timeout: float) -> Callable[[], Connection]:
-    """Opens connections to `url`; each step of opening one waits `timeout` seconds at most.
-
-    The address is resolved anew each time. Where there is no connection to be had it raises
-    OSError, `ProtocolError`, `ResponseError` or `InputError`.
-    """
-
-    def connect() -> Connection:
-        # Here rather than once: an address that is wrong must not keep a scheduler from starting.
-        address = Address.parse(url)
-        connection = Connection(address.connect(timeout))
-        greeting = address.greeting()
-        try:
-            packed = b"".join(resp.pack(*command) for command in greeting)
-            if greeting:
-                replies = connection.call(packed, len(greeting), perf_counter() + timeout)
-                for reply in replies:
-                    if isinstance(reply, ResponseError):
-                        raise reply
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    return connect
+def _nothing() -> int:
+    return 0
 
 
 def _value(reply: Reply) -> bytes | None:

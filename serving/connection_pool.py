@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
-from malearn.serving.connection import Connection
+from malearn.serving.connection import RedisConnection
 
 __all__ = ["ConnectionPool"]
 
@@ -18,18 +18,18 @@ class ConnectionPool:
     background thread, does.
     """
 
-    def __init__(self, connect: Callable[[], Connection], size: int) -> None:
+    def __init__(self, connect: Callable[[], RedisConnection], size: int) -> None:
         self._connect, self._size = connect, size
-        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[RedisConnection] = queue.SimpleQueue()
         #: Idle or lent; what is no member any more is closed when it is handed back.
-        self._members: set[Connection] = set()
+        self._members: set[RedisConnection] = set()
 
     @property
     def missing(self) -> bool:
         """Whether a connection was discarded and not yet replaced."""
         return len(self._members) < self._size
 
-    def acquire(self, deadline: float) -> Connection | None:
+    def acquire(self, deadline: float) -> RedisConnection | None:
         """A connection, waiting for one until `deadline`; None when none came free."""
         try:
             return self._idle.get_nowait()
@@ -43,14 +43,14 @@ class ConnectionPool:
         except queue.Empty:
             return None
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: RedisConnection) -> None:
         """Hand back a connection whose call went well."""
         if connection in self._members:
             self._idle.put(connection)
         else:
             connection.close()
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: RedisConnection) -> None:
         """Throw away a connection whose call failed."""
         self._members.discard(connection)
         connection.close()
@@ -65,9 +65,13 @@ class ConnectionPool:
 
     def prune(self) -> None:
         """Discard what the server closed while it was idle. Background only."""
+        outdated = 0
         # All are taken first, or one that is handed back would be taken again.
         for connection in list(self._take_idle()):
-            if connection.closed_by_server():
+            closed = connection.closed_by_server()
+            outdated += (also := not closed and connection.outdated)
+            # Those that only lack a part are replaced one by one: callers have the others.
+            if closed or (also and outdated == 1):
                 self.discard(connection)
             else:
                 self.release(connection)
@@ -86,7 +90,7 @@ class ConnectionPool:
         self._idle = queue.SimpleQueue()
         self._members = set()
 
-    def _take_idle(self) -> Iterator[Connection]:
+    def _take_idle(self) -> Iterator[RedisConnection]:
         while True:
             try:
                 yield self._idle.get_nowait()

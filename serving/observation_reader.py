@@ -16,10 +16,10 @@ from malearn.kernel.names import Names
 from malearn.kernel.reading import stream_entries
 from malearn.kernel.reading.believable import Clock
 from malearn.serving import resp, shared_history, stream_format
-from malearn.serving.connection import Connection
+from malearn.serving.connection import RedisConnection
 from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.refusals import Refusals
-from malearn.serving.resp import ProtocolError, ResponseError
+from malearn.serving.resp import NodeUnreachable, ProtocolError, ResponseError
 from malearn.serving.shared_history import SharedHistory
 from malearn.serving.stats import CallCounters
 
@@ -66,7 +66,7 @@ class ObservationReader:
         """Whether the lists were read."""
         return bool(self._last_ids)
 
-    def restore(self, connection: Connection) -> None:
+    def restore(self, connection: RedisConnection) -> None:
         """Remember where the streams end now, and read the lists of the functions used most."""
         # In this order: what is sent in between is in the lists, in the streams, or in both. Had
         # the lists been read first, it would have been in neither.
@@ -95,12 +95,18 @@ class ObservationReader:
         # Last, as it says that the restoring is done: after a failure all of it is tried again.
         self._last_ids = last_ids
 
-    def follow(self, connection: Connection) -> None:
+    def follow(self, connection: RedisConnection) -> None:
         """Bring in what came since, of a flood the newest of each function."""
         entries: list[_Entry] = []
         last_ids = dict[str, bytes]()
         for key in self._streams:
-            found, last_ids[key] = self._since(connection, key, _MOST_READ // len(self._streams))
+            try:
+                found, last_ids[key] = self._since(
+                    connection, key, _MOST_READ // len(self._streams)
+                )
+            except NodeUnreachable:  # what its node holds is read when that is back
+                last_ids[key] = self._last_ids[key]
+                continue
             entries += found
         # Only after all streams: what fails on the way is read again, and known tasks passed over.
         self._last_ids, self._listed_before = last_ids, frozenset()
@@ -110,7 +116,9 @@ class ObservationReader:
             if number % _YIELD_AFTER == 0:
                 time.sleep(0)  # others first
 
-    def _since(self, connection: Connection, key: str, most: int) -> tuple[list[_Entry], bytes]:
+    def _since(
+        self, connection: RedisConnection, key: str, most: int
+    ) -> tuple[list[_Entry], bytes]:
         """The entries of a stream that came since the last look, newest first, at most `most`, and
         the id of the newest."""
         after, upto = self._last_ids[key], b"+"
@@ -170,7 +178,7 @@ class ObservationReader:
             return None
         return found
 
-    def _functions(self, connection: Connection) -> list[str]:
+    def _functions(self, connection: RedisConnection) -> list[str]:
         """As many functions as are remembered, those used most first."""
         limit = self._history.limit
         key = self._names.functions
@@ -184,29 +192,32 @@ class ObservationReader:
             functions = list(dict.fromkeys([*functions, *self._listed(connection, limit)]))
         return functions[:limit]
 
-    def _listed(self, connection: Connection, limit: int) -> list[str]:
+    def _listed(self, connection: RedisConnection, limit: int) -> list[str]:
         """The functions that have a list. SCAN, so that the server is never held up."""
         prefix = self._names.history
-        cursor, functions = b"0", list[str]()
-        while True:
-            reply = self._call(
-                connection, resp.pack("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", "1000")
-            )
-            if not isinstance(reply, list) or len(reply) != 2:
-                raise ProtocolError("not the answer to a SCAN")
-            cursor, keys = reply
-            functions += [key.decode("utf-8", "replace")[len(prefix) :] for key in keys]
-            if cursor == b"0" or len(functions) > limit:
-                return functions
+        functions = list[str]()
+        # Each node of a cluster knows its own keys only.
+        for node in connection.nodes():
+            cursor = b""
+            while cursor != b"0" and len(functions) <= limit:
+                reply = self._call(
+                    node,
+                    resp.pack("SCAN", cursor or b"0", "MATCH", f"{prefix}*", "COUNT", "1000"),
+                )
+                if not isinstance(reply, list) or len(reply) != 2:
+                    raise ProtocolError("not the answer to a SCAN")
+                cursor, keys = reply
+                functions += [key.decode("utf-8", "replace")[len(prefix) :] for key in keys]
+        return functions
 
-    def _newest(self, connection: Connection, key: str) -> bytes:
+    def _newest(self, connection: RedisConnection, key: str) -> bytes:
         """The id of the stream's last entry."""
         reply = self._call(connection, resp.pack("XREVRANGE", key, "+", "-", "COUNT", "1"))
         if isinstance(reply, list) and reply and isinstance(reply[0], list):
             return bytes(reply[0][0])
         return b"0-0"
 
-    def _call(self, connection: Connection, command: bytes) -> resp.Reply:
+    def _call(self, connection: RedisConnection, command: bytes) -> resp.Reply:
         """The reply to one command. Raises `ResponseError` where it is one."""
         (reply,) = connection.call(command, 1, perf_counter() + self._timeout)
         if isinstance(reply, ResponseError):

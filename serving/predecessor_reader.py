@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from time import perf_counter
 
+from malearn.serving.cluster_connection import UNANSWERED, PartlyAnswered
 from malearn.serving.connection import DeadlineExceeded
 from malearn.serving.predecessor_cache import PredecessorCache, SuccessorFeatures
 from malearn.serving.redis_worker import RedisWorker
@@ -36,7 +37,8 @@ class PredecessorReader:
     ) -> tuple[Sequence[SuccessorFeatures | None], str]:
         """What each of those tasks left for its successors, and what kept some from being read.
 
-        One round trip at most; `started` is when the call began, on `perf_counter`'s clock.
+        One round trip at most, of a cluster one to each node at once; `started` is when the call
+        began, on `perf_counter`'s clock.
         """
         found = self._cache.get_many(task_ids)
         # As `None not in found`, without comparing each with None.
@@ -53,7 +55,7 @@ class PredecessorReader:
         if not breaker.closed:
             return "redis_down"
         keys = [f"result:{task_id}" for task_id in task_ids]
-        failure = "redis_busy"
+        failure, trouble = "redis_busy", ""
         for _ in range(_MAX_ATTEMPTS):
             connection = worker.pool.acquire(deadline)
             if connection is None:
@@ -70,6 +72,16 @@ class PredecessorReader:
                 # A slow network that delivers something is no outage: the rest comes next time.
                 self._add(task_ids, values)
                 return "redis_slow"
+            # One or some nodes of a cluster, of which the connection knows: the others go on.
+            except PartlyAnswered as error:
+                worker.pool.release(connection)
+                trouble = self._add_part(task_ids, error)
+                if not error.lost:
+                    return trouble
+                # Another connection may still have what this one has lost.
+                left = [i for i, one in enumerate(error.values) if one is UNANSWERED]
+                task_ids, keys = [task_ids[i] for i in left], [keys[i] for i in left]
+                continue
             except ConnectionError:
                 # Most likely the server closes what is idle: another connection, as long as
                 # there is time. Where the server is gone, the worker finds that out meanwhile.
@@ -91,9 +103,18 @@ class PredecessorReader:
             breaker.succeed()
             worker.refusals.accepted("read")
             return self._add(task_ids, values, deadline)
+        if trouble:
+            return trouble
         if breaker.closed:
             breaker.fail()
         return failure
+
+    def _add_part(self, task_ids: Sequence[str], part: PartlyAnswered) -> str:
+        """Take in what some nodes of a cluster answered; returns the trouble with the others."""
+        self._add(task_ids, part.values)
+        if part.refusal is not None:
+            self._worker.refusals.refused("read", f"result:{task_ids[0]}", part.refusal)
+        return part.failure
 
     def _add(
         self, task_ids: Sequence[str], values: Sequence[object], deadline: float = math.inf

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
 
+from malearn.kernel.errors import InputError
 from malearn.kernel.names import Names
-from malearn.serving import resp
 from malearn.serving.circuit_breaker import CircuitBreaker
+from malearn.serving.cluster_connection import UNANSWERED, PartlyAnswered
 from malearn.serving.collector import Collector
-from malearn.serving.connection import Connection
+from malearn.serving.connection import RedisConnection
 from malearn.serving.connection_pool import ConnectionPool
 from malearn.serving.observation_reader import ObservationReader
 from malearn.serving.refusals import RESOLVE_AGAIN, Refusals
@@ -50,7 +51,7 @@ class RedisWorker:
 
     def __init__(
         self,
-        connect: Callable[[], Connection] | None,
+        connect: Callable[[], RedisConnection] | None,
         collector: Collector,
         observations: ObservationReader,
         refusals: Refusals,
@@ -73,7 +74,7 @@ class RedisWorker:
         self._to_read: deque[tuple[str, str | None]] = deque()
         self._follow_at = self._send_at = 0.0
         self._pause = _FIRST_PAUSE
-        self._connection: Connection | None = None
+        self._connection: RedisConnection | None = None
         self._away = False
         self._wake = threading.Event()
         self._close_by: float | None = None
@@ -102,7 +103,7 @@ class RedisWorker:
             return
         self._to_read.append((task_id, function))
 
-    def replace(self, connection: Connection) -> None:
+    def replace(self, connection: RedisConnection) -> None:
         """A caller's call failed on `connection`: another is opened at once."""
         self.pool.discard(connection)
         self._wake.set()
@@ -179,7 +180,7 @@ class RedisWorker:
             self._follow_at = monotonic() + _FOLLOW_INTERVAL
             self._attempt(observations.follow, connection)
 
-    def _send(self, connection: Connection) -> None:
+    def _send(self, connection: RedisConnection) -> None:
         if monotonic() < self._send_at:
             return
         if self._attempt(self._send_all, connection):
@@ -188,7 +189,7 @@ class RedisWorker:
             self._send_at = monotonic() + self._pause
             self._pause = min(2.0 * self._pause, _LONGEST_PAUSE)
 
-    def _connected(self, *, probe_now: bool = False) -> Connection | None:
+    def _connected(self, *, probe_now: bool = False) -> RedisConnection | None:
         """A connection of our own, after making sure that callers have theirs."""
         breaker = self.breaker
         if self._connect is None:
@@ -196,6 +197,7 @@ class RedisWorker:
         # So that callers do not spend their budget on connections that are closed already.
         self.pool.prune()
         if breaker.closed and self._connection is not None and not self.pool.missing:
+            self._connection.maintain()
             return self._connection
         if not breaker.closed and not (breaker.due or probe_now):
             return None
@@ -228,14 +230,11 @@ class RedisWorker:
             self._disconnect()
         if self._connection is None:
             self._connection = self._connect() if self._connect else _no_server()
-        # Not PING, which a Sentinel or a node of a cluster answers as if it held our keys.
-        (reply,) = self._connection.call(
-            resp.pack("EXISTS", self._names.stream), 1, self._deadline()
-        )
-        if isinstance(reply, ResponseError):
-            raise reply
+        self._connection.probe(self._names.stream, self._deadline())
 
-    def _attempt(self, step: Callable[[Connection], None], connection: Connection) -> bool:
+    def _attempt(
+        self, step: Callable[[RedisConnection], None], connection: RedisConnection
+    ) -> bool:
         """Whether `step` went well. If it fails because of its connection, that is closed."""
         # An earlier step of this round has lost it; the next round opens another.
         if connection is not self._connection:
@@ -262,6 +261,9 @@ class RedisWorker:
         """Open the breaker. An outage is logged once, not at every probe."""
         if isinstance(error, ResponseError):
             self.refusals.refused("connect", "", error)
+        elif isinstance(error, InputError):  # which says itself what is wrong, and with what
+            if not self._away:
+                _log.warning("%s", error)
         elif not self._away:
             _log.warning(
                 "Redis at %s does not answer (%s: %s)",
@@ -284,30 +286,38 @@ class RedisWorker:
         # While closing, an exchange may not outlast the time that `close` was given.
         return deadline if self._close_by is None else min(deadline, self._close_by)
 
-    def _read_records(self, connection: Connection) -> None:
+    def _read_records(self, connection: RedisConnection) -> None:
         to_read = self._to_read
+        later: list[tuple[str, str | None]] = []
         while to_read:
             page = [to_read[i] for i in range(min(_PAGE, len(to_read)))]
             keys = [f"result:{task_id}" for task_id, _ in page]
-            values = connection.get_many(keys, self._deadline())
+            values: Sequence[object]
+            try:
+                values = connection.get_many(keys, self._deadline())
+            except PartlyAnswered as error:
+                values = error.values
             for (task_id, function), raw in zip(page, values, strict=True):
                 # Callers only append, so it is the one that was looked at.
                 to_read.popleft()
-                if raw is None:
-                    self.expired += 1
-                else:
+                if isinstance(raw, bytes):
                     self._on_record(task_id, function, raw)
+                elif raw is UNANSWERED:
+                    later.append((task_id, function))
+                else:
+                    self.expired += 1
+        to_read.extend(later)
 
-    def _publish(self, connection: Connection) -> None:
+    def _publish(self, connection: RedisConnection) -> None:
         self._workflows.exchange(connection, self._deadline())
 
-    def _publish_rest(self, connection: Connection) -> None:
+    def _publish_rest(self, connection: RedisConnection) -> None:
         self._workflows.flush(connection, self._deadline())
 
-    def _send_all(self, connection: Connection) -> None:
+    def _send_all(self, connection: RedisConnection) -> None:
         while self._collector.send(connection, self._deadline()):
             pass
 
 
-def _no_server() -> Connection:
+def _no_server() -> RedisConnection:
     raise ConnectionRefusedError("there is no Redis")

@@ -30,6 +30,9 @@ _ADVICE = {
     "OOM": "its memory is full: raise maxmemory, or free some",
     "MISCONF": "it cannot save to its disk: see its log",
     "LOADING": "it is starting, and is asked again",
+    "CLUSTERDOWN": "some slots have no node: see CLUSTER INFO, and the log of the nodes",
+    "TRYAGAIN": "slots are being moved, and it is asked again",
+    "UNREACHABLE": "its keys wait until it, or the replica that takes over, answers",
 }
 
 #: What was refused: to serve a new connection at all, to read a key, or to write one.
@@ -74,6 +77,6 @@ class Refusals:
 
 
 def _advice(error: ResponseError) -> str:
-    if problem := unsuitable(error.code, str(error)):
+    if problem := unsuitable(str(error)):
         return f"it {problem}"
     return _ADVICE.get(error.code, "see its log")

@@ -7,7 +7,17 @@ from typing import Any
 
 import hiredis
 
-__all__ = ["INCOMPLETE", "ProtocolError", "Reply", "ResponseError", "pack", "pack_gets", "reader"]
+__all__ = [
+    "INCOMPLETE",
+    "NodeUnreachable",
+    "ProtocolError",
+    "Reply",
+    "ResponseError",
+    "pack",
+    "pack_gets",
+    "reader",
+    "unpack",
+]
 
 #: What Redis answers: bytes, an integer, None, a list of such, or a `ResponseError`.
 Reply = Any
@@ -27,6 +37,13 @@ class ResponseError(Exception):
     def code(self) -> str:
         """The error's first word, which says what kind it is: `READONLY`, `NOAUTH`, …"""
         return str(self).partition(" ")[0]
+
+
+class NodeUnreachable(ResponseError):
+    """Stands for the answer of a node of a cluster that gave none; others answered."""
+
+    def __init__(self, node: str) -> None:
+        super().__init__(f"UNREACHABLE {node}, a node of the cluster, does not answer")
 
 
 def reader() -> Any:
@@ -58,3 +75,17 @@ def pack_gets(keys: Sequence[str]) -> bytes:
     if commands.isascii():
         return commands.encode()
     return b"".join([pack("GET", key) for key in keys])
+
+
+def unpack(packed: bytes) -> list[list[bytes]]:
+    """The words of each of `packed` commands.
+
+    >>> unpack(pack("GET", "a") + pack("EXISTS", "b"))
+    [[b'GET', b'a'], [b'EXISTS', b'b']]
+    """
+    # A command is a list of byte strings, and so is its form a reply's.
+    parser, commands = reader(), list[list[bytes]]()
+    parser.feed(packed)
+    while (command := parser.gets()) is not INCOMPLETE:
+        commands.append(command)
+    return commands

@@ -17,7 +17,7 @@ import msgspec
 from malearn.kernel.names import Names
 from malearn.kernel.workflows import workflow_hints, workflow_shapes
 from malearn.serving import stream_format
-from malearn.serving.connection import Connection
+from malearn.serving.connection import RedisConnection
 from malearn.serving.resp import ResponseError, pack
 from malearn.serving.shared_history import SharedHistory
 from malearn.serving.workflow_tracker import Outcome, WorkflowTracker
@@ -63,7 +63,7 @@ class WorkflowPublisher:
         """Whether there is anything to send."""
         return self._sends and (self._tracker.unpublished or self._history.unshared)
 
-    def exchange(self, connection: Connection, deadline: float) -> None:
+    def exchange(self, connection: RedisConnection, deadline: float) -> None:
         """Restore what others learnt, once, and send what has changed; at most once a second.
 
         Raises what `connection.call` raises; unsent statuses are sent when they change again.
@@ -72,7 +72,7 @@ class WorkflowPublisher:
             return
         self.flush(connection, deadline)
 
-    def flush(self, connection: Connection, deadline: float) -> None:
+    def flush(self, connection: RedisConnection, deadline: float) -> None:
         """The same at any time, as before a scheduler ends."""
         self._at = monotonic() + _INTERVAL
         if not self._restored:
@@ -96,7 +96,7 @@ class WorkflowPublisher:
         if replies:
             _raise_refused(connection.call(b"".join(packed), replies, deadline))
 
-    def _restore(self, connection: Connection, deadline: float) -> None:
+    def _restore(self, connection: RedisConnection, deadline: float) -> None:
         found: list[Any] = []
         # One by one: each may be a megabyte, and a slow network brings them in turn.
         for key, most in self._lists:

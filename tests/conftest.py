@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -25,6 +26,9 @@ from malearn.kernel.reading import joining
 from malearn.kernel.records import Execution
 from malearn.platform import EmbeddedRedis, MLflowServer, PrefectServer
 from malearn.platform.environment import QUIET
+
+if TYPE_CHECKING:
+    from tests.redis_cluster import Cluster
 
 ROOT = Path(__file__).parents[1]
 TRACES = "MALEARN_TRACES"
@@ -119,6 +123,22 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def redis_client(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def _redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    from tests.redis_cluster import Cluster
+
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def redis_cluster(_redis_cluster: Cluster) -> Cluster:
+    """A real Redis Cluster of three nodes, all of them up and empty at the start of a test."""
+    _redis_cluster.flush()
+    return _redis_cluster
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import redis
 
 from malearn.data import files
 from malearn.kernel.errors import InputError, Unreachable, without_password
-from malearn.kernel.redis_address import Address, unsuitable
+from malearn.kernel.redis_address import Address, of_cluster, unsuitable
 
 __all__ = [
     "REDIS_SETTING",
@@ -100,7 +100,9 @@ def _refusal(error: redis.ResponseError) -> str:
     """What Redis refused, and what to do about it."""
     said = files.cause(error)
     code = error.status_code or said.split(" ", 1)[0]  # which redis-py cuts off where it knows it
-    if problem := unsuitable(code, said):
+    if of_cluster(code):
+        return "is a node of a Redis Cluster, which ingestion does not support"
+    if problem := unsuitable(said):
         return problem
     if isinstance(error, redis.ReadOnlyError):
         return f"is a read-only replica; point {REDIS_SETTING} at the primary"

@@ -74,6 +74,12 @@ class Names:
         return f"{self.prefix}:functions"
 
     @property
+    def in_several_slots(self) -> tuple[str, ...]:
+        """Keys that no node of a Redis Cluster answers for at once: they are in several slots."""
+        # Three, as two may by chance be in one slot with somebody's prefix.
+        return self.stream, self.functions, self.workflow_scores
+
+    @property
     def workflow(self) -> str:
         """What a run id follows in the key of its status."""
         return f"{self.prefix}:workflow:"

@@ -11,7 +11,7 @@ otherwise turn off the protection that it asks for.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -20,12 +20,12 @@ from malearn.kernel.errors import InputError, without_password
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["Address", "Tls", "unsuitable"]
+__all__ = ["Address", "Tls", "of_cluster", "unsuitable"]
 
 _TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
 _VERIFY = ("required", "optional", "none")
-#: Codes of the errors of a server that holds a part of the keys only.
-_OF_A_CLUSTER = ("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN", "TRYAGAIN")
+#: Codes of the errors that only a server which holds a part of the keys answers with.
+_OF_CLUSTER = ("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN", "TRYAGAIN")
 _OPTIONS = ("db", "username", "password")
 _TLS_OPTIONS = (
     "ssl_ca_certs",
@@ -103,6 +103,11 @@ class Address:
             # `from None`: a traceback would show what was parsed, password included.
             raise InputError(without_password(url), f"is not a usable Redis URL: {error}") from None
 
+    def of_node(self, host: str, port: int) -> Address:
+        """The address of a node of the cluster that is reached here: the same credentials, and
+        certificates, and the only database that a cluster has."""
+        return replace(self, host=host, port=port, path="", database=0)
+
     def connect(self, timeout: float) -> socket.socket:
         """An open socket; each step waits `timeout` seconds at most. Raises OSError."""
         if self.path:
@@ -141,16 +146,16 @@ class Address:
         return commands
 
 
-def unsuitable(code: str, said: str) -> str | None:
-    """What a server is, and what to give instead, that answers the error `said` with its `code`.
+def of_cluster(code: str) -> bool:
+    """Whether a server that answers an error with this `code` is a node of a Redis Cluster."""
+    return code in _OF_CLUSTER
+
+
+def unsuitable(said: str) -> str | None:
+    """What a server is, and what to give instead, that answers the error `said`.
 
     None where the error says nothing against the server itself.
     """
-    if code in _OF_A_CLUSTER:
-        return (
-            "is a node of a Redis Cluster, which malearn does not support; use a single server, or "
-            "a proxy that stands for the whole cluster"
-        )
     if "unknown command" in said.lower():
         return (
             f"is no Redis that holds data ({said}), a Sentinel perhaps; give the primary's address"

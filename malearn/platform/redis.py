@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from malearn.kernel.errors import InputError, PlatformError, without_password
 from malearn.kernel.hosts import is_loopback
-from malearn.kernel.redis_address import Address, unsuitable
+from malearn.kernel.redis_address import Address, of_cluster, unsuitable
 from malearn.platform import private
 from malearn.platform.environment import for_server
 from malearn.platform.port import client_host
@@ -99,7 +99,11 @@ def _check_suitable(client: Redis, url: str) -> None:
         client.mget("result:0", "result:1")  # of two slots: one node of a cluster has not both
     except redis.ResponseError as error:
         said = str(error)
-        if problem := unsuitable(error.status_code or said.split(" ", 1)[0], said):
+        if of_cluster(error.status_code or said.split(" ", 1)[0]):
+            problem = "is a node of a Redis Cluster, which ingestion does not support"
+        else:
+            problem = unsuitable(said) or ""
+        if problem:
             raise InputError(f"Redis at {without_password(url)}", problem) from error
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from malearn.serving.connection import Connection, DeadlineExceeded, connector
+from malearn.serving.connection import Connection, DeadlineExceeded
 from malearn.serving.connection_pool import ConnectionPool
+from malearn.serving.connector import connector
 from malearn.serving.resp import ProtocolError, ResponseError, pack
 
 

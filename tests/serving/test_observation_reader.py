@@ -13,7 +13,7 @@ import redis
 
 from malearn.kernel.names import Names
 from malearn.kernel.tool_types import declared
-from malearn.serving.connection import connector
+from malearn.serving.connector import connector
 from malearn.serving.observation_reader import ObservationReader
 from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.refusals import Refusals
@@ -33,6 +33,9 @@ class Between:
         if self._at == 0:
             self._send()
         return replies
+
+    def nodes(self) -> Sequence[Between]:
+        return (self,)
 
     def close(self) -> None:
         self._connection.close()

@@ -20,7 +20,7 @@ import redis
 from malearn.kernel.errors import InputError
 from malearn.kernel.redis_address import Address, Tls
 from malearn.platform.redis import binary
-from malearn.serving.connection import connector
+from malearn.serving.connector import connector
 from malearn.serving.resp import ResponseError, pack
 
 

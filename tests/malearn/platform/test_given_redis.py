@@ -82,5 +82,5 @@ def test_whoever_asks_a_node_of_a_cluster_for_a_strange_key_is_told_what_it_is(
 ) -> None:
     """MOVED, from whichever of the two does not hold the stream: redis-py hides that word."""
     for node in nodes:
-        with pytest.raises(InputError, match="is a node of a Redis Cluster, which malearn does"):
+        with pytest.raises(InputError, match="is a node of a Redis Cluster, which ingestion does"):
             stream.existing(node)

@@ -25,7 +25,7 @@ SITE_VERSION ?=
 help:
 	@sed -n '/^# /!q;s/^# //p' $(firstword $(MAKEFILE_LIST))
 
-install: $(VENV)/.installed
+install: $(VENV)/.compiled
 
 # pip brings uv, uv brings the rest: the same versions, checked against the same hashes, in seconds.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -37,6 +37,13 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Every command and server imports thousands of modules: from bytecode in half of the time. Python
+# writes it at the first import, but not where PYTHONDONTWRITEBYTECODE is set, as in many images.
+$(VENV)/.compiled: $(VENV)/.installed
+	@$(BIN)/python -m compileall -q -j 0 \
+	  -x '/(tests|pip|plotly|debugpy|mypyc?|ray/(data|rllib|serve|train|tune))/' $(VENV)/lib >/dev/null 2>&1 || true
+	@touch $@
+
 run: install
 	@$(BIN)/malearn run $(ARGS)
 
@@ -44,6 +51,7 @@ run: install
 # What failed runs once more by itself when all others are done. What passes then depends on its
 # neighbours or on how busy the machine is: a fault of that test, named at the end, to be mended.
 test: install
+	@$(BIN)/python -m compileall -q malearn flows serving expectations
 	@$(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || \
 	  { [ $$? -eq 1 ] || exit 1; \
 	    echo "What failed, once more and by itself:"; \

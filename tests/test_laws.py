@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import os
 import re
@@ -131,9 +132,15 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(module: str, *, at_run_time: bool = False) -> Iterator[str]:
+@functools.cache
+def parsed(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text("utf-8"))
+
+
+@functools.cache
+def imports(module: str, *, at_run_time: bool = False) -> tuple[str, ...]:
     """The full names that `module` imports anywhere, or only those that it needs to run."""
-    yield from _imports(ast.parse(MODULES[module].read_text("utf-8")), at_run_time)
+    return tuple(_imports(parsed(module), at_run_time))
 
 
 def _imports(tree: ast.AST, at_run_time: bool) -> Iterator[str]:
@@ -216,7 +223,7 @@ def test_each_heavy_library_has_one_home(library: str) -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_all_names_what_a_module_offers(module: str) -> None:
     """Every name in `__all__` is there, is defined there, and is listed in order, once."""
-    tree = ast.parse(MODULES[module].read_text("utf-8"))
+    tree = parsed(module)
     loaded = importlib.import_module(module)
     offered = list(getattr(loaded, "__all__", []))
     assert len(offered) == len(set(offered))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -69,6 +70,10 @@ class Dataset:
     def open(cls, home: Home, tool_type: ToolType) -> Self:
         """The dataset of `tool_type` below `home`."""
         return cls(storage.root(home) / tool_type.name, tool_type)
+
+    def held(self) -> AbstractContextManager[None]:
+        """As `VersionedTable.held`: inside, others' commits are met only by a commit of its own."""
+        return self._table.held()
 
     @property
     def version(self) -> int | None:

@@ -12,15 +12,17 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from malearn.data import gc_pause, locks, stream_gap
 from malearn.data.batch import Batch
-from malearn.data.dataset import Dataset
+from malearn.data.dataset import AppendResult, Dataset
 from malearn.data.delta.table import Position
 from malearn.data.ingest_report import IngestReport, ToolTypeReport
 from malearn.data.rejected_row import RejectedRow
@@ -42,6 +44,11 @@ __all__ = [
     "Validate",
     "Validated",
 ]
+
+#: Tables that are read or written at the same time.
+_TABLES_AT_ONCE = 8
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Validated(Protocol):
@@ -206,6 +213,20 @@ class Ingest:
         marks: Sequence[Position] = (),
     ) -> IngestReport:
         found = batch.rows
+        with ExitStack() as held:
+            # The lock of all writers is held; in object storage each look is a request.
+            for table in (self.rejections, *(self.datasets[name] for name in found)):
+                held.enter_context(table.held())
+            return self._take_held(batch, found, source, transaction, marks)
+
+    def _take_held(
+        self,
+        batch: Batch,
+        found: Mapping[str, Rows],
+        source: str,
+        transaction: Position | None,
+        marks: Sequence[Position],
+    ) -> IngestReport:
         # Before anything is written, so that a damaged table stops no other.
         damaged = self._find_damaged(found)
         sound = {name: rows for name, rows in found.items() if name not in damaged}
@@ -225,10 +246,10 @@ class Ingest:
                 kept = _refusal(waiting, execution, tool_type)
                 late.append(replace(kept, source=source))
             reports[name] = ToolTypeReport(quarantined=len(rows), refused=(why,))
-        for name, rows in by_tool_type.items():
-            report, rejected_rows = self.validate_and_store(
-                self.tool_types[name], rows, transaction
-            )
+        checked = [self._check(self.tool_types[n], rows) for n, rows in by_tool_type.items()]
+        for name, (report, rejected_rows) in zip(
+            by_tool_type, self._store(checked, transaction), strict=True
+        ):
             reports[name] = report
             late.extend(replace(row, source=source) for row in rejected_rows)
         # By identity: equal rows may stand twice in a batch, of which only one is stored.
@@ -251,25 +272,29 @@ class Ingest:
 
     def _find_damaged(self, names: Iterable[str]) -> dict[str, str]:
         """Which of the datasets `names` cannot be read, and why; the others are ready to append."""
-        damaged = {}
-        for name in names:
-            try:
-                self._quarantine_future(name)
-            except DatasetDamaged as error:
-                damaged[name] = str(error)
-        return damaged
+        limit = self._clock() + believable.MAX_CLOCK_SKEW
 
-    def _quarantine_future(self, name: str) -> None:
-        """Move rows that end in the future out of the dataset `name`.
+        def read(name: str) -> list[Execution] | str:
+            try:
+                return self.datasets[name].ended_after(limit)
+            except DatasetDamaged as error:
+                return str(error)
+
+        named = list(names)
+        found = dict(zip(named, _at_once(read, named), strict=True))
+        for name, future in found.items():
+            if future and not isinstance(future, str):
+                self._quarantine_future(self.datasets[name], future, limit)
+        return {name: why for name, why in found.items() if isinstance(why, str)}
+
+    def _quarantine_future(
+        self, dataset: Dataset, found: Sequence[Execution], limit: float
+    ) -> None:
+        """Move the rows `found`, which end after `limit`, in the future, out of `dataset`.
 
         Version 0.1.0 accepted them. They are quarantined first, so that a process that is killed in
         between finds them twice, and never not at all.
         """
-        dataset = self.datasets[name]
-        limit = self._clock() + believable.MAX_CLOCK_SKEW
-        found = dataset.ended_after(limit)
-        if not found:
-            return
         rows = []
         for execution in found:
             problem = believable.problem(execution.start, execution.end, self._clock())
@@ -313,6 +338,11 @@ class Ingest:
 
         Rejected rows are returned, not stored; the caller holds `locks.dataset_lock`.
         """
+        [stored] = self._store([self._check(tool_type, executions)], transaction)
+        return stored
+
+    def _check(self, tool_type: ToolType, executions: Sequence[Execution]) -> _CheckedBatch:
+        """Validate and fence `executions`; nothing is written."""
         dataset = self.datasets[tool_type.name]
         accepted, quarantined, outliers = executions, list[Rejected](), list[Rejected]()
         refused: tuple[str, ...] = ()
@@ -337,31 +367,72 @@ class Ingest:
             batch = {e.task_id for e in accepted}  # none of them counts as its own neighbour
             recent_outliers = self.rejections.recent_outliers(functions, but=batch)
             accepted, outliers = self._fence(accepted, recent, recent_outliers)
-        appended = dataset.append(accepted, transaction)
-        # `Rows` build an `Execution` at each access: only those that were kept out are built.
-        kept_out = {rejected.task_id for rejected in (*quarantined, *outliers)}
-        by_task = {
-            task_id: executions[at]
-            for at, task_id in enumerate(Rows.from_executions(tool_type, executions).task_ids)
-            if task_id in kept_out
-        }
-        refusals = [
-            _refusal(rejected, by_task[rejected.task_id], tool_type)
-            for rejected in (*quarantined, *outliers)
-        ]
-        report = ToolTypeReport(
-            len(accepted),
-            len(quarantined),
-            len(outliers),
-            len(appended.replaced),
-            appended.version,
-            refused,
-        )
-        return report, refusals
+        return _CheckedBatch(tool_type, executions, accepted, quarantined, outliers, refused)
+
+    def _store(
+        self, checked: Sequence[_CheckedBatch], transaction: Position | None
+    ) -> Iterator[tuple[ToolTypeReport, list[RejectedRow]]]:
+        """Append what was accepted; of each batch what became of it, and its rejected rows."""
+
+        def append(batch: _CheckedBatch) -> AppendResult:
+            return self.datasets[batch.tool_type.name].append(batch.accepted, transaction)
+
+        for batch, appended in zip(checked, _at_once(append, checked), strict=True):
+            yield batch.report(appended), batch.rejected_rows()
 
     def _tool_type_of(self, rejected: Rejected) -> str | None:
         tool_type = self.tool_types.for_function(rejected.function)
         return None if tool_type is None else tool_type.name
+
+
+@dataclass(frozen=True, slots=True)
+class _CheckedBatch:
+    """The new executions of one tool type, split by validation and fence."""
+
+    tool_type: ToolType
+    executions: Sequence[Execution]
+    accepted: Sequence[Execution]
+    quarantined: list[Rejected]
+    outliers: list[Rejected]
+    refused: tuple[str, ...]
+
+    def report(self, appended: AppendResult) -> ToolTypeReport:
+        """The same in numbers, once the accepted ones were `appended`."""
+        return ToolTypeReport(
+            len(self.accepted),
+            len(self.quarantined),
+            len(self.outliers),
+            len(appended.replaced),
+            appended.version,
+            self.refused,
+        )
+
+    def rejected_rows(self) -> list[RejectedRow]:
+        """Those that were kept out, as they are stored."""
+        kept_out = {rejected.task_id for rejected in (*self.quarantined, *self.outliers)}
+        if not kept_out:
+            return []
+        # `Rows` build an `Execution` at each access: only those that were kept out are built.
+        by_task = {
+            task_id: self.executions[at]
+            for at, task_id in enumerate(
+                Rows.from_executions(self.tool_type, self.executions).task_ids
+            )
+            if task_id in kept_out
+        }
+        return [
+            _refusal(rejected, by_task[rejected.task_id], self.tool_type)
+            for rejected in (*self.quarantined, *self.outliers)
+        ]
+
+
+def _at_once(action: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
+    """What `action` gives for each of `items`, which are tables of their own, several at once."""
+    if len(items) < 2:
+        return [action(item) for item in items]
+    # Disks and object stores are waited for, and delta-rs works without the interpreter's lock.
+    with ThreadPoolExecutor(min(len(items), _TABLES_AT_ONCE)) as threads:
+        return list(threads.map(action, items))
 
 
 def _refusal(rejected: Rejected, execution: Execution, tool_type: ToolType) -> RejectedRow:

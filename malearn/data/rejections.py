@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Self
 
@@ -44,6 +45,10 @@ class Rejections:
     def open(cls, home: Home) -> Self:
         """The table of rejected records below `home`."""
         return cls(storage.root(home) / "_rejected")
+
+    def held(self) -> AbstractContextManager[None]:
+        """As `Dataset.held`."""
+        return self._table.held()
 
     @property
     def rows(self) -> int:

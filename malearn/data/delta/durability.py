@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -31,7 +31,7 @@ def added_files(commit: bytes) -> Iterator[str]:
             yield unquote(action["add"]["path"])
 
 
-def sync_commits(table: Path, versions: Iterable[int]) -> None:
+def sync_commits(table: Path, versions: Collection[int]) -> None:
     """Wait until `versions` of `table`, and the data files they added, are on the disk."""
     for version in versions:
         file = commit_file(table, version)
@@ -42,9 +42,8 @@ def sync_commits(table: Path, versions: Iterable[int]) -> None:
         # Data before the commit that names it: a commit on the disk never points to a lost file.
         for path in (*(table / name for name in added), file):
             _sync(path)
-    # A new file survives only with its folder's entry for it (fsync(2)); the parent's, because the
-    # table itself may be new.
-    for folder in (table / "_delta_log", table, table.parent):
+    # A new file survives only with its folder's entry for it (fsync(2)).
+    for folder in (table / "_delta_log", table, *((table.parent,) if 0 in versions else ())):
         _sync(folder)
 
 

@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,20 +64,37 @@ class VersionedTable:
         #: The folder where it is one of this machine, whose files are then looked after here.
         self._local = path if isinstance(path, Path) else None
         self._newest: DeltaTable | None = None
+        # Whether others' commits are not looked for now, and whether they were since that began.
+        self._held = self._looked = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, the newest version is looked for once; for who holds the lock of its writers.
+
+        A commit that comes in between all the same is met by the next one here, which then fails
+        and looks again.
+        """
+        self._held, self._looked = True, False
+        try:
+            yield
+        finally:
+            self._held = False
 
     def open(self, version: int | None = None) -> DeltaTable | None:
         """The table, at `version` or the newest; None while nothing was ever written."""
         try:
             if version is not None:
                 return DeltaTable(str(self.path), version=version)
-            # A handle outlives a folder that is deleted, and would go on answering from memory.
-            if self._newest is None or (self._local is not None and not self._local.is_dir()):
+            if self._held and self._looked and self._newest is not None:
+                return self._newest
+            if self._newest is None or self._is_gone(self._newest):
                 self._newest = None
                 self._newest = DeltaTable(str(self.path))
-            else:
+            elif self._has_moved_on(self._newest):
                 # Reads only commits that are new; opening again reads back to the last checkpoint.
                 self._newest.update_incremental()
             self._check_last_commit(self._newest.version())
+            self._looked = True
             return self._newest
         except TableNotFoundError:
             # To the library there is no table; called empty, it would take everything in once more.
@@ -88,6 +106,21 @@ class VersionedTable:
             if version is not None:
                 raise DatasetError(self.path.name, _one_line(error)) from error
             raise self._unreadable(error) from error
+
+    def _is_gone(self, table: DeltaTable) -> bool:
+        """Whether the commit that `table` was read from is there no more.
+
+        A handle outlives a folder that is deleted, and would go on answering from memory.
+        """
+        local = self._local
+        return local is not None and not durability.commit_file(local, table.version()).exists()
+
+    def _has_moved_on(self, table: DeltaTable) -> bool:
+        """Whether there may be newer commits than `table` was read from."""
+        # Versions have no gaps, so one look at the disk does instead of a read of the log, which
+        # costs as much as a tenth of a commit.
+        local = self._local
+        return local is None or durability.commit_file(local, table.version() + 1).exists()
 
     def _unreadable(self, error: Exception) -> MalearnError:
         """A store that does not answer is no damage."""
@@ -123,7 +156,7 @@ class VersionedTable:
 
     def create(self) -> DeltaTable:
         try:
-            return DeltaTable.create(
+            self._newest = DeltaTable.create(
                 str(self.path),
                 schema=self.schema,
                 mode="ignore",
@@ -133,6 +166,7 @@ class VersionedTable:
                     "delta.checkpointInterval": "20",  # opening reads no more commits than that
                 },
             )
+            return self._newest
         except DeltaError as error:
             if (table := self.open()) is not None:  # another process was faster
                 return table
@@ -187,7 +221,9 @@ class VersionedTable:
             raise DatasetError(self.path.name, _one_line(error)) from error
         if self._local is not None:
             # The library may have written behind a commit of somebody else's, such as a compaction.
-            durability.sync_commits(self._local, range(onto + 1, table.version() + 1))
+            # Version 0, which creates the table, is synced with the first rows.
+            first = onto + 1 if onto else 0
+            durability.sync_commits(self._local, range(first, table.version() + 1))
         return True
 
     def tidy(self, table: DeltaTable) -> bool:
@@ -219,10 +255,13 @@ class VersionedTable:
         has removed files.
         """
         schema = self.subschema(names)
-        table = self.at(version)
-        newest = self.version
-        # With today's schema, so that columns which old files lack are null instead of an error.
-        dataset = table.to_pyarrow_dataset(schema=self.schema, filesystem=self._native_files())
+        newest = self.open()
+        table = newest if newest and version == newest.version() else self.at(version)
+        # With today's schema, so that columns which old files lack are null instead of an error;
+        # each column costs as much as its statistics of every file.
+        dataset = table.to_pyarrow_dataset(
+            schema=schema if where is None else self.schema, filesystem=self._native_files()
+        )
         small: list[pa.RecordBatch] = []
         rows = 0
         try:
@@ -233,7 +272,7 @@ class VersionedTable:
                     yield from pa.Table.from_batches(small, schema).combine_chunks().to_batches()
                     small, rows = [], 0
         except (OSError, pa.ArrowException) as error:
-            if version is None or version == newest:
+            if table is newest:
                 raise self._unreadable(error) from error
             raise DatasetError(
                 self.path.name,

@@ -21,6 +21,7 @@ import redis
 from msgspec.structs import replace
 
 from malearn.data import outliers, redis_scan, run_logs
+from malearn.data.dataset import Dataset
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport, ToolTypeReport
 from malearn.data.rejected_row import RejectedRow
@@ -417,6 +418,21 @@ def test_what_was_interrupted_between_two_tables_is_completed(
         report = sum(ingest(home).drain(stream), IngestReport())
     assert (report.accounted, report.rejected) == (12, {"duplicate": 9})
     assert stored(home) == expected(12)
+
+
+def test_what_another_writer_commits_while_a_batch_is_taken_is_not_doubled(home: Home) -> None:
+    given = [record(n) for n in range(3)] + [record(n, function="speech_process") for n in range(3)]
+
+    def meanwhile(tool_type: ToolType, executions: Sequence[Execution]) -> Verdict:
+        # As where a lock expired: a dataset of its own knows nothing of what is held here.
+        Dataset.open(home, tool_type).append(executions[:2])
+        return short_text(tool_type, executions)
+
+    Ingest(home, TYPES).take([record(9), record(9, function="speech_process")], "test")
+    Ingest(home, TYPES, meanwhile).take(given, "test")
+    for tool_type in (LLM, SPEECH):
+        found = [row.task_id for row in Dataset.open(home, tool_type).read()]
+        assert len(found) == len(set(found)) == 4
 
 
 def test_a_stream_that_began_anew_is_read_from_its_start(

@@ -28,8 +28,15 @@ class ExpertErrors:
         self.count = _DECAY * self.count + 1.0
 
 
-def second_weight(own: ExpertErrors, shared: ExpertErrors) -> float:
-    """How much the second expert counts, 0 to 1, by a function's errors and its tool type's."""
+_NOTHING = ExpertErrors()  # only ever read
+
+
+def second_weight(own: ExpertErrors | None, shared: ExpertErrors) -> float:
+    """How much the second expert counts, 0 to 1, by a function's errors and its tool type's.
+
+    `own` is None where nothing was learnt of the function yet.
+    """
+    own = own or _NOTHING
     # The tool type's sums are scaled to `_PRIOR` executions; a function with many overrules them.
     prior = _PRIOR / max(shared.count, 1.0)
     first = own.first + prior * shared.first + _LEAST_ERROR

@@ -180,7 +180,8 @@ class History:
             self._tracker.update_levels(line, tool, value, effect)
         # Where a log names what changes, contexts tell it apart; regimes are for what none names.
         at = 0.0 if context else self._regimes.observe(line.regimes, value - effect * tool.worth)
-        function.lines[context] = line
+        line.varies = len(line.regimes.levels) > 1
+        function.keep(context, line)
         self._keep(observation.function, context)
         if len(function.lines) > _CONTEXTS:
             self._forget(observation.function, next(iter(function.lines)))
@@ -192,10 +193,11 @@ class History:
         line.at = function.count
         line.recent.append(value)
         line.median = _median(line.recent)
-        # The scale of a function hardly seen is its tool type's, and would hold the mean back.
-        far = _FAR * max(line.scale, LEAST_SCALE) if line.count > _SETTLED else MOST_ERROR
-        rate = max(_MEAN_RATE, 1.0 / line.count)
-        line.mean += rate * min(far, max(-far, value - line.mean))
+        if line.count > 1:  # of the first one it is the time itself
+            # The scale of a function hardly seen is its tool type's, and would hold the mean back.
+            far = _FAR * max(line.scale, LEAST_SCALE) if line.count > _SETTLED else MOST_ERROR
+            rate = max(_MEAN_RATE, 1.0 / line.count)
+            line.mean += rate * min(far, max(-far, value - line.mean))
         own = value - line.seen
         self._tracker.update_components(function, tool, context, own - effect * tool.worth)
         tool.newcomer += (own - tool.newcomer) * (_NEWCOMER_RATE if tool.count else 1.0)
@@ -203,11 +205,11 @@ class History:
         if x is not None:
             # The level that both experts now agree on: what it leaves over is owed to the inputs.
             here = self._tracker.level_seen(line, tool)
-            if len(line.regimes.levels) > 1:
+            if line.varies:
                 here += experts.second_weight(line.errors, tool.errors) * (at - here)
             # The level was set by the first execution itself, which says nothing of its inputs.
             found = value - here if line.count > 1 else 0.0
-            line.inputs.learn(x, key, found)
+            line.learn_inputs(x, key, found)
 
     def snapshot(
         self,
@@ -298,7 +300,9 @@ class History:
         known = self._functions.get(function)
         if known is None:
             return None
-        if known.count < _SETTLED and len(known.lines) == 1:
+        if known.count < _SETTLED and known.only is not None:
+            if not context:
+                return math.exp(known.only.median)
             for line in known.agreeing(context):
                 return math.exp(line.median)
         return math.exp(snapshot[_LEVEL])
@@ -405,7 +409,7 @@ class History:
 
     def _forget(self, function: str, context: Context) -> None:
         del self._used[function, context]
-        del self._functions[function].lines[context]
+        self._functions[function].forget(context)
         if not self._functions[function].lines:
             del self._functions[function]
 
@@ -435,7 +439,7 @@ class History:
             return "cold", 0.0
         if not self._regimes.in_doubt(line.regimes):
             return "steady", 0.0
-        if len(line.regimes.levels) < 2:
+        if not line.varies:
             return "in_doubt", 0.0
         return "in_doubt", self._regimes.apart(line.regimes, self._level(line, tool))
 
@@ -443,9 +447,8 @@ class History:
         self, function: FunctionState, tool: ToolTypeState, context: Context
     ) -> tuple[ContextLevel | None, float, float]:
         """The line that tells most of `context`, None if none does; level and scale there."""
-        if not context and len(function.lines) == 1:  # most functions know no context
-            for line in function.lines.values():
-                return line, self._level(line, tool), line.scale
+        if not context and function.only is not None:  # most functions know no context
+            return function.only, self._level(function.only, tool), function.only.scale
         lines = self._lines(function, context)
         if not lines:
             start = self._tracker.start(function, tool, context)
@@ -502,18 +505,18 @@ class History:
     def _level(self, line: ContextLevel, tool: ToolTypeState) -> float:
         """Log-seconds to expect where the inputs have no effect."""
         tracked = self._tracker.level(line, tool)
-        if len(line.regimes.levels) < 2:
+        if not line.varies:
             return tracked
         regime = self._regimes.expected(line.regimes)
         return tracked + experts.second_weight(line.errors, tool.errors) * (regime - tracked)
 
     def _compare(self, line: ContextLevel, tool: ToolTypeState, value: float) -> None:
         """Learn how far both levels are off."""
-        if len(line.regimes.levels) < 2:
+        if not line.varies:
             return
         tracked = abs(value - self._tracker.level(line, tool))
         regime = abs(value - self._regimes.expected(line.regimes))
-        line.errors.learn(tracked, regime)
+        line.learn_errors(tracked, regime)
         tool.errors.learn(tracked, regime)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from malearn.kernel.estimation.experts import ExpertErrors
@@ -41,6 +42,8 @@ _FOLLOWS_OTHERS = 0.0  # how much of what came from other contexts, until seen o
 _WORD_VARIANCE = 0.25  # squared log-seconds, of what is not known of a word
 _WORDS = 512  # contexts, and words of context, that a tool type remembers at most
 _WORTH_RIDGE = 25.0  # executions' worth of doubt that the inputs' effect explains anything
+
+_NO_INPUTS = InputEffects()  # only ever read
 
 
 class RunningShare:
@@ -87,29 +90,32 @@ class LevelJump:
     moved: float  # of the tool type's level
 
 
-class ContextLevel:
-    """The level of one function in one context above its tool type's."""
+class _Answering:
+    """What each look-up reads of a level: Python keeps the slots of a class side by side."""
 
     __slots__ = (
-        "at",
-        "count",
         "elsewhere",
-        "errors",
         "follows",
         "inputs",
-        "jump",
         "mean",
         "median",
         "moves",
         "offset",
-        "prior_count",
         "quick",
-        "recent",
-        "regimes",
         "scale",
         "seen",
-        "weight",
+        "varies",
     )
+
+
+class ContextLevel(_Answering):
+    """The level of one function in one context above its tool type's.
+
+    Among many functions a look-up costs what it must fetch from memory. So what most of them never
+    learn anything of is made with the first thing learnt; see `FunctionState.only`, too.
+    """
+
+    __slots__ = ("at", "count", "errors", "jump", "prior_count", "recent", "regimes", "weight")
 
     def __init__(
         self, offset: float, scale: float, value: float, moves: ContextMoves, prior_count: int
@@ -120,37 +126,70 @@ class ContextLevel:
         self.count = 0
         self.recent: deque[float] = deque(maxlen=_RECENT)
         self.median = self.mean = value
-        self.inputs = InputEffects()
+        self.inputs: InputEffects | None = None
         # Shared by all lines of this context, so that each sees what the others moved.
         self.moves = moves
         self.seen = 0.0  # the shared level that `offset` stands on …
         self.elsewhere = 0.0  # … and the part of it that came from other contexts
-        self.follows = RunningShare(
-            0.0, _FOLLOWS_OWN, _FOLLOWS_MOST
-        )  # beyond what the tool type's do
+        self.follows: RunningShare | None = None  # beyond what the tool type's do
         self.jump: LevelJump | None = None
         self.weight = 0.0  # how often lately, as of execution number `at` of the function
         self.at = 0
         self.regimes = FunctionRegimes()
-        self.errors = ExpertErrors()  # of the tracked level and of the regimes'
+        self.varies = False  # whether there is more than one level among the regimes
+        self.errors: ExpertErrors | None = None  # of the tracked level and of the regimes'
+
+    @property
+    def followed(self) -> float:
+        """The share of what others moved that this one follows beyond its tool type's."""
+        return 0.0 if self.follows is None else self.follows.mean
+
+    def learn_follows(self, share: float, weight: float) -> None:
+        """What share of it this one turned out to follow."""
+        if self.follows is None:
+            self.follows = RunningShare(0.0, _FOLLOWS_OWN, _FOLLOWS_MOST)
+        self.follows.learn(share, weight)
+
+    def learn_inputs(self, x: Sequence[float], key: bytes, effect: float) -> None:
+        """As `InputEffects.learn`."""
+        if self.inputs is None:
+            self.inputs = InputEffects()
+        self.inputs.learn(x, key, effect)
+
+    def learn_errors(self, first: float, second: float) -> None:
+        """As `ExpertErrors.learn`."""
+        if self.errors is None:
+            self.errors = ExpertErrors()
+        self.errors.learn(first, second)
 
 
 class FunctionState:
     """One function: its level in each context, latest last."""
 
-    __slots__ = ("count", "lines", "part", "tool_type")
+    __slots__ = ("count", "lines", "only", "part", "tool_type")
 
     def __init__(self, tool_type: str) -> None:
         self.tool_type = tool_type
         self.count = 0
         self.lines: dict[Context, ContextLevel] = {}
+        self.only: ContextLevel | None = None  # of its lines, where there is one
         self.part: Component | None = None  # in any context; None before its first execution
+
+    def keep(self, context: Context, line: ContextLevel) -> None:
+        """Let `line` stand for `context`, as the latest."""
+        self.lines[context] = line
+        self.only = line if len(self.lines) == 1 else None
+
+    def forget(self, context: Context) -> None:
+        """Drop the line of `context`."""
+        del self.lines[context]
+        self.only = next(iter(self.lines.values())) if len(self.lines) == 1 else None
 
     def inputs(self, line: ContextLevel | None) -> InputEffects | None:
         """What is known of inputs on `line`; where there is none, on the one seen last."""
         if line is None and self.lines:
             line = next(reversed(self.lines.values()))
-        return None if line is None else line.inputs
+        return None if line is None else line.inputs or _NO_INPUTS
 
     def agreeing(self, context: Context) -> list[ContextLevel]:
         """The lines that say of every known word what `context` says, latest last."""

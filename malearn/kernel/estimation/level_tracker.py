@@ -139,7 +139,7 @@ class LevelTracker:
         own, others = self._moved(line, tool)
         if not own and not others:
             return 0.0
-        followed = own * clip_share(clip_share(tool.follows.mean) + line.follows.mean)
+        followed = own * clip_share(clip_share(tool.follows.mean) + line.followed)
         return followed + others * clip_share(tool.follows_others.mean) if others else followed
 
     def snapshot_level(self, line: ContextLevel, tool: ToolTypeState) -> None:
@@ -209,7 +209,7 @@ class LevelTracker:
             # share is learnt from what the other leaves over.
             weight = min((own / step) ** 2, _BIGGEST_MOVE)
             share = share_of(found - others * clip_share(tool.follows_others.mean), own)
-            line.follows.learn(share - clip_share(tool.follows.mean), weight)
+            line.learn_follows(share - clip_share(tool.follows.mean), weight)
             tool.follows.learn(share, weight)
         if abs(others) > step:
             weight = min((others / step) ** 2, _BIGGEST_MOVE)

@@ -16,7 +16,6 @@ __all__ = ["ModelWeights", "mixed"]
 
 _MOST_FUNCTIONS = 2048  # the one seen longest ago is forgotten first
 _LEAST_WEIGHT = 0.01  # not 0: `learn` divides by it to find the model's own answer
-_NOTHING = ExpertErrors()  # only ever read, for functions that have no errors of their own yet
 
 
 def mixed(history: float, model: float, weight: float) -> float:
@@ -42,7 +41,7 @@ class ModelWeights:
         shared = self._tools.get(tool_type)
         if shared is None:
             return 1.0
-        own = self._functions.get(function, _NOTHING)
+        own = self._functions.get(function)
         return max(_LEAST_WEIGHT, experts.second_weight(own, shared))
 
     def learn(

@@ -28,7 +28,10 @@ Z80 = 1.2815515655446004
 
 _LOG9 = math.log(9.0)
 _MOST_LOG, _HUGE = 50.0, math.exp(30.0)  # beyond them powers overflow and differences vanish
-_LEAST_SPREAD = 0.03  # half an interval, in log-seconds
+#: Half an interval, in log-seconds. One is wider mostly where it is in doubt which of several
+#: levels holds, each of which is narrow: taken for one wide distribution, a task that has begun
+#: would be expected to run on for too long. On real runs in four orders 0.35 to 0.7 do as well.
+_LEAST_SPREAD, _MOST_SPREAD = 0.03, 0.5
 _LEAST_SECONDS = 1e-3  # a task that still runs is never 0 from its end
 #: Correlation of the errors of two tasks of one workflow, measured on real runs: one after the
 #: other hardly any; at the same time 0.7 where each loads a model of its own, 0.2 on a server.
@@ -51,8 +54,8 @@ def of_running(prediction: Prediction, elapsed: float) -> Prediction:
         return prediction
     median = prediction.seconds
     # S(t) = 1 / (1 + (t / median)^shape), of which 10 % lie beyond `high` and below `low`.
-    spread = max(math.log(prediction.high / prediction.low) / 2.0, _LEAST_SPREAD)
-    shape = _LOG9 / spread
+    spread = math.log(prediction.high / prediction.low) / 2.0
+    shape = _LOG9 / min(max(spread, _LEAST_SPREAD), _MOST_SPREAD)
     # (elapsed / median) to the power of the shape.
     passed = math.exp(min(shape * math.log(elapsed / median), _MOST_LOG))
     low, seconds, high = (

@@ -63,7 +63,6 @@ HOMES = {
     "mlflow": {
         "malearn.lifecycle.comparing",
         "malearn.lifecycle.evaluation_runs",
-        "malearn.lifecycle.explanation_runs",
         "malearn.lifecycle.logged_models",
         "malearn.lifecycle.mlflow_connection",
         "malearn.lifecycle.mlflow_pages",

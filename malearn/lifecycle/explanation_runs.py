@@ -22,8 +22,6 @@ def log(fitted: Regressor, before_test: Matrix, test: Matrix) -> None:
 
     Each is a waterfall among the artifacts of the run in progress, and rows of one table.
     """
-    import mlflow
-
     predicted = fitted.seconds(test.inputs_for(fitted.columns))
     chosen = explanation.typical_and_worst(test.seconds, predicted)
     # Of the model that the test window was hidden from: on rows it knows, none would look bad.
@@ -35,7 +33,7 @@ def log(fitted: Regressor, before_test: Matrix, test: Matrix) -> None:
                 columns[name].append(value)
         title = f"{one.name.capitalize()}: {one.execution.function}, {one.predicted:.3g} s"
         figure = explanation_plots.waterfall(one.terms, title, one.execution.seconds)
-        mlflow.log_figure(figure, f"{_PLOTS}/{one.name.replace(' ', '_')}.png")
+        runs.log_figures({one.name.replace(" ", "_"): figure}, folder=_PLOTS)
     runs.log_table(columns, TABLE)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import threading
 import warnings
@@ -25,6 +24,7 @@ from malearn.learning.metrics import Scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL import Image
 
 __all__ = [
     "NOTE",
@@ -234,24 +234,33 @@ def test_errors(run_id: str) -> NDArray[np.float64] | None:
     return None
 
 
-def log_figures(figures: Mapping[str, Figure], *, compared: bool = False) -> None:
-    """Each figure of the run in progress as `plots/<name>.png` among its artifacts.
+def log_figures(
+    figures: Mapping[str, Figure], *, compared: bool = False, folder: str = "plots"
+) -> None:
+    """Each figure of the run in progress as `<folder>/<name>.png` among its artifacts.
 
     Those that are `compared` are images by key instead, which MLflow lays beside those of other
     runs.
     """
     import mlflow
-    from PIL import Image
 
     for key, figure in figures.items():
-        if not compared:
-            mlflow.log_figure(figure, f"plots/{key}.png")
-            continue
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-        buffer.seek(0)
-        # MLflow lays images beside each other by key and step, figures not at all.
-        mlflow.log_image(Image.open(buffer), key=key, step=0)
+        image = _drawn(figure)
+        if compared:
+            # MLflow lays images beside each other by key and step, figures not at all.
+            mlflow.log_image(image, key=key, step=0)
+        else:
+            mlflow.log_image(image, f"{folder}/{key}.png")
+
+
+def _drawn(figure: Figure) -> Image.Image:
+    """The pixels that `savefig` would write. It draws everything twice, for options not used."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))  # type: ignore[no-untyped-call]
 
 
 def log_monitoring(
@@ -288,8 +297,7 @@ def log_monitoring(
     with mlflow.start_run(run_id, run_name=None if run_id else name, tags=described) as run:
         finite = {k: v for k, v in metrics.items() if np.isfinite(v)}
         mlflow.log_metrics({**finite, _CHECKS: float(number)}, step=number)
-        for key, figure in figures.items():
-            mlflow.log_figure(figure, f"plots/{key}.png")
+        log_figures(figures)
         return str(run.info.run_id)
 
 

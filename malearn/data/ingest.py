@@ -215,8 +215,9 @@ class Ingest:
         found = batch.rows
         with ExitStack() as held:
             # The lock of all writers is held; in object storage each look is a request.
-            for table in (self.rejections, *(self.datasets[name] for name in found)):
-                held.enter_context(table.held())
+            held.enter_context(self.rejections.held())
+            for name in found:
+                held.enter_context(self.datasets[name].held())
             return self._take_held(batch, found, source, transaction, marks)
 
     def _take_held(

@@ -12,14 +12,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from malearn.data import conditional_writes
-from malearn.kernel.errors import InputError
+from malearn.kernel.errors import InputError, Unreachable
 from malearn.kernel.home import Home
 
-__all__ = ["DATA_SETTING", "Folder", "ObjectFolder", "root"]
+__all__ = ["DATA_SETTING", "Folder", "ObjectFolder", "root", "unreachable"]
 
 DATA_SETTING = "MALEARN_DATA"
-_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss")
+_AMAZON = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_GOOGLE = "GOOGLE_SERVICE_ACCOUNT"
+_AZURE = "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+#: The variables that commonly hold credentials, by the scheme of an address.
+_CREDENTIALS = {
+    "s3": _AMAZON,
+    "s3a": _AMAZON,
+    "gs": _GOOGLE,
+    "az": _AZURE,
+    "abfs": _AZURE,
+    "abfss": _AZURE,
+}
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+# What delta-rs draws between an error and its causes, a line each, and how it begins the first.
+_DRAWN = re.compile(r"\x1b\[[0-9;]*m|↳|^Kernel error -> ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +69,25 @@ def root(home: Home) -> Folder:
     if scheme is None:
         # Absolute, because flows are run by workers with other working directories.
         return Path(given).absolute()
-    if scheme[1].lower() not in _SCHEMES or "://" not in given:
-        known = ", ".join(f"{name}://" for name in _SCHEMES)
+    if scheme[1].lower() not in _CREDENTIALS or "://" not in given:
+        known = ", ".join(f"{name}://" for name in _CREDENTIALS)
         raise InputError(DATA_SETTING, f"must be a directory or begin with {known}, not '{given}'")
     # Only S3 is imitated by servers that may ignore conditions.
     if scheme[1].lower() in ("s3", "s3a"):
         conditional_writes.require(given, DATA_SETTING)
     return ObjectFolder(given)
+
+
+def unreachable(folder: ObjectFolder, error: Exception) -> Unreachable:
+    """What to tell people of an `error` of delta-rs at `folder`."""
+    lines = (_DRAWN.sub("", line).strip() for line in str(error).splitlines())
+    # The causes behind the first name addresses and attempts that help nobody.
+    cause = ": ".join([line for line in lines if line][:2]) or type(error).__name__
+    return Unreachable(
+        "Object storage",
+        folder.url,
+        DATA_SETTING,
+        cause,
+        f"check its credentials ({_CREDENTIALS[folder.url.partition('://')[0].lower()]}), "
+        f"and the address in {DATA_SETTING}",
+    )

@@ -116,14 +116,22 @@ class IntegrationError(MalearnError):
 
 
 class Unreachable(MalearnError):
-    """A service does not answer. `url` is shown without its password."""
+    """A service does not answer. `url` is shown without its password.
 
-    def __init__(self, service: str, url: str, setting: str, cause: object = "no answer") -> None:
+    `remedy` is what to do, where that is not to start it.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        url: str,
+        setting: str,
+        cause: object = "no answer",
+        remedy: str = "",
+    ) -> None:
         self.service, self.url = service, without_password(url)
-        super().__init__(
-            f"{service} at {self.url} cannot be reached ({cause}); "
-            f"start it or point {setting} at another."
-        )
+        remedy = remedy or f"start it or point {setting} at another"
+        super().__init__(f"{service} at {self.url} cannot be reached ({cause}); {remedy}.")
 
 
 class PlatformError(MalearnError):
@@ -231,7 +239,8 @@ def without_password(url: str) -> str:
     rest = _SECRET_OPTION.sub(r"\1***", rest)
     # The last @, since a password may hold one that was not percent-encoded.
     credentials, at, address = rest.rpartition("@")
-    if not at:
+    # Azure's addresses name a container before the @, and never a password.
+    if not at or scheme in ("abfs", "abfss"):
         return f"{scheme}{separator}{rest}"
     user = credentials.partition(":")[0]
     return f"{scheme}{separator}{user}:***@{address}"

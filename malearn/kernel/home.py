@@ -34,9 +34,11 @@ class Home:
         """
         given = os.fspath(root or os.environ.get("MALEARN_HOME") or ".")
         if _URL.match(given):
+            # A command's option has lost one slash by now.
+            address = re.sub(r":/+", "://", given, count=1)
             raise InputError(
                 "home",
-                f"must be a directory of this machine, not '{given}'; datasets in object "
+                f"must be a directory of this machine, not '{address}'; datasets in object "
                 "storage are named by MALEARN_DATA",
             )
         place = Path(given).absolute()

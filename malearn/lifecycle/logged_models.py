@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,12 +138,13 @@ def load_native(model_uri: str) -> Regressor:
     the loader that an MLmodel file names is not run. Raises `RegistryError`
     when there is none, or it is not what it should be.
     """
-    kept = native_facts(model_uri)
-    try:
-        family = families.get(str(kept["family"]))
-    except (InputError, DeclarationError) as error:
-        raise RegistryError(model_uri, f"its family cannot be loaded ({error})") from error
-    file = _native_file(model_uri, family)
+    with _downloaded(model_uri) as folder:
+        kept = _facts(model_uri, folder)
+        try:
+            family = families.get(str(kept["family"]))
+        except (InputError, DeclarationError) as error:
+            raise RegistryError(model_uri, f"its family cannot be loaded ({error})") from error
+        file = _native_file(model_uri, folder, family)
     try:
         return Regressor(
             family.name,
@@ -156,23 +158,15 @@ def load_native(model_uri: str) -> Regressor:
             float(kept.get("shrinkage", kept.get("trust", SHRINKAGE))),
         )
     except Exception as error:  # whatever a damaged file makes a library raise
-        raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
+        raise _unreadable(model_uri, error) from error
 
 
-def _native_file(model_uri: str, family: Family) -> bytes:
+def _native_file(model_uri: str, folder: Path, family: Family) -> bytes:
     """The estimator's file, by the name that its family gives it."""
-    import mlflow
-
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
-            for file in (path / at / name for at in _PLACES for name in family.files):
-                if file.is_file():
-                    return file.read_bytes()
-            others = sorted(p.name for p in path.iterdir() if p.name.startswith("model."))
-        except (mlflow.exceptions.MlflowException, OSError) as error:
-            problem = f"the trainer's model cannot be loaded ({error})"
-            raise RegistryError(model_uri, problem) from error
+    for file in (folder / at / name for at in _PLACES for name in family.files):
+        if file.is_file():
+            return file.read_bytes()
+    others = sorted(p.name for p in folder.iterdir() if p.name.startswith("model."))
     raise RegistryError(
         model_uri,
         f"its {family.name} model is not in {' or '.join(family.files)} but in "
@@ -209,18 +203,41 @@ def model_info(model_uri: str) -> Any:
 
 def native_facts(model_uri: str) -> Mapping[str, Any]:
     """What `log_native` noted beside the estimator. Raises `RegistryError` for any other model."""
+    with _downloaded(model_uri) as folder:
+        return _facts(model_uri, folder)
+
+
+@contextmanager
+def _downloaded(model_uri: str) -> Iterator[Path]:
+    """A copy of a logged model, as long as the block lasts. Raises `RegistryError`."""
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=folder))
+        except (mlflow.exceptions.MlflowException, OSError) as error:
+            raise _unreadable(model_uri, error) from error
+        yield path
+
+
+def _facts(model_uri: str, folder: Path) -> Mapping[str, Any]:
+    """`native_facts` of the copy in `folder`."""
     import mlflow
 
     try:
-        metadata = model_info(model_uri).metadata or {}
+        metadata = mlflow.models.Model.load(str(folder)).metadata or {}
     except (mlflow.exceptions.MlflowException, OSError) as error:
-        raise RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})") from error
+        raise _unreadable(model_uri, error) from error
     kept: Mapping[str, Any] | None = metadata.get("malearn")
     if kept is None or "family" not in kept:  # an ONNX file of ours notes its columns there
         raise RegistryError(
             model_uri, "malearn did not train it, and nothing says which numbers it reads"
         )
     return kept
+
+
+def _unreadable(model_uri: str, error: Exception) -> RegistryError:
+    return RegistryError(model_uri, f"the trainer's model cannot be loaded ({error})")
 
 
 def _signature(width: int) -> Any:

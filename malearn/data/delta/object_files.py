@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from deltalake.exceptions import DeltaError
 from deltalake.fs import DeltaStorageHandler
 
-from malearn.data.storage import DATA_SETTING, ObjectFolder
-from malearn.kernel.errors import Unreachable
+from malearn.data import storage
+from malearn.data.storage import ObjectFolder
 
 __all__ = ["delete", "names", "write"]
 
@@ -51,4 +51,4 @@ def _answering(folder: ObjectFolder, action: Callable[[DeltaStorageHandler], _T]
     try:
         return action(DeltaStorageHandler(folder.url))
     except (DeltaError, OSError) as error:
-        raise Unreachable("Object storage", folder.url, DATA_SETTING, error) from error
+        raise storage.unreachable(folder, error) from error

@@ -27,8 +27,8 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from malearn.data import storage
 from malearn.data.delta import durability, repair
 from malearn.data.delta.repair import Damage
-from malearn.data.storage import Folder
-from malearn.kernel.errors import DatasetDamaged, DatasetError, MalearnError, Unreachable
+from malearn.data.storage import Folder, ObjectFolder
+from malearn.kernel.errors import DatasetDamaged, DatasetError, MalearnError
 
 __all__ = ["Commit", "Position", "VersionedTable"]
 
@@ -124,9 +124,9 @@ class VersionedTable:
 
     def _unreadable(self, error: Exception) -> MalearnError:
         """A store that does not answer is no damage."""
-        if self._local is None:
-            cause = _one_line(error)
-            return Unreachable("Object storage", str(self.path), storage.DATA_SETTING, cause)
+        if isinstance(self.path, ObjectFolder):
+            return storage.unreachable(self.path, error)
+        assert self._local is not None  # the path is of either kind
         return DatasetDamaged(self._local, _one_line(error))
 
     def _check_last_commit(self, version: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -184,6 +185,18 @@ def test_a_store_that_does_not_answer_is_no_damage(
     monkeypatch.setenv(storage.DATA_SETTING, "s3://bucket/nowhere")
     with pytest.raises(Unreachable, match=r"Object storage at http://127\.0\.0\.1:1 cannot be"):
         Dataset.open(home, LLM)
+
+
+def test_a_store_without_credentials_says_which_are_missing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AZURE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(storage.DATA_SETTING, "az://container/nowhere")
+    with pytest.raises(
+        Unreachable, match=r"Account must be specified\); check its credentials \(AZURE_STORAGE_"
+    ):
+        assert Dataset.open(home, LLM).version
 
 
 class _Forgetful(BaseHTTPRequestHandler):

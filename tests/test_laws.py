@@ -89,7 +89,7 @@ HOMES = {
     "optuna": {"malearn.learning.tuning"},
     "skl2onnx": {"malearn.learning.families"},
     "onnxmltools": {"malearn.learning.families"},
-    "onnxruntime": {"malearn.kernel.onnx.onnx_model", "malearn.kernel.onnx.onnx_trial"},
+    "onnxruntime": {"malearn.kernel.onnx.onnx_model"},
     "matplotlib": {
         "malearn.learning.comparison_plots",
         "malearn.learning.explanation_plots",

@@ -20,6 +20,7 @@ QUIET: dict[str, str] = {
     "DO_NOT_TRACK": "true",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
     "GIT_PYTHON_REFRESH": "quiet",  # else MLflow warns where git is not installed
     # Its row in Prefect's database is also what leads to "database is locked" at the start.
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

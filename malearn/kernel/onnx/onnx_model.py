@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import struct
 import threading
 from collections.abc import Callable, Sequence
@@ -25,12 +26,13 @@ from malearn.kernel.onnx import onnx_file
 from malearn.kernel.onnx.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["DIGEST_TAG", "OnnxModel", "columns", "digest", "load", "session"]
+__all__ = ["DIGEST_TAG", "OnnxModel", "columns", "digest", "load", "runtime", "session"]
 
 #: The tag of a registered version that holds the digest of its ONNX file.
 DIGEST_TAG = "malearn.onnx_sha256"
 
 _OUTPUTS = [OUTPUT]
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,7 @@ class _BoundSession:
     __slots__ = ("_bound", "_buffer", "_inputs", "_output", "_pack", "_run")
 
     def __init__(self, session: Any, width: int) -> None:
-        from onnxruntime import OrtValue
-
+        wrap = runtime().OrtValue.ortvalue_from_numpy
         # On the CPU an OrtValue shares the memory of its array: what is packed into it is what the
         # session reads.
         self._inputs = np.zeros((1, width), np.float32)
@@ -110,8 +111,8 @@ class _BoundSession:
         self._pack = struct.Struct(f"{width}f").pack_into  # twice as quick as assigning
         self._buffer = self._inputs.data
         self._run, self._bound = session.run_with_iobinding, session.io_binding()
-        self._bound.bind_ortvalue_input(INPUT, OrtValue.ortvalue_from_numpy(self._inputs))
-        self._bound.bind_ortvalue_output(OUTPUT, OrtValue.ortvalue_from_numpy(self._output))
+        self._bound.bind_ortvalue_input(INPUT, wrap(self._inputs))
+        self._bound.bind_ortvalue_output(OUTPUT, wrap(self._output))
 
     def answer(self, row: Sequence[float]) -> float:
         self._pack(self._buffer, 0, *row)
@@ -154,11 +155,19 @@ def columns(metadata: ModelMetadata, tool_type: ToolType) -> tuple[int, ...] | N
     return None if found == tuple(range(len(tool_type.features))) else found
 
 
-def session(artifact: bytes) -> Any:
-    """onnxruntime's session of an ONNX file. Raises what onnxruntime does."""
+def runtime() -> Any:
+    """onnxruntime, without its telemetry."""
+    # Read while it is imported: later it would have sent what it knows of this machine, and left a
+    # number for it in the user's cache.
+    os.environ.setdefault(_NO_TELEMETRY, "1")
     with late_imports.uninterrupted():
         import onnxruntime
+    return onnxruntime
 
+
+def session(artifact: bytes) -> Any:
+    """onnxruntime's session of an ONNX file. Raises what onnxruntime does."""
+    onnxruntime = runtime()
     options = onnxruntime.SessionOptions()
     # Of one row, one thread is the quickest; and a scheduler's cores are its tasks'.
     options.intra_op_num_threads = options.inter_op_num_threads = 1

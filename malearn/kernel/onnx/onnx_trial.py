@@ -145,9 +145,7 @@ def _end(status: int) -> str:
 
 def main() -> None:
     """The process: read models from the standard input, load and run each, say what came of it."""
-    from onnxruntime import InferenceSession
-
-    assert InferenceSession is not None  # loaded before the limits hold
+    onnx_model.runtime()  # loaded before the limits hold
     _limit_memory()
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever onnxruntime prints is no answer of ours

@@ -26,6 +26,7 @@ help:
 	@sed -n '/^# /!q;s/^# //p' $(firstword $(MAKEFILE_LIST))
 
 install: $(VENV)/.compiled
+	@$(BIN)/python -m compileall -q malearn flows serving expectations >/dev/null || true
 
 # pip brings uv, uv brings the rest: the same versions, checked against the same hashes, in seconds.
 $(VENV)/.installed: requirements.lock pyproject.toml
@@ -51,7 +52,6 @@ run: install
 # What failed runs once more by itself when all others are done. What passes then depends on its
 # neighbours or on how busy the machine is: a fault of that test, named at the end, to be mended.
 test: install
-	@$(BIN)/python -m compileall -q malearn flows serving expectations
 	@$(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || \
 	  { [ $$? -eq 1 ] || exit 1; \
 	    echo "What failed, once more and by itself:"; \

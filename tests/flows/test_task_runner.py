@@ -177,3 +177,22 @@ def test_ray_runs_tasks_elsewhere_and_brings_their_errors_back(several: Several)
     assert results["good"][1] == "elsewhere"
     assert isinstance(failures["bad"], TrainingError)
     assert "no room" in str(failures["bad"])
+
+
+def test_a_dask_elsewhere_is_reached_by_its_address(several: Several) -> None:
+    pytest.importorskip("prefect_dask")
+    from distributed import LocalCluster
+
+    # Threads: another process would take as long again to import the same.
+    with LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address=None,
+    ) as cluster:
+        address = cluster.scheduler_address.replace("tcp://", "dask://")
+        results, failures = several(address, "bad", "good")
+    assert results["good"][1] == "elsewhere"
+    assert "no room" in str(failures["bad"])

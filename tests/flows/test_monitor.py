@@ -84,17 +84,17 @@ def events(prefect_api: str) -> Callable[[], list[dict[str, Any]]]:
     }
 
     def find() -> list[dict[str, Any]]:
-        for _ in range(100):
+        until = time.monotonic() + 300.0
+        while True:
             answer = httpx.post(
                 f"{prefect_api}/events/filter",
                 json={"filter": wanted},
                 auth=(*os.environ["PREFECT_API_AUTH_STRING"].split(":", 1),),
             )
             found: list[dict[str, Any]] = answer.raise_for_status().json()["events"]
-            if found:
-                break
+            if found or time.monotonic() > until:
+                return found
             time.sleep(0.1)
-        return found
 
     return find
 

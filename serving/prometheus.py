@@ -64,14 +64,16 @@ def _workflows(stats: Stats) -> Iterator[Any]:
     from prometheus_client.core import GaugeMetricFamily
 
     shown = stats.workflows
+    end, low, high = ([w.expected_end[place] for w in shown] for place in range(3))
+    progress, late = [w.progress for w in shown], [w.late for w in shown]
     for name, help_text, values in (
-        ("progress", "Share of a workflow's work that is done.", [w.progress for w in shown]),
-        ("expected_end", "When it ends, unless it waits.", [w.expected_end[0] for w in shown]),
-        ("expected_end_low", "Low end of the 80 % interval.", [w.expected_end[1] for w in shown]),
-        ("expected_end_high", "High end of the 80 % interval.", [w.expected_end[2] for w in shown]),
-        ("late_probability", "How likely it misses its deadline.", [w.late for w in shown]),
+        ("malearn_workflow_progress", "Share of a workflow's work that is done.", progress),
+        ("malearn_workflow_expected_end", "When it ends, unless it waits.", end),
+        ("malearn_workflow_expected_end_low", "Low end of the 80 % interval.", low),
+        ("malearn_workflow_expected_end_high", "High end of the 80 % interval.", high),
+        ("malearn_workflow_late_probability", "How likely it misses its deadline.", late),
     ):
-        gauge = GaugeMetricFamily(f"malearn_workflow_{name}", help_text, labels=["run_id"])
+        gauge = GaugeMetricFamily(name, help_text, labels=["run_id"])
         for workflow, value in zip(shown, values, strict=True):
             # `late` of a workflow without a deadline has no sample, rather than a false 0.
             if value is not None:

@@ -17,7 +17,7 @@ from malearn.serving.answering import Answerer
 from malearn.serving.cache import open_cache
 from malearn.serving.collector import Collector
 from malearn.serving.completions import CompletionHandler
-from malearn.serving.connector import connector
+from malearn.serving.connector import Connector
 from malearn.serving.generational_cache import GenerationalCache
 from malearn.serving.model import Model
 from malearn.serving.models import Models
@@ -80,7 +80,7 @@ class Assembly:
             given.clock,
         )
         self.worker = RedisWorker(
-            connector(given.redis_url, 1.0, names) if given.redis_url else None,
+            Connector(given.redis_url, 1.0, names) if given.redis_url else None,
             self.collector,
             ObservationReader(
                 self.history,

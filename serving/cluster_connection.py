@@ -146,10 +146,10 @@ class ClusterConnection:
                 replies[place] = NodeUnreachable(str(self._owner(commands[place]) or "a slot"))
         return replies
 
-    def probe(self, key: str, deadline: float) -> None:
-        """Whether any node answers, `key`'s own or not. Raises `ConnectionError` where none does.
+    def probe(self, keys: Sequence[str], deadline: float) -> None:
+        """Make sure that any node answers, whoever holds `keys`. Background only.
 
-        Background only.
+        Raises `ConnectionError` where none does.
         """
         self.maintain()
         if not self._connections:

@@ -42,7 +42,7 @@ class RedisConnection(Protocol):
 
     def call(self, packed: bytes, count: int, deadline: float) -> list[Reply]: ...
     def get_many(self, keys: Sequence[str], deadline: float) -> list[bytes | None]: ...
-    def probe(self, key: str, deadline: float) -> None: ...
+    def probe(self, keys: Sequence[str], deadline: float) -> None: ...
     def maintain(self) -> None: ...
     def nodes(self) -> Sequence[RedisConnection]: ...
     @property
@@ -92,11 +92,11 @@ class Connection:
         """
         return [_value(reply) for reply in self.call(resp.pack_gets(keys), len(keys), deadline)]
 
-    def probe(self, key: str, deadline: float) -> None:
-        """Ask whether `key` exists, to find out whether the server works. Raises as `call`, and
+    def probe(self, keys: Sequence[str], deadline: float) -> None:
+        """Ask whether `keys` exist, to find out whether the server works. Raises as `call`, and
         `ResponseError` where it refuses."""
-        # Not PING, which a Sentinel answers as if it held our keys.
-        (reply,) = self.call(resp.pack("EXISTS", key), 1, deadline)
+        # Not PING, which a Sentinel and a node of a cluster answer as if they held our keys.
+        (reply,) = self.call(resp.pack("EXISTS", *keys), 1, deadline)
         if isinstance(reply, ResponseError):
             raise reply
 

@@ -20,6 +20,7 @@ from malearn.serving.cluster_connection import UNANSWERED, PartlyAnswered
 from malearn.serving.collector import Collector
 from malearn.serving.connection import RedisConnection
 from malearn.serving.connection_pool import ConnectionPool
+from malearn.serving.connector import Connector
 from malearn.serving.observation_reader import ObservationReader
 from malearn.serving.refusals import RESOLVE_AGAIN, Refusals
 from malearn.serving.resp import ResponseError
@@ -51,7 +52,7 @@ class RedisWorker:
 
     def __init__(
         self,
-        connect: Callable[[], RedisConnection] | None,
+        connect: Connector | None,
         collector: Collector,
         observations: ObservationReader,
         refusals: Refusals,
@@ -230,7 +231,14 @@ class RedisWorker:
             self._disconnect()
         if self._connection is None:
             self._connection = self._connect() if self._connect else _no_server()
-        self._connection.probe(self._names.stream, self._deadline())
+        try:
+            self._connection.probe(self._names.in_several_slots, self._deadline())
+        except ResponseError as error:
+            if self._connect is None or not self._connect.found_cluster(error):
+                raise
+            self._disconnect()
+            self.pool.clear()
+            self._connection = self._connect()
 
     def _attempt(
         self, step: Callable[[RedisConnection], None], connection: RedisConnection

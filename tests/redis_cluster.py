@@ -10,7 +10,7 @@ from typing import Any
 import redis
 
 from malearn.serving import hash_slots
-from tests.serving.conftest import OwnRedis, free_port
+from tests.own_redis import OwnRedis, free_port
 
 __all__ = ["Cluster"]
 

@@ -20,7 +20,7 @@ from malearn.kernel.errors import InputError, without_password
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-__all__ = ["Address", "Tls", "of_cluster", "unsuitable"]
+__all__ = ["Address", "Tls", "of_cluster", "one_database", "unsuitable"]
 
 _TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
 _VERIFY = ("required", "optional", "none")
@@ -149,6 +149,12 @@ class Address:
 def of_cluster(code: str) -> bool:
     """Whether a server that answers an error with this `code` is a node of a Redis Cluster."""
     return code in _OF_CLUSTER
+
+
+def one_database(url: str, database: int) -> InputError:
+    """The error of a `url` that names a database of a cluster other than its only one, 0."""
+    problem = f"is a Redis Cluster, which has no database {database}; leave it out of the URL"
+    return InputError(f"Redis at {without_password(url)}", problem)
 
 
 def unsuitable(said: str) -> str | None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
-import socket
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -14,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from malearn import DAGTaskPredictor
 from malearn.kernel.estimation import history
 from malearn.kernel.onnx.model_metadata import INPUT, OUTPUT, ModelMetadata
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
-from malearn.platform.redis import binary
+from tests.own_redis import OwnRedis
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 NOWHERE = "redis://127.0.0.1:1/0"  # a port nobody listens on
@@ -143,52 +139,6 @@ def predictor(tool_types: ToolTypes, tmp_path: Path) -> Iterator[Callable[..., D
     yield build
     for predictor in made:
         predictor.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-class OwnRedis:
-    """A server process to be killed, paused and started again on one port."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self._options = options or ("--appendonly", "yes", "--save", "")
-        self.start()
-
-    def start(self) -> None:
-        place = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
-        command = [binary(), *self._options, *place]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        with self.client() as client:
-            until = time.monotonic() + 120
-            while time.monotonic() < until:
-                try:
-                    client.ping()
-                    return
-                except redis.ConnectionError:
-                    time.sleep(0.02)
-        self.kill()
-        raise AssertionError("the server did not start")
-
-    def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def pause(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture

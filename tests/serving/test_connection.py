@@ -13,7 +13,7 @@ import pytest
 
 from malearn.serving.connection import Connection, DeadlineExceeded
 from malearn.serving.connection_pool import ConnectionPool
-from malearn.serving.connector import connector
+from malearn.serving.connector import Connector
 from malearn.serving.resp import ProtocolError, ResponseError, pack
 
 
@@ -81,7 +81,7 @@ def test_an_error_of_redis_is_one(line: Any) -> None:
 def test_a_key_of_another_kind_costs_only_its_own_value(redis_url: str, redis_client: Any) -> None:
     redis_client.lpush("list", "x")
     redis_client.set("text", "y")
-    connection = connector(redis_url, 1.0)()
+    connection = Connector(redis_url, 1.0)()
     assert connection.get_many(["list", "text", "none"], soon()) == [None, b"y", None]
     connection.close()
 
@@ -126,7 +126,7 @@ def test_a_connection_knows_when_the_server_closed_it(line: Any) -> None:
 
 def test_keys_beyond_ascii_are_sent_whole(redis_url: str, redis_client: Any) -> None:
     redis_client.set("schlüssel", "wert")
-    connection = connector(redis_url, 1.0)()
+    connection = Connector(redis_url, 1.0)()
     assert connection.get_many(["schlüssel", "plain"], soon()) == [b"wert", None]
     connection.close()
 

@@ -13,7 +13,7 @@ import redis
 
 from malearn.kernel.names import Names
 from malearn.kernel.tool_types import declared
-from malearn.serving.connector import connector
+from malearn.serving.connector import Connector
 from malearn.serving.observation_reader import ObservationReader
 from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.refusals import Refusals
@@ -25,7 +25,7 @@ class Between:
     """A connection to Redis that calls `send` after its exchange number `at`."""
 
     def __init__(self, url: str, at: int, send: Callable[[], None]) -> None:
-        self._connection, self._at, self._send = connector(url, timeout=60.0)(), at, send
+        self._connection, self._at, self._send = Connector(url, timeout=60.0)(), at, send
 
     def call(self, packed: bytes, count: int, deadline: float) -> Sequence[Any]:
         replies = self._connection.call(packed, count, deadline)

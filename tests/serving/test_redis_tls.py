@@ -18,7 +18,7 @@ from malearn.data.stream import Stream
 from malearn.kernel.errors import Unreachable
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
-from tests.serving.conftest import free_port
+from tests.own_redis import free_port
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 

@@ -13,7 +13,7 @@ from malearn import DAGTaskPredictor
 from malearn.serving import stream_format
 from malearn.serving.refusals import Refusals
 from malearn.serving.resp import ResponseError
-from tests.serving.conftest import free_port
+from tests.own_redis import free_port
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 Build = Callable[..., DAGTaskPredictor]

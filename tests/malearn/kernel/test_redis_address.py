@@ -20,7 +20,7 @@ import redis
 from malearn.kernel.errors import InputError
 from malearn.kernel.redis_address import Address, Tls
 from malearn.platform.redis import binary
-from malearn.serving.connector import connector
+from malearn.serving.connector import Connector
 from malearn.serving.resp import ResponseError, pack
 
 
@@ -109,7 +109,7 @@ def guarded(tmp_path: Path, request: Any) -> Any:
 def test_a_password_and_a_database_are_given_on_connecting(guarded: Any) -> None:
     port, path = guarded
     for url in (f"redis://:s%2Fcret@127.0.0.1:{port}/2", f"unix://:s%2Fcret@{path}?db=2"):
-        connection = connector(url, 60.0)()
+        connection = Connector(url, 60.0)()
         (info,) = connection.call(pack("CLIENT", "INFO"), 1, time.perf_counter() + 60)
         assert b" db=2 " in info
         connection.close()
@@ -117,7 +117,7 @@ def test_a_password_and_a_database_are_given_on_connecting(guarded: Any) -> None
 
 def test_a_wrong_password_is_a_refusal(guarded: Any) -> None:
     with pytest.raises(ResponseError, match="WRONGPASS"):
-        connector(f"redis://:wrong@127.0.0.1:{guarded[0]}", 2.0)()
+        Connector(f"redis://:wrong@127.0.0.1:{guarded[0]}", 2.0)()
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_redis_is_spoken_to_through_tls(secured: Any, redis_url: str, redis_clie
     redis_client.mset(dict(zip("ab", values, strict=True)))
     password = urlsplit(redis_url).password
     url = f"rediss://:{password}@localhost:{port}?ssl_ca_certs={certificate}"
-    connection = connector(url, 5.0)()
+    connection = Connector(url, 5.0)()
     for _ in range(2):
         first, second, none = connection.get_many(["a", "b", "c"], time.perf_counter() + 5)
         assert [bytes(first or b"").decode(), bytes(second or b"").decode()] == values
@@ -191,6 +191,6 @@ def test_a_server_that_nobody_vouches_for_is_not_spoken_to(secured: Any, name: s
     port, certificate = secured
     trusted = "" if name == "localhost" else f"?ssl_ca_certs={certificate}"  # of another name
     with pytest.raises(ssl.SSLCertVerificationError):
-        connector(f"rediss://:secret@{name}:{port}{trusted}", 5.0)()
+        Connector(f"rediss://:secret@{name}:{port}{trusted}", 5.0)()
     unchecked = f"rediss://{name}:{port}?ssl_cert_reqs=none"
-    connector(unchecked, 5.0)().close()
+    Connector(unchecked, 5.0)().close()

@@ -30,6 +30,7 @@ PARTS: Mapping[str, Callable[[], Iterable[Figure]]] = {
     "status": partial(_measure, "tool_types", "status"),
     "functions": partial(_measure, "schedulers", "functions"),
     "schedulers": partial(_measure, "schedulers", "schedulers"),
+    "cluster": partial(_measure, "redis_cluster", "redis_cluster"),
     "window": partial(_measure, "rows", "window"),
     "disk": partial(_measure, "ingesters", "on_disk"),
     "storage": partial(_measure, "ingesters", "on_object_storage"),

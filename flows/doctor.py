@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 
+import redis
+
 from malearn.data import redis_client, storage, stream
 from malearn.data import repair as tables
 from malearn.data.dataset import Dataset
@@ -151,13 +153,10 @@ def _external_servers() -> Iterator[Finding]:
 
 
 def _redis(url: str, shown: str) -> Finding:
-    """Whether a Redis server's clock is that of this machine, and its stream has room."""
+    """Whether the clock of each Redis server is this machine's, and streams have room."""
     try:
         with redis_client.connected(url) as client:
-            before = time.time()
-            seconds, microseconds = client.time()
-            # Compared with half-way between question and answer, as NTP does.
-            off = seconds + microseconds / 1e6 - (before + time.time()) / 2
+            off = max(map(_ahead, redis_client.primaries(client).values()), key=abs)
         warnings = stream.warnings(url)
     except MalearnError as error:
         return Finding("Redis", "warning", f"{shown} answers, but not every command: {error}")
@@ -169,6 +168,15 @@ def _redis(url: str, shown: str) -> Finding:
     if warnings:
         return Finding("Redis", "warning", " ".join(warnings.values()))
     return Finding("Redis", "ok", shown)
+
+
+def _ahead(client: redis.Redis) -> float:
+    """How many seconds the clock of a Redis server is ahead of this machine's."""
+    before = time.time()
+    seconds, microseconds = client.time()
+    # Compared with half-way between question and answer, as NTP does.
+    ahead: float = seconds + microseconds / 1e6 - (before + time.time()) / 2
+    return ahead
 
 
 def _cache() -> Finding:

@@ -71,7 +71,7 @@ def _merged(
     """Whether the list of `function` was changed."""
     # More than a list may hold would be encoded in vain.
     newest = sorted(seen, key=lambda o: -o.end)[: stream_format.REMEMBERED]
-    with client.pipeline() as pipe:
+    with client.pipeline(transaction=True) as pipe:  # of a single key, so in a cluster, too
         while True:
             try:
                 return _merge(pipe, function, newest, read, write)

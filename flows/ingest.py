@@ -218,7 +218,8 @@ def remember(ingestion: Ingest, fresh: Collection[str], url: str) -> None:
                 if name in fresh or name not in known:
                     newest = execution_window.of_functions(dataset)
                     backfill(client, [matrix.observation(one) for one in newest], types)
-    except redis.RedisError as error:
+    # A cluster none of whose nodes can be reached is told of by an error outside that tree.
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         get_run_logger().warning(
             "Could not publish recent durations to Redis at %s; schedulers will not see them (%s)",
             without_password(url),

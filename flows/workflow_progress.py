@@ -28,7 +28,7 @@ def in_progress(redis_url: str) -> list[WorkflowStatus]:
         # SCAN, not KEYS, which would block Redis for its schedulers.
         keys = sorted(client.scan_iter(match=f"{Names.find().workflow}*", count=5_000))
         for start in range(0, len(keys), _PAGE):
-            for raw in client.mget(keys[start : start + _PAGE]):
+            for raw in redis_client.get_many(client, keys[start : start + _PAGE]):
                 # None: it expired between SCAN and MGET.
                 status = workflow_status.read(raw) if raw is not None else None
                 if status is not None and status.ended is None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -43,6 +43,7 @@ _REMEMBERED = 100_000
 _WAITING = 200_000
 #: Seconds between two checks whether to stop, and between two attempts to connect.
 _CHECK, _AGAIN = 0.25, 1.0
+_LOOK = 10.0  # seconds between two looks at which nodes a cluster has
 
 
 class Watch:
@@ -172,18 +173,25 @@ class Watch:
         met = False
         while not self._over.is_set():
             try:
-                with redis_client.connected(self.url) as client, _listener(client) as listener:
+                with redis_client.connected(self.url) as client, _listeners(client) as listeners:
                     self._prepare(client)
-                    listener.psubscribe(f"__keyspace@{_database(client)}__:result:*")
-                    listener.get_message(timeout=5.0)  # from here on nothing escapes us
+                    nodes = redis_client.primaries(client).keys()
+                    for listener in listeners:
+                        listener.psubscribe(f"__keyspace@{_database(client)}__:result:*")
+                        listener.get_message(timeout=5.0)  # from here on nothing escapes us
                     if met:
                         self._notify("Redis is back; catching up")
                     met = True
                     # Subscribed first, scanned second: what is set in between is not missed.
                     self._connected.set()
+                    looked = time.monotonic()
                     while not self._over.is_set():
-                        self._read(client, _notified(listener))
-                    self._read(client, _notified(listener))  # what was notified until the end
+                        self._read(client, _notified(listeners))
+                        if time.monotonic() - looked > _LOOK:
+                            looked = time.monotonic()
+                            if self._has_other_nodes(nodes):
+                                break  # to subscribe at all of them
+                    self._read(client, _notified(listeners))  # what was notified until the end
             except Unreachable as error:
                 # The first connect failed: that is the caller's address, not an outage to wait for.
                 if not met:
@@ -195,8 +203,19 @@ class Watch:
                 self._failure = error
                 return
 
+    def _has_other_nodes(self, nodes: Collection[str]) -> bool:
+        """Whether others than `nodes` hold keys by now."""
+        if "" in nodes:
+            return False  # one server stays one
+        with redis_client.connected(self.url) as client:
+            return redis_client.primaries(client).keys() != set(nodes)
+
     def _prepare(self, client: redis.Redis) -> None:
         """Check that notifications are enabled. Raises `InputError` with what to do otherwise."""
+        for one in redis_client.primaries(client).values():
+            self._enable_on(one)
+
+    def _enable_on(self, client: redis.Redis) -> None:
         try:
             answer: Any = client.config_get(_SETTING)
         except redis.ResponseError:  # a managed Redis keeps its settings to itself
@@ -218,7 +237,7 @@ class Watch:
     def _read(self, client: redis.Redis, keys: list[bytes]) -> None:
         if not keys:
             return
-        values: Any = client.mget(keys)
+        values = redis_client.get_many(client, keys)
         for key, value in zip(keys, values, strict=True):
             if value is None:
                 self.missed += 1
@@ -230,26 +249,35 @@ class Watch:
 
 
 @contextmanager
-def _listener(client: redis.Redis) -> Iterator[Any]:
-    """For messages of one connection: after it there is something to catch up on."""
-    # redis-py would reconnect and subscribe again by itself, and nobody would notice the gap.
-    client.set_retry(Retry(NoBackoff(), 0))
-    untyped: Any = client
-    with untyped.pubsub() as listener:
-        yield listener
+def _listeners(client: redis.Redis) -> Iterator[list[Any]]:
+    """For messages of one connection to each server: after it there is something to catch up on.
+
+    Each node of a cluster notifies of its own keys alone.
+    """
+    with ExitStack() as stack:
+        listeners = []
+        for one in redis_client.primaries(client).values():
+            # redis-py would reconnect and subscribe again by itself, and nobody would notice the
+            # gap.
+            one.set_retry(Retry(NoBackoff(), 0))
+            untyped: Any = one
+            listeners.append(stack.enter_context(untyped.pubsub()))
+        yield listeners
 
 
-def _notified(listener: Any) -> list[bytes]:
+def _notified(listeners: Sequence[Any]) -> list[bytes]:
     """The keys that were set lately, each once; waits a moment for the first."""
     keys: dict[bytes, None] = {}
-    message = listener.get_message(timeout=_CHECK)
-    while message is not None:
-        if message["type"] == "pmessage" and message["data"] == b"set":
-            # `__keyspace@0__:<key>`: keys hold colons themselves, hence only the first one divides.
-            keys[message["channel"].partition(b":")[2]] = None
-        if len(keys) >= _MANY:
-            break
-        message = listener.get_message(timeout=0.0)
+    for listener in listeners:
+        message = listener.get_message(timeout=_CHECK / len(listeners))
+        while message is not None:
+            if message["type"] == "pmessage" and message["data"] == b"set":
+                # `__keyspace@0__:<key>`: keys hold colons themselves, hence only the first one
+                # divides.
+                keys[message["channel"].partition(b":")[2]] = None
+            if len(keys) >= _MANY:
+                break
+            message = listener.get_message(timeout=0.0)
     return list(keys)
 
 
@@ -257,11 +285,12 @@ def _values(client: redis.Redis, keys: Sequence[bytes]) -> Iterator[Record | Rej
     """What stands under those of `keys` that are still there."""
     for at in range(0, len(keys), _MANY):
         part = keys[at : at + _MANY]
-        values: Any = client.mget(part)
+        values = redis_client.get_many(client, part)
         for key, value in zip(part, values, strict=True):
             if value is not None:
                 yield record_reader.read(redis_scan.task_id(key), value)
 
 
 def _database(client: redis.Redis) -> int:
-    return int(client.connection_pool.connection_kwargs.get("db") or 0)
+    (one, *_) = redis_client.primaries(client).values()
+    return int(one.connection_pool.connection_kwargs.get("db") or 0)

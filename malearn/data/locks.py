@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 # Long enough for a pause of a process, short enough to wait for after a machine has died.
 _SECONDS = 30.0  # for which a lock in Redis lasts unless it is renewed
+#: What a client raises, also that of a cluster none of whose nodes can be reached.
+_FAILURES = (redis.RedisError, redis.exceptions.RedisClusterException)
 _ASK_AGAIN = 0.1  # seconds between two tries to get one
 
 
@@ -114,7 +116,7 @@ def _renew(lock: redis.lock.Lock, done: threading.Event) -> None:
     while not done.wait(_SECONDS / 4.0):
         try:
             lock.reacquire()
-        except redis.RedisError as error:
+        except _FAILURES as error:
             # Not raised: a commit that meets another writer's is tried again anyway.
             _log.warning("Could not renew the lock %s (%s)", lock.name, error)
 
@@ -122,5 +124,5 @@ def _renew(lock: redis.lock.Lock, done: threading.Event) -> None:
 def _release(lock: redis.lock.Lock) -> None:
     try:
         lock.release()
-    except redis.RedisError as error:  # it expired, or will
+    except _FAILURES as error:  # it expired, or will
         _log.warning("Could not release the lock %s (%s); it expires by itself", lock.name, error)

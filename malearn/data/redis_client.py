@@ -5,13 +5,18 @@ Only for ingestion: serving has a connection of its own, whose calls keep a dead
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
 
 from malearn.data import files
+from malearn.kernel import redis_address
 from malearn.kernel.errors import InputError, Unreachable, without_password
+from malearn.kernel.names import Names
 from malearn.kernel.redis_address import Address, of_cluster, unsuitable
 
 __all__ = [
@@ -21,7 +26,9 @@ __all__ = [
     "check_writable",
     "connect",
     "connected",
+    "get_many",
     "key_count",
+    "primaries",
 ]
 
 
@@ -30,6 +37,8 @@ _ANSWER_BYTES = 32 * 2**20
 #: Seconds for which one answer is waited for.
 #: Generous: ingestion may wait, a scheduler may not, and has limits of its own.
 _TIMEOUT = 60.0
+#: How often a node of a cluster is asked again, and the longest pause before, in seconds.
+_ATTEMPTS, _LONGEST_PAUSE = 5, 1.0
 #: The variable that names the Redis server.
 REDIS_SETTING = "MALEARN_REDIS_URL"
 
@@ -51,25 +60,61 @@ def answering(url: str) -> Iterator[None]:
             f"Redis at {without_password(url)}",
             f"wants a user or password that {REDIS_SETTING} does not give ({files.cause(error)})",
         ) from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+    except (
+        redis.ConnectionError,
+        redis.TimeoutError,
+        redis.exceptions.RedisClusterException,  # no node answers, or none has the slot
+        OSError,
+    ) as error:
         raise Unreachable("Redis", url, REDIS_SETTING, files.cause(error)) from error
     except redis.ResponseError as error:
         raise InputError(f"Redis at {without_password(url)}", _refusal(error)) from error
 
 
 def connect(url: str, timeout: float = _TIMEOUT) -> redis.Redis:
-    """A client that has not connected yet, and waits `timeout` seconds for each answer.
+    """A client that waits `timeout` seconds for each answer, of a server or of a whole cluster.
 
-    Raises `InputError` for what is no Redis URL.
+    One of a cluster is a `RedisCluster`, which offers the same commands; only those on several
+    keys need `get_many` and `primaries`. Raises `InputError` for what is no Redis URL and what a
+    client raises that reaches nobody.
     """
-    Address.parse(url)  # stricter than redis-py, which passes over options that it does not know
-    return redis.Redis.from_url(
-        url,
-        decode_responses=False,
+    address = Address.parse(url)  # stricter than redis-py, which passes over unknown options
+    options: dict[str, Any] = {
+        "decode_responses": False,
         # A server that is there accepts at once; one that is not should not cost a minute.
-        socket_connect_timeout=min(5.0, timeout),
-        socket_timeout=timeout,
-    )
+        "socket_connect_timeout": min(5.0, timeout),
+        "socket_timeout": timeout,
+    }
+    client = redis.Redis.from_url(url, **options)
+    if not _of_cluster(client, url, address):
+        return client
+    client.close()
+    if address.path:
+        raise InputError(
+            f"Redis at {without_password(url)}",
+            "is a node of a Redis Cluster; give its host and port, as the others have no socket",
+        )
+    pause = ExponentialWithJitterBackoff(cap=_LONGEST_PAUSE, base=0.05)
+    cluster = redis.RedisCluster.from_url(url, retry=Retry(pause, _ATTEMPTS), **options)
+    return cast("redis.Redis", cluster)
+
+
+def get_many(client: redis.Redis, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The values of `keys`, None where there is none or it is no string."""
+    cluster = _cluster(client)
+    found = client.mget(keys) if cluster is None else cluster.mget_nonatomic(keys)
+    return cast("list[bytes | None]", found)
+
+
+def primaries(client: redis.Redis) -> dict[str, redis.Redis]:
+    """A client of each server that holds keys, by its name; of one server `client` itself."""
+    cluster: Any = _cluster(client)
+    if cluster is None:
+        return {"": client}
+    return {
+        node.name: cluster.get_redis_connection(node)
+        for node in sorted(cluster.get_primaries(), key=lambda node: str(node.name))
+    }
 
 
 def check_writable(client: redis.Redis, key: str) -> None:
@@ -100,8 +145,8 @@ def _refusal(error: redis.ResponseError) -> str:
     """What Redis refused, and what to do about it."""
     said = files.cause(error)
     code = error.status_code or said.split(" ", 1)[0]  # which redis-py cuts off where it knows it
-    if of_cluster(code):
-        return "is a node of a Redis Cluster, which ingestion does not support"
+    if code == "CLUSTERDOWN":
+        return f"is a cluster some of whose slots have no node ({said}); see CLUSTER INFO"
     if problem := unsuitable(said):
         return problem
     if isinstance(error, redis.ReadOnlyError):
@@ -115,3 +160,31 @@ def _refusal(error: redis.ResponseError) -> str:
     if code == "WRONGTYPE":
         return f"holds something else under a key of malearn ({said}); delete or rename that key"
     return f"refuses: {said}"
+
+
+def _of_cluster(client: redis.Redis, url: str, address: Address) -> bool:
+    """Whether the server is a node of a cluster. Raises `InputError` for a database of one."""
+    # Which it would refuse, before it could be told from a server that merely has fewer.
+    settings = client.connection_pool.connection_kwargs
+    settings["db"] = 0
+    try:
+        client.exists(*Names.find().in_several_slots)
+    except redis.ResponseError as error:
+        if not of_cluster(error.status_code or str(error).split(" ", 1)[0]):
+            return False  # whatever it refuses is for the first real command to find out
+    else:
+        return False
+    finally:
+        settings["db"] = address.database
+        if address.database:
+            client.connection_pool.disconnect()
+    if address.database:
+        client.close()
+        raise redis_address.one_database(url, address.database)
+    return True
+
+
+def _cluster(client: redis.Redis) -> redis.RedisCluster | None:
+    """`client` where it is a cluster's."""
+    untyped: Any = client
+    return untyped if isinstance(untyped, redis.RedisCluster) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import cast
 
 import msgspec
 import numpy as np
@@ -63,7 +62,7 @@ def scan(
                 # No room, but the run at hand is completed all the same: see `_part`.
                 room = size - batch.records if batch.weight < MOST_BYTES else 0
                 end = _part(keys, at, room, most)
-                values = cast("list[bytes | None]", client.mget(keys[at:end]))
+                values = redis_client.get_many(client, keys[at:end])
                 with gc_pause.gc_paused():
                     for key, value, seen in zip(keys[at:end], values, known[at:end], strict=True):
                         for fresh, raw in run.news(key, value, seen):
@@ -124,7 +123,7 @@ class _Run:
         """The values passed over: tasks that are new may need features in them."""
         for at in range(0, len(self._passed), _VALUES):
             keys = self._passed[at : at + _VALUES]
-            values = cast("list[bytes | None]", self._client.mget(keys))
+            values = redis_client.get_many(self._client, keys)
             yield from ((k, v) for k, v in zip(keys, values, strict=True) if v is not None)
 
 

@@ -188,10 +188,13 @@ def warnings(url: str, timeout: float = 60.0) -> dict[str, str]:
     """
     found = {}
     with redis_client.connected(url, timeout) as client:
-        states = [_state(client, key) for key in _existing(client)]
+        keys = _existing(client)
+        states = [_state(client, key) for key in keys]
         try:
             with redis_client.answering(url):
-                redis_client.check_writable(client, f"{Names.find().stream}:writable")
+                for key in keys:
+                    # In the same slot of a cluster: each of its nodes may refuse writes.
+                    redis_client.check_writable(client, f"{Names.find().prefix}:writable:{{{key}}}")
         except InputError as error:
             found["writes"] = f"{error} Until then no execution is recorded or ingested."
     if full := [state.warning for state in states if state.is_nearly_full]:

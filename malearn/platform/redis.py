@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from malearn.kernel.errors import InputError, PlatformError, without_password
 from malearn.kernel.hosts import is_loopback
-from malearn.kernel.redis_address import Address, of_cluster, unsuitable
+from malearn.kernel.names import Names
+from malearn.kernel.redis_address import Address, of_cluster, one_database, unsuitable
 from malearn.platform import private
 from malearn.platform.environment import for_server
 from malearn.platform.port import client_host
@@ -80,30 +81,33 @@ class EmbeddedRedis(Server):
     def ping(url: str, seconds: float = PING_TIMEOUT) -> None:
         import redis
 
-        Address.parse(url)  # stricter than redis-py, which passes over options it does not know
+        address = Address.parse(url)  # stricter than redis-py, which passes over unknown options
         with redis.Redis.from_url(
             url, socket_connect_timeout=seconds, socket_timeout=seconds
         ) as client:
+            # A cluster would refuse any other, before it could be told from a single server.
+            client.connection_pool.connection_kwargs["db"] = 0
             client.ping()
-            _check_suitable(client, url)
+            _check_suitable(client, url, address.database)
+            if address.database:
+                client.select(address.database)
 
 
-def _check_suitable(client: Redis, url: str) -> None:
-    """Raise `InputError` where `client` speaks to a Sentinel or to a node of a cluster.
-
-    Both answer PING as any Redis does.
+def _check_suitable(client: Redis, url: str, database: int) -> None:
+    """Raise `InputError` where `client` speaks to a Sentinel, which answers PING as any Redis does,
+    or to a cluster, which has no `database` but 0.
     """
     import redis
 
     try:
-        client.mget("result:0", "result:1")  # of two slots: one node of a cluster has not both
+        # What ingestion asks as well: no other right is needed for it.
+        client.exists(*Names.find().in_several_slots)
     except redis.ResponseError as error:
         said = str(error)
         if of_cluster(error.status_code or said.split(" ", 1)[0]):
-            problem = "is a node of a Redis Cluster, which ingestion does not support"
-        else:
-            problem = unsuitable(said) or ""
-        if problem:
+            if database:
+                raise one_database(url, database) from error
+        elif problem := unsuitable(said):
             raise InputError(f"Redis at {without_password(url)}", problem) from error
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import redis
 
+from malearn.data import redis_client
 from malearn.kernel import errors
 from malearn.workload.workflows import WORKFLOWS, Run, plan
 
@@ -45,12 +46,9 @@ def execute(
     size = min(2, os.cpu_count() or 1) if workers is None else workers
     if tasks < 1 or size < 1:
         raise errors.InputError("workload", f"cannot execute {tasks} tasks with {size} workers")
-    try:
-        with redis.Redis.from_url(redis_url) as client:
-            # Before workers are started: a wrong address is then one sentence, not theirs.
-            client.ping()
-    except (redis.RedisError, ValueError) as error:
-        raise _unreachable(redis_url, error) from error
+    with redis_client.connected(redis_url) as client:
+        # Before workers are started: a wrong address is then one sentence, not theirs.
+        client.ping()
     # Reversed, for `pop` takes from the end.
     runs = list(reversed(plan(tasks, seed)))
     total, done = sum(len(WORKFLOWS[run.name].steps) for run in runs), 0
@@ -119,7 +117,7 @@ def work(descriptor: int) -> None:
     """
     pipe = connection.Connection(descriptor)
     try:
-        client = redis.Redis.from_url(pipe.recv())
+        client = redis_client.connect(pipe.recv())
         for run in plan(1, 0):
             list(run.records())  # loads what a worker of a real cluster has long loaded
         while True:
@@ -128,7 +126,7 @@ def work(descriptor: int) -> None:
             for task_id, record in run.records():
                 client.set(f"result:{task_id}", record)
                 pipe.send(WRITTEN)
-    except redis.RedisError as error:
+    except (redis.RedisError, redis.exceptions.RedisClusterException) as error:
         pipe.send(str(error))
     except (EOFError, OSError):
         return

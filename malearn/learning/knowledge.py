@@ -27,6 +27,8 @@ from malearn.learning.traces import RunTrace, WorkflowTrace
 
 __all__ = ["Knowledge", "Probed", "at_each_run", "poisson"]
 
+_DEADLINES = 10  # of each workflow that is probed: with one, chance decides
+
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
@@ -56,8 +58,11 @@ class Knowledge:
 @dataclass(frozen=True, slots=True)
 class Probed:
     """What was predicted of one workflow executed alone, when `passed` (0 or ½) of its true
-    critical path had passed, and what was left of that path, in seconds; how likely it was
-    predicted to miss a deadline drawn at random, and whether it did."""
+    critical path had passed, and what was left of that path, in seconds.
+
+    `lateness` is, for deadlines drawn at random, how likely it was predicted to miss each, and
+    whether it did.
+    """
 
     run: str
     kind: str
@@ -66,8 +71,7 @@ class Probed:
     low: float
     high: float
     actual: float
-    late: float
-    missed: bool
+    lateness: tuple[tuple[float, bool], ...]
 
 
 def at_each_run(
@@ -96,32 +100,32 @@ def at_each_run(
         yield Knowledge(run, models, pickle.dumps((known, calibration)), pickle.dumps(average))
         arrivals = poisson(run, 1.0, slots, resource, 0)
         ours = Malearn(tool_types, known, calibration, _loaded(models, tool_types))
-        probe = None if probed is None else _probe(run, probed)
+        probe = None if probed is None else _probe(run, ours, probed)
         # No slots are named, so nothing waits: what is learnt is execution time alone.
-        simulation.simulate(arrivals, "fcfs", ours, {}, _any_deadline, probe=probe)
+        simulation.simulate(arrivals, "fcfs", ours, {}, probe=probe)
         simulation.simulate(arrivals, "fcfs", average, {})
         log += [t.record for w in run.workflows for t in w.tasks.values() if t.record is not None]
 
 
-def _any_deadline(trace: WorkflowTrace) -> float:
-    """A multiple of the critical path, which half of the time leaves too little."""
-    # Seeded by the run, so that it has the same deadline each time.
-    return random.Random(trace.run_id).uniform(0.5, 1.5)
-
-
-def _probe(run: RunTrace, probed: list[Probed]) -> Callable[[SimulatedWorkflow, float], None]:
+def _probe(
+    run: RunTrace, ours: Malearn, probed: list[Probed]
+) -> Callable[[SimulatedWorkflow, float], None]:
     def probe(live: SimulatedWorkflow, passed: float) -> None:
-        left, path, workflow = live.left, live.trace.critical_path, live.workflow
-        if left is None or not left.seconds > 0.0 or left.late is None:
+        left, path, arrived = live.left, live.trace.critical_path, live.workflow.arrived
+        if left is None or not left.seconds > 0.0:
             return
-        assert workflow.arrived is not None
-        assert workflow.deadline is not None
-        missed = workflow.arrived + path > workflow.deadline
-        actual = path * (1.0 - passed)
-        interval = left.seconds, left.low, left.high
-        probed.append(
-            Probed(run.name, live.trace.kind, passed, *interval, actual, left.late, missed)
+        assert arrived is not None
+        # Seeded by the workflow, so that it has the same deadlines each time: multiples of the
+        # critical path, which half of the time leave too little.
+        draw = random.Random(live.trace.run_id)
+        allowed = [draw.uniform(0.5, 1.5) for _ in range(_DEADLINES)]
+        now = arrived + passed * path
+        lateness = tuple(
+            (ours.late(live, arrived + factor * path, now), factor < 1.0) for factor in allowed
         )
+        interval = left.seconds, left.low, left.high
+        actual = path * (1.0 - passed)
+        probed.append(Probed(run.name, live.trace.kind, passed, *interval, actual, lateness))
 
     return probe
 

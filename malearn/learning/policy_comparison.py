@@ -12,6 +12,7 @@ import math
 import multiprocessing
 import os
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class _Cell:
     run: str
     policy: str
     predictor: str
+    seed: int
     seconds: tuple[float, ...]
     late: Mapping[float, float]
 
@@ -149,6 +151,19 @@ class Comparison:
             )
         return self._interval(
             lambda rows: (default - ours)[rows].sum() / ((default - bar)[rows].sum() or math.nan)
+        )
+
+    def share_by_seed(self, policy: str, *, late: bool = False) -> tuple[float, ...]:
+        """`share_of_gain` with the arrivals of each seed alone: how much is owed to chance."""
+        totals: dict[tuple[str, int], float] = defaultdict(float)
+        for (which, predictor, _), cells in self._cells.items():
+            for cell in cells if which == policy else ():
+                at = self.settings.deadlines[0]
+                totals[predictor, cell.seed] += cell.late[at] if late else sum(cell.seconds)
+        return tuple(
+            (totals["default", seed] - totals["malearn", seed])
+            / ((totals["default", seed] - totals["noise_limited", seed]) or math.nan)
+            for seed in range(self.settings.seeds)
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -287,7 +302,7 @@ def _one_policy(
         # The order, and so every end, is the same whoever predicts: one simulation stands for all.
         if policy in simulation.WITHOUT_SECONDS and cells:
             first = cells[0]
-            cells.append(_Cell(first.run, policy, name, first.seconds, first.late))
+            cells.append(_Cell(first.run, policy, name, seed, first.seconds, first.late))
             continue
         late: dict[float, float] = {}
         seconds: tuple[float, ...] = ()
@@ -300,7 +315,7 @@ def _one_policy(
                 missed = sum(d.seconds > at * d.trace.critical_path for d in done)
                 late[at] = missed / len(done)
             seconds = seconds or tuple(d.seconds for d in done)
-        cells.append(_Cell(run.name, policy, name, seconds, late))
+        cells.append(_Cell(run.name, policy, name, seed, seconds, late))
     return cells
 
 

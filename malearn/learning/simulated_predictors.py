@@ -121,11 +121,13 @@ class Noisy(_Plain):
         self._sigma, self._seed = sigma, seed
 
     def prediction(self, live: SimulatedWorkflow, task_id: str) -> Prediction:
+        # Drawn once, which is quicker: each time it would be the same.
         known = live.expected.get(task_id)
-        if known is not None:
-            # Drawn once: a task that waits must not get another prediction each time.
-            return known
-        seconds = live.trace.tasks[task_id].seconds
+        return self.drawn(live.trace, task_id) if known is None else known
+
+    def drawn(self, trace: WorkflowTrace, task_id: str) -> Prediction:
+        """The prediction of a task of `trace`."""
+        seconds = trace.tasks[task_id].seconds
         if not self._sigma:
             return Prediction(seconds, seconds, seconds, "model")
         # Seeded by the task, so that every policy meets the same noise.
@@ -228,11 +230,24 @@ class Malearn:
             if self._combined.get(run) == moment:
                 continue
             self._combined[run] = moment
-            live.left, state = workflow_estimate.combine(
-                live.workflow, live.expected, live.running, now, self._calibration
-            )
-            if state is not None:
-                live.checkpoints.add(state, live.expected, live.running, now)
+            self.combine(live, now)
+
+    def combine(self, live: SimulatedWorkflow, now: float) -> None:
+        """Bring `left` up to date with `expected`."""
+        live.left, state = workflow_estimate.combine(
+            live.workflow, live.expected, live.running, now, self._calibration
+        )
+        if state is not None:
+            live.checkpoints.add(state, live.expected, live.running, now)
+
+    def late(self, live: SimulatedWorkflow, deadline: float, now: float) -> float:
+        """How likely it is that `live` would miss another deadline than its own."""
+        other = live.trace.workflow(now, deadline)
+        found, _ = workflow_estimate.combine(
+            other, live.expected, live.running, now, self._calibration
+        )
+        assert found.late is not None
+        return found.late
 
     def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
         self._learnt += 1

@@ -163,7 +163,9 @@ class WorkflowCalibration:
         """The probability that the remaining path takes longer than `seconds`."""
         if seconds <= 0.0:
             return 1.0
-        return self._scores(state.begun).beyond(_CAUTION * score(state, seconds))
+        scores = self._scores(state.begun)
+        middle = scores.bounds()[1]
+        return scores.beyond(middle + _CAUTION * (score(state, seconds) - middle))
 
     def encloses(self, begun: bool, value: float) -> bool:
         """Whether an outcome with that score lies inside the interval given now."""

@@ -18,8 +18,8 @@ _LOG = "server.log"
 
 
 @contextmanager
-def serving(*databases: str) -> Iterator[Path]:
-    """The directory of its socket: it listens nowhere else. The user is `malearn`."""
+def serving(sql: str) -> Iterator[Path]:
+    """The directory of its socket: it listens nowhere else. `sql` is what its owner has run."""
     programs = _programs()
     # Not pytest's own, which nobody but root may enter: PostgreSQL refuses to run as root.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
@@ -42,11 +42,11 @@ def serving(*databases: str) -> Iterator[Path]:
     data = folder / "data"
     options = f"-c listen_addresses= -c fsync=off -c unix_socket_directories={folder}"
     try:
-        run("initdb", "--username", "malearn", "--auth", "trust", "--no-sync", data)
+        run("initdb", "--username", "owner", "--auth", "trust", "--no-sync", data)
         run("pg_ctl", "-D", data, "-l", folder / _LOG, "-o", options, "-w", "-t", 120, "start")
         try:
-            for database in databases:
-                run("createdb", "-h", folder, "-U", "malearn", database)
+            for line in filter(None, sql.splitlines()):
+                run("psql", "-h", folder, "-U", "owner", "-d", "postgres", "-c", line)
             yield folder
         finally:
             run("pg_ctl", "-D", data, "-m", "immediate", "stop")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from malearn.data import redis_scan, stream
+from malearn.data import locks, redis_scan, stream
 from malearn.data.ingest import Ingest
 from malearn.data.ingest_report import IngestReport
 from malearn.data.keyspace import Watch
@@ -92,6 +92,19 @@ def _set_once_watched(client: redis.Redis, until: float) -> None:
         time.sleep(0.02)
     record = '{"start_time": 1, "end_time": 5, "curr_task_feat": {"text_length": 9}}'
     client.set(f"result:{RUN}-task2_llm_process", record)
+
+
+def test_with_what_scale_md_adds_it_takes_locks_for_object_storage(
+    url: str, redis_client: redis.Redis, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (more,) = re.findall(r"`(\+eval .*?)`", PAGE.with_name("scale.md").read_text("utf-8"))
+    redis_client.execute_command("ACL", "SETUSER", "malearn-ingest", *more.split())
+    # Nothing is asked for there; only S3's servers are tried before they are used.
+    monkeypatch.setenv("MALEARN_DATA", "az://container/datasets")
+    monkeypatch.setenv("MALEARN_REDIS_URL", url)
+    with locks.dataset_lock(home):
+        assert redis_client.exists("malearn:lock:datasets")
+    assert not redis_client.exists("malearn:lock:datasets")
 
 
 def test_it_may_touch_nothing_else(url: str) -> None:

@@ -1,9 +1,13 @@
-"""MLflow and Prefect keep what they know in PostgreSQL, by the drivers of the extra `postgres`."""
+"""MLflow and Prefect keep what they know in PostgreSQL, as docs/scale.md has it set up.
+
+By the drivers of the extra `postgres`, with users that may do no more than the page gives them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +17,20 @@ import pytest
 
 from tests import postgresql
 
+PAGE = (Path(__file__).parents[3] / "docs" / "scale.md").read_text("utf-8")
+
 
 @pytest.fixture(scope="module")
 def socket() -> Iterator[Path]:
-    with postgresql.serving("mlflow", "prefect") as folder:
+    (sql,) = re.findall(r"```sql\n(.*?)```", PAGE, re.S)
+    with postgresql.serving(sql) as folder:
         yield folder
+
+
+def _address(scheme: str, socket: Path) -> str:
+    """The page's address of `scheme`, on the socket of the tests' server."""
+    (found,) = re.findall(rf"{re.escape(scheme)}://[^\s`]*", PAGE)
+    return str(found).replace("@db.example.com", "@") + f"?host={socket}"
 
 
 # In processes of their own, as the servers are: each library reads its address when it is imported.
@@ -64,14 +77,13 @@ def _answer(script: str, *words: str, **environment: str) -> object:
 
 
 def test_mlflow_keeps_versions_and_aliases_in_it(socket: Path) -> None:
-    address = f"postgresql://malearn@/mlflow?host={socket}"
-    assert _answer(_MLFLOW, address) == ["malearn-t", 1]
+    assert _answer(_MLFLOW, _address("postgresql", socket)) == ["malearn-t", 1]
 
 
 def test_prefect_keeps_its_flows_in_it(socket: Path, tmp_path: Path) -> None:
     found = _answer(
         _PREFECT,
         PREFECT_HOME=str(tmp_path),
-        PREFECT_API_DATABASE_CONNECTION_URL=f"postgresql+asyncpg://malearn@/prefect?host={socket}",
+        PREFECT_API_DATABASE_CONNECTION_URL=_address("postgresql+asyncpg", socket),
     )
     assert found == ["postgresql", 1]

@@ -179,7 +179,10 @@ class History:
             self._compare(line, tool, value - effect * tool.worth)
             self._tracker.update_levels(line, tool, value, effect)
         # Where a log names what changes, contexts tell it apart; regimes are for what none names.
-        at = 0.0 if context else self._regimes.observe(line.regimes, value - effect * tool.worth)
+        known, at = value - effect * tool.worth, 0.0
+        if not context:
+            at = self._regimes.observe(line.regimes, known, observation.tool_type)
+        line.ran = self._regimes.count
         line.varies = len(line.regimes.levels) > 1
         function.keep(context, line)
         self._keep(observation.function, context)
@@ -295,16 +298,17 @@ class History:
     ) -> float | None:
         """What `function` takes lately, in seconds, by a `snapshot` of its task in `context`.
 
-        The median of its first few; from then on its level and the effect of the inputs.
+        The median of its first few, until others are seen to move; from then on its level and the
+        effect of the inputs.
         """
         known = self._functions.get(function)
         if known is None:
             return None
         if known.count < _SETTLED and known.only is not None:
-            if not context:
-                return math.exp(known.only.median)
-            for line in known.agreeing(context):
-                return math.exp(line.median)
+            lines = [known.only] if not context else known.agreeing(context)
+            for line in lines:
+                if self._followed(line) is None:
+                    return math.exp(line.median)
         return math.exp(snapshot[_LEVEL])
 
     def explain(
@@ -502,11 +506,19 @@ class History:
             for weight, line in zip(weights, lines, strict=True)
         )
 
+    def _followed(self, line: ContextLevel) -> float | None:
+        """Log-seconds to expect by what others did since `line` ran; None where it says nothing."""
+        # Without a change since, which is usual, its regimes need not be read.
+        if line.ran >= self._regimes.changed:
+            return None
+        return self._regimes.followed(line.regimes)
+
     def _level(self, line: ContextLevel, tool: ToolTypeState) -> float:
         """Log-seconds to expect where the inputs have no effect."""
         tracked = self._tracker.level(line, tool)
         if not line.varies:
-            return tracked
+            followed = self._followed(line)
+            return tracked if followed is None else followed
         regime = self._regimes.expected(line.regimes)
         return tracked + experts.second_weight(line.errors, tool.errors) * (regime - tracked)
 

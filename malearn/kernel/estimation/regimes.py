@@ -17,6 +17,8 @@ from __future__ import annotations
 import math
 from itertools import islice
 
+from malearn.kernel.estimation.shared_changes import SharedChanges
+
 __all__ = ["LEAST_SCALE", "FunctionRegimes", "Regimes"]
 
 LEAST_SCALE = 0.15  # log-seconds; what differs by less is one level
@@ -53,18 +55,18 @@ class _Companion:
     __slots__ = ("_counts", "_logs", "_total")
 
     def __init__(self) -> None:
-        self._counts: dict[int, float] = {}  # by the number of the other's level
+        self.counts: dict[int, float] = {}  # by the number of the other's level
         self._total = 0.0
         self._logs: dict[int, float] = {}
 
     def add(self, number: int, weight: float) -> None:
         """It was at the level of that number; what was before counts less."""
-        counts = {known: count * _FORGETS for known, count in self._counts.items()}
+        counts = {known: count * _FORGETS for known, count in self.counts.items()}
         counts[number] = counts.get(number, 0.0) + weight
         if len(counts) > _LEVELS:
             # The other one remembers no more levels than this; the rest are ones it has dropped.
             del counts[min(counts, key=counts.__getitem__)]
-        self._counts, self._total = counts, sum(counts.values())
+        self.counts, self._total = counts, sum(counts.values())
         self._logs = {}
 
     def log_likelihood(self, number: int, levels: int) -> float:
@@ -72,7 +74,7 @@ class _Companion:
         found = self._logs.get(number)
         if found is None:
             # Lidstone smoothing: a level never met there is unlikely, not impossible.
-            seen = self._counts.get(number, 0.0) + _UNSEEN / levels
+            seen = self.counts.get(number, 0.0) + _UNSEEN / levels
             found = self._logs[number] = math.log(seen / (self._total + _UNSEEN))
         return found
 
@@ -103,11 +105,13 @@ class FunctionRegimes:
         "number",
         "since",
         "stay",
+        "tool_type",
         "total",
     )
 
     def __init__(self) -> None:
         self.number = 0  # by which the others know it, from its first execution on
+        self.tool_type = ""  # … and what it is, empty where no tool type claims it
         self.at = 0  # the execution, of any function, that was its last
         self.aged = 0  # … and how old all that is known was then
         self.level = 0  # the number of the level that it was at last
@@ -123,30 +127,41 @@ class FunctionRegimes:
 class Regimes:
     """Which level each function is at, and what goes with it. Not thread-safe."""
 
-    __slots__ = ("_aged", "_any_moved", "_count", "_moved", "_number", "_recent")
+    __slots__ = (
+        "_aged",
+        "_any_moved",
+        "_changes",
+        "_moved",
+        "_number",
+        "_recent",
+        "changed",
+        "count",
+    )
 
     def __init__(self) -> None:
-        self._count = 0  # executions of any function
+        self.count = 0  # executions of any function
+        self.changed = 0  # … when one that seldom moves moved after a while in which none had
         self._aged = 0  # … and what pauses count as
         self._any_moved = 0  # … when any moved last
         self._moved = -_LATELY  # … when one that seldom moves moved last
         self._number = 0
+        self._changes = SharedChanges()
         self._recent: dict[int, FunctionRegimes] = {}  # by number, the one that ran last is last
 
     def pause(self) -> None:
         """Nothing ran for a while: what is known is older, and other levels may hold."""
         self._aged += _PAUSE
-        self._any_moved = self._count + 1  # beliefs that are kept were formed before it
+        self._any_moved = self.count + 1  # beliefs that are kept were formed before it
 
     def believed(self, function: FunctionRegimes) -> list[float]:
         """How likely each level of `function` holds now; sums to 1."""
         # Between moves of others a belief fades slowly, so it is good for a few executions.
         if (
             function.believed_at <= max(function.at, self._any_moved)
-            or self._count - function.believed_at >= _KEPT
+            or self.count - function.believed_at >= _KEPT
         ):
             # One later than the execution that was counted last, which it includes.
-            function.believed, function.believed_at = self._believed(function), self._count + 1
+            function.believed, function.believed_at = self._believed(function), self.count + 1
             function.expected = None
         return function.believed
 
@@ -154,7 +169,7 @@ class Regimes:
         """Whether it is open which level holds: this one moved, others did, or they disagree."""
         if function.since < _SURE_AFTER and len(function.levels) > 1:
             return True
-        if function.levels and self._moved > function.at and self._count - self._moved < _LATELY:
+        if function.levels and self._moved > function.at and self.count - self._moved < _LATELY:
             return True
         return len(function.levels) > 1 and max(self.believed(function)) < _SURE
 
@@ -212,8 +227,19 @@ class Regimes:
             function.expected = _median(function.levels, believed)
         return function.expected
 
-    def observe(self, function: FunctionRegimes, value: float) -> float:
+    def followed(self, function: FunctionRegimes) -> float | None:
+        """The log-seconds to expect of one that has not run since others moved.
+
+        None where it has, or nothing is known of that, and where it returns to levels of its own.
+        """
+        if len(function.levels) != 1:
+            return None
+        shift = self._changes.shift(function)
+        return None if shift is None else function.levels[0].value + shift
+
+    def observe(self, function: FunctionRegimes, value: float, tool_type: str = "") -> float:
         """Take in an execution of `function`; returns the level that it was at."""
+        function.tool_type = tool_type
         if not function.levels:
             function.number = self._number = self._number + 1
             found = self._begin(function, value, _SCALE)
@@ -267,10 +293,15 @@ class Regimes:
                 function.stay *= _STAY_MOST / function.total
                 function.total = _STAY_MOST
         if function.current is not None and found is not function.current:
-            function.since, self._any_moved = 0, self._count + 1
+            function.since, self._any_moved = 0, self.count + 1
             # One that moves all the time says nothing of a change that others share.
             if function.stay > _SELDOM * function.total:
-                self._moved = self._count + 1
+                if self.count - self._moved > _LATELY:
+                    self.changed = self.count + 1
+                    self._changes.begin(self.changed)
+                self._moved = self.count + 1
+        if function.current is not None:
+            self._changes.add(function, function.current.value)
         function.since += 1
         function.current, function.level = found, found.number
 
@@ -286,9 +317,9 @@ class Regimes:
             weight *= _FADES
         while len(companions) > _REMEMBERED:
             del companions[next(iter(companions))]
-        self._count += 1
+        self.count += 1
         self._aged += 1
-        function.at, function.aged = self._count, self._aged
+        function.at, function.aged = self.count, self._aged
         self._recent.pop(function.number, None)
         self._recent[function.number] = function
         if len(self._recent) > _REMEMBERED:

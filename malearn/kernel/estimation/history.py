@@ -492,7 +492,9 @@ class History:
         if len(lines) == 1:
             terms = self._tracker.terms(lines[0], tool)
             mixed = self._level(lines[0], tool) - self._tracker.level(lines[0], tool)
-            return (*terms, Term("mixing", "levels that it returns to", mixed))
+            followed = self._followed(lines[0]) is not None
+            name = "what others did since a change" if followed else "levels that it returns to"
+            return (*terms, Term("mixing", name, mixed))
         # A line does not know its context: that is its key.
         names = {id(line): "/".join(filter(None, c)) for c, line in function.lines.items()}
         weights = _weights(function, lines)

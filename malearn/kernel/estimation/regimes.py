@@ -55,18 +55,18 @@ class _Companion:
     __slots__ = ("_counts", "_logs", "_total")
 
     def __init__(self) -> None:
-        self.counts: dict[int, float] = {}  # by the number of the other's level
+        self._counts: dict[int, float] = {}  # by the number of the other's level
         self._total = 0.0
         self._logs: dict[int, float] = {}
 
     def add(self, number: int, weight: float) -> None:
         """It was at the level of that number; what was before counts less."""
-        counts = {known: count * _FORGETS for known, count in self.counts.items()}
+        counts = {known: count * _FORGETS for known, count in self._counts.items()}
         counts[number] = counts.get(number, 0.0) + weight
         if len(counts) > _LEVELS:
             # The other one remembers no more levels than this; the rest are ones it has dropped.
             del counts[min(counts, key=counts.__getitem__)]
-        self.counts, self._total = counts, sum(counts.values())
+        self._counts, self._total = counts, sum(counts.values())
         self._logs = {}
 
     def log_likelihood(self, number: int, levels: int) -> float:
@@ -74,7 +74,7 @@ class _Companion:
         found = self._logs.get(number)
         if found is None:
             # Lidstone smoothing: a level never met there is unlikely, not impossible.
-            seen = self.counts.get(number, 0.0) + _UNSEEN / levels
+            seen = self._counts.get(number, 0.0) + _UNSEEN / levels
             found = self._logs[number] = math.log(seen / (self._total + _UNSEEN))
         return found
 

@@ -15,22 +15,22 @@ Memory is bounded: a few changes, of each the functions that ran last.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from malearn.kernel.estimation.robust import clip_step
 
 __all__ = ["Level", "Member", "SharedChanges"]
 
-_CHANGES = 6  # the latest, remembered
-_MEMBERS = 32  # of one change
+_CHANGES = 6  # remembered
+_MEMBERS = 32  # of one change, those that ran first
 _MOVED = 0.5  # log-seconds
-_FEWEST = 2  # functions of a tool type that must have run since, or of another one
-_NEARER = (
-    0.6  # of what sets a function apart from the others, gone after a change of 1 log-second …
-)
-_FULL = 1.0
-_APART = 2.5  # … unless it is by more than this: such a function is of another kind
+_FEWEST = 2  # functions of one tool type that tell how far others moved
+# What sets a function apart from the others is gone by this share after a change of `_FULL`
+# log-seconds, unless it is more than `_APART`: such a function is of another kind.
+_NEARER, _FULL, _APART = 0.6, 1.0, 2.5
 
 
 class Level(Protocol):
@@ -57,7 +57,7 @@ class _Change:
 
     def __init__(self, began: int) -> None:
         self.began = began
-        self.members: dict[int, tuple[Member, float]] = {}  # by number, the earliest first
+        self.members: dict[int, tuple[Member, float]] = {}  # by number
 
     def moved(self) -> int:
         """How many are still at another level than before."""
@@ -68,6 +68,15 @@ class _Change:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """How far the functions of a tool type moved, and where they were before, in log-seconds."""
+
+    move: float
+    before: float
+    count: int
+
+
 class SharedChanges:
     """The latest changes and what functions did since. Not thread-safe."""
 
@@ -76,8 +85,9 @@ class SharedChanges:
     def __init__(self) -> None:
         self._changes: list[_Change] = []
         self._latest = 0  # the execution that the latest change began with
-        # Until the next execution: by the first change that counts, and tool type.
-        self._shared: dict[tuple[int, str], tuple[float, float | None]] = {}
+        # By tool type, over the first change that counts and those after it; until the next
+        # execution.
+        self._shared: dict[int, dict[str, _Shared]] = {}
 
     def begin(self, count: int) -> None:
         """A change begins with the execution of that number, counted over all functions."""
@@ -89,14 +99,13 @@ class SharedChanges:
 
     def add(self, member: Member, before: float) -> None:
         """`member` has run; its level was `before`."""
-        self._shared.clear()
-        if not self._changes or not member.tool_type:
+        if not self._changes:
             return
+        self._shared.clear()
         members = self._changes[-1].members
-        if member.number not in members:
+        # None makes room for another: it would seem to have stayed when it runs again.
+        if member.tool_type and member.number not in members and len(members) < _MEMBERS:
             members[member.number] = member, before
-            if len(members) > _MEMBERS:
-                del members[next(iter(members))]
 
     def shift(self, member: Member) -> float | None:
         """How far `member` is believed to have moved since it ran last, in log-seconds.
@@ -105,57 +114,45 @@ class SharedChanges:
         """
         if self._latest <= member.at or not member.tool_type or member.current is None:
             return None
-        since = [change for change in self._changes if change.began > member.at]
-        key = since[0].began, member.tool_type
-        shared = self._shared.get(key)
+        first = next(i for i, change in enumerate(self._changes) if change.began > member.at)
+        shared = self._shared.get(first)
         if shared is None:
-            shared = self._shared[key] = _shared(since, member.tool_type)
-        move, before = shared
-        if before is not None:
-            apart = member.current.value - before
+            shared = self._shared[first] = _shared(self._changes[first:])
+        own = shared.get(member.tool_type)
+        if own is None:
+            if not shared:
+                return None
+            # One tool type's change need not be everybody's, hence the stand-in here, too.
+            move = _median([*(other.move for other in shared.values()), 0.0])
+        else:
+            move, apart = own.move, member.current.value - own.before
             if abs(apart) < _APART:
                 move -= _NEARER * min(1.0, abs(move) / _FULL) * apart
-        return clip_step(move) or None  # 0 where nothing is known: then the tracker may know more
+        return clip_step(move)
 
 
-def _shared(changes: Sequence[_Change], tool_type: str) -> tuple[float, float | None]:
-    """How far functions of `tool_type` moved over all of `changes`, and where most were before.
-
-    The latter is None where too few of them have run since; then the others tell how far.
-    """
+def _shared(changes: Sequence[_Change]) -> dict[str, _Shared]:
+    """What each tool type did over all of `changes`; without those of which too few ran."""
     # From where each was before the first of them: what came back has not moved.
     start = {
         number: before
         for change in reversed(changes)
         for number, (_, before) in change.members.items()
     }
-    own = _estimate(changes, start, tool_type)
-    if own is not None:
-        return own
-    names = dict.fromkeys(
-        member.tool_type for change in changes for member, _ in change.members.values()
-    )
-    others = [found for name in names if (found := _estimate(changes, start, name)) is not None]
-    # The stand-in again: one tool type's change need not be everybody's.
-    return (_median([*(move for move, _ in others), 0.0]), None) if others else (0.0, None)
-
-
-def _estimate(
-    changes: Sequence[_Change], start: dict[int, float], tool_type: str
-) -> tuple[float, float] | None:
-    """The same for one tool type alone; None where too few have run."""
-    move, before, count = 0.0, 0.0, 0
+    found: dict[str, _Shared] = {}
     for change in changes:
-        moves = [
-            (clip_step(member.current.value - start[member.number]), start[member.number])
-            for member, _ in change.members.values()
-            if member.tool_type == tool_type and member.current is not None
-        ]
-        if moves:
-            # The stand-in has moved as far as the earlier changes say, not at all before them.
-            move = _median([*(found for found, _ in moves), move])
-            before, count = _median([found for _, found in moves]), len(moves)
-    return (move, before) if count >= _FEWEST else None
+        moves: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for number, (member, _) in change.members.items():
+            if member.current is not None:
+                before = start[number]
+                moves[member.tool_type].append((clip_step(member.current.value - before), before))
+        for tool_type, rows in moves.items():
+            # The stand-in has moved as far as the changes before this one say.
+            earlier = found[tool_type].move if tool_type in found else 0.0
+            move = _median([*(move for move, _ in rows), earlier])
+            before = _median([before for _, before in rows])
+            found[tool_type] = _Shared(move, before, len(rows))
+    return {tool_type: one for tool_type, one in found.items() if one.count >= _FEWEST}
 
 
 def _median(values: Sequence[float]) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -24,6 +24,9 @@ __all__ = ["append", "columns", "read", "write"]
 #: Columns of what a workflow was: ids of tasks that were waited for and functions that were named,
 #: both as lists in JSON, and what it ran on. Prefixed, since any other name may be a feature's.
 _EDGES = ("workflow_predecessors", "workflow_successors", "workflow_resource")
+#: Columns that every file has, and those that one of the original lacks.
+_REQUIRED = ("task_id", "timestamp", "execution_time")
+_ADDED = ("function", "query", "predicted", "model_version")
 #: What other programs write between the cells.
 _DELIMITERS = (";", "\t", "|")
 #: How a cell begins that a spreadsheet would run as a formula, in any width.
@@ -36,13 +39,11 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
 
     `timestamp` is the start, in seconds since the epoch or ISO 8601 (UTC unless
     it says otherwise); `execution_time` is in seconds. The features are what
-    the task reported of itself. Columns of `Dataset.export_csv` are understood
-    too; any other is an error. Raises `InputError`.
+    the task reported of itself, `ran_<name>` where another column has a feature's name.
+    Columns of `Dataset.export_csv` are understood too; any other is an error.
+    Raises `InputError`.
     """
-    features = tool_type.feature_names
-    optional = {"function", "query", "predicted", "model_version", *_EDGES}
-    optional |= {f"serve_{name}" for name in (*features, *tool_type.context)}
-    optional |= set(tool_type.context)
+    known, reported = set(columns(tool_type)), _reported(tool_type)
     with files.opened(path) as file:
         # Bytes that are no UTF-8 spoil their cell, not the file.
         rows = csv.reader(line.decode("utf-8", "replace") for line in file)
@@ -54,9 +55,8 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
         other = next((mark for mark in _DELIMITERS if any(mark in name for name in header)), None)
         if len(header) == 1 and other:
             raise InputError(path, f"is separated by {other!r}, not by commas; convert it first")
-        if missing := {"task_id", "timestamp", "execution_time"} - set(header):
+        if missing := set(_REQUIRED) - set(header):
             raise InputError(path, f"is no dataset: its header lacks {', '.join(sorted(missing))}")
-        known = {"task_id", "timestamp", "execution_time", *features, *optional}
         # A misspelt feature would otherwise be missing in every row, unnoticed.
         if unknown := set(header) - known:
             raise InputError(
@@ -70,7 +70,7 @@ def read(path: Path, tool_type: ToolType, size: int = 20_000) -> Iterator[Outcom
             if isinstance(row, str):
                 batch.append(Rejected("", "", RejectReason.INVALID_JSON, f"{place}: {row}"))
             else:
-                batch.append(_execution(header, row, tool_type, place))
+                batch.append(_execution(header, row, tool_type, place, reported))
             if len(batch) >= size:
                 yield batch
                 batch = []
@@ -98,13 +98,33 @@ def append(file: Path, tool_type: ToolType, executions: Iterable[Execution]) -> 
 def columns(tool_type: ToolType) -> list[str]:
     """The names in the first line."""
     features, words = tool_type.feature_names, tool_type.context
+    reported = _reported(tool_type)
     return (
-        ["task_id", "timestamp", *features, "execution_time"]
-        + ["function", "query", "predicted", "model_version"]
-        + [f"serve_{name}" for name in (*features, *words)]
-        + list(words)
+        ["task_id", "timestamp", *(reported[name] for name in features), "execution_time"]
+        + list(_ADDED)
+        + _announced(tool_type)
+        + [reported[name] for name in words]
         + list(_EDGES)
     )
+
+
+def _announced(tool_type: ToolType) -> list[str]:
+    """The columns of what was known before a task ran."""
+    return [f"serve_{name}" for name in (*tool_type.feature_names, *tool_type.context)]
+
+
+def _reported(tool_type: ToolType) -> Mapping[str, str]:
+    """The column of what a task reported of itself, by the name of the feature or context."""
+    names = (*tool_type.feature_names, *tool_type.context)
+    fixed = {*_REQUIRED, *_ADDED, *_EDGES, *_announced(tool_type)}
+    found = {}
+    for name in names:
+        column = name
+        # As in the original, unless a column of another meaning is called so.
+        while column in fixed or (column != name and column in names):
+            column = f"ran_{column}"
+        found[name] = column
+    return found
 
 
 def _row(tool_type: ToolType, e: Execution) -> list[str]:
@@ -174,7 +194,11 @@ def _rows(rows: Iterator[list[str]]) -> Iterator[list[str] | str]:
 
 
 def _execution(
-    header: Sequence[str], row: Sequence[str], tool_type: ToolType, place: str
+    header: Sequence[str],
+    row: Sequence[str],
+    tool_type: ToolType,
+    place: str,
+    reported: Mapping[str, str],
 ) -> Execution | Rejected:
     cells = {name: _plain(value.strip()) for name, value in zip(header, row, strict=False)}
     task_id = cells.get("task_id", "")
@@ -192,8 +216,10 @@ def _execution(
         "start_time": start,
         "end_time": cast("float", start) + cast("float", seconds) if late else seconds,
         "dag_id": cells.get("query", ""),
-        "curr_task_feat": {n: _cell(cells[n]) for n in tool_type.feature_names if n in cells}
-        | {n: cells[n] for n in tool_type.context if n in cells},
+        "curr_task_feat": {
+            n: _cell(cells[reported[n]]) for n in tool_type.feature_names if reported[n] in cells
+        }
+        | {n: cells[reported[n]] for n in tool_type.context if reported[n] in cells},
         # The row takes the way of a worker's record, so that all its checks hold here too.
         "succ_task_feat": {key: {} for key in _texts(cells.get("workflow_successors", "")) or ()},
     }

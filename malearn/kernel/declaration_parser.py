@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from malearn.kernel import feature_names
 from malearn.kernel.errors import DeclarationError
 from malearn.kernel.tool_type import (
     CONTEXT,
@@ -97,6 +98,10 @@ def families(given: object, source: str) -> tuple[str, ...]:
 
 def plain(name: str, features: Iterable[str], source: str) -> ToolType:
     """A tool type that declares the names of its `features` and nothing else of them."""
+    features = list(features)
+    # Here as well: in the table below a name that is given twice stands once.
+    if problem := feature_names.problem(filter(_NAME.fullmatch, features)):
+        raise DeclarationError(source, f"[{name}] {problem}")
     return _tool_type(name, {"features": {feature: {} for feature in features}}, source)
 
 
@@ -146,6 +151,9 @@ def _tool_type(name: str, table: object, source: str) -> ToolType:
     # Only a context that was written down: the usual words give way to features of their names.
     if "context" in table and (numbers := set(context) & set(features)):
         raise refuse(f"declares {', '.join(sorted(numbers))} as a feature and as context")
+    words = dict.fromkeys(context) if "context" in table else ()
+    if problem := feature_names.problem(features, words):
+        raise refuse(problem)
     return ToolType(
         name,
         tuple(functions),

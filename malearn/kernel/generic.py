@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from malearn.kernel import features, tool_types
+from malearn.kernel import declaration_parser, feature_names, features, tool_types
 from malearn.kernel.errors import DeclarationError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import Feature, ToolType, ToolTypes
@@ -44,7 +44,12 @@ def declared(home: Home) -> ToolTypes:
         return types
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(file, f"cannot be read ({error})") from error
-    found = tool_types.parse(text, str(file))
+    tables = declaration_parser.tables(text, str(file))
+    for table in tables.values():
+        # A name that became none for a feature after it was found must not close the home.
+        if isinstance(table, dict) and isinstance(named := table.get("features"), dict):
+            table["features"] = {name: named[name] for name in feature_names.usable(named)}
+    found = declaration_parser.declarations(tables, str(file), {})
     names = [name for tool_type in found for name in tool_type.feature_names]
     return with_generic(types, names)
 
@@ -64,7 +69,7 @@ def with_generic(types: ToolTypes, names: Iterable[str] = ()) -> ToolTypes:
 def extended(tool_type: ToolType, names: Iterable[str]) -> ToolType:
     """`tool_type` with those of `names` that are features of tasks, after the ones that it has."""
     known = (*tool_type.feature_names, *tool_type.context)
-    new = [n for n in dict.fromkeys(names) if n not in known and _IDENTIFIER.fullmatch(n)]
+    new = [n for n in feature_names.usable(names, known) if _IDENTIFIER.fullmatch(n)]
     # Later names are dropped, not earlier ones, whose columns models already read.
     new = new[: max(0, MOST_FEATURES - len(tool_type.features))]
     if not new:

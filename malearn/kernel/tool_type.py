@@ -112,8 +112,9 @@ class ToolType:
     def __post_init__(self) -> None:
         names = tuple(feature.name for feature in self.features)
         object.__setattr__(self, "feature_names", names)  # frozen, and asked for a million times
-        # What is declared as a number is no text.
-        context = tuple(name for name in self.context if name not in names)
+        # What is declared as a number is no text; in any case, as columns differ by more than that.
+        numbers = {name.casefold() for name in names}
+        context = tuple(name for name in self.context if name.casefold() not in numbers)
         object.__setattr__(self, "context", context)
 
     @property

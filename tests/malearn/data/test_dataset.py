@@ -194,6 +194,16 @@ def test_csv_goes_out_and_comes_in_again(dataset: Dataset, tmp_path: Path) -> No
     assert same([e for e in back if isinstance(e, Execution)], rows)
 
 
+def test_features_named_as_columns_of_the_file_go_out_and_come_in_again(tmp_path: Path) -> None:
+    names = ("execution_time", "timestamp", "function", "a", "serve_a", "ran_timestamp")
+    tool = ToolType("tool", ("tool",), "cpu", tuple(map(Feature, names)))
+    row = execution(1, serve=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0), ran=(6.0, 5.0, 4.0, 3.0, 2.0, 1.0))
+    dataset, file = Dataset(tmp_path / "data" / "tool", tool), tmp_path / "tool.csv"
+    dataset.append([row])
+    dataset.export_csv(file)
+    assert [list(batch) for batch in csv_files.read(file, tool)] == [[row]]
+
+
 @pytest.mark.parametrize(
     "text", ["=HYPERLINK(1)", " =1", "+1", "-2+3", "@SUM(A1)", "\t=1", "'=1", "＝1", "'", "-"]
 )

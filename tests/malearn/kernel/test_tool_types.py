@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from malearn.kernel import tool_types
+from malearn.kernel import generic, tool_types
 from malearn.kernel.errors import DeclarationError, UnknownToolType
+from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, default_seconds, parse
 
 TYPES = declared()
@@ -177,6 +178,9 @@ def test_a_pattern_belongs_to_one_tool_type_only() -> None:
         ("[a.features.x]\nmonotone = 2", "'monotone' must be -1, 0 or 1"),
         ("[a.features.x]\nunits = 's'", "feature x has unknown keys: units"),
         ("[a.features]\nx = 1", "feature x must be a table"),
+        ("[a.features.level]", "feature level has the name of an input that malearn computes"),
+        ("[a.features.x]\n[a.features.X]", "declares X and x, which differ in case alone"),
+        ("[a]\ncontext=['X']\n[a.features.x]", "declares X and x, which differ in case alone"),
     ],
 )
 def test_a_declaration_that_does_not_hold_together_is_refused_by_name(
@@ -186,6 +190,21 @@ def test_a_declaration_that_does_not_hold_together_is_refused_by_name(
         parse(text, "malearn.toml")
     assert str(caught.value).startswith("malearn.toml: ")
     assert sentence in str(caught.value)
+
+
+def test_a_list_of_features_names_each_once() -> None:
+    with pytest.raises(DeclarationError, match=r"\[a\] declares x twice"):
+        tool_types.plain("a", ["x", "x"], "here")
+
+
+def test_a_home_with_a_discovered_feature_of_a_reserved_name_stays_readable(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.data.mkdir()
+    features = "".join(f"{name} = {{}}\n" for name in ("x", "level", "X", "Model"))
+    (home.data / "other.toml").write_text(f"[other]\ngeneric = true\n[other.features]\n{features}")
+    found = generic.declared(home)["other"]
+    assert found.feature_names == ("x",)
+    assert generic.extended(found, ["X", "median", "y"]).feature_names == ("x", "y")
 
 
 def test_a_user_adds_a_tool_type_in_a_file(tmp_path: Path) -> None:

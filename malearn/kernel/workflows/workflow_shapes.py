@@ -33,9 +33,9 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class _Known(msgspec.Struct, frozen=True, gc=False):
+    shape: Shape
     beginning: tuple[str, ...]
     functions: Counter[str]
-    steps: tuple[_Step, ...]
 
 
 _decoder = msgspec.json.Decoder(Shape)
@@ -83,18 +83,18 @@ class WorkflowShapes:
 
     def learn(self, workflow: Workflow) -> None:
         """Take in a finished workflow; one that went on after all replaces what it was before."""
-        # First: one that has grown beyond what is remembered must not leave its former shape.
-        self._shapes.pop(workflow.run_id, None)
         shape = shape_of(workflow)
         if shape is not None:
             self.add(shape)
+        else:  # it has grown beyond what is remembered
+            self._forget(workflow.run_id)
 
     def add(self, shape: Shape) -> None:
         """Take in the shape of a finished workflow."""
-        self._shapes.pop(shape.run_id, None)
+        self._forget(shape.run_id)  # so that the one that finished last stands last
         beginning = tuple(sorted(function for function, _, before in shape.steps if not before))
         functions = Counter(function for function, _, _ in shape.steps)
-        self._shapes[shape.run_id] = _Known(beginning, functions, shape.steps)
+        self._shapes[shape.run_id] = _Known(shape, beginning, functions)
         if len(self._shapes) > _REMEMBERED:
             del self._shapes[next(iter(self._shapes))]
 
@@ -117,20 +117,23 @@ class WorkflowShapes:
             added.append(task_id)
         return whole, tuple(added)
 
+    def _forget(self, run: str) -> None:
+        self._shapes.pop(run, None)
+
     def _unseen(self, workflow: Workflow, known: Counter[str]) -> list[_Step]:
         beginning, run = _beginning(workflow), workflow.run_id
         alike = [
-            shape
+            one.shape.steps
             # `>=` of Counters: each function at least as often as it occurs so far.
-            for other, shape in reversed(self._shapes.items())
-            if other != run and shape.beginning == beginning and shape.functions >= known
+            for other, one in reversed(self._shapes.items())
+            if other != run and one.beginning == beginning and one.functions >= known
         ][:_COMPARED]
         if not alike:
             return []
-        alike.sort(key=lambda shape: len(shape.steps))
+        alike.sort(key=len)
         left, unseen = known.copy(), []
         # The lower median: a task that was not expected shows itself when it is appended.
-        for step in alike[(len(alike) - 1) // 2].steps:
+        for step in alike[(len(alike) - 1) // 2]:
             if left[step[0]]:
                 left[step[0]] -= 1
             else:

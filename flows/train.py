@@ -26,7 +26,7 @@ from malearn.learning.tuning import Found
 from malearn.lifecycle import mlflow_connection, training, tuning
 from malearn.lifecycle.training import DatasetVersion, Trained
 
-__all__ = ["load", "train"]
+__all__ = ["load", "train", "workflow_scores"]
 
 _WORKFLOW_ROWS = 2_000  # of each dataset, the newest: more than the workflows replayed have
 

@@ -52,7 +52,18 @@ __all__ = [
 
 
 class MalearnError(Exception):
-    """The root of malearn's own exceptions. They can be pickled, as between processes."""
+    """The root of malearn's own exceptions. They can be pickled, as between processes.
+
+    `args` is what the class was called with, `given`, or the sentence of one that takes nothing
+    else: libraries that raise an exception anew call `type(error)(*error.args)`.
+    """
+
+    def __init__(self, sentence: str, *given: object) -> None:
+        super().__init__(*(given or (sentence,)))
+        self._sentence = sentence
+
+    def __str__(self) -> str:
+        return self._sentence
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not by calling the class with the sentence: each takes identifiers and builds its own.
@@ -64,19 +75,21 @@ class DeclarationError(MalearnError):
 
     def __init__(self, source: object, problem: str) -> None:
         self.source, self.problem = str(source), problem
-        super().__init__(f"{source}: {problem}.")
+        super().__init__(f"{source}: {problem}.", self.source, problem)
 
 
 class UnknownToolType(DeclarationError):
     """The tool type is not declared."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        self.name = name
+        self.name, declared = name, tuple(sorted(known))
         # Not DeclarationError's: no file is at fault, so there is no source to name.
         MalearnError.__init__(
             self,
-            f"There is no tool type '{name}'; declared are {', '.join(sorted(known))} "
+            f"There is no tool type '{name}'; declared are {', '.join(declared)} "
             "(declare more in malearn.toml).",
+            name,
+            declared,
         )
 
 
@@ -85,7 +98,7 @@ class InputError(MalearnError):
 
     def __init__(self, what: object, problem: str) -> None:
         self.what, self.problem = str(what), problem
-        super().__init__(f"{what}: {problem}.")
+        super().__init__(f"{what}: {problem}.", self.what, problem)
 
 
 class HomeTooNew(MalearnError):
@@ -95,7 +108,11 @@ class HomeTooNew(MalearnError):
         self.home, self.found, self.version = str(home), found, version
         super().__init__(
             f"The home {home} has format {found}, of malearn {version}; this malearn knows formats "
-            f"up to {known}: install malearn {version} or newer, or name another home with --home."
+            f"up to {known}: install malearn {version} or newer, or name another home with --home.",
+            self.home,
+            found,
+            version,
+            known,
         )
 
 
@@ -104,7 +121,7 @@ class BackupError(MalearnError):
 
     def __init__(self, what: object, problem: str) -> None:
         self.what, self.problem = str(what), problem
-        super().__init__(f"{what}: {problem}.")
+        super().__init__(f"{what}: {problem}.", self.what, problem)
 
 
 class IntegrationError(MalearnError):
@@ -112,7 +129,7 @@ class IntegrationError(MalearnError):
 
     def __init__(self, scheduler: str, problem: str) -> None:
         self.scheduler, self.problem = scheduler, problem
-        super().__init__(f"{scheduler}: {problem}.")
+        super().__init__(f"{scheduler}: {problem}.", scheduler, problem)
 
 
 class Unreachable(MalearnError):
@@ -131,7 +148,14 @@ class Unreachable(MalearnError):
     ) -> None:
         self.service, self.url = service, without_password(url)
         remedy = remedy or f"start it or point {setting} at another"
-        super().__init__(f"{service} at {self.url} cannot be reached ({cause}); {remedy}.")
+        super().__init__(
+            f"{service} at {self.url} cannot be reached ({cause}); {remedy}.",
+            service,
+            self.url,  # never with its password
+            setting,
+            str(cause),
+            remedy,
+        )
 
 
 class PlatformError(MalearnError):
@@ -139,7 +163,9 @@ class PlatformError(MalearnError):
 
     def __init__(self, service: str, problem: str, log: Path | None = None) -> None:
         self.service, self.problem, self.log = service, problem, log
-        super().__init__(f"{service} {problem}{f'; see {log}' if log else ''}.")
+        super().__init__(
+            f"{service} {problem}{f'; see {log}' if log else ''}.", service, problem, log
+        )
 
 
 class DatasetError(MalearnError):
@@ -147,7 +173,7 @@ class DatasetError(MalearnError):
 
     def __init__(self, table: object, problem: str) -> None:
         self.table, self.problem = str(table), problem
-        super().__init__(f"Dataset {table}: {problem}.")
+        super().__init__(f"Dataset {table}: {problem}.", self.table, problem)
 
 
 class DatasetDamaged(DatasetError):
@@ -161,6 +187,7 @@ class DatasetDamaged(DatasetError):
             f"{path} is damaged ({problem.rstrip('.')}); stop what writes to it and run "
             "`malearn doctor --repair`, which says what is lost",
         )
+        self.args = path, problem
 
 
 class BatchRefused(MalearnError):
@@ -170,7 +197,12 @@ class BatchRefused(MalearnError):
         self.tool_type, self.bad, self.total, self.worst = tool_type, bad, total, worst
         super().__init__(
             f"{bad} of {total} {tool_type} rows break their contract, most often '{worst}'; "
-            f"with more than {allowed:.0%} bad rows the whole batch is quarantined."
+            f"with more than {allowed:.0%} bad rows the whole batch is quarantined.",
+            tool_type,
+            bad,
+            total,
+            worst,
+            allowed,
         )
 
 
@@ -179,7 +211,7 @@ class TrainingError(MalearnError):
 
     def __init__(self, tool_type: str, problem: str) -> None:
         self.tool_type, self.problem = tool_type, problem
-        super().__init__(f"{tool_type} cannot be trained: {problem}.")
+        super().__init__(f"{tool_type} cannot be trained: {problem}.", tool_type, problem)
 
 
 class ExportError(MalearnError):
@@ -187,7 +219,12 @@ class ExportError(MalearnError):
 
     def __init__(self, tool_type: str, family: str, problem: str) -> None:
         self.tool_type, self.family, self.problem = tool_type, family, problem
-        super().__init__(f"The {family} model of {tool_type} was not exported: {problem}.")
+        super().__init__(
+            f"The {family} model of {tool_type} was not exported: {problem}.",
+            tool_type,
+            family,
+            problem,
+        )
 
 
 class ArtifactRefused(MalearnError):
@@ -195,7 +232,9 @@ class ArtifactRefused(MalearnError):
 
     def __init__(self, artifact: object, reasons: Sequence[str]) -> None:
         self.artifact, self.reasons = str(artifact), tuple(reasons)
-        super().__init__(f"{artifact} is refused: {'; '.join(reasons)}.")
+        super().__init__(
+            f"{artifact} is refused: {'; '.join(self.reasons)}.", self.artifact, self.reasons
+        )
 
 
 class RegistryError(MalearnError):
@@ -203,7 +242,7 @@ class RegistryError(MalearnError):
 
     def __init__(self, model: str, problem: str) -> None:
         self.model, self.problem = model, problem
-        super().__init__(f"{model}: {problem}.")
+        super().__init__(f"{model}: {problem}.", model, problem)
 
 
 class WorkflowError(MalearnError):
@@ -211,7 +250,7 @@ class WorkflowError(MalearnError):
 
     def __init__(self, run_id: str, problem: str) -> None:
         self.run_id, self.problem = run_id, problem
-        super().__init__(f"Workflow {run_id}: {problem}.")
+        super().__init__(f"Workflow {run_id}: {problem}.", run_id, problem)
 
 
 def _restored(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from malearn.data import run_logs
+from malearn.data import run_logs, short_paths
 from malearn.data.maze import reader
 from malearn.kernel.errors import InputError
 from malearn.kernel.reading import joining
@@ -35,6 +35,9 @@ def evaluate(
     """
     types = reader.with_announced(maze)
     latest: dict[str, tuple[Execution, str]] = {}
+    files, maze = short_paths.distinct(files), short_paths.distinct(maze)
+    # Two days' logs often have the same file name; pairs of tasks count within a run.
+    names = short_paths.names([*files, *maze])
     for file in files:
         for batch in run_logs.read([file]):
             read = (record for record in batch if not isinstance(record, Execution))
@@ -43,11 +46,11 @@ def evaluate(
                 # A retried task is in the log twice; the later end is the one that counts.
                 known = latest.get(execution.task_id)
                 if known is None or execution.end > known[0].end:
-                    latest[execution.task_id] = execution, file.name
-    latest |= maze_traces.executions(maze, types)
+                    latest[execution.task_id] = execution, names[file]
+    latest |= maze_traces.executions(maze, types, names)
     if len(latest) <= score_from:
         raise InputError(
-            ", ".join(file.name for file in (*files, *maze)),
+            ", ".join(names.values()),
             f"{len(latest)} executions can be replayed, none is left to score from {score_from} on",
         )
     return evaluation.evaluate(

@@ -29,7 +29,7 @@ def read(
     """
     found: list[Traces] = []
     if files:
-        found.append(traces.read(files, definitions))
+        found.append(traces.read(files, definitions, types))
     if maze:
         found.append(maze_traces.read(maze, types))
     if home is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,11 +60,13 @@ ToolsArgument = Annotated[
 
 
 def at_least(least: float) -> Callable[[Any], Any]:
-    """A callback that rejects numbers below `least` in words, instead of `x>=0`."""
+    """A callback that rejects numbers below `least` in words, instead of `x>=0`; NaN and infinity,
+    too, which a shell's `nan` and `inf` are read as."""
 
     def check(value: Any) -> Any:
-        if value is not None and value < least:
-            raise typer.BadParameter(f"must be {least:g} or more, not {value:g}")
+        if value is not None and not least <= value < math.inf:
+            finite = ", and finite" if value == math.inf else ""
+            raise typer.BadParameter(f"must be {least:g} or more{finite}, not {value:g}")
         return value
 
     return check

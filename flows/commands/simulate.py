@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _RECORDED = "recorded"
+_LEAST_LOAD = 0.01  # where nothing ever waits, and all policies are the same
 
 
 def simulate(
@@ -143,6 +144,8 @@ def _load(text: str) -> float:
         load = float(text)
     except ValueError:
         load = math.nan
-    if not 0.0 < load < math.inf:
-        raise typer.BadParameter(f"--load must be a number above 0 or '{_RECORDED}', not {text!r}")
+    if not _LEAST_LOAD <= load < math.inf:
+        raise typer.BadParameter(
+            f"--load must be a number of at least {_LEAST_LOAD} or '{_RECORDED}', not {text!r}"
+        )
     return load

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from malearn.flows.report import tables
@@ -32,7 +33,7 @@ def show_comparison(comparison: Comparison) -> None:
                 f"{row['late']:.1%}",
                 "–"
                 if same or predictor == "default"
-                else f"{gain['mean']:+.1%} ({gain['low']:+.1%} to {gain['high']:+.1%})",
+                else f"{gain['mean']:+.1%} ({_interval(gain)})",
             )
             if same:
                 break
@@ -40,6 +41,11 @@ def show_comparison(comparison: Comparison) -> None:
     tables.line(
         console,
         "Gain: shorter mean completion than with constants under the same policy; "
-        "95 % interval over runs.",
+        "95 % interval over runs, which needs two of them.",
         "dim",
     )
+
+
+def _interval(gain: Mapping[str, float | None]) -> str:
+    low, high = gain["low"], gain["high"]
+    return "–" if low is None or high is None else f"{low:+.1%} to {high:+.1%}"

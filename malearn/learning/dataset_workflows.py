@@ -51,6 +51,11 @@ class _Task:
     serve: Mapping[str, object]
     teaches: bool
 
+    @property
+    def function(self) -> str:
+        """The name of what it ran."""
+        return self.record.function
+
 
 #: The tasks of one run by their ids.
 _Tasks = dict[str, _Task]
@@ -105,7 +110,7 @@ def _claimed(home: Home, tool_types: ToolTypes, rows: int) -> Iterator[_Task]:
             own = _named(names, (*one.ran, *one.ran_context))
             serve = _named(names, (*one.serve, *one.serve_context))
             record = _record(one, own)
-            resource = one.resource or str(tool_type.resource)
+            resource = (one.resource or str(tool_type.resource)).lower()
             context = {**serve, **own}
             # Remembered: a tool type may claim a function by more than its name.
             tool_types.for_task(
@@ -160,7 +165,7 @@ def _rejected(row: RejectedRow, tool_types: ToolTypes) -> _Task | None:
     ids = tuple(map(str, before)) if isinstance(before, list) else None
     # It held a slot for its seconds, which teach where nothing is wrong with them.
     teaches = one.reason in (RejectReason.NO_FEATURES, RejectReason.UNMAPPED_FUNCTION)
-    return _Task(record, resource, ids, functions, {}, teaches)
+    return _Task(record, resource.lower(), ids, functions, {}, teaches)
 
 
 def _dict(named: Any, name: str) -> dict[str, object]:
@@ -185,9 +190,9 @@ def _inferred(
 ) -> list[WorkflowTrace | None]:
     by_function = {}
     for run, tasks in runs.items():
-        named = {task.record.function: task for task in tasks.values()}
-        if len(named) < len(tasks):
-            skipped["it ran a function twice, and no graph tells in which order"] += 1
+        named = inferred_workflows.by_function(tasks.values())
+        if named is None:
+            skipped[inferred_workflows.REPEATED] += 1
         else:
             by_function[run] = named
     seen = {run: _seen(tasks, runs[run]) for run, tasks in by_function.items()}

@@ -9,15 +9,27 @@ few runs chance adds some that are none, never too few: the more runs, the neare
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from malearn.kernel import causality
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["Definition", "Seen", "infer"]
+__all__ = ["REPEATED", "Definition", "Seen", "by_function", "infer"]
 
 _UNCLAIMED = "cpu"  # what a function runs on that belongs to no tool type
+
+#: Why a run is left out of which functions alone do not tell what waits for what.
+REPEATED = "it ran a function more than once, and no graph tells in which order"
+
+
+class _OfFunction(Protocol):
+    @property
+    def function(self) -> str: ...
+
+
+T = TypeVar("T", bound=_OfFunction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,13 @@ class Seen:
     end: float
     named: tuple[str, ...] = ()
     before: tuple[str, ...] | None = None
+
+
+def by_function(tasks: Iterable[T]) -> dict[str, T] | None:
+    """The tasks of one run by their functions; None where one of these ran more than once."""
+    listed = list(tasks)
+    found = {task.function: task for task in listed}
+    return found if len(found) == len(listed) else None
 
 
 def infer(runs: Sequence[Mapping[str, Seen]], tool_types: ToolTypes) -> list[Definition]:

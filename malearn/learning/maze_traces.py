@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from malearn.data import short_paths
 from malearn.data.maze import outcomes, store
 from malearn.data.maze import run as runs
 from malearn.data.maze.run import MazeRun
@@ -27,14 +28,17 @@ def read(stores: Sequence[Path], tool_types: ToolTypes) -> Traces:
     """
     skipped: Counter[str] = Counter()
     found = []
+    stores = short_paths.distinct(stores)
+    names = short_paths.names(stores)
     for one in stores:
         traced = [_trace(runs.read(folder), tool_types, skipped) for folder in store.find([one])]
         workflows = [workflow for workflow in traced if workflow is not None]
         workflows.sort(key=lambda w: (w.arrived, w.run_id))
-        found += traces.parts(one.name, workflows)
+        found += traces.parts(names[one], workflows)
     if not found:
-        names = ", ".join(str(one) for one in stores)
-        raise InputError(names, "holds no run of which every task finished")
+        raise InputError(
+            ", ".join(str(one) for one in stores), "holds no run of which every task finished"
+        )
     return Traces(tuple(found), dict(skipped))
 
 
@@ -55,7 +59,7 @@ def _trace(run: MazeRun, tool_types: ToolTypes, skipped: Counter[str]) -> Workfl
             return None
         starts.append(record.start)
         tasks[task] = TaskTrace(task, node.function, record.seconds, record)
-        shape[task] = (node.function, node.kind or "cpu", list(node.parents or ()))
+        shape[task] = (node.function, (node.kind or "cpu").lower(), list(node.parents or ()))
     try:
         Workflow(run.run_id, shape)
     except WorkflowError:
@@ -76,12 +80,14 @@ def _trace(run: MazeRun, tool_types: ToolTypes, skipped: Counter[str]) -> Workfl
     )
 
 
-def executions(stores: Sequence[Path], tool_types: ToolTypes) -> dict[str, tuple[Execution, str]]:
-    """Every execution in `stores` by its task id, each with the name of its store."""
+def executions(
+    stores: Sequence[Path], tool_types: ToolTypes, names: Mapping[Path, str]
+) -> dict[str, tuple[Execution, str]]:
+    """Every execution in `stores` by its task id, each with the name of its store in `names`."""
     found: dict[str, tuple[Execution, str]] = {}
     for one in stores:
         for folder in store.find([one]):
             for outcome in outcomes.of_run(runs.read(folder), tool_types):
                 if isinstance(outcome, Execution):
-                    found[outcome.task_id] = outcome, one.name
+                    found[outcome.task_id] = outcome, names[one]
     return found

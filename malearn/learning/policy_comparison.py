@@ -15,12 +15,13 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel.errors import InputError
 from malearn.kernel.tool_types import ToolTypes
 from malearn.learning import knowledge, simulation
 from malearn.learning.knowledge import Knowledge, Probed
@@ -63,7 +64,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A ratio of what constants take, and its 95 % interval over runs."""
+    """A ratio of what constants take, and its 95 % interval over runs, NaN of a single run."""
 
     mean: float
     low: float
@@ -177,7 +178,11 @@ class Comparison:
                     "mean": float(seconds.mean()),
                     "p95": float(np.quantile(seconds, 0.95)),
                     "late": self.late(policy, predictor),
-                    "gain": {"mean": gain.mean, "low": gain.low, "high": gain.high},
+                    # JSON has no NaN.
+                    "gain": {
+                        name: value if math.isfinite(value) else None
+                        for name, value in asdict(gain).items()
+                    },
                 }
         return {"workflows": self.workflows, "policies": policies}
 
@@ -198,6 +203,9 @@ class Comparison:
 
     def _interval(self, statistic: Callable[[NDArray[np.intp]], float]) -> Gain:
         n = len(self.runs)
+        if n < 2:
+            # Whole runs are drawn: of one run every draw is the same, and looks certain.
+            return Gain(float(statistic(np.arange(n))), math.nan, math.nan)
         # The same draws for every statistic, so that two gains of one comparison are comparable.
         draws = np.random.default_rng(0).integers(0, n, (_DRAWS, n))
         values = [float(statistic(rows)) for rows in draws]
@@ -212,8 +220,12 @@ def compare(
     settings: Settings,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Comparison:
-    """Simulate every policy with every predictor on `runs`, which follow each other in time."""
+    """Simulate every policy with every predictor on `runs`, which follow each other in time.
+
+    Raises `InputError` for slots of a resource that no task runs on.
+    """
     chosen = [run for run in runs if not settings.runs or run.name in settings.runs]
+    _check_slots(settings, chosen)
     names = {run.name for run in chosen}
     probed: list[Probed] = []
     known = knowledge.at_each_run(
@@ -239,6 +251,23 @@ def compare(
         progress(done, len(chosen))
     workflows = sum(len(run.workflows) for run in chosen)
     return Comparison(settings, workflows, cells, probed, examples[-1])
+
+
+def _check_slots(settings: Settings, runs: Sequence[RunTrace]) -> None:
+    """Without a task that could wait for them all policies come out alike, as if it were so."""
+    used = {
+        where
+        for run in runs
+        for workflow in run.workflows
+        for _, where, _ in workflow.shape.values()
+    }
+    unused = sorted(settings.slots.keys() - used)
+    if runs and unused:
+        raise InputError(
+            "slots",
+            f"no task of these workflows runs on {' or '.join(unused)}; "
+            f"they run on {', '.join(sorted(used))}",
+        )
 
 
 def _map(jobs: Iterable[tuple[Any, ...]], workers: int) -> Iterator[_Simulated]:

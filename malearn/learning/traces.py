@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from malearn.data import run_logs
+from malearn.data import run_logs, short_paths
 from malearn.kernel.errors import InputError, WorkflowError
 from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Record, Rejected
@@ -101,14 +101,28 @@ class Traces:
 #: few workflows.
 _PARTS, _FEWEST = 5, 4
 
-#: Of one workflow's run: its tasks by function, each with when it started, NaN where unknown.
-_Tasks = dict[str, tuple[TaskTrace, float]]
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """One task of a log, and when it started, NaN where unknown."""
+
+    task: TaskTrace
+    start: float
+
+    @property
+    def function(self) -> str:
+        return self.task.function
+
+
+#: Of one workflow's run: its tasks by function, as definitions name them; None where one of these
+#: ran more than once.
+_Tasks = dict[str, _Logged] | None
 
 
 def read(
     files: Sequence[Path], definitions: Path | None = None, tool_types: ToolTypes | None = None
 ) -> Traces:
-    """The workflows logged in `files`, each a run of its own.
+    """The workflows logged in `files`, each a run of its own, named by the end of its path.
 
     Without `definitions` they are inferred, and `tool_types`, those declared unless others are
     given, say what functions run on.
@@ -117,19 +131,21 @@ def read(
     and where no logged workflow can be replayed.
     """
     skipped: Counter[str] = Counter()
-    logged = [(file, _by_run(_tasks(file))) for file in files]
+    files = short_paths.distinct(files)
+    names = short_paths.names(files)
+    logged = [(names[file], _by_run(_tasks(file))) for file in files]
     if definitions is not None:
         known = _definitions(definitions)
     else:
         known = _inferred([tasks for _, by_run in logged for tasks in by_run.values()], tool_types)
     runs = []
-    for file, by_run in logged:
+    for name, by_run in logged:
         found = _workflows(by_run, known, skipped)
-        runs.append(RunTrace(file.name, tuple(sorted(found, key=lambda w: (w.arrived, w.run_id)))))
+        runs.append(RunTrace(name, tuple(sorted(found, key=lambda w: (w.arrived, w.run_id)))))
     traces = Traces(tuple(run for run in runs if run.workflows), dict(skipped))
     if not traces.runs:
         raise InputError(
-            ", ".join(file.name for file in files),
+            ", ".join(names.values()),
             "no workflow in it has times for all of its tasks"
             if definitions is None
             else f"no workflow in it matches a definition in {definitions.name}",
@@ -147,24 +163,23 @@ def parts(name: str, workflows: Sequence[WorkflowTrace]) -> list[RunTrace]:
     return [RunTrace(f"{name}, part {n} of {len(cut)}", tuple(p)) for n, p in enumerate(cut, 1)]
 
 
-def _by_run(tasks: Iterable[tuple[TaskTrace, float]]) -> dict[str, _Tasks]:
+def _by_run(tasks: Iterable[_Logged]) -> dict[str, _Tasks]:
     """Of a task that was written twice the later record counts."""
-    found: dict[str, _Tasks] = defaultdict(dict)
-    for task, start in tasks:
-        # By function, as definitions name tasks: a workflow runs each function once.
-        found[run_ids.run_of(task.task_id)][task.function] = task, start
-    return found
+    found: dict[str, dict[str, _Logged]] = defaultdict(dict)
+    for one in tasks:
+        found[run_ids.run_of(one.task.task_id, one.function)][one.task.task_id] = one
+    return {run: inferred_workflows.by_function(its.values()) for run, its in found.items()}
 
 
 def _inferred(runs: Iterable[_Tasks], tool_types: ToolTypes | None) -> list[Definition]:
     """The kinds of workflows of `runs` of which all times are known."""
     seen = [
         {
-            function: Seen(start, start + task.seconds, _named(task))
-            for function, (task, start) in tasks.items()
+            function: Seen(one.start, one.start + one.task.seconds, _named(one.task))
+            for function, one in tasks.items()
         }
         for tasks in runs
-        if not any(math.isnan(start) for _, start in tasks.values())
+        if tasks is not None and not any(math.isnan(one.start) for one in tasks.values())
     ]
     types = declared() if tool_types is None else tool_types
     return inferred_workflows.infer(seen, types)
@@ -180,8 +195,11 @@ def _workflows(
     """Those of one file."""
     found = []
     for run, tasks in by_run.items():
-        traced = {function: task for function, (task, _) in tasks.items()}
-        starts = [start for _, start in tasks.values()]
+        if tasks is None:
+            skipped[inferred_workflows.REPEATED] += 1
+            continue
+        traced = {function: one.task for function, one in tasks.items()}
+        starts = [one.start for one in tasks.values()]
         # By exactly the same functions: with a task too few or too many the edges would be guesses.
         definition = next((d for d in known if d.resources.keys() == traced.keys()), None)
         if definition is None and any(math.isnan(start) for start in starts):
@@ -211,12 +229,12 @@ def _workflow(
     return WorkflowTrace(run, definition.name, shape, tasks, arrived)
 
 
-def _tasks(file: Path) -> Iterator[tuple[TaskTrace, float]]:
+def _tasks(file: Path) -> Iterator[_Logged]:
     """Every task in `file`; of one that was written twice the later record comes last."""
     for batch in run_logs.read([file]):
         for outcome in batch:
             if isinstance(outcome, Record):
-                yield (
+                yield _Logged(
                     TaskTrace(outcome.task_id, outcome.function, outcome.seconds, outcome),
                     outcome.start,
                 )
@@ -224,7 +242,7 @@ def _tasks(file: Path) -> Iterator[tuple[TaskTrace, float]]:
             elif isinstance(outcome, Rejected):
                 start, end = _times(outcome)
                 seconds = end - start if end > start else math.nan
-                yield (
+                yield _Logged(
                     TaskTrace(outcome.task_id, outcome.function, seconds, None),
                     start if seconds > 0.0 else math.nan,
                 )
@@ -252,7 +270,7 @@ def _definitions(file: Path) -> list[Definition]:
 def _definition(file: Path, name: str, given: Any) -> Definition:
     try:
         resources = {
-            str(function): str((options or {}).get("resource", "gpu"))
+            str(function): _resource(file, name, str(function), (options or {}).get("resource"))
             for function, options in given["tasks"].items()
         }
         edges = [(str(before), str(after)) for before, after in given.get("edges", [])]
@@ -271,3 +289,16 @@ def _definition(file: Path, name: str, given: Any) -> Definition:
     except WorkflowError as error:
         raise InputError(file, str(error).rstrip(".")) from error
     return Definition(name, resources, predecessors)
+
+
+def _resource(file: Path, name: str, function: str, given: Any) -> str:
+    """What a function runs on, in the letters in which `Workflow` and `--slots` have it."""
+    if given is None:
+        return "gpu"
+    if not isinstance(given, str) or not given.strip():
+        raise InputError(
+            file,
+            f"the resource of {function} in workflow {name} must be a name such as gpu, cpu or io, "
+            f"not {given!r}",
+        )
+    return given.strip().lower()

@@ -31,7 +31,7 @@ def run(place: Path, *options: str) -> tuple[int, str, str]:
 
 
 def test_the_result_has_every_policy_and_predictor(place: Path) -> None:
-    code, out, _ = run(place, "--slots", "gpu=2,cpu=4", "--load", "recorded", "--seeds", "1",
+    code, out, _ = run(place, "--slots", "gpu=2,io=4", "--load", "recorded", "--seeds", "1",
                        "--json")  # fmt: skip
     assert code == 0
     found = json.loads(out)
@@ -46,6 +46,8 @@ def test_the_result_has_every_policy_and_predictor(place: Path) -> None:
         for row in predictors.values():
             assert set(row) == {"mean", "p95", "late", "gain"}
             assert set(row["gain"]) == {"mean", "low", "high"}
+            # Whole runs are drawn for an interval, and this is one.
+            assert (row["gain"]["low"], row["gain"]["high"]) == (None, None)
             assert 0.0 <= row["late"] <= 1.0
 
 
@@ -54,20 +56,33 @@ def test_people_read_a_table(place: Path) -> None:
     assert code == 0
     assert "8 workflows, deadline 2 × path" in out
     assert "malearn ←" in out
+    assert "(–)" in out
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
         (["--slots", "gpu"], "--slots must be like gpu=8,cpu=16, not 'gpu'"),
-        (["--load", "much"], "--load must be a number above 0 or 'recorded', not 'much'"),
+        (["--load", "much"], "--load must be a number of at least 0.01 or 'recorded', not 'much'"),
+        (["--load", "1e-300"], "--load must be a number of at least 0.01 or 'recorded'"),
         (["--seeds", "0"], "must be 1 or more"),
+        (["--deadline", "nan"], "must be 0.1 or more, not nan"),
+        (["--deadline", "inf"], "must be 0.1 or more, and finite, not inf"),
     ],
 )
 def test_wrong_usage_is_said_in_a_sentence(place: Path, options: list[str], problem: str) -> None:
     code, _, error = run(place, *options)
     assert code == 2
     assert problem in " ".join(error.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("slots", ["gpuu=1", "gpu=1,cpu=2"])
+def test_slots_that_no_task_waits_for_are_refused(place: Path, slots: str) -> None:
+    code, out, error = run(place, "--slots", slots)
+    unused = slots.rpartition(",")[2].partition("=")[0]
+    assert (code, out) == (1, "")
+    said = f"slots: no task of these workflows runs on {unused}; they run on gpu, io."
+    assert said in " ".join(error.split())
 
 
 def test_without_definitions_workflows_are_inferred_from_the_logs(place: Path) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from malearn.flows.evaluate import evaluate
 from malearn.kernel.errors import InputError
 from malearn.kernel.tool_types import declared
 from malearn.learning import knowledge, policy_comparison, scheduling_plots, simulation, traces
@@ -177,6 +178,58 @@ def test_workflows_that_cannot_be_replayed_are_counted_with_the_reason(tmp_path:
     found = traces.read([log], definitions)
     assert len(found) == 4
     assert found.skipped == {"its functions match no definition": 1, "a task has no times": 1}
+
+
+def test_a_run_that_repeats_a_function_is_left_out_and_counted(tmp_path: Path) -> None:
+    """Maze numbers the steps of a map: the same function, each with an id of its own."""
+    log, run = write_log(tmp_path, 1, workflows=4), UUID(int=1, version=4)
+    with log.open("a") as file:
+        for number, function in enumerate(("task1_read", "step", "step")):
+            data = {"start_time": 10.0 * number + 1.0, "end_time": 10.0 * number + 9.0}
+            line = {"task_id": f"{run}-task_{number}", "func_name": function, "data": data}
+            file.write(json.dumps(line) + "\n")
+    found = traces.read([log])
+    assert len(found) == 4
+    assert found.skipped == {
+        "it ran a function more than once, and no graph tells in which order": 1
+    }
+
+
+def test_logs_of_the_same_name_are_runs_of_their_own(tmp_path: Path) -> None:
+    logs = []
+    for number in (1, 2):
+        (tmp_path / f"day{number}").mkdir()
+        written = write_log(tmp_path / f"day{number}", number, workflows=3)
+        logs.append(written.rename(written.with_name("task_exec_result.jsonl")))
+    found = traces.read([*logs, logs[0]])
+    names = ["day1/task_exec_result.jsonl", "day2/task_exec_result.jsonl"]
+    assert [run.name for run in found.runs] == names
+    done = policy_comparison.compare(
+        found.runs, declared(), settings(policies=("srw",), predictors=("default", "oracle"))
+    )
+    assert list(done.runs) == names
+    assert set(evaluate(logs, cadence=None).groups) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("resource", "problem"),
+    [(" GPU", ""), (None, ""), (7, "not 7"), ("", "not ''"), (["gpu"], "not ['gpu']")],
+)
+def test_what_a_task_runs_on_is_a_name_in_any_letters(
+    tmp_path: Path, resource: object, problem: str
+) -> None:
+    given = json.loads(json.dumps(DEFINITIONS))
+    given["short"]["tasks"]["task2_llm_process_short"]["resource"] = resource
+    definitions, log = tmp_path / "workflows.json", write_log(tmp_path, 1)
+    definitions.write_text(json.dumps(given))
+    if problem:
+        with pytest.raises(InputError, match="must be a name such as gpu") as raised:
+            traces.read([log], definitions)
+        assert problem in str(raised.value)
+        return
+    short = [w for w in traces.read([log], definitions).runs[0].workflows if w.kind == "short"]
+    # What a load is measured by: without it all workflows would arrive at once.
+    assert all(workflow.seconds_on("gpu") > 1.0 for workflow in short)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from uuid import UUID
 
 from prefect import flow, task
@@ -16,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from malearn.data.ingest_report import IngestReport
 from malearn.flows import artifacts, failure, parameters, progress, task_runner
 from malearn.flows.ingest import ingest
-from malearn.flows.retrain import RetrainOutcome, due, renew
+from malearn.flows.retrain import RetrainOutcome, due, renew, without_executions
 from malearn.flows.task_runner import TaskRunnerChoice
 from malearn.kernel import generic
 from malearn.kernel.home import Home
@@ -60,14 +61,17 @@ def lifecycle(
     ingested = ingest(files, home, maze=maze)
     # Read again: ingestion may have found tool types, which are trained as well.
     types = generic.declared(place)
-    at_once = due(types, home) if runner else []
+    outcomes = without_executions(types, home)
+    if outcomes:
+        progress.finished(f"{', '.join(_first(outcomes))}: nothing trained, 0 rows")
+    at_once = due((name for name in types if name not in outcomes), home) if runner else []
     if runner and runner.address:
         # What is known of the generic one is kept in this home, which others do not have.
         at_once = [name for name in at_once if not types[name].generic]
-    outcomes: dict[str, RetrainOutcome] = {}
     failures: dict[str, Exception] = {}
     if runner and len(at_once) > 1:
-        outcomes, failures = _several(runner, at_once, home, trigger, bar)
+        trained, failures = _several(runner, at_once, home, trigger, bar)
+        outcomes |= trained
     for name in types:
         if name not in outcomes and name not in failures:
             bar.next(f"Retraining {name}")
@@ -81,6 +85,12 @@ def lifecycle(
     if failures:
         raise next(iter(failures.values()))  # all of them are in the log
     return done
+
+
+def _first(names: Collection[str], count: int = 8) -> list[str]:
+    """The first of `names`, and how many more there are."""
+    more = len(names) - count
+    return [*names] if more <= 0 else [*islice(names, count), f"{more:,} more"]
 
 
 def _several(

@@ -15,13 +15,14 @@ from malearn.flows import artifacts, failure, figures, parameters, progress
 from malearn.flows.promote import promote
 from malearn.flows.train import train
 from malearn.kernel import generic
+from malearn.kernel.errors import DatasetDamaged
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType
 from malearn.learning.gate import GateCheck
 from malearn.lifecycle import mlflow_connection, registry, untrained
 from malearn.lifecycle.training import Trained
 
-__all__ = ["RetrainOutcome", "due", "renew", "retrain"]
+__all__ = ["RetrainOutcome", "due", "renew", "retrain", "without_executions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,40 @@ def due(names: Iterable[str], home: str | None) -> list[str]:
     datasets = {name: Dataset.open(place, types[name]) for name in names}
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
         return [name for name, one in datasets.items() if one.rows and untrained.count(one)]
+
+
+def without_executions(names: Iterable[str], home: str | None) -> dict[str, RetrainOutcome]:
+    """The outcomes of those of the tool types `names` of which nothing was ever ingested.
+
+    All at once, without a flow for each: many may be declared of which few are in use. Needs
+    MLflow, as `renew`.
+    """
+    place = Home.find(home)
+    types = generic.declared(place)
+    empty = [types[name] for name in names if _is_empty(Dataset.open(place, types[name]))]
+    if not empty:
+        return {}
+    with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
+        known = registry.with_aliases(empty)
+    why = "0 rows, as nothing of it was ingested yet"
+    outcomes = {}
+    for tool_type in empty:
+        serving = known[tool_type.name].get(registry.PRODUCTION)
+        outcomes[tool_type.name] = RetrainOutcome(
+            Trained(tool_type.name, 0, why),
+            serving.number if serving else None,
+            serving.family if serving else None,
+            why,
+            (GateCheck("rows", False, why),),
+        )
+    return outcomes
+
+
+def _is_empty(dataset: Dataset) -> bool:
+    try:
+        return not dataset.rows
+    except DatasetDamaged:
+        return False  # its own retraining says what is wrong
 
 
 def _repeated(tool_type: ToolType, home: str | None, trigger: str) -> Trained | None:

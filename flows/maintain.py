@@ -60,7 +60,10 @@ def maintain(
     place = Home.find(home)
     types = generic.declared(place)
     days = _limits(keep_days, "MALEARN_KEEP_DAYS", types)
-    rows = _limits(keep_rows, "MALEARN_KEEP_ROWS", types)
+    rows = _limits(keep_rows, "MALEARN_KEEP_ROWS", types, whole=True)
+    # NaN compares false; 1e9 hours are more than a time can be counted back by.
+    if not 0.0 <= unused_hours <= 1e9:
+        raise InputError("unused_hours", f"must be 0 or more hours, not {unused_hours:g}")
     uri = os.environ.get(_TRACKING, "")
     if not uri:
         raise InputError(
@@ -118,9 +121,9 @@ def trained_on(types: ToolTypes, uri: str) -> dict[str, set[int]]:
         return {name: registry.dataset_versions(t) for name, t in types.items()}
 
 
-def _limits(given: str | None, setting: str, types: ToolTypes) -> Limits:
+def _limits(given: str | None, setting: str, types: ToolTypes, *, whole: bool = False) -> Limits:
     text = os.environ.get(setting, "") if given is None else given
-    return Limits.parse(text, setting, maintenance.places(types))
+    return Limits.parse(text, setting, maintenance.places(types), whole=whole)
 
 
 def _summary(done: Sequence[MaintenanceReport], unused_hours: float) -> str:

@@ -82,8 +82,8 @@ class DAGTaskPredictor:
         reads_results: bool = True,
         clock: Clock = time.time,
         model_dir: str | os.PathLike[str] | None = None,
-        model: str = "xgboost",
-        retrain_after: int = 50,
+        model: str = settings.FAMILY,
+        retrain_after: int = settings.RETRAIN_AFTER,
         prefix: str | None = None,
         functions: int | None = None,
         shares: bool = True,
@@ -176,9 +176,10 @@ class DAGTaskPredictor:
             self._parts.completions.drain()
             answers = self._parts.tasks.estimate_many(tasks, started)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
+            if len(tasks) > 1:  # what is wrong with one must not cost the others
+                return [self.estimate_many([task])[0] for task in tasks]
             self._parts.record_internal_error("estimate_many")
-            resources = [task[1] if len(task) > 1 else None for task in tasks]
-            answers = [(task_estimator.guess(one), "internal_error") for one in resources]
+            answers = [(task_estimator.guess_task(task), "internal_error") for task in tasks]
         predictions = [prediction for prediction, _ in answers]
         self._parts.counters.answered_many(
             Counter([prediction.source for prediction in predictions]),

@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any
 
 from malearn.kernel.errors import InputError
 from malearn.kernel.reading.believable import Clock
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["Settings", "redis_url", "tracking_uri"]
+__all__ = ["FAMILY", "RETRAIN_AFTER", "Settings", "redis_url", "tracking_uri"]
+
+#: The family of models that a predictor fits which learns by itself, unless told otherwise.
+FAMILY = "xgboost"
+#: New executions after which it fits another.
+RETRAIN_AFTER = 50
+
+_SHORTEST_INTERVAL, _LONGEST = 0.01, 1e6  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +27,7 @@ class Settings:
     """The arguments of a `DAGTaskPredictor`, by their names there, those left out resolved.
 
     `redis_url` is "" and `tracking_uri` None where there is no such server. Raises `InputError`
-    for arguments that exclude each other.
+    for arguments that exclude each other, or that nobody can mean.
     """
 
     redis_url: str
@@ -41,6 +49,21 @@ class Settings:
     def __post_init__(self) -> None:
         if self.model_dir is not None and not self.shares:
             raise InputError("shares", "a predictor with a model_dir reports what it learns from")
+        if self.model_dir is None:
+            self._check_unused()
+        _check_seconds("budget", self.budget, 0.0)
+        # Less would flood the registry with questions.
+        _check_seconds("refresh_interval", self.refresh_interval, _SHORTEST_INTERVAL)
+
+    def _check_unused(self) -> None:
+        """Raise `InputError` for what only a predictor with a `model_dir` goes by."""
+        for name, usual in (("model", FAMILY), ("retrain_after", RETRAIN_AFTER)):
+            if (given := getattr(self, name)) != usual:
+                raise InputError(
+                    name,
+                    f"{given!r} is for a predictor that fits models itself: give a model_dir, too; "
+                    "without one, models come from MLflow",
+                )
 
     @property
     def collects(self) -> bool:
@@ -52,6 +75,15 @@ class Settings:
         # The cache's place is left to the environment there, unless it was given: it may be
         # another machine.
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _check_seconds(name: str, value: object, least: float) -> None:
+    """Raise `InputError`, naming the argument, unless `value` is so many seconds or more."""
+    # NaN compares false.
+    if not isinstance(value, Real) or not least <= value <= _LONGEST:
+        raise InputError(
+            name, f"must be a number of seconds from {least:g} to {_LONGEST:,.0f}, not {value!r}"
+        )
 
 
 def redis_url(given: str | None) -> str:

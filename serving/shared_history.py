@@ -191,7 +191,8 @@ def function_limit(given: int | None = None) -> int:
     """
     text = str(given) if given is not None else os.environ.get(FUNCTIONS_SETTING) or str(FUNCTIONS)
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**31:
-        raise InputError(FUNCTIONS_SETTING, f"must be a number of functions above 0, not '{text}'")
+        setting = "functions" if given is not None else FUNCTIONS_SETTING
+        raise InputError(setting, f"must be a number of functions above 0, not '{text}'")
     return int(text)
 
 

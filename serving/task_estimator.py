@@ -16,7 +16,7 @@ from malearn.serving.predecessor_reader import PredecessorReader
 from malearn.serving.requests import Request
 from malearn.serving.served_tool_types import ServedToolTypes
 
-__all__ = ["Task", "TaskEstimator", "guess"]
+__all__ = ["Task", "TaskEstimator", "guess", "guess_task"]
 
 #: Function, resource, predecessors' ids, what else is known, and the task's id.
 Task = (
@@ -123,6 +123,12 @@ def guess(resource: object) -> Prediction:
     seconds = default_seconds(str(resource))
     low, high, confidence = _GUESS
     return Prediction(seconds, seconds * low, seconds * high, "heuristic", None, confidence)
+
+
+def guess_task(task: object) -> Prediction:
+    """The answer for an entry of a queue that could not be estimated, whatever it is."""
+    # It may be anything: what a caller's mistake put there is why the estimate failed.
+    return guess(task[1] if isinstance(task, list | tuple) and len(task) > 1 else None)
 
 
 def _unpacked(

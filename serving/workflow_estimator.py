@@ -204,13 +204,17 @@ def _claimed(
     return types.for_task(function, resource, context.get("model"), context.get("backend"))
 
 
-def guess(queued: Sequence[object], now: float) -> WorkflowPrediction:
-    """The answer where estimating failed: default seconds for every task not named as done."""
-    workflow = queued[0] if queued else None
+def guess(queued: object, now: float) -> WorkflowPrediction:
+    """The answer where estimating failed: default seconds for every task not named as done.
+
+    `queued` may be anything that stood in the queue.
+    """
+    entry = tuple(queued) if isinstance(queued, list | tuple) else (queued,)
+    workflow = entry[0] if entry else None
     low, high, confidence = _GUESS
     tasks: dict[str, Prediction] = {}
     if isinstance(workflow, Workflow):
-        done = queued[2] if len(queued) > 2 else ()
+        done = entry[2] if len(entry) > 2 else ()
         ended = set(done) if isinstance(done, list | tuple | set | frozenset) else set()
         for task_id, task in workflow.tasks.items():
             if task_id not in ended:

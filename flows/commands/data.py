@@ -212,8 +212,8 @@ def maintain_data(
 
     place, names = Home.find(home), maintenance.places(generic.declared(Home.find(home)))
     # Checked here, where the option can be named; the flow knows only the text.
-    for text, option in ((keep_days, "--keep-days"), (keep_rows, "--keep-rows")):
-        maintenance.Limits.parse(text or "", option, names)
+    maintenance.Limits.parse(keep_days or "", "--keep-days", names)
+    maintenance.Limits.parse(keep_rows or "", "--keep-rows", names, whole=True)
     with servers.running(place):
         from malearn.flows.maintain import maintain as flow
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,15 +57,23 @@ ToolsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[TOOL…]", help="Tool types; all without any.")
 ]
 
+#: More rows, trials, hours or seconds than anything here can count.
+_MOST = 1_000_000_000
+
 
 def at_least(least: float) -> Callable[[Any], Any]:
-    """A callback that rejects numbers below `least` in words, instead of `x>=0`; NaN and infinity,
-    too, which a shell's `nan` and `inf` are read as."""
+    """A callback that rejects numbers below `least`, or that nobody can mean, in words.
+
+    NaN is no number, and infinity none that anything can be counted or waited to.
+    """
 
     def check(value: Any) -> Any:
-        if value is not None and not least <= value < math.inf:
-            finite = ", and finite" if value == math.inf else ""
-            raise typer.BadParameter(f"must be {least:g} or more{finite}, not {value:g}")
+        # NaN compares false.
+        if value is not None and not value >= least:
+            raise typer.BadParameter(f"must be {least:g} or more, not {value:g}")
+        if value is not None and value > _MOST:
+            shown = value if isinstance(value, int) else f"{value:g}"
+            raise typer.BadParameter(f"must be at most {_MOST:,}, not {shown}")
         return value
 
     return check

@@ -52,10 +52,12 @@ class Limits:
     named: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str, setting: str, names: Collection[str]) -> Limits:
+    def parse(
+        cls, text: str, setting: str, names: Collection[str], *, whole: bool = False
+    ) -> Limits:
         """From `NUMBER` for all of `names` or `NAME=NUMBER` for one, separated by blanks or commas.
 
-        Raises `InputError`, naming `setting`.
+        `whole` numbers are what rows are counted in. Raises `InputError`, naming `setting`.
         """
         everywhere, named = None, {}
         for word in text.replace(",", " ").split():
@@ -67,8 +69,9 @@ class Limits:
             except ValueError:
                 limit = math.nan
             # NaN, from above or as it was given, compares false and ends here, too.
-            if not 0.0 < limit < math.inf:
-                raise InputError(setting, f"'{word}' is neither a number above 0 nor NAME=NUMBER")
+            if not 0.0 < limit < math.inf or (whole and not limit.is_integer()):
+                number = "a whole number" if whole else "a number"
+                raise InputError(setting, f"'{word}' is neither {number} above 0 nor NAME=NUMBER")
             if equals:
                 named[name] = limit
             else:
@@ -115,7 +118,8 @@ def tidy(
     """Delete rows beyond the limits of retention, compact small files, vacuum unused ones.
 
     Of the dataset of `tool_type`, or of the rejections without one. What ended (was
-    rejected) more than `days` ago goes, and all but the newest `rows`. The files of
+    rejected) more than `days` ago goes, and all but the newest `rows`; of rows that ended at one
+    moment all stay or go. The files of
     versions in `keep`, and of the newest, stay; others once they have been of no use to
     it for `unused_hours`. Waits for its turn. Raises `DatasetError`.
     """

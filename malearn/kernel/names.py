@@ -38,7 +38,7 @@ class Names:
         given = prefix or os.environ.get(PREFIX_SETTING) or _DEFAULT
         if not _PREFIX.fullmatch(given):
             raise InputError(
-                PREFIX_SETTING,
+                "prefix" if prefix else PREFIX_SETTING,
                 "must begin with a letter and hold at most 64 letters, digits, '_', '.' and '-', "
                 f"not '{given[:80]}'",
             )

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import redis
 
-from malearn import DAGTaskPredictor
+from malearn import DAGTaskPredictor, Workflow
+from malearn.kernel.errors import InputError
 from malearn.kernel.tool_types import ToolType, ToolTypes, declared, parse
 from malearn.serving.cache import ModelCache
 
@@ -257,3 +258,35 @@ def test_an_empty_declaration_leaves_histories_and_heuristics(predictor: Build) 
     p = predictor(tool_types=ToolTypes([]))
     p.collect_data_for_task(f"{RUN}-f", "f", _ran(4.0))
     assert p.predict("f", "gpu", []) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("given", [0, -1.0, float("nan"), float("inf"), "10"])
+def test_an_interval_that_would_flood_the_registry_is_refused(predictor: Build, given: Any) -> None:
+    with pytest.raises(InputError, match="^refresh_interval: must be a number of seconds from"):
+        predictor(refresh_interval=given)
+
+
+@pytest.mark.parametrize("given", [-1.0, float("nan"), "x", None])
+def test_a_budget_that_is_no_time_is_refused(predictor: Build, given: Any) -> None:
+    with pytest.raises(InputError, match="^budget: must be a number of seconds from 0 to"):
+        predictor(budget=given)
+
+
+@pytest.mark.parametrize("given", [{"model": "linear"}, {"retrain_after": 5}])
+def test_what_only_a_model_dir_gives_a_meaning_is_refused_without_one(
+    predictor: Build, given: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=f"^{next(iter(given))}: .* give a model_dir, too"):
+        predictor(**given)
+
+
+def test_malformed_entries_of_a_queue_cost_the_others_nothing(predictor: Build) -> None:
+    p: Any = predictor()
+    odd: list[Any] = [None, (), 3, "step", ("step",), ("step", "io", None)]
+    answers = p.estimate_many([*odd, ("step", "cpu", [])])
+    assert [answer.seconds for answer in answers[:5]] == [15.0] * 5
+    assert answers[-1].seconds == 3.0
+    workflow = Workflow("run", {"a": ("step", "cpu", [])})
+    found = p.estimate_workflows([workflow, None, (), (workflow,), (workflow, None, None)])
+    assert [one.seconds for one in found] == [15.0, 15.0, 15.0, 3.0, 3.0]
+    assert p.estimate_workflows([(workflow, {}, ())])[0].seconds == 3.0

@@ -42,7 +42,7 @@ def test_a_prefix_keeps_two_installations_apart(
 
 @pytest.mark.parametrize("prefix", ["a b", "1x", "x:y", "*", "x" * 65])
 def test_what_is_no_prefix_is_refused(prefix: str) -> None:
-    with pytest.raises(InputError, match="MALEARN_PREFIX: must begin with a letter"):
+    with pytest.raises(InputError, match="prefix: must begin with a letter"):
         Names.find(prefix)
 
 
@@ -134,3 +134,5 @@ def test_what_is_no_number_of_functions_is_refused(
     monkeypatch.setenv("MALEARN_FUNCTIONS", given)
     with pytest.raises(InputError, match="MALEARN_FUNCTIONS: must be a number of functions"):
         function_limit()
+    with pytest.raises(InputError, match="^functions: must be a number of functions"):
+        function_limit(-3)

@@ -168,6 +168,12 @@ def test_a_limit_that_is_none_is_refused(text: str, problem: str) -> None:
         Limits.parse(text, "--keep-days", ["a", "b"])
 
 
+def test_rows_are_kept_in_whole_numbers() -> None:
+    assert Limits.parse("1e6 a=3", "--keep-rows", ["a"], whole=True) == Limits(1e6, {"a": 3.0})
+    with pytest.raises(InputError, match=r"'1\.5' is neither a whole number above 0 nor NAME"):
+        Limits.parse("1.5", "--keep-rows", ["a"], whole=True)
+
+
 def test_a_limit_holds_for_all_that_have_none_of_their_own() -> None:
     limits = Limits.parse("30, b=7", "--keep-days", ["a", "b"])
     assert (limits.limit_for("a"), limits.limit_for("b")) == (30.0, 7.0)

@@ -19,6 +19,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from malearn.flows.plain_console import PlainConsole
 from malearn.kernel.errors import Unreachable
 
 __all__ = ["Progress", "StatusTable", "following", "progress"]
@@ -91,9 +92,9 @@ class StatusTable:
 
     def __init__(self, titles: Sequence[str], foot: str) -> None:
         self._titles, self._foot = titles, foot
-        self._console = Console(stderr=True)
+        self._console = PlainConsole(stderr=True)
         if not self._console.is_terminal:
-            self._console = Console(stderr=True, width=_WIDE)
+            self._console = PlainConsole(stderr=True, width=_WIDE)
         self._live: Live | None = None
         self._rows: tuple[Sequence[str], ...] = ()
 
@@ -135,7 +136,7 @@ class StatusTable:
 def progress() -> Iterator[Progress]:
     """Progress on stderr: animated on a terminal, plain lines elsewhere."""
     # stdout is for results alone, which may be JSON.
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     animated = console.status("…") if console.is_terminal else nullcontext()
     with animated as status, _stopping(Progress(console, status)) as shown:
         yield shown

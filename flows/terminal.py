@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 from io import TextIOWrapper
 from typing import TextIO
 
-__all__ = ["accept_any_text", "is_utf8"]
+__all__ = ["accept_any_text", "is_utf8", "printable"]
 
 #: What stands for a character that the terminal does not have.
 _INSTEAD = {
     "✓": "+", "✗": "x", "–": "-", "—": "-", "…": "...", "µ": "u", "²": "2", "×": "x",
-    "←": "<-", "→": "->", "·": "-", "‘": "'", "’": "'", "“": '"', "”": '"',
+    "←": "<-", "→": "->", "·": "-", "‘": "'", "’": "'", "“": '"', "”": '"', "�": "?",
 }  # fmt: skip
 _ERRORS = "malearn.instead"
+#: What a terminal acts upon instead of showing it: control characters but the tabulator and the
+#: end of a line, and those that turn the direction of what follows.
+_ACTS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 def is_utf8(stream: TextIO) -> bool:
@@ -24,6 +28,11 @@ def is_utf8(stream: TextIO) -> bool:
         return codecs.lookup(stream.encoding or "ascii").name == "utf-8"
     except LookupError:
         return False
+
+
+def printable(text: str) -> str:
+    """`text` with � for each character that a terminal would act upon; itself without any."""
+    return _ACTS.sub("�", text) if _ACTS.search(text) else text
 
 
 def accept_any_text() -> None:

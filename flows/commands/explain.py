@@ -90,6 +90,7 @@ def _now(
     ):
         with predict.ready(platform, place) as predictor:
             predict.remember(predictor, place, task)
+            predict.note_missing(platform.redis_url, task)
             answer = predictor.explain(
                 task.function, task.resource, task.predecessors, task.features
             )

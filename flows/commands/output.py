@@ -31,7 +31,8 @@ def result(value: object, as_json: bool, show: Callable[[], None]) -> None:
 
 def note(sentence: str) -> None:
     """Print a sentence on stderr."""
-    typer.echo(f"malearn: {sentence}", err=True)
+    # A sentence may name what stands in a log.
+    typer.echo(f"malearn: {terminal.printable(sentence)}", err=True)
 
 
 def fail(error: Exception) -> NoReturn:

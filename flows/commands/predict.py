@@ -121,6 +121,23 @@ def remember(predictor: DAGTaskPredictor, home: Home, task: Task) -> None:
         predictor.remember(map(matrix.observation, newest))
 
 
+def note_missing(redis_url: str, task: Task) -> None:
+    """Say which predecessors' records are not in Redis, so that nothing is known of them."""
+    from malearn.data import redis_client
+
+    if not task.predecessors:
+        return
+    keys = [f"result:{task_id}".encode() for task_id in task.predecessors]
+    with redis_client.connected(redis_url) as client:
+        found = redis_client.get_many(client, keys)
+    missing = [one for one, record in zip(task.predecessors, found, strict=True) if record is None]
+    if missing:
+        output.note(
+            f"Redis holds no record of {', '.join(missing)}: the answer is one without what "
+            "these tasks would have reported. Records are kept under result:TASK_ID."
+        )
+
+
 def predict(
     function: Annotated[
         str,
@@ -142,6 +159,7 @@ def predict(
         ready(platform, place) as predictor,
     ):
         remember(predictor, place, task)
+        note_missing(platform.redis_url, task)
         answer = predictor.estimate(
             task.function, task.resource, task.predecessors, features=task.features
         )

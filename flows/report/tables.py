@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from malearn.flows.plain_console import PlainConsole
+
 if TYPE_CHECKING:
     from malearn.learning.gate import GateCheck
 
@@ -20,9 +22,8 @@ _PIPED = 100
 
 def console() -> Console:
     """A console on stdout: as wide as the terminal, or wide enough for any table elsewhere."""
-    # rich would colour numbers and paths by itself.
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_PIPED)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=_PIPED)
 
 
 def line(console: Console, text: str, style: str = "") -> None:

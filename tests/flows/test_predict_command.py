@@ -1,10 +1,12 @@
-"""What `malearn predict` says to a person who names what is not there. No server is started."""
+"""What `malearn predict` says to a person who names what is not there. No server is started
+by them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import redis
 from typer.testing import CliRunner
 
 from malearn import DAGTaskPredictor
@@ -49,3 +51,15 @@ def test_what_redis_has_forgotten_is_known_from_the_datasets(tmp_path: Path) -> 
     with DAGTaskPredictor(nobody, "http://127.0.0.1:1", cache_dir=tmp_path / "cache") as one:
         predict.remember(one, home, task)
         assert one.predict(f"step_{name}", "gpu", []) == pytest.approx(40.0)
+
+
+def test_a_predecessor_without_a_record_is_named(
+    redis_url: str, redis_client: redis.Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redis_client.set("result:there", "{}")
+    home, words = Home(tmp_path), ("step_llm_process", [])
+    predict.note_missing(redis_url, predict.Task.parse(home, *words, ["there", "nope"], "gpu"))
+    assert "malearn: Redis holds no record of nope: the answer is" in capsys.readouterr().err
+    for known in ([], ["there"]):
+        predict.note_missing(redis_url, predict.Task.parse(home, *words, known, "gpu"))
+    assert capsys.readouterr().err == ""

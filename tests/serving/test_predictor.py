@@ -262,13 +262,13 @@ def test_an_empty_declaration_leaves_histories_and_heuristics(predictor: Build) 
 
 @pytest.mark.parametrize("given", [0, -1.0, float("nan"), float("inf"), "10"])
 def test_an_interval_that_would_flood_the_registry_is_refused(predictor: Build, given: Any) -> None:
-    with pytest.raises(InputError, match="^refresh_interval: must be a number of seconds from"):
+    with pytest.raises(InputError, match=r"^refresh_interval: must be a number of seconds from"):
         predictor(refresh_interval=given)
 
 
 @pytest.mark.parametrize("given", [-1.0, float("nan"), "x", None])
 def test_a_budget_that_is_no_time_is_refused(predictor: Build, given: Any) -> None:
-    with pytest.raises(InputError, match="^budget: must be a number of seconds from 0 to"):
+    with pytest.raises(InputError, match=r"^budget: must be a number of seconds from 0 to"):
         predictor(budget=given)
 
 
@@ -288,5 +288,5 @@ def test_malformed_entries_of_a_queue_cost_the_others_nothing(predictor: Build) 
     assert answers[-1].seconds == 3.0
     workflow = Workflow("run", {"a": ("step", "cpu", [])})
     found = p.estimate_workflows([workflow, None, (), (workflow,), (workflow, None, None)])
-    assert [one.seconds for one in found] == [15.0, 15.0, 15.0, 3.0, 3.0]
+    assert [one.seconds for one in found] == [3.0, 15.0, 15.0, 3.0, 3.0]
     assert p.estimate_workflows([(workflow, {}, ())])[0].seconds == 3.0

@@ -134,5 +134,5 @@ def test_what_is_no_number_of_functions_is_refused(
     monkeypatch.setenv("MALEARN_FUNCTIONS", given)
     with pytest.raises(InputError, match="MALEARN_FUNCTIONS: must be a number of functions"):
         function_limit()
-    with pytest.raises(InputError, match="^functions: must be a number of functions"):
+    with pytest.raises(InputError, match=r"^functions: must be a number of functions"):
         function_limit(-3)

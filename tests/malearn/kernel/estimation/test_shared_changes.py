@@ -54,6 +54,14 @@ def test_nobody_follows_where_most_of_those_that_ran_have_stayed() -> None:
     assert clock.expects("f") == pytest.approx(SLOW, rel=0.1)
 
 
+def test_one_of_two_that_ran_moves_nobody() -> None:
+    clock = Clock()
+    clock.run(SLOW, "a", "b", "c", times=10)
+    clock.run(FAST, "a")
+    clock.run(SLOW, "b")
+    assert clock.expects("c") == pytest.approx(SLOW, rel=0.1)
+
+
 def test_another_tool_type_is_followed_part_of_the_way_until_one_of_its_own_has_run() -> None:
     clock = Clock()
     clock.run(SLOW, "a", "b", times=10)

@@ -109,7 +109,7 @@ HOMES = {
     "starlette": {"malearn.integrations.http"},
     "uvicorn": {"malearn.integrations.http", "malearn.platform.database"},
     "typer": {"malearn.flows.commands"},
-    "rich": {"malearn.flows.console", "malearn.flows.report"},
+    "rich": {"malearn.flows.console", "malearn.flows.plain_console", "malearn.flows.report"},
     "hiredis": {"malearn.serving.resp"},
 }
 #: What every installation has, beside the standard library.

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import redis
-
+from malearn.data import redis_client
 from malearn.serving import hash_slots
 from tests.own_redis import OwnRedis, free_port
 
@@ -44,8 +43,9 @@ class Cluster:
         for node in (*self.nodes, *self._others):
             node.kill()
 
-    def client(self) -> redis.RedisCluster:
-        return redis.RedisCluster("127.0.0.1", self.nodes[0].port)
+    def client(self) -> Any:
+        # Ours, whose end closes its connections.
+        return redis_client.connect(self.url)
 
     def node_of(self, key: str) -> OwnRedis:
         """The node that holds `key`, as long as no slot was moved."""

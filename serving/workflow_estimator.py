@@ -215,7 +215,8 @@ def guess(queued: object, now: float) -> WorkflowPrediction:
     tasks: dict[str, Prediction] = {}
     if isinstance(workflow, Workflow):
         done = entry[2] if len(entry) > 2 else ()
-        ended = set(done) if isinstance(done, list | tuple | set | frozenset) else set()
+        listed = done if isinstance(done, list | tuple | set | frozenset) else ()
+        ended = {one for one in listed if isinstance(one, str)}
         for task_id, task in workflow.tasks.items():
             if task_id not in ended:
                 seconds = default_seconds(task.resource)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflows import workflow_estimate, workflow_hints, workflow_shapes
@@ -30,8 +31,9 @@ _WORKFLOWS = 2_048  # that are waited for; the one asked about longest ago is fo
 _SHAPES = 256
 _OUTCOMES = 512  # scores that wait to be shared
 
-#: When a task ran, in seconds since the epoch; both 0 where its record does not tell.
-_Times = tuple[float, float]
+#: When a task ran, in seconds since the epoch, both 0 where its record does not tell; and the run
+#: that counts it, "" while none does.
+_Ended = tuple[float, float, str]
 #: Whether the path of a prediction had begun, and its score.
 Outcome = tuple[bool, float]
 
@@ -80,7 +82,7 @@ class WorkflowTracker:
     def __init__(self) -> None:
         #: Guards all that follows but `_ended`, which needs none; single look-ups go without it.
         self._lock = threading.Lock()
-        self._ended: GenerationalCache[str, _Times] = GenerationalCache(_TASKS)
+        self._ended: GenerationalCache[str, _Ended] = GenerationalCache(_TASKS)
         self._tracked: dict[str, _Tracked] = {}
         self._run_of: dict[str, str] = {}  # tasks that are left of tracked workflows
         self._calibration = WorkflowCalibration()
@@ -104,8 +106,9 @@ class WorkflowTracker:
         Returns what its workflow tells of it; None where no workflow waits for it.
         """
         times = (record.start, record.end) if isinstance(record, Record) else (0.0, 0.0)
-        self._ended.put(record.task_id, times)
-        if record.task_id in self._run_of:  # nobody waits for most
+        run = self._run_of.get(record.task_id, "")
+        self._ended.put(record.task_id, (*times, run))
+        if run:  # nobody waits for most
             with self._lock:
                 return self._check_off(record)
         return None
@@ -117,14 +120,12 @@ class WorkflowTracker:
 
         One that was started again after it had been reported, as `running` tells, has not.
         """
-        order = workflow.order
-        reported = zip(order, self._ended.get_all(order), strict=True)
-        found = {task_id for task_id, ran in reported if ran is not None}
-        for task_id, started in running.items() if found else ():
-            ran = self._ended.get(task_id)
+        reported = self._reported(workflow)
+        for task_id, started in running.items() if reported else ():
+            ran = reported.get(task_id)
             if ran is not None and started > ran[1]:
-                found.discard(task_id)
-        return found.union(named)
+                del reported[task_id]
+        return set(reported).union(named)
 
     def hint(self, workflow: Workflow) -> Hint | None:
         """The hint of a workflow: what was announced first in it, until then its shape."""
@@ -289,14 +290,34 @@ class WorkflowTracker:
         shape = workflow_shapes.shape_of(tracked.workflow) if tracked.workflow.growing else None
         if shape is not None:
             self._grown.append(shape)
-        order = tracked.workflow.order
-        times = zip(order, self._ended.get_all(order), strict=True)
+        reported = self._reported(tracked.workflow)
         # A rejected record has both times 0: it tells that its task ended, not what it took.
-        seconds = {i: ran[1] - ran[0] for i, ran in times if ran is not None and ran[1] > ran[0]}
+        seconds = {i: end - start for i, (start, end, _) in reported.items() if end > start}
         for outcome in tracked.checkpoints.scores(tracked.workflow, seconds):
             self._scored = True
             self._calibration.learn(*outcome)
             self._unshared.append(outcome)
+
+    def _reported(self, workflow: Workflow) -> dict[str, _Ended]:
+        """The workflow's tasks of which a report counts for it."""
+        run, order = workflow.run_id, workflow.order
+        return {
+            task_id: ran
+            for task_id, ran in zip(order, self._ended.get_all(order), strict=True)
+            if ran is not None and (ran[2] == run or self._claim(workflow, task_id, ran))
+        }
+
+    def _claim(self, workflow: Workflow, task_id: str, ran: _Ended) -> bool:
+        """Whether a report that no run counts, or another one, is of this workflow."""
+        start, end, run = ran
+        if not run_ids.is_unmistakable(task_id, workflow.run_id):
+            # Some schedulers number the tasks of each workflow alike. The end is 0 where a record
+            # was rejected, which says nothing of when it ended.
+            early = workflow.arrived is not None and 0.0 < end < workflow.arrived
+            if run or early:
+                return False
+        self._ended.put(task_id, (start, end, workflow.run_id))
+        return True
 
     def _note_change(self, run: str, tracked: _Tracked) -> None:
         self._changed[run] = tracked
@@ -305,8 +326,8 @@ class WorkflowTracker:
             del self._changed[next(iter(self._changed))]
 
     def _status(self, tracked: _Tracked) -> WorkflowStatus:
-        workflow, order = tracked.workflow, tracked.workflow.order
-        ran = [one for one in self._ended.get_all(order) if one is not None]
+        workflow = tracked.workflow
+        ran = self._reported(workflow).values()
         left = tracked.latest if tracked.left else None
         path = (left.seconds, left.low, left.high) if left is not None else (0.0, 0.0, 0.0)
         critical = left.critical if left is not None else ()
@@ -316,12 +337,12 @@ class WorkflowTracker:
             len(workflow),
             len(workflow) - len(tracked.left),
             *path,
-            spent=sum(end - start for start, end in ran),
+            spent=sum(end - start for start, end, _ in ran),
             work=sum(left.work.values()) if left is not None else 0.0,
             arrived=workflow.arrived,
             deadline=workflow.deadline,
             late=left.late if left is not None else None,
-            ended=None if left is not None else max([tracked.updated, *(end for _, end in ran)]),
+            ended=None if left is not None else max([tracked.updated, *(end for _, end, _ in ran)]),
             running=tuple(workflow.tasks[i].function for i in tracked.running if i in tracked.left),
             next=tuple(workflow.tasks[i].function for i in critical if i in tracked.left),
         )

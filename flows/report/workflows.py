@@ -82,7 +82,11 @@ def _named(functions: Sequence[str]) -> str:
 
 
 def _clock(at: float) -> str:
-    """Local time; with the date unless that is today's."""
-    when = datetime.fromtimestamp(at).astimezone()
+    """Local time; with the date unless that is today's. What is no time of any calendar, as where a
+    scheduler's clock counts milliseconds, is shown as the seconds that it says."""
+    try:
+        when = datetime.fromtimestamp(at).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return f"{at:.0f} s"
     today = datetime.now().astimezone().date()
     return f"{when:%H:%M:%S}" if when.date() == today else f"{when:%Y-%m-%d %H:%M:%S}"

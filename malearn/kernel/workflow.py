@@ -15,6 +15,10 @@ from malearn.kernel.prediction import Prediction
 __all__ = ["Task", "Workflow", "WorkflowPrediction"]
 
 
+#: The end of the year 9999, in seconds since the epoch: no clock in seconds shows more.
+_LATEST = 253_402_300_800.0
+
+
 class Task(msgspec.Struct, frozen=True, gc=False):
     """One task of a workflow: its function, what it runs on (gpu, cpu, io) and its predecessors."""
 
@@ -50,7 +54,10 @@ class Workflow:
     """The tasks of one workflow run, each after its predecessors.
 
     `tasks` maps each task id to its function, what it runs on (gpu, cpu or io) and the ids of
-    the tasks it waits for, all of which must belong to the workflow; their order is free.
+    the tasks it waits for, all of which must belong to the workflow; their order is free. A task
+    id is the task's alone, as `<run id>-<function>` is. Where workflows number their tasks alike,
+    `arrived` tells which reports are of earlier ones, and workflows in progress at the same time
+    must not share an id.
     `arrived` and `deadline` are seconds since the epoch, None where unknown. `context` says what
     all tasks run with, such as `{"backend": "vllm"}`, where the scheduler knows. Raises
     `WorkflowError` for tasks that do not hold together.
@@ -179,4 +186,9 @@ def _time(run_id: str, name: str, value: float | None) -> float | None:
         seconds = math.nan
     if not math.isfinite(seconds):
         raise WorkflowError(run_id, f"'{name}' is {value!r}, not seconds since the epoch")
+    if abs(seconds) > _LATEST:
+        raise WorkflowError(
+            run_id,
+            f"'{name}' is {value!r}: it must be in seconds since the epoch, not milliseconds",
+        )
     return seconds

@@ -16,6 +16,7 @@ from malearn import DAGTaskPredictor, Workflow
 from malearn.flows import workflow_progress
 from malearn.flows.commands import app
 from malearn.kernel.workflows import workflow_status
+from malearn.kernel.workflows.workflow_status import WorkflowStatus
 
 
 @pytest.fixture
@@ -56,6 +57,19 @@ def test_a_workflow_that_a_scheduler_asked_about_is_shown(
     assert running in [status["run_id"] for status in listed]
     assert running in malearn("status", "--workflows").stdout
     assert "running: draft" in malearn("eta", running).stdout
+
+
+def test_a_clock_in_milliseconds_costs_no_other_workflow_its_line(
+    malearn: Callable[..., Any], running: str, redis_url: str
+) -> None:
+    status, key = WorkflowStatus("in-ms", 1.754e12, 2, 1, 5.0, 4.0, 6.0), workflow_status.KEY
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(f"{key}in-ms", status.to_json(), ex=60)
+        listed, one = malearn("status", "--workflows"), malearn("eta", "in-ms")
+        client.delete(f"{key}in-ms")
+    assert (listed.exit_code, one.exit_code) == (0, 0)
+    assert running in listed.stdout
+    assert "1754000000005 s" in one.stdout
 
 
 def test_an_unknown_workflow_is_an_error_that_says_what_to_check(

@@ -427,3 +427,47 @@ def test_a_model_alone_brings_calibrated_intervals_of_workflows(
     cold = predictor(cache_dir=None).estimate_workflow(workflow(), now=NOW)
     assert warmed.high < cold.seconds
     assert warmed.high - warmed.low < 0.6 * (cold.high - cold.low)
+
+
+def numbered(run: str, arrived: float | None = None) -> Workflow:
+    """first → second, with ids that every workflow of its scheduler has."""
+    return Workflow(
+        run, {"1": ("first", "gpu", []), "2": ("second", "gpu", ["1"])}, arrived=arrived
+    )
+
+
+def test_a_report_counts_for_the_run_that_waited_for_it_alone(
+    predictor: Build, record: Any
+) -> None:
+    p = predictor()
+    p.estimate_workflow(numbered("run-1"), now=NOW)
+    p.collect_data_for_task("1", "first", record(5.0, end=NOW + 5.0))
+    assert p.estimate_workflow(numbered("run-1"), now=NOW + 5.0).left == {"gpu": 1}
+    assert p.estimate_workflow(numbered("run-2"), now=NOW + 6.0).left == {"gpu": 2}
+    p.collect_data_for_task("1", "first", record(5.0, end=NOW + 11.0))
+    assert p.estimate_workflow(numbered("run-2"), now=NOW + 11.0).left == {"gpu": 1}
+
+
+def test_a_report_that_nobody_waited_for_counts_where_it_ended_after_the_arrival(
+    predictor: Build, record: Any
+) -> None:
+    p = predictor()
+    p.collect_data_for_task("1", "first", record(5.0, end=NOW))
+    assert p.estimate_workflow(numbered("run-2", NOW + 1.0), now=NOW + 2.0).left == {"gpu": 2}
+    assert p.estimate_workflow(numbered("run-1", NOW - 6.0), now=NOW + 2.0).left == {"gpu": 1}
+    # One run counts it now; without an arrival that is all that tells.
+    assert p.estimate_workflow(numbered("run-3"), now=NOW + 2.0).left == {"gpu": 2}
+
+
+@pytest.mark.parametrize("queued", [workflow(), None, (), (workflow(), None, [[]]), 7])
+def test_an_entry_of_a_queue_that_is_none_costs_the_others_nothing(
+    predictor: Build, queued: Any
+) -> None:
+    p = predictor()
+    wrong, right = p.estimate_workflows([queued, (workflow(), {}, ids("read"))], NOW)
+    assert wrong.low < wrong.seconds < wrong.high
+    assert right.left == {"io": 0, "cpu": 1, "gpu": 2}
+    many = p.estimate_many([queued, ("right", "cpu", [])])
+    assert [one.source for one in many] == ["heuristic"] * 2
+    assert many[1].seconds == 3.0
+    assert p.stats().internal_errors == 2

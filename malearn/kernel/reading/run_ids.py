@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import string
 
-__all__ = ["UUID_LENGTH", "function_of", "of_task", "run_of"]
+__all__ = ["UUID_LENGTH", "function_of", "is_unmistakable", "of_task", "run_of"]
 
 #: Characters of a UUID with its hyphens.
 UUID_LENGTH = 36
@@ -44,6 +44,21 @@ def run_of(task_id: str, function: str | None = None) -> str:
         if end > 0 and task_id[end] == "-":
             return task_id[:end]
     return task_id[: _length(task_id)]
+
+
+def is_unmistakable(task_id: str, run: str) -> bool:
+    """Whether no task of another run than `run` can have this id.
+
+    It begins with the run's id, or with one that nobody gives twice.
+
+    >>> is_unmistakable("run7-read", "run7"), is_unmistakable("run7-read", "run")
+    (True, False)
+    >>> is_unmistakable("19725120-6620-445b-9f40-7ceccb20bae2-read", "tonight's")
+    True
+    """
+    if run and task_id.startswith(run) and not task_id[len(run) : len(run) + 1].isalnum():
+        return True
+    return _length(task_id) in (UUID_LENGTH, _BARE_LENGTH)
 
 
 def of_task(run: str, task: str) -> str:

@@ -45,6 +45,12 @@ def test_tasks_may_be_given_in_any_order_and_are_kept_after_their_predecessors()
     assert [workflow.descendants(task) for task in "abcd"] == [3, 1, 1, 0]
 
 
+@pytest.mark.parametrize("name", ["arrived", "deadline"])
+def test_a_time_in_milliseconds_is_refused(name: str) -> None:
+    with pytest.raises(WorkflowError, match=rf"'{name}' is 1754.* must be in seconds since the"):
+        Workflow("run", DIAMOND, **{name: 1.754e12})
+
+
 @pytest.mark.parametrize(
     ("tasks", "problem"),
     [

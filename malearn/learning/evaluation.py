@@ -90,6 +90,7 @@ class Evaluation:
 
     @property
     def actual(self) -> Vector:
+        """The seconds that the tasks took, shape (tasks,)."""
         return np.array([e.seconds for e in self.executions])
 
     def rows(self, tool_type: str | None = None) -> NDArray[np.intp]:

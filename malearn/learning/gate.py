@@ -55,6 +55,7 @@ class Decision:
         return "; ".join(r.detail for r in self.reasons if r.passed == self.promote)
 
     def to_json(self) -> str:
+        """The form in which a version keeps it, which `from_json` reads."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod

@@ -51,6 +51,7 @@ class Knowledge:
         return Malearn(tool_types, known, calibration, models)
 
     def moving_average(self) -> MovingAverage:
+        """The predictor by each function's moving average, a copy that goes on learning."""
         average: MovingAverage = pickle.loads(self.average)
         return average
 

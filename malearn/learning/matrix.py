@@ -40,10 +40,12 @@ class Matrix:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The names of the columns of `inputs`: the tool type's features, then the history's."""
         return (*self.tool_type.feature_names, *history.FEATURES)
 
     @property
     def log_seconds(self) -> NDArray[np.float64]:
+        """The natural logarithms of `seconds`, shape (rows,): what models are fitted to."""
         return np.log(self.seconds)
 
     def inputs_for(self, columns: Sequence[str]) -> NDArray[np.float32]:

@@ -34,6 +34,7 @@ class Scores:
     pairwise_accuracy: float
 
     def as_dict(self) -> dict[str, float]:
+        """The same by name, NaN where a score is not defined."""
         return asdict(self)
 
 

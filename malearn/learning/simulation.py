@@ -25,17 +25,23 @@ __all__ = ["POLICIES", "WITHOUT_SECONDS", "WITH_DEADLINES", "Completion", "Polic
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One workflow's arrival and end, in seconds, and when each task ran."""
+    """One workflow's arrival and end and its deadline, in seconds, and when each task ran."""
 
     trace: WorkflowTrace
     arrived: float
     ended: float
+    deadline: float | None
     tasks: Mapping[str, tuple[float, float]]
 
     @property
     def seconds(self) -> float:
         """From arrival to end."""
         return self.ended - self.arrived
+
+    @property
+    def late(self) -> bool:
+        """Whether it ended after its deadline; never without one."""
+        return self.deadline is not None and self.ended > self.deadline
 
 
 @dataclass(slots=True)
@@ -231,7 +237,7 @@ class _Scheduler:
         workflow, now = live.workflow, self._env.now
         assert workflow.arrived is not None
         times = {task_id: self._times.pop(task_id) for task_id in workflow.tasks}
-        done = Completion(live.trace, workflow.arrived, now, times)
+        done = Completion(live.trace, workflow.arrived, now, workflow.deadline, times)
         self._completed.append(done)
         for board in self._boards.values():
             n = len(self._completed)

@@ -80,7 +80,7 @@ class Settings:
 def _check_seconds(name: str, value: object, least: float) -> None:
     """Raise `InputError`, naming the argument, unless `value` is so many seconds or more."""
     # NaN compares false.
-    if not isinstance(value, Real) or not least <= value <= _LONGEST:
+    if not isinstance(value, Real) or not least <= float(value) <= _LONGEST:
         raise InputError(
             name, f"must be a number of seconds from {least:g} to {_LONGEST:,.0f}, not {value!r}"
         )

@@ -35,7 +35,9 @@ class Stats:
     count finished tasks on their way to the stream; `expired_before_read` records that were gone
     before they were read. `rejected` are reported tasks that teach nothing, `ignored`
     observations from Redis that are rejected, both by reason. `redis_refusal` is what Redis
-    refuses now, in words, None where it refuses nothing.
+    refuses now, in words, None where it refuses nothing. `functions` are remembered, each of their
+    contexts counted, `functions_forgotten` had to make room for others; `skipped` are entries of
+    the stream that were passed over because too many came at once.
     """
 
     calls: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperCommand
 
 __all__ = ["Command"]
@@ -14,6 +15,14 @@ class Command(TyperCommand):
 
     Typer would write `[[TOOL]]` and `{TOOL} <str>`, and show hidden ones as `[]...`.
     """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            parsed: list[str] = super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = _plain(error.message)
+            raise
+        return parsed
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[OPTIONS]", *(name for name, _ in self._arguments(ctx))]
@@ -34,3 +43,12 @@ class Command(TyperCommand):
     def _arguments(self, ctx: Any) -> list[tuple[str, str]]:
         found: list[Any] = [p for p in self.get_params(ctx) if p.param_type_name == "argument"]
         return [(p.metavar or p.name.upper(), p.help or "") for p in found if not p.hidden]
+
+
+def _plain(message: str) -> str:
+    """What the library that converts values says of one, in the words of our own sentences."""
+    if message.startswith("Input should be a valid integer"):
+        return "must be a whole number"
+    if message.startswith("Input should be a valid number"):
+        return "must be a number"
+    return message.removeprefix("Value error, ")

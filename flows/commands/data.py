@@ -91,14 +91,16 @@ def import_dataset(
 
     place = Home.find(home)
     tables = {
-        file: options.tool_type(tool or file.stem, home) for file in files if file.suffix == ".csv"
+        file: options.tool_type(tool, home) if tool else _named_by(file, home)
+        for file in files
+        if file.suffix == ".csv"
     }
     logs = options.run_logs([file for file in files if file not in tables])
     # All headers before any server is started: a typing error must not cost half a minute.
     for file, tool_type in tables.items():
         _check_header(file, tool_type)
     # Ingestion needs no MLflow; leaving it out saves its start.
-    with servers.running(place, mlflow=False):
+    with servers.running(options.writable(place), mlflow=False):
         from malearn.flows.ingest import ingest as flow
 
         named = {str(file): tool_type.name for file, tool_type in tables.items()}
@@ -209,16 +211,34 @@ def maintain_data(
     from malearn.data import maintenance
     from malearn.flows import report
     from malearn.kernel import generic
+    from malearn.kernel.errors import InputError
 
     place, names = Home.find(home), maintenance.places(generic.declared(Home.find(home)))
     # Checked here, where the option can be named; the flow knows only the text.
-    maintenance.Limits.parse(keep_days or "", "--keep-days", names)
-    maintenance.Limits.parse(keep_rows or "", "--keep-rows", names, whole=True)
-    with servers.running(place):
+    try:
+        maintenance.Limits.parse(keep_days or "", "--keep-days", names)
+        maintenance.Limits.parse(keep_rows or "", "--keep-rows", names, whole=True)
+    except InputError as error:
+        raise typer.BadParameter(error.problem, param_hint=f"'{error.what}'") from None
+    with servers.running(options.writable(place)):
         from malearn.flows.maintain import maintain as flow
 
         done = flow(str(place.root), keep_days, keep_rows, unused_hours)
     output.result([asdict(m) for m in done], as_json, lambda: report.show_maintained(done))
+
+
+def _named_by(file: Path, home: Path | None) -> ToolType:
+    """The tool type that a CSV file is named after. Raises `InputError` where it is of none."""
+    from malearn.kernel.errors import InputError, UnknownToolType
+
+    try:
+        return options.tool_type(file.stem, home)
+    except UnknownToolType:
+        raise InputError(
+            file,
+            f"is named after no tool type ('{file.stem}'); say with --tool which one its rows are "
+            "of",
+        ) from None
 
 
 def _check_header(file: Path, tool_type: ToolType) -> None:

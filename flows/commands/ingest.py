@@ -58,7 +58,9 @@ def ingest(
     place, chosen = Home.find(home), options.run_logs(files or [])
     stores = [str(directory) for directory in options.maze_stores(maze)]
     # Redis only where it is what is read; MLflow never, ingestion does without.
-    with servers.running(place, redis=not chosen and not stores, mlflow=False):
+    redis = not chosen and not stores
+    options.writable(place, redis=redis)
+    with servers.running(place, redis=redis, mlflow=False):
         from malearn.flows.ingest import ingest as flow
 
         done = flow([str(file) for file in chosen], str(place.root), maze=stores)

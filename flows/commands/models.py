@@ -94,7 +94,7 @@ def train(
     for name in names:  # before any server is started
         families.check(types[name])
     chosen = [families.get(name).name for name in family] if family else None
-    with servers.running(place):
+    with servers.running(options.writable(place)):
         from malearn.flows.train import train as flow
 
         done = [
@@ -149,7 +149,7 @@ def promote(
     from malearn.flows import report
 
     place, tool_type = Home.find(home), options.tool_type(tool, home)
-    with servers.running(place) as platform:
+    with servers.running(options.writable(place)) as platform:
         from malearn.flows.promote import promote as flow
         from malearn.lifecycle import mlflow_connection, promotion
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from malearn.kernel.home import Home
     from malearn.kernel.tool_types import ToolType
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "run_logs",
     "seconds",
     "tool_type",
+    "writable",
 ]
 
 HomeOption = Annotated[
@@ -113,6 +116,19 @@ def run_logs(files: list[Path]) -> list[Path]:
 
     run_logs.examine(files)
     return files
+
+
+def writable(home: Home, *, redis: bool = False) -> Home:
+    """`home`, after checking that its datasets can be written where the settings say they are.
+
+    `redis`: one will be running by then. Call it before any server is started.
+    """
+    # Nearly always they are files of the home, where nothing is to be checked or imported.
+    if os.environ.get("MALEARN_DATA"):
+        from malearn.data import locks
+
+        locks.check(home, redis=redis)
+    return home
 
 
 def maze_stores(stores: list[Path] | None, *, waiting: bool = False) -> list[Path]:

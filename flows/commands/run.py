@@ -40,6 +40,7 @@ def run(
     task_runner.choice()
     files = options.run_logs([*(source or []), *(more or [])])
     stores = options.maze_stores(maze)
+    options.writable(Home.find(home), redis=True)
     with console.progress() as shown:
         done = main_job(Home.find(home), files, shown, stores)
     output.result(done.as_json(), as_json, lambda: report.show_run(done))

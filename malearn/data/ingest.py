@@ -319,7 +319,7 @@ class Ingest:
         for name, rows in found.items():
             dataset = self.datasets[name]
             ends = np.maximum(
-                dataset.ends(rows.task_ids), self.rejections.judged_ends(rows.task_ids)
+                dataset.ends(rows.task_ids), self.rejections.rejected_ends(rows.task_ids)
             )
             unknown = rows.latest() & (rows.end > ends)
             lately = unknown & (rows.end >= dataset.deleted_before)

@@ -25,7 +25,7 @@ from malearn.kernel.home import Home
 from malearn.kernel.names import Names
 from malearn.kernel.tool_types import ToolType
 
-__all__ = ["dataset_lock", "retrain_lock"]
+__all__ = ["check", "dataset_lock", "retrain_lock"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +34,16 @@ _SECONDS = 30.0  # for which a lock in Redis lasts unless it is renewed
 #: What a client raises, also that of a cluster none of whose nodes can be reached.
 _FAILURES = (redis.RedisError, redis.exceptions.RedisClusterException)
 _ASK_AGAIN = 0.1  # seconds between two tries to get one
+
+
+def check(home: Home, *, redis: bool = False) -> None:
+    """Raise the `InputError` that locking datasets of `home` would raise for want of a setting.
+
+    `redis`: one will be running by then. Call it before any server is started.
+    """
+    folder = storage.root(home)
+    if isinstance(folder, ObjectFolder) and not redis:
+        _redis_url(folder)
 
 
 @contextmanager
@@ -84,14 +94,7 @@ def _file_lock(folder: Path, name: str, waiting: Callable[[], None]) -> Iterator
 
 @contextmanager
 def _redis_lock(name: str, folder: ObjectFolder, waiting: Callable[[], None]) -> Iterator[None]:
-    url = os.environ.get(redis_client.REDIS_SETTING)
-    if not url:
-        raise InputError(
-            redis_client.REDIS_SETTING,
-            f"must be set where datasets are in object storage ({folder}): writers on several "
-            "machines take turns by locks in Redis",
-        )
-    with redis_client.connected(url) as client:
+    with redis_client.connected(_redis_url(folder)) as client:
         # Not thread-local: another thread renews it with the same token.
         lock = client.lock(
             Names.find().locks + name, timeout=_SECONDS, sleep=_ASK_AGAIN, thread_local=False
@@ -109,6 +112,18 @@ def _redis_lock(name: str, folder: ObjectFolder, waiting: Callable[[], None]) ->
         done.set()
         renewing.join()
         _release(lock)
+
+
+def _redis_url(folder: ObjectFolder) -> str:
+    """Where the locks of datasets in `folder` are."""
+    url = os.environ.get(redis_client.REDIS_SETTING)
+    if not url:
+        raise InputError(
+            redis_client.REDIS_SETTING,
+            f"must be set where datasets are in object storage ({folder}): writers on several "
+            "machines take turns by locks in Redis",
+        )
+    return url
 
 
 def _renew(lock: redis.lock.Lock, done: threading.Event) -> None:

@@ -27,7 +27,7 @@ __all__ = ["Rejections"]
 
 #: Reasons that validation gave, not the record's form; such a task is not validated again.
 #: `DATASET_DAMAGED` is not among them: such a row was not validated, only put aside.
-_JUDGED = frozenset(
+_BY_VALIDATION = frozenset(
     {RejectReason.INVALID_FEATURE, RejectReason.OUTLIER, RejectReason.BATCH_REFUSED}
 )
 
@@ -92,7 +92,7 @@ class Rejections:
                 self._known_version = table.version()
             return new
 
-    def judged_ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
+    def rejected_ends(self, task_ids: Sequence[str]) -> npt.NDArray[np.float64]:
         """When each of `task_ids` that validation kept out ended, in seconds since the epoch.
 
         -inf where it kept none out.
@@ -222,11 +222,11 @@ class Rejections:
         self._keys.add([t.key for t in traces], [t.end or 0.0 for t in traces])
         named = [t for t in traces if t.task_id]
         self._keys.add([(t.task_id,) for t in named], [t.end or 0.0 for t in named])
-        judged = [(t, t.end) for t in traces if t.end is not None and t.reason in _JUDGED]
-        self._keys.add([t.task_id for t, _ in judged], [end for _, end in judged])
+        validated = [(t, t.end) for t in traces if t.end is not None and t.reason in _BY_VALIDATION]
+        self._keys.add([t.task_id for t, _ in validated], [end for _, end in validated])
         self._outliers.add(
             (t.task_id, t.function, end, t.seconds or 0.0)
-            for t, end in judged
+            for t, end in validated
             if t.reason == RejectReason.OUTLIER
         )
 

@@ -2,8 +2,8 @@
 
 Each takes a `Workflow`, its `WorkflowPrediction` and the clock, in seconds since the epoch, and
 gives a key. The keys of one policy compare with each other, not with another policy's. HACS and
-DAPS rank tasks and take the task's id besides; the others rank workflows. What each was worth is
-measured by replay of 18 real runs of the Maze scheduler on 8 GPU slots: see docs/scheduling.md.
+DAPS rank tasks and take the task's id besides; the others rank workflows. What each was worth in
+replays of real runs of the Maze scheduler stands in docs/scheduling.md alone.
 
 >>> from malearn.kernel.workflow import Workflow, WorkflowPrediction
 >>> workflow = Workflow("run-1", {"a": ("answer", "gpu", [])}, arrived=100.0, deadline=160.0)
@@ -45,8 +45,7 @@ _HACS_GROWTH, _HACS_LIMIT = 1.1, 20.0  # Maze's own; the limit keeps the power f
 
 
 def arrival(workflow: Workflow, left: WorkflowPrediction, now: float) -> Key:
-    """First come, first served, by the arrival of the workflow. Best where the 95th percentile of
-    completion is what counts; no seconds needed."""
+    """First come, first served, by the arrival of the workflow; no seconds needed."""
     return (math.inf if workflow.arrived is None else workflow.arrived,)
 
 
@@ -60,18 +59,12 @@ def fewest_tasks(
 def shortest_remaining_work(
     workflow: Workflow, left: WorkflowPrediction, now: float, resource: str = "gpu"
 ) -> Key:
-    """Least remaining work on `resource` first (SRPT, Schrage 1968, on whole workflows).
-
-    Seconds gain 2 to 3 % in mean completion over constants.
-    """
+    """Least remaining work on `resource` first (SRPT, Schrage 1968, on whole workflows)."""
     return (left.work.get(resource, 0.0),)
 
 
 def aged(workflow: Workflow, left: WorkflowPrediction, now: float, resource: str = "gpu") -> Key:
-    """Remaining work less half of what was waited: short ones first, and nobody starves.
-
-    Seconds gain 6 % in mean completion over constants.
-    """
+    """Remaining work less half of what was waited: short ones first, and nobody starves."""
     waited = 0.0 if workflow.arrived is None else now - workflow.arrived
     return (left.work.get(resource, 0.0) - _WAITED * waited,)
 
@@ -84,7 +77,7 @@ def earliest_deadline(workflow: Workflow, left: WorkflowPrediction, now: float) 
 def triage(workflow: Workflow, left: WorkflowPrediction, now: float, resource: str = "gpu") -> Key:
     """Least remaining work first among those that can still meet their deadline, then the others.
 
-    Misses 0.63 times the deadlines that `fewest_tasks` misses; most of it is owed to `late`.
+    Without a deadline, or a probability of missing it, it is `shortest_remaining_work`.
     """
     hopeless = left.late is not None and left.late > _HOPELESS
     return (1.0 if hopeless else 0.0, left.work.get(resource, 0.0))
@@ -100,8 +93,8 @@ def hacs(
 ) -> Key:
     """Maze's HACS: tasks that much hangs on, that are short, of workflows that waited long.
 
-    `average_completion` is what workflows took lately from arrival to end, in seconds. True
-    seconds make it worse by 8 % in mean completion than constants do.
+    `average_completion` is what workflows took lately from arrival to end, in seconds. Better
+    seconds make it slightly worse in replays.
     """
     waited = 0.0 if workflow.arrived is None else now - workflow.arrived
     # 0 until a workflow has ended: then there is nothing yet to measure waiting by.
@@ -122,8 +115,8 @@ def daps(
 ) -> Key:
     """Maze's DAPS: tasks of nearly finished workflows, and those that most of the rest hangs on.
 
-    `most_tasks` is the most open tasks on `resource` of any known workflow. True seconds make it
-    worse by 8 % in mean completion than constants do.
+    `most_tasks` is the most open tasks on `resource` of any known workflow. Better seconds make it
+    slightly worse in replays.
     """
     urgency = formulas.urgency(left.left.get(resource, 0), most_tasks)
     criticality = formulas.criticality(left.tasks[task_id].seconds, left.seconds)

@@ -34,7 +34,7 @@ __all__ = ["read", "workflows"]
 
 _ROWS = 20_000  # of each dataset, the newest: what is replayed costs what is recent
 _OTHERS = 5  # times as many rejected records: most tasks of a run may belong to no tool type
-#: The same record again, or one that retention has let go: no task of its own.
+#: The same record again, or one that retention has deleted: no task of its own.
 _NO_TASK = frozenset({RejectReason.DUPLICATE, RejectReason.PAST_RETENTION})
 _UNCLAIMED = "cpu"  # what a task runs on that belongs to no tool type, as in `inferred_workflows`
 

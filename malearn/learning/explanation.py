@@ -8,7 +8,7 @@ adds, the clips to the range of training, and the shrinkage towards the level.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,6 @@ __all__ = [
     "RowExplanation",
     "explain",
     "explain_rows",
-    "seconds_of",
     "typical_and_worst",
 ]
 
@@ -148,11 +147,6 @@ def typical_and_worst(
         **{f"typical {number}": row for number, row in enumerate(typical, 1)},
         **{f"worst {number}": int(row) for number, row in enumerate(worst, 1)},
     }
-
-
-def seconds_of(terms: Sequence[Term]) -> float:
-    """What `terms` sum to, in seconds."""
-    return math.exp(math.fsum(term.log_seconds for term in terms))
 
 
 def _no_level(fitted: Regressor) -> tuple[Term, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel import causality, features
+from malearn.kernel.errors import InputError
 from malearn.kernel.estimation import history, replay
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.records import Execution
@@ -71,7 +72,11 @@ class Matrix:
         The older ones are those that had *ended* when the newest share began:
         nothing in them was unknown then. Nothing that started before `since`,
         seconds since the epoch, is in the newest share, which has at least one row.
+        Raises `InputError` for what is no share, 0 to 1.
         """
+        # NaN compares false.
+        if not 0.0 <= newest <= 1.0:
+            raise InputError("newest", f"must be a share of the rows from 0 to 1, not {newest:g}")
         first = len(self) - max(1, round(len(self) * newest))
         # The last row stays in any case: a window without a row could not be scored.
         while first < len(self) - 1 and self.executions[first].start < since:

@@ -287,7 +287,9 @@ def _seconds(value: object) -> float:
         raise InputError("actual_time", f"must be seconds, not {value!r}")
     if not 0.0 < value < believable.LONGEST:
         raise InputError(
-            "actual_time", f"must be between 0 and {believable.LONGEST:g} s, both excluded"
+            "actual_time",
+            "must be greater than 0 and less than "
+            f"{believable.LONGEST / 86_400.0:g} days, in seconds (got {value:g})",
         )
     return max(float(value), _SHORTEST)
 

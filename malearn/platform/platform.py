@@ -82,10 +82,6 @@ class Platform:
         return self._address(MLflowServer)
 
     @property
-    def prefect_api_url(self) -> str:
-        return self._address(PrefectServer)
-
-    @property
     def embedded(self) -> tuple[Server, ...]:
         """The servers that were not given: started, or attached to."""
         return tuple(server for server in self.servers if not self._given_urls[server.name])

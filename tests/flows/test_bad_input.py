@@ -63,6 +63,11 @@ WORDS: dict[tuple[str, ...], str] = {
     ("data", "import", "table.csv", "--tool", "nonsense"): TOOL,
     ("train", "--family", "forest"): "malearn: forest: not a model family; choose from xgboost, ",
     ("data", "export", "llm_process"): "malearn: Dataset llm_process: ",
+    (
+        "data",
+        "import",
+        "llm.csv",
+    ): "malearn: llm.csv: is named after no tool type ('llm'); say with",
     ("data", "import", "llm_process.csv"): "malearn: llm_process.csv: does not exist.",
 }
 
@@ -79,6 +84,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "MLFLOW_TRACKING_URI": (NOWHERE, f"malearn: MLflow at {NOWHERE} cannot be reached"),
     "PREFECT_API_URL": (f"{NOWHERE}/api", f"malearn: Prefect at {NOWHERE}/api cannot be reached"),
     "MALEARN_TOOL_TYPES": ("/nowhere.toml", "malearn: /nowhere.toml: cannot be read"),
+    "MALEARN_DATA": ("ftp://somewhere/a", "malearn: MALEARN_DATA: must be a directory or begin"),
     "MALEARN_PREFIX": ("a b", "malearn: MALEARN_PREFIX: must begin with a letter"),
     "MALEARN_STREAMS": ("0", "malearn: MALEARN_STREAMS: must be a number of streams from 1"),
     "MALEARN_STREAM_LENGTH": ("-5", "malearn: MALEARN_STREAM_LENGTH: must be a number of entries"),
@@ -94,6 +100,16 @@ def test_a_setting_that_leads_nowhere_is_named_before_anything_starts(
     answer = refused(cli(*words, **{setting: value}))
     assert answer.startswith(sentence)
     assert "TOOL_TYPES" in setting or setting in answer
+
+
+def test_object_storage_without_a_redis_is_refused_before_anything_starts(
+    cli: Cli, tmp_path: Path
+) -> None:
+    settings = {"MALEARN_DATA": "gs://bucket/a", "MALEARN_REDIS_URL": ""}
+    home = tmp_path / "home"
+    answer = refused(cli("train", "--home", home, **settings))
+    assert answer.startswith("malearn: MALEARN_REDIS_URL: must be set where datasets are in object")
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(
@@ -140,12 +156,20 @@ def test_a_declaration_that_does_not_hold_together_is_refused(
 
 
 @pytest.mark.parametrize(
-    "words", [("nonsense",), ("run", "--nonsense"), ("promote", "llm_process", "one"), ("predict",)]
+    "words",
+    [
+        ("nonsense",),
+        ("run", "--nonsense"),
+        ("promote", "llm_process", "one"),
+        ("predict",),
+        ("data", "maintain", "--keep-rows", "1.5"),
+    ],
 )
 def test_wrong_usage_has_an_exit_status_of_its_own(words: tuple[str, ...], cli: Cli) -> None:
     done = cli(*words)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Traceback" not in done.stderr
+    assert "Input should be" not in done.stderr  # the words of a library
 
 
 #: What somebody wrote into one record.

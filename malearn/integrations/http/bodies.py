@@ -177,6 +177,9 @@ def decode(kind: type[_Body], body: bytes) -> _Body:
 
 def _phrase(error: Exception) -> str:
     text = str(error).strip().rstrip(".")
+    # In lower case as the rest of a sentence, unless it begins with a word such as JSON.
+    if text[1:2].isupper():
+        return text
     return text[:1].lower() + text[1:] if text else type(error).__name__
 
 

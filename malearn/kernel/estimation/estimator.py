@@ -115,8 +115,8 @@ class Estimator:
         self, observations: Iterable[Observation] = (), functions: int = FUNCTIONS
     ) -> None:
         self._history = History(observations, functions)
-        self._intervals = Intervals()
-        self._weights = ModelWeights()
+        self._intervals = Intervals(functions)
+        self._weights = ModelWeights(functions)
         self._hints = WorkflowHints()
 
     def look_up(

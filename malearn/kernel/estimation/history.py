@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from malearn.kernel.estimation import experts, input_effects
 from malearn.kernel.estimation.explanation import LevelExplanation, SimilarInputs, Term
 from malearn.kernel.estimation.input_effects import InputEffects
-from malearn.kernel.estimation.intervals import State
+from malearn.kernel.estimation.intervals import FUNCTIONS, State
 from malearn.kernel.estimation.level_state import (
     LEAST_SCALE,
     Context,
@@ -72,8 +72,6 @@ _MEAN_RATE, _FAR = 1.0 / 300.0, 2.0
 _SETTLED = 5  # executions of a function before its level predicts better than their median
 _LATELY = 0.95  # an earlier execution of the function counts so much less, one by one
 
-#: How many functions are remembered, each of their contexts counted, unless the owner says more.
-FUNCTIONS = 2048
 _CONTEXTS = 64  # of one function
 _OUTLOOKS = 1024  # kept until the next execution: callers may ask for any context
 

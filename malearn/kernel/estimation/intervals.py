@@ -23,6 +23,7 @@ from malearn.kernel.prediction import Source
 __all__ = [
     "ASSUMED",
     "COVERAGE",
+    "FUNCTIONS",
     "Factors",
     "Intervals",
     "State",
@@ -38,6 +39,9 @@ Factors = tuple[float, float, float]
 
 #: What an answer stands on: a function hardly seen; levels that moved, or may have; neither.
 State = Literal["cold", "in_doubt", "steady"]
+
+#: How many functions are remembered, each of their contexts counted, unless the owner says more.
+FUNCTIONS = 2048
 
 #: The share of outcomes that intervals enclose.
 COVERAGE = 0.8
@@ -55,7 +59,6 @@ _TAIL = (1.0 - COVERAGE) / 2.0  # share of outcomes that either side is to leave
 # Adaptive conformal inference: each outcome moves the share left out by this much of its miss,
 # within limits, so that cover holds while errors drift and no spell of luck closes an interval.
 _FEEDBACK, _LEAST_TAIL, _MOST = 0.01, 0.005, 0.25
-_MOST_FUNCTIONS = 2048  # whose misses are remembered; the one seen longest ago goes first
 
 
 def confidence(log_width: float) -> float:
@@ -157,11 +160,15 @@ class _Tool:
 
 
 class Intervals:
-    """The running calibration of all tool types. Not thread-safe: its owner serialises calls."""
+    """The running calibration of all tool types. Not thread-safe: its owner serialises calls.
 
-    __slots__ = ("_functions", "_tools")
+    The misses of `functions` are remembered at most; the one seen longest ago goes first.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_functions", "_most", "_tools")
+
+    def __init__(self, functions: int = FUNCTIONS) -> None:
+        self._most = functions
         self._functions: dict[str, tuple[float, int]] = {}  # usual miss, how many
         self._tools: dict[str, _Tool] = {}
 
@@ -220,7 +227,7 @@ class Intervals:
         # With at most 50 the tool type keeps a share, by `_PRIOR`, in every function's scale.
         count = min(count + 1, 50)
         self._functions[function] = (own + max(_FUNCTION_RATE, 1.0 / count) * (held - own), count)
-        if len(self._functions) > _MOST_FUNCTIONS:
+        if len(self._functions) > self._most:
             del self._functions[next(iter(self._functions))]
 
 

@@ -11,10 +11,10 @@ import math
 
 from malearn.kernel.estimation import experts
 from malearn.kernel.estimation.experts import ExpertErrors
+from malearn.kernel.estimation.intervals import FUNCTIONS
 
 __all__ = ["ModelWeights", "mixed"]
 
-_MOST_FUNCTIONS = 2048  # the one seen longest ago is forgotten first
 _LEAST_WEIGHT = 0.01  # not 0: `learn` divides by it to find the model's own answer
 
 
@@ -25,11 +25,15 @@ def mixed(history: float, model: float, weight: float) -> float:
 
 
 class ModelWeights:
-    """The errors of both answers by function and tool type. Not thread-safe."""
+    """The errors of both answers by function and tool type. Not thread-safe.
 
-    __slots__ = ("_functions", "_tools")
+    Those of `functions` are remembered at most; the one seen longest ago is forgotten first.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_functions", "_most", "_tools")
+
+    def __init__(self, functions: int = FUNCTIONS) -> None:
+        self._most = functions
         self._functions: dict[str, ExpertErrors] = {}  # of the history and of the model
         self._tools: dict[str, ExpertErrors] = {}
 
@@ -68,7 +72,7 @@ class ModelWeights:
             shared = self._tools[tool_type] = ExpertErrors()
         own = self._functions.pop(function, None) or ExpertErrors()
         self._functions[function] = own  # the one seen last stands last
-        if len(self._functions) > _MOST_FUNCTIONS:
+        if len(self._functions) > self._most:
             del self._functions[next(iter(self._functions))]
         for errors in (own, shared):
             errors.learn(abs(off), abs(model_off))

@@ -302,11 +302,11 @@ class TestRejections:
             [refusal("t1", RejectReason.OUTLIER, 9.0), refusal("t2", RejectReason.SKIPPED)]
         )
         for table in (rejections, Rejections(rejections.path)):
-            assert table.judged_ends(["t1", "t2", "t3"]).tolist() == [9.0, -math.inf, -math.inf]
+            assert table.rejected_ends(["t1", "t2", "t3"]).tolist() == [9.0, -math.inf, -math.inf]
             assert table.recent_outliers(["tool"]) == {"tool": [math.log(2.0)]}
         later = refusal("t1", RejectReason.OUTLIER, 12.0)
         assert rejections.append([later]) == [later]
-        assert rejections.judged_ends(["t1"]).tolist() == [12.0]
+        assert rejections.rejected_ends(["t1"]).tolist() == [12.0]
 
     def test_a_position_is_committed_even_with_nothing_to_keep(
         self, rejections: Rejections

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from malearn.kernel.errors import InputError
 from malearn.kernel.estimation import history
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import Feature, ToolType, declared
@@ -132,3 +133,10 @@ def test_a_split_keeps_inputs_and_seconds_with_their_execution() -> None:
         assert list(part.inputs[:, 0]) == [e.start for e in part.executions]
         assert list(part.seconds) == [e.seconds for e in part.executions]
     assert [len(part) for part in rows.split(0.3)] == [7, 3]
+
+
+@pytest.mark.parametrize("share", [2.0, -0.1, math.nan])
+def test_what_is_no_share_of_the_rows_is_refused(share: float) -> None:
+    rows = matrix.build(TOY, [ran("f", 10 * i, 1 + i) for i in range(3)])
+    with pytest.raises(InputError, match="newest: must be a share of the rows from 0 to 1"):
+        rows.split(share)

@@ -142,8 +142,8 @@ def test_a_tracking_database_is_taken_at_its_word(
 
 
 def test_what_was_not_asked_for_has_no_address(home: Home) -> None:
-    with pytest.raises(AttributeError, match="not asked for Prefect"):
-        _ = Platform(home).prefect_api_url
+    with pytest.raises(AttributeError, match="not asked for Redis"):
+        _ = Platform(home).redis_url
 
 
 def test_stops_what_started_when_another_does_not(home: Home) -> None:

@@ -56,6 +56,7 @@ def test_a_form_of_a_page_is_no_request(service: Service) -> None:
     [
         ("/predict", b"", 400, "The body is empty"),
         ("/predict", b"{", 400, "The body is not JSON"),
+        ("/predict", b"{x}", 400, "The body is not JSON: JSON is malformed"),
         ("/predict", b"[" * 100_000, 422, "expected `object`"),
         ("/predict", b'{"task_name": "a", "features": {"x": NaN}}', 400, "NaN and Infinity"),
         ("/predict", b'{"task_name": "\xff"}', 400, "The body is not JSON"),

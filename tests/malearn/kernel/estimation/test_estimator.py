@@ -97,3 +97,15 @@ def test_a_model_that_errs_more_than_the_history_counts_less_and_less() -> None:
 
 def test_a_model_that_errs_less_than_the_history_goes_on_answering() -> None:
     assert after_outcomes(model=30.0, actual=30.0) == pytest.approx([30.0] * 20, rel=0.01)
+
+
+def test_errors_of_as_many_functions_are_remembered_as_the_owner_says() -> None:
+    known = Estimator(functions=2_200)
+    for number in range(2_150):
+        function, end = f"f{number}", 10.0 * number
+        known.observe(Observation(function, "tool", end - 9.0, end))
+        for actual in [27.0] * 5 if number == 0 else [9.1]:
+            basis = known.look_up(function, "tool")
+            known.learn(basis, 9.0, actual)
+    erring, calm = known.look_up("f0", "tool"), known.look_up("f1", "tool")
+    assert erring.width.scale > 2.0 * calm.width.scale

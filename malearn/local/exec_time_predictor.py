@@ -288,8 +288,8 @@ def _seconds(value: object) -> float:
     if not 0.0 < value < believable.LONGEST:
         raise InputError(
             "actual_time",
-            "must be greater than 0 and less than "
-            f"{believable.LONGEST / 86_400.0:g} days, in seconds (got {value:g})",
+            f"must be greater than 0 and less than {believable.LONGEST / 86_400.0:g} days, "
+            f"in seconds (got {str(value)[:20]})",
         )
     return max(float(value), _SHORTEST)
 

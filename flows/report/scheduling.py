@@ -41,7 +41,7 @@ def show_comparison(comparison: Comparison) -> None:
     tables.line(
         console,
         "Gain: shorter mean completion than with constants under the same policy; "
-        "95 % interval over runs, which needs two of them.",
+        f"95 % interval over {'runs' if len(comparison.runs) > 1 else 'the workflows of one run'}.",
         "dim",
     )
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from malearn.kernel.errors import InputError
+from malearn.kernel.tool_type import DEFAULT_SECONDS
 from malearn.kernel.tool_types import ToolTypes
 from malearn.learning import knowledge, simulation
 from malearn.learning.knowledge import Knowledge, Probed
@@ -64,7 +65,8 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A ratio of what constants take, and its 95 % interval over runs, NaN of a single run."""
+    """A ratio of what constants take, and its 95 % interval over runs; of a single run over its
+    workflows, which says less, as they wait for each other. NaN where there is but one of those."""
 
     mean: float
     low: float
@@ -73,7 +75,8 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One simulation: completions in seconds, and the share of missed deadlines, by factor."""
+    """One simulation: completions in seconds, in the order of arrival, and the share of missed
+    deadlines, by factor."""
 
     run: str
     policy: str
@@ -130,7 +133,9 @@ class Comparison:
     def gain(self, policy: str, predictor: str, against: str = "default") -> Gain:
         """By how much mean completion is shorter than with another predictor."""
         ours, theirs = self._sums(policy, predictor), self._sums(policy, against)
-        return self._interval(lambda rows: 1.0 - ours[rows].sum() / theirs[rows].sum())
+        if len(self.runs) == 1:
+            ours, theirs = self.seconds(policy, predictor), self.seconds(policy, against)
+        return _interval(len(ours), lambda rows: float(1.0 - ours[rows].sum() / theirs[rows].sum()))
 
     def fewer_late(
         self, policy: str, predictor: str, against: tuple[str, str], factor: float | None = None
@@ -138,7 +143,9 @@ class Comparison:
         """By how much fewer deadlines are missed than by another policy and predictor."""
         ours, theirs = self._late(policy, predictor, factor), self._late(*against, factor)
         # The floor: another policy may miss no deadline at all.
-        return self._interval(lambda rows: 1.0 - ours[rows].sum() / max(theirs[rows].sum(), 1e-9))
+        return _interval(
+            len(ours), lambda rows: float(1.0 - ours[rows].sum() / max(theirs[rows].sum(), 1e-9))
+        )
 
     def share_of_gain(self, policy: str, *, late: bool = False) -> Gain:
         """Malearn's gain over constants as a share of what `noise_limited` gains."""
@@ -150,8 +157,11 @@ class Comparison:
             default, ours, bar = (
                 self._sums(policy, name) for name in ("default", "malearn", "noise_limited")
             )
-        return self._interval(
-            lambda rows: (default - ours)[rows].sum() / ((default - bar)[rows].sum() or math.nan)
+        return _interval(
+            len(ours),
+            lambda rows: float(
+                (default - ours)[rows].sum() / ((default - bar)[rows].sum() or math.nan)
+            ),
         )
 
     def share_by_seed(self, policy: str, *, late: bool = False) -> tuple[float, ...]:
@@ -201,17 +211,18 @@ class Comparison:
             ]
         )
 
-    def _interval(self, statistic: Callable[[NDArray[np.intp]], float]) -> Gain:
-        n = len(self.runs)
-        if n < 2:
-            # Whole runs are drawn: of one run every draw is the same, and looks certain.
-            return Gain(float(statistic(np.arange(n))), math.nan, math.nan)
-        # The same draws for every statistic, so that two gains of one comparison are comparable.
-        draws = np.random.default_rng(0).integers(0, n, (_DRAWS, n))
-        values = [float(statistic(rows)) for rows in draws]
-        # A draw of runs without any gain has no share of it: such draws are NaN, and left out.
-        low, high = np.nanquantile(values, (0.025, 0.975))
-        return Gain(float(statistic(np.arange(n))), float(low), float(high))
+
+def _interval(n: int, statistic: Callable[[NDArray[np.intp]], float]) -> Gain:
+    """Of `n` units, drawn with replacement; `statistic` takes the places of those drawn."""
+    whole = statistic(np.arange(n))
+    if n < 2:
+        return Gain(whole, math.nan, math.nan)
+    # The same draws for every statistic, so that two gains of one comparison are comparable.
+    draws = np.random.default_rng(0).integers(0, n, (_DRAWS, n))
+    values = [statistic(rows) for rows in draws]
+    # A draw of runs without any gain has no share of it: such draws are NaN, and left out.
+    low, high = np.nanquantile(values, (0.025, 0.975))
+    return Gain(whole, float(low), float(high))
 
 
 def compare(
@@ -222,7 +233,8 @@ def compare(
 ) -> Comparison:
     """Simulate every policy with every predictor on `runs`, which follow each other in time.
 
-    Raises `InputError` for slots of a resource that no task runs on.
+    Raises `InputError` for slots of what the load is a share of where no task runs on it, and of
+    what is no resource.
     """
     chosen = [run for run in runs if not settings.runs or run.name in settings.runs]
     _check_slots(settings, chosen)
@@ -254,18 +266,20 @@ def compare(
 
 
 def _check_slots(settings: Settings, runs: Sequence[RunTrace]) -> None:
-    """Without a task that could wait for them all policies come out alike, as if it were so."""
+    """Refuse slots that would make all policies come out alike, as if seconds bought nothing."""
     used = {
         where
         for run in runs
         for workflow in run.workflows
         for _, where, _ in workflow.shape.values()
     }
-    unused = sorted(settings.slots.keys() - used)
-    if runs and unused:
+    unused = settings.slots.keys() - used
+    # A cluster has its CPUs even where these workflows use none; any other name is a slip.
+    wrong = sorted(unused - DEFAULT_SECONDS.keys() | unused & {settings.resource})
+    if runs and wrong:
         raise InputError(
             "slots",
-            f"no task of these workflows runs on {' or '.join(unused)}; "
+            f"no task of these workflows runs on {' or '.join(wrong)}; "
             f"they run on {', '.join(sorted(used))}",
         )
 
@@ -343,7 +357,10 @@ def _one_policy(
             for at in compared:
                 missed = sum(d.seconds > at * d.trace.critical_path for d in done)
                 late[at] = missed / len(done)
-            seconds = seconds or tuple(d.seconds for d in done)
+            # As they arrived, so that whoever predicts the same workflow stands in the same place.
+            seconds = seconds or tuple(
+                d.seconds for d in sorted(done, key=lambda one: (one.arrived, one.trace.run_id))
+            )
         cells.append(_Cell(run.name, policy, name, seed, seconds, late))
     return cells
 

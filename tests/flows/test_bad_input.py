@@ -162,7 +162,7 @@ def test_a_declaration_that_does_not_hold_together_is_refused(
         ("run", "--nonsense"),
         ("promote", "llm_process", "one"),
         ("predict",),
-        ("data", "maintain", "--keep-rows", "1.5"),
+        ("data", "maintain", "--unused-hours", "nan"),
     ],
 )
 def test_wrong_usage_has_an_exit_status_of_its_own(words: tuple[str, ...], cli: Cli) -> None:

@@ -49,4 +49,4 @@ class RegistryFollower:
                 self.refresh()
             except Exception:  # noqa: BLE001 - the thread must live on
                 self._on_error("refresh")
-            stop.wait(self._interval)
+            stop.wait(min(self._interval, threading.TIMEOUT_MAX))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -19,7 +20,7 @@ FAMILY = "xgboost"
 #: New executions after which it fits another.
 RETRAIN_AFTER = 50
 
-_SHORTEST_INTERVAL, _LONGEST = 0.01, 1e6  # seconds
+_SHORTEST_INTERVAL, _LONGEST_BUDGET = 0.01, 1e6  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +52,9 @@ class Settings:
             raise InputError("shares", "a predictor with a model_dir reports what it learns from")
         if self.model_dir is None:
             self._check_unused()
-        _check_seconds("budget", self.budget, 0.0)
-        # Less would flood the registry with questions.
-        _check_seconds("refresh_interval", self.refresh_interval, _SHORTEST_INTERVAL)
+        _check_seconds("budget", self.budget, 0.0, _LONGEST_BUDGET)
+        # Less would flood the registry with questions; never again is a wish one may have.
+        _check_seconds("refresh_interval", self.refresh_interval, _SHORTEST_INTERVAL, math.inf)
 
     def _check_unused(self) -> None:
         """Raise `InputError` for what only a predictor with a `model_dir` goes by."""
@@ -77,13 +78,12 @@ class Settings:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def _check_seconds(name: str, value: object, least: float) -> None:
-    """Raise `InputError`, naming the argument, unless `value` is so many seconds or more."""
+def _check_seconds(name: str, value: object, least: float, most: float) -> None:
+    """Raise `InputError`, naming the argument, unless `value` is seconds between the two."""
     # NaN compares false.
-    if not isinstance(value, Real) or not least <= float(value) <= _LONGEST:
-        raise InputError(
-            name, f"must be a number of seconds from {least:g} to {_LONGEST:,.0f}, not {value!r}"
-        )
+    if not isinstance(value, Real) or not least <= float(value) <= most:
+        limit = f"from {least:g} to {most:,.0f}" if math.isfinite(most) else f"of {least:g} or more"
+        raise InputError(name, f"must be a number of seconds {limit}, not {value!r}")
 
 
 def redis_url(given: str | None) -> str:

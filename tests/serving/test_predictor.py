@@ -260,10 +260,18 @@ def test_an_empty_declaration_leaves_histories_and_heuristics(predictor: Build) 
     assert p.predict("f", "gpu", []) == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("given", [0, -1.0, float("nan"), float("inf"), "10"])
+@pytest.mark.parametrize("given", [0, -1.0, float("nan"), "10"])
 def test_an_interval_that_would_flood_the_registry_is_refused(predictor: Build, given: Any) -> None:
-    with pytest.raises(InputError, match=r"^refresh_interval: must be a number of seconds from"):
+    with pytest.raises(
+        InputError, match=r"^refresh_interval: must be a number of seconds of 0.01 or more"
+    ):
         predictor(refresh_interval=given)
+
+
+def test_a_registry_may_be_asked_once_and_never_again(predictor: Build) -> None:
+    p = predictor(refresh_interval=float("inf"))
+    assert p.wait_until_ready(60.0)
+    assert not p.stats().internal_errors
 
 
 @pytest.mark.parametrize("given", [-1.0, float("nan"), "x", None])

@@ -16,10 +16,10 @@ from malearn.kernel.prediction import Prediction
 from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
-from malearn.kernel.workflows import workflow_estimate, workflow_hints, workflow_shapes
+from malearn.kernel.workflows import workflow_estimate, workflow_shapes
 from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
-from malearn.kernel.workflows.workflow_hints import Hint
+from malearn.kernel.workflows.workflow_hints import Hint, HintsSoFar
 from malearn.kernel.workflows.workflow_shapes import Shape, WorkflowShapes
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving.generational_cache import GenerationalCache
@@ -54,20 +54,18 @@ class _Tracked:
     __slots__ = (
         "checkpoints",
         "expected",
-        "hint",
+        "hints",
         "latest",
         "left",
         "running",
-        "shape",
         "updated",
         "workflow",
     )
 
-    def __init__(self, workflow: Workflow) -> None:
+    def __init__(self, workflow: Workflow, hints: HintsSoFar, checkpoints: Checkpoints) -> None:
         self.workflow = workflow
-        self.checkpoints = Checkpoints()
-        self.shape = workflow_hints.hint_of_shape(workflow)
-        self.hint: Hint | None = None  # what was announced first
+        self.hints = hints
+        self.checkpoints = checkpoints
         self.left: set[str] = set()
         #: Of each open task, as it was before it started.
         self.expected: Mapping[str, Prediction] = {}
@@ -128,11 +126,8 @@ class WorkflowTracker:
         return set(reported).union(named)
 
     def hint(self, workflow: Workflow) -> Hint | None:
-        """The hint of a workflow: what was announced first in it, until then its shape."""
-        tracked = self._tracked.get(workflow.run_id)
-        if tracked is not None and (tracked.hint or tracked.workflow is workflow):
-            return tracked.hint or tracked.shape
-        return workflow_hints.hint_of_shape(workflow)
+        """The hint by which tasks of a workflow are answered whose inputs are not known."""
+        return self._hints(workflow, self._tracked.get(workflow.run_id)).latest
 
     def expected(self, run: str, task_id: str) -> Prediction | None:
         """What was expected of a task before it started, where that is remembered."""
@@ -251,11 +246,8 @@ class WorkflowTracker:
     def _track(self, workflow: Workflow, open_tasks: Mapping[str, Prediction]) -> _Tracked:
         tracked = self._tracked.pop(workflow.run_id, None)
         if tracked is None or tracked.workflow is not workflow:
-            # A scheduler may build its workflows anew; what counts is their id.
             known = tracked.checkpoints if tracked is not None else Checkpoints()
-            hint = tracked.hint if tracked is not None else None
-            tracked = _Tracked(workflow)
-            tracked.checkpoints, tracked.hint = known, hint
+            tracked = _Tracked(workflow, self._hints(workflow, tracked), known)
         # Between most calls no task has ended.
         if tracked.left != open_tasks.keys():
             for task_id in tracked.left.difference(open_tasks):
@@ -267,16 +259,24 @@ class WorkflowTracker:
             self._forget(next(iter(self._tracked)))
         return tracked
 
+    @staticmethod
+    def _hints(workflow: Workflow, tracked: _Tracked | None) -> HintsSoFar:
+        if tracked is None:
+            return HintsSoFar.of(workflow)
+        # A scheduler may build its workflows anew; what counts is their id.
+        same = tracked.workflow is workflow
+        return tracked.hints if same else tracked.hints.rebuilt(workflow)
+
     def _check_off(self, record: Record | Rejected) -> Place | None:
         run = self._run_of.pop(record.task_id, None)
         tracked = self._tracked.get(run) if run is not None else None
         if run is None or tracked is None:
             return None
-        hints = tuple(one for one in (tracked.shape, tracked.hint) if one is not None)
+        hints = tracked.hints.all
         task = tracked.workflow.tasks.get(record.task_id)
         place = Place(hints) if task is None else Place(hints, task.predecessors, task.resource)
-        if tracked.hint is None and isinstance(record, Record) and record.successors:
-            tracked.hint = workflow_hints.hint_of(record.function, record.successors)
+        if isinstance(record, Record):
+            tracked.hints = tracked.hints.after(record)
         tracked.left.discard(record.task_id)
         if not tracked.left:
             self._finish(run, tracked)

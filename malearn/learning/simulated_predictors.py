@@ -29,7 +29,7 @@ from malearn.kernel.workflows import workflow_estimate, workflow_hints
 from malearn.kernel.workflows.remaining import Z80
 from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
-from malearn.kernel.workflows.workflow_hints import Hint
+from malearn.kernel.workflows.workflow_hints import HintsSoFar
 from malearn.learning.traces import TaskTrace, WorkflowTrace
 
 __all__ = ["Constants", "Malearn", "MovingAverage", "Noisy", "Predictor", "SimulatedWorkflow"]
@@ -42,8 +42,8 @@ class SimulatedWorkflow:
     """One workflow in a simulation: what has become of its tasks so far.
 
     `running` says when tasks started, `ended` holds the records of finished ones, with simulated
-    times; `shape` is the hint in which functions it has, `hint` what was announced first;
-    `expected` the latest prediction of each open task, `left` that of the whole.
+    times; `hints` is what it has told so far, `expected` the latest prediction of each open task,
+    `left` that of the whole.
     """
 
     trace: WorkflowTrace
@@ -53,11 +53,10 @@ class SimulatedWorkflow:
     expected: dict[str, Prediction] = field(default_factory=dict)
     left: WorkflowPrediction | None = None
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    hint: Hint | None = None
-    shape: Hint | None = field(init=False)
+    hints: HintsSoFar = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shape = workflow_hints.hint_of_shape(self.workflow)
+        self.hints = HintsSoFar.of(self.workflow)
 
     def waiting(self) -> list[str]:
         """The tasks that have not started."""
@@ -271,10 +270,8 @@ class Malearn:
             context = own.context or (vector.context if vector is not None else ())
         name = "" if tool_type is None else tool_type.name
         seen = Observation(task.function, name, start, end, values, context)
-        hints = [one for one in (live.shape, live.hint) if one is not None]
-        self._known.observe(seen, hints)
-        if live.hint is None:
-            live.hint = workflow_hints.hint_of(task.function, record.successors)
+        self._known.observe(seen, live.hints.all)
+        live.hints = live.hints.after(record)
 
     def finished(self, live: SimulatedWorkflow) -> None:
         self._learnt += 1  # of whole workflows, which tasks do not depend on
@@ -318,7 +315,7 @@ class Malearn:
             answer = self._alike[key] = self._answered_from(basis, task.resource, None)
         # Without a basis `ended` learns nothing from an answer that did not know the inputs.
         self._bases.pop(task_id, None)
-        hint = live.hint or live.shape
+        hint = live.hints.latest
         if hint is not None:
             effect = self._known.hint_effect(task.function, hint)
             answer = workflow_hints.applied(answer, effect)

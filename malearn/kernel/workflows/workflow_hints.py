@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from typing import Self
 
 import msgspec
 
@@ -22,11 +23,13 @@ from malearn.kernel.estimation import experts, input_effects
 from malearn.kernel.estimation.experts import ExpertErrors
 from malearn.kernel.estimation.input_effects import InputEffects
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.records import Record
 from malearn.kernel.workflow import Workflow
 
 __all__ = [
     "Followed",
     "Hint",
+    "HintsSoFar",
     "WorkflowHints",
     "applied",
     "decode",
@@ -58,6 +61,38 @@ class Followed(msgspec.Struct, frozen=True):
 
     hint: Hint
     above: tuple[tuple[str, float], ...]
+
+
+class HintsSoFar(msgspec.Struct, frozen=True, gc=False):
+    """What one workflow has told so far: which functions it has, and what was announced first."""
+
+    shape: Hint | None
+    announced: Hint | None = None
+
+    @classmethod
+    def of(cls, workflow: Workflow) -> Self:
+        """The hints of a workflow of which nothing has ended yet."""
+        return cls(hint_of_shape(workflow))
+
+    @property
+    def latest(self) -> Hint | None:
+        """The one that answers are given by: what was announced first, until then the shape."""
+        return self.announced or self.shape
+
+    @property
+    def all(self) -> tuple[Hint, ...]:
+        """Those that are learnt from: what follows was hinted at by each of them."""
+        return tuple(one for one in (self.shape, self.announced) if one is not None)
+
+    def after(self, record: Record) -> Self:
+        """The hints once one of the workflow's tasks has ended with `record`."""
+        if self.announced is not None or not record.successors:
+            return self
+        return type(self)(self.shape, hint_of(record.function, record.successors))
+
+    def rebuilt(self, workflow: Workflow) -> Self:
+        """The hints where a scheduler has built the same workflow anew, as `workflow`."""
+        return type(self)(hint_of_shape(workflow), self.announced)
 
 
 class _Entry(msgspec.Struct):

@@ -9,8 +9,10 @@ import pytest
 from malearn.kernel.estimation.estimator import Estimator
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.records import Record
 from malearn.kernel.workflow import Workflow
 from malearn.kernel.workflows import workflow_hints
+from malearn.kernel.workflows.workflow_hints import HintsSoFar
 
 ASKED = {"short": 10.0, "long": 900.0}
 TOOK = {"short": 20.0, "long": 32.0}
@@ -65,3 +67,21 @@ def test_an_answer_keeps_its_interval_and_one_that_no_history_gave_stays() -> No
     assert (moved.seconds, moved.low, moved.high) == pytest.approx((20.0, 16.0, 24.0))
     model = Prediction(10.0, 8.0, 12.0, "model", 3)
     assert workflow_hints.applied(model, 1.0) is model
+
+
+def test_until_anything_is_announced_the_shape_is_the_hint_and_both_are_learnt_from() -> None:
+    workflow = Workflow("run", {"a": ("read", "io", []), "b": ("answer", "gpu", ["a"])})
+    before = HintsSoFar.of(workflow)
+    assert before.latest == before.shape
+    assert before.all == (before.shape,)
+    announced = before.after(record("read", 10.0))
+    assert announced.latest == workflow_hints.hint_of("read", {"answer": {"length": 10.0}})
+    assert announced.all == (before.shape, announced.latest)
+    later = announced.after(record("answer", 900.0))
+    assert later.latest == announced.latest
+    grown = Workflow("run", {"a": ("read", "io", [])})
+    assert later.rebuilt(grown).all == (workflow_hints.hint_of_shape(grown), announced.latest)
+
+
+def record(function: str, length: float) -> Record:
+    return Record("a", function, 0.0, 1.0, {}, {"answer": {"length": length}})

@@ -17,7 +17,7 @@ from malearn.kernel import features, generic
 from malearn.kernel.errors import MalearnError, WorkflowError
 from malearn.kernel.home import Home
 from malearn.kernel.reading import run_ids
-from malearn.kernel.tool_types import ToolTypes
+from malearn.kernel.tool_types import ToolTypes, resource_name
 from malearn.kernel.workflow import Workflow
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
 
@@ -165,7 +165,7 @@ def _workflow(found: MazeRun) -> Workflow:
     tasks = {
         named(task): (
             node.function,
-            node.kind.lower() or "cpu",
+            resource_name(node.kind or "cpu"),
             [named(parent) for parent in node.parents or () if parent in found.tasks],
         )
         for task, node in found.tasks.items()

@@ -13,7 +13,7 @@ import typer
 from malearn.flows.commands import nearest, output, servers
 from malearn.flows.commands.options import HomeOption, JsonOption
 from malearn.kernel.home import Home
-from malearn.kernel.tool_types import DEFAULT_SECONDS
+from malearn.kernel.tool_types import DEFAULT_SECONDS, resource_name
 
 if TYPE_CHECKING:
     from malearn import DAGTaskPredictor
@@ -175,11 +175,12 @@ def predict(
 
 
 def _resource(name: str) -> str:
-    if name.lower() not in DEFAULT_SECONDS:
+    resource = resource_name(name)
+    if resource not in DEFAULT_SECONDS:
         known = ", ".join(DEFAULT_SECONDS)
         meant = nearest.hint(name, DEFAULT_SECONDS)
         raise typer.BadParameter(f"'{name}' is not a resource ({known}){meant}")
-    return name.lower()
+    return resource
 
 
 def _features(pairs: list[str], tool_type: ToolType | None) -> dict[str, float | str]:

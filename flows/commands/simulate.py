@@ -17,6 +17,7 @@ from malearn.flows.commands.options import (
     RunLogsOption,
 )
 from malearn.kernel.home import Home
+from malearn.kernel.tool_types import resource_name
 
 if TYPE_CHECKING:
     from malearn.learning.policy_comparison import Settings
@@ -136,7 +137,7 @@ def _slots(part: str) -> tuple[str, int]:
     resource, _, count = part.strip().partition("=")
     if not resource or not count.isdecimal() or int(count) < 1:
         raise typer.BadParameter(f"--slots must be like gpu=8,cpu=16, not {part.strip()!r}")
-    return resource.lower(), int(count)
+    return resource_name(resource), int(count)
 
 
 def _load(text: str) -> float:

@@ -18,6 +18,7 @@ __all__ = [
     "Feature",
     "ToolType",
     "default_seconds",
+    "resource_name",
 ]
 
 #: Seconds that a task is assumed to take while nothing is known of it, by resource, where its
@@ -136,6 +137,15 @@ class ToolType:
         return len(declared) if matches else 0
 
 
+def resource_name(given: object) -> str:
+    """The name of a resource in the letters of `DEFAULT_SECONDS`, whoever wrote it.
+
+    >>> resource_name(" GPU")
+    'gpu'
+    """
+    return str(given).strip().lower()
+
+
 def default_seconds(resource: str | None, tool_type: ToolType | None = None) -> float:
     """Seconds to assume for a task on `resource` while nothing is known of it.
 
@@ -147,7 +157,7 @@ def default_seconds(resource: str | None, tool_type: ToolType | None = None) -> 
     """
     seconds = tool_type.default_seconds if tool_type is not None else DEFAULT_SECONDS
     # Callers pass on what their scheduler has, which may be None or a name of its own.
-    name = str(resource).lower()
+    name = resource_name(resource)
     if name not in seconds:
         name = tool_type.resource if tool_type is not None else "gpu"
     return seconds[name]

@@ -29,6 +29,7 @@ from malearn.kernel.tool_type import (
     Feature,
     ToolType,
     default_seconds,
+    resource_name,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "default_seconds",
     "parse",
     "plain",
+    "resource_name",
 ]
 
 #: Function names whose tool type is remembered, and how long one may be that is.

@@ -11,6 +11,7 @@ import msgspec
 
 from malearn.kernel.errors import WorkflowError
 from malearn.kernel.prediction import Prediction
+from malearn.kernel.tool_type import resource_name
 
 __all__ = ["Task", "Workflow", "WorkflowPrediction"]
 
@@ -151,7 +152,7 @@ def _task(run_id: str, task_id: str, given: Sequence[Any]) -> Task:
         raise WorkflowError(
             run_id, f"task {task_id} must be given as (function, task type, [predecessor ids])"
         ) from None
-    return Task(str(function), str(resource or "gpu").lower(), names)
+    return Task(str(function), resource_name(resource or "gpu"), names)
 
 
 def _sorted(run_id: str, tasks: Mapping[str, Task]) -> list[str]:

@@ -24,7 +24,7 @@ from malearn.kernel.errors import InputError, WorkflowError
 from malearn.kernel.home import Home
 from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Execution, Record, RejectReason
-from malearn.kernel.tool_types import ToolTypes
+from malearn.kernel.tool_types import ToolTypes, resource_name
 from malearn.kernel.workflow import Workflow
 from malearn.learning import inferred_workflows, traces
 from malearn.learning.inferred_workflows import Definition, Seen
@@ -110,7 +110,7 @@ def _claimed(home: Home, tool_types: ToolTypes, rows: int) -> Iterator[_Task]:
             own = _named(names, (*one.ran, *one.ran_context))
             serve = _named(names, (*one.serve, *one.serve_context))
             record = _record(one, own)
-            resource = (one.resource or str(tool_type.resource)).lower()
+            resource = resource_name(one.resource or tool_type.resource)
             context = {**serve, **own}
             # Remembered: a tool type may claim a function by more than its name.
             tool_types.for_task(
@@ -165,7 +165,7 @@ def _rejected(row: RejectedRow, tool_types: ToolTypes) -> _Task | None:
     ids = tuple(map(str, before)) if isinstance(before, list) else None
     # It held a slot for its seconds, which teach where nothing is wrong with them.
     teaches = one.reason in (RejectReason.NO_FEATURES, RejectReason.UNMAPPED_FUNCTION)
-    return _Task(record, resource.lower(), ids, functions, {}, teaches)
+    return _Task(record, resource_name(resource), ids, functions, {}, teaches)
 
 
 def _dict(named: Any, name: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ from malearn.data.maze import run as runs
 from malearn.data.maze.run import MazeRun
 from malearn.kernel.errors import InputError, WorkflowError
 from malearn.kernel.records import Execution, Record
-from malearn.kernel.tool_types import ToolTypes
+from malearn.kernel.tool_types import ToolTypes, resource_name
 from malearn.kernel.workflow import Workflow
 from malearn.learning import traces
 from malearn.learning.traces import TaskTrace, Traces, WorkflowTrace
@@ -59,7 +59,7 @@ def _trace(run: MazeRun, tool_types: ToolTypes, skipped: Counter[str]) -> Workfl
             return None
         starts.append(record.start)
         tasks[task] = TaskTrace(task, node.function, record.seconds, record)
-        shape[task] = (node.function, (node.kind or "cpu").lower(), list(node.parents or ()))
+        shape[task] = (node.function, resource_name(node.kind or "cpu"), list(node.parents or ()))
     try:
         Workflow(run.run_id, shape)
     except WorkflowError:

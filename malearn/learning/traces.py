@@ -21,7 +21,7 @@ from malearn.data import run_logs, short_paths
 from malearn.kernel.errors import InputError, WorkflowError
 from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Record, Rejected
-from malearn.kernel.tool_types import ToolTypes, declared
+from malearn.kernel.tool_types import ToolTypes, declared, resource_name
 from malearn.kernel.workflow import Workflow
 from malearn.learning import inferred_workflows
 from malearn.learning.inferred_workflows import Definition, Seen
@@ -301,4 +301,4 @@ def _resource(file: Path, name: str, function: str, given: Any) -> str:
             f"the resource of {function} in workflow {name} must be a name such as gpu, cpu or io, "
             f"not {given!r}",
         )
-    return given.strip().lower()
+    return resource_name(given)

@@ -8,6 +8,7 @@ from typing import Any
 
 from malearn.data.maze import run_file, task_record
 from malearn.kernel.reading import run_ids
+from malearn.kernel.tool_types import resource_name
 
 __all__ = ["Asked", "of", "shape"]
 
@@ -29,7 +30,7 @@ def of(task: Any, run: str = "", parents: Iterable[Any] = ()) -> Asked:
     model, backend = run_file.anchor(getattr(task, "model_anchor", None))
     return Asked(
         _text(getattr(task, "task_name", "")),
-        _text(getattr(task, "task_kind", "")).lower(),
+        resource_name(_text(getattr(task, "task_kind", ""))),
         run_ids.of_task(run, own) if run and own else "",
         tuple(run_ids.of_task(run, str(parent)) for parent in parents) if run else (),
         task_record.context(model, backend),

@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from threadpoolctl import threadpool_limits
 
+from malearn.data.dataset import Dataset
 from malearn.data.ingest_report import IngestReport
 from malearn.flows import artifacts, failure, parameters, progress, task_runner
 from malearn.flows.ingest import ingest
@@ -61,10 +62,12 @@ def lifecycle(
     ingested = ingest(files, home, maze=maze)
     # Read again: ingestion may have found tool types, which are trained as well.
     types = generic.declared(place)
-    outcomes = without_executions(types, home)
+    datasets = [Dataset.open(place, tool_type) for tool_type in types.values()]
+    outcomes = without_executions(datasets)
     if outcomes:
         progress.finished(f"{', '.join(_first(outcomes))}: nothing trained, 0 rows")
-    at_once = due((name for name in types if name not in outcomes), home) if runner else []
+    filled = [one for one in datasets if one.tool_type.name not in outcomes]
+    at_once = due(filled) if runner else []
     if runner and runner.address:
         # What is known of the generic one is kept in this home, which others do not have.
         at_once = [name for name in at_once if not types[name].generic]

@@ -85,24 +85,19 @@ def renew(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
     )
 
 
-def due(names: Iterable[str], home: str | None) -> list[str]:
-    """Those of the tool types `names` of which executions are new. Needs MLflow, as `renew`."""
-    place = Home.find(home)
-    types = generic.declared(place)
-    datasets = {name: Dataset.open(place, types[name]) for name in names}
+def due(datasets: Iterable[Dataset]) -> list[str]:
+    """The tool types of those `datasets` of which executions are new. Needs MLflow, as `renew`."""
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        return [name for name, one in datasets.items() if one.rows and untrained.count(one)]
+        return [one.tool_type.name for one in datasets if one.rows and untrained.count(one)]
 
 
-def without_executions(names: Iterable[str], home: str | None) -> dict[str, RetrainOutcome]:
-    """The outcomes of those of the tool types `names` of which nothing was ever ingested.
+def without_executions(datasets: Iterable[Dataset]) -> dict[str, RetrainOutcome]:
+    """The outcomes of those `datasets` into which nothing was ever ingested, by tool type.
 
     All at once, without a flow for each: many may be declared of which few are in use. Needs
     MLflow, as `renew`.
     """
-    place = Home.find(home)
-    types = generic.declared(place)
-    empty = [types[name] for name in names if _is_empty(Dataset.open(place, types[name]))]
+    empty = [one.tool_type for one in datasets if _is_empty(one)]
     if not empty:
         return {}
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):

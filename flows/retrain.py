@@ -88,7 +88,7 @@ def renew(tool_type: str, home: str | None, trigger: str) -> RetrainOutcome:
 def due(datasets: Iterable[Dataset]) -> list[str]:
     """The tool types of those `datasets` of which executions are new. Needs MLflow, as `renew`."""
     with mlflow_connection.connected(os.environ.get("MLFLOW_TRACKING_URI", "")):
-        return [one.tool_type.name for one in datasets if one.rows and untrained.count(one)]
+        return [one.tool_type.name for one in datasets if _is_due(one)]
 
 
 def without_executions(datasets: Iterable[Dataset]) -> dict[str, RetrainOutcome]:
@@ -114,6 +114,13 @@ def without_executions(datasets: Iterable[Dataset]) -> dict[str, RetrainOutcome]
             (GateCheck("rows", False, why),),
         )
     return outcomes
+
+
+def _is_due(dataset: Dataset) -> bool:
+    try:
+        return bool(dataset.rows and untrained.count(dataset))
+    except DatasetDamaged:
+        return True  # its own retraining says what is wrong, and stops no other
 
 
 def _is_empty(dataset: Dataset) -> bool:

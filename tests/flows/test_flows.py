@@ -15,6 +15,7 @@ from malearn import DAGTaskPredictor
 from malearn.data.dataset import Dataset
 from malearn.kernel.errors import RegistryError, UnknownToolType, Unreachable
 from malearn.kernel.home import Home
+from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import declared
 from malearn.lifecycle import mlflow_connection, registry
 from malearn.serving import stream_format
@@ -69,6 +70,19 @@ def tags(prefect_api: str) -> Callable[[str], set[str]]:
         return set(runs[0].tags)
 
     return find
+
+
+def test_a_damaged_dataset_stops_only_its_own_retraining(only_ours: None, home: Home) -> None:
+    from malearn.flows import retrain
+
+    types = declared()
+    damaged, empty = (Dataset.open(home, types[name]) for name in (TOOL, BY_HAND))
+    damaged.append([Execution("a", FUNCTION, TOOL, 0.0, 1.0, (1.0,), (1.0,))])
+    (commit,) = (home.data / TOOL / "_delta_log").glob("*1.json")
+    commit.write_bytes(b"")
+    again = Dataset.open(home, types[TOOL])
+    assert retrain.due([again, empty]) == [TOOL]
+    assert list(retrain.without_executions([again, empty])) == [BY_HAND]
 
 
 def test_a_whole_turn_of_the_lifecycle(

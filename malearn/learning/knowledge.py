@@ -121,9 +121,8 @@ def _probe(
         draw = random.Random(live.trace.run_id)
         allowed = [draw.uniform(0.5, 1.5) for _ in range(_DEADLINES)]
         now = arrived + passed * path
-        lateness = tuple(
-            (ours.late(live, arrived + factor * path, now), factor < 1.0) for factor in allowed
-        )
+        late = ours.late(live, [arrived + factor * path for factor in allowed], now)
+        lateness = tuple(zip(late, [factor < 1.0 for factor in allowed], strict=True))
         interval = left.seconds, left.low, left.high
         actual = path * (1.0 - passed)
         probed.append(Probed(run.name, live.trace.kind, passed, *interval, actual, lateness))

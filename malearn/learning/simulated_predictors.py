@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -239,14 +239,13 @@ class Malearn:
         if state is not None:
             live.checkpoints.add(state, live.expected, live.running, now)
 
-    def late(self, live: SimulatedWorkflow, deadline: float, now: float) -> float:
-        """How likely it is that `live` would miss another deadline than its own."""
-        other = live.trace.workflow(now, deadline)
-        found, _ = workflow_estimate.combine(
-            other, live.expected, live.running, now, self._calibration
+    def late(self, live: SimulatedWorkflow, deadlines: Iterable[float], now: float) -> list[float]:
+        """How likely it is that `live`, which has open tasks, would miss each of `deadlines`."""
+        _, state = workflow_estimate.combine(
+            live.workflow, live.expected, live.running, now, self._calibration
         )
-        assert found.late is not None
-        return found.late
+        assert state is not None
+        return [self._calibration.beyond(state, deadline - now) for deadline in deadlines]
 
     def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
         self._learnt += 1

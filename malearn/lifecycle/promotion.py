@@ -7,33 +7,20 @@ afterwards: `verify_manual_promotion` confirms the move, or undoes it.
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-
-from malearn.kernel.errors import ArtifactRefused, ExportError, RegistryError
-from malearn.kernel.onnx import onnx_model, onnx_trial
+from malearn.kernel.errors import RegistryError
 from malearn.kernel.tool_types import ToolType
-from malearn.learning import export
 from malearn.learning.gate import Decision, GateCheck
 from malearn.learning.matrix import Matrix
-from malearn.lifecycle import logged_models, registry, runs
+from malearn.lifecycle import onnx_verification, registry
+from malearn.lifecycle.onnx_verification import OnnxVerification, WorkflowScores
 from malearn.lifecycle.registry import Version
 
 __all__ = ["ManualPromotion", "Promoted", "newest_passed", "promote", "verify_manual_promotion"]
 
-#: Notes on versions: why it must not serve; what it was converted to, and from.
-_REFUSED, _CONVERTED_TO, _CONVERTED_FROM = (
-    "malearn.refused",
-    "malearn.converted_to",
-    "malearn.converted_from",
-)
-
-#: How far whole workflows were off lately: see `export.metadata_for`.
-WorkflowScores = Sequence[tuple[bool, float]]
+_REFUSED = "malearn.refused"  # the note on a version that says why it must not serve
 
 #: The check that stands for a person's word against the gate's.
 _BY_HAND = "by hand"
@@ -76,14 +63,16 @@ def promote(
     """
     tool_type = rows.tool_type
     version = registry.version(tool_type, number)
-    if version.decision is None and not bypass_gate:
+    decision = version.decision
+    if bypass_gate and not (decision and decision.promote):
+        decision = _overruled(version)
+    if decision is None:
         raise RegistryError(
             tool_type.registered_model, f"version {number} was not registered by malearn's training"
         )
-    if bypass_gate and not (version.decision and version.decision.promote):
-        version = replace(version, decision=_overruled(version))
-    version, decision = _verified(rows, version, workflow_scores)
-    origin = version.tags.get(_CONVERTED_FROM)
+    version, check = OnnxVerification(rows, workflow_scores).check(version)
+    decision = decision.with_check(check.check, check.passed, check.detail)
+    origin = version.tags.get(onnx_verification.CONVERTED_FROM)
     summary = f"Version {origin}, converted to ONNX." if origin else ""
     # Recorded before the alias moves: a version that serves always carries the reasons.
     registry.decide(tool_type, version.number, decision, summary)
@@ -191,96 +180,3 @@ def _overruled(version: Version) -> Decision:
     gated = version.decision or Decision(True, version.family, 0, ())
     decision = Decision(True, gated.candidate, gated.rows, gated.reasons)
     return decision.with_check(_BY_HAND, True, "a person promoted it over the gate")
-
-
-def _verified(
-    rows: Matrix, version: Version, workflow_scores: Callable[[], WorkflowScores] = tuple
-) -> tuple[Version, Decision]:
-    """The version that serves if it may, `version` itself or what it was converted to."""
-    decision = version.decision or _overruled(version)
-    if not len(rows):
-        refusal = "there are no rows to prove its ONNX file on"
-        return version, decision.with_check("onnx", False, refusal)
-    try:
-        version, model, native_uri = _both(rows, version, workflow_scores)
-        with onnx_trial.Trial() as trial:  # before it may harm this process, or a scheduler's
-            onnx_model.load(model, rows.tool_type, f"version {version.number}", trial.check)
-        error = export.parity_error(model, logged_models.load_native(native_uri), rows)
-    except (ArtifactRefused, ExportError, RegistryError) as refusal:
-        detail = f"its ONNX file cannot be proven: {refusal}"
-        return version, decision.with_check("onnx", False, detail)
-    faithful = error <= export.PARITY
-    return version, decision.with_check(
-        "onnx",
-        faithful,
-        f"its ONNX file {'equals' if faithful else 'differs from'} the trainer's model on "
-        f"{len(rows)} real rows (largest difference {error:.1e} of a prediction)",
-    )
-
-
-def _both(
-    rows: Matrix, version: Version, workflow_scores: Callable[[], WorkflowScores]
-) -> tuple[Version, bytes, str]:
-    """The version's ONNX file, and where the trainer's model is that it must equal.
-
-    It was noted by training; else it lies in the same run; else the version itself holds it,
-    and what that is converted to takes its place.
-    """
-    native = version.tags.get("malearn.native")
-    try:
-        model = registry.model_file(rows.tool_type, version.number)
-    except RegistryError:
-        if native is not None:
-            raise
-        version = _converted(rows, version, workflow_scores)
-        model = registry.model_file(rows.tool_type, version.number)
-        native = version.tags["malearn.native"]
-    native = native or logged_models.native_beside(version.run_id)
-    if native is None:
-        raise RegistryError(
-            rows.tool_type.registered_model,
-            f"there is no trainer's model to compare version {version.number} with",
-        )
-    return version, model, native
-
-
-def _converted(
-    rows: Matrix, version: Version, workflow_scores: Callable[[], WorkflowScores]
-) -> Version:
-    """A version of its own that holds the ONNX file of `version`, which holds the trainer's model.
-
-    A new one, because schedulers do not ask twice for a version that held no such file.
-    Raises `RegistryError` or `ExportError` where it holds nothing that can be converted.
-    """
-    tool_type = rows.tool_type
-    # A promotion that is asked for twice must not register a second conversion.
-    if done := version.tags.get(_CONVERTED_TO):
-        return registry.version(tool_type, int(done))
-    uri = f"models:/{tool_type.registered_model}/{version.number}"
-    facts = logged_models.native_facts(uri)
-    fitted = logged_models.load_native(uri)
-    if fitted.columns != rows.columns:
-        raise ExportError(tool_type.name, fitted.family, "it reads columns nobody declares now")
-    until = float(facts.get("trained_until", math.inf))
-    # The rows that it may have been fitted on: its clips and metadata are to describe these.
-    learnt = np.flatnonzero([e.end <= until for e in rows.executions])
-    known = rows.rows(learnt) if len(learnt) else rows
-    made_of = int(facts.get("dataset_version", 0))
-    metadata = export.metadata_for(
-        fitted, known, version.run_id, made_of, workflow_scores=workflow_scores()
-    )
-    model = export.to_onnx(fitted, metadata)
-    # A version that a person registered from a file belongs to no run.
-    with runs.resume(version.run_id) if version.run_id else contextlib.nullcontext():
-        onnx_uri = logged_models.log_onnx(model, known)
-    notes = {
-        "malearn.family": fitted.family,
-        "malearn.native": uri,
-        onnx_model.DIGEST_TAG: onnx_model.digest(model),
-        "malearn.rows": str(len(known)),
-        "malearn.dataset_version": str(made_of),
-        _CONVERTED_FROM: str(version.number),
-    }
-    number = registry.register(tool_type, onnx_uri, version.run_id, notes)
-    registry.tag(tool_type, version.number, _CONVERTED_TO, str(number))
-    return registry.version(tool_type, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, islice
 
 import numpy as np
 
@@ -24,9 +25,9 @@ __all__ = ["Answer", "Answerer"]
 #: A prediction, and why the model did not give it; "" where it did.
 Answer = tuple[Prediction, str]
 
-#: What tasks share that one look at the history serves: function and context.
-_Alike = tuple[str, tuple[str, ...]]
-
+#: What tasks share that one look at the history and one choice of a model serve: function, tool
+#: type, what they run on, context, and `missing_inputs`.
+_Alike = tuple[str, str, str | None, tuple[str, ...], bool]
 
 #: Why a model is not asked, in words; other reasons are those of a fetch that failed.
 _WHY_NOT = {
@@ -69,23 +70,26 @@ class Answerer:
 
     def answer_many(self, requests: Sequence[Request], fetch_error: str) -> list[Answer]:
         """As `answer`, one for each, after one call of each model."""
-        answers: list[Answer | None] = [None] * len(requests)
-        groups: dict[str, tuple[Model, dict[_Alike, list[int]]]] = {}
-        for number, request in enumerate(requests):
-            model, reason = self._model_for(request, fetch_error)
+        alike: dict[_Alike, list[int]] = defaultdict(list)
+        for number, one in enumerate(requests):
+            name = "" if one.tool_type is None else one.tool_type.name
+            key = one.function, name, one.resource, one.features.context, one.missing_inputs
+            alike[key].append(number)
+        answers: dict[int, Answer] = {}
+        groups: dict[str, tuple[Model, list[list[int]]]] = {}
+        for numbers in alike.values():
+            model, reason = self._model_for(requests[numbers[0]], fetch_error)
             if model is None:
-                answers[number] = self._conclude(request, self._look_up(request)), reason
-                continue
-            group = groups.get(model.tool_type)
-            if group is None:
+                for number in numbers:
+                    request = requests[number]
+                    answers[number] = self._conclude(request, self._look_up(request)), reason
+            else:
                 # One model for the whole group: the registry's thread may swap it meanwhile.
-                group = groups[model.tool_type] = (model, defaultdict(list))
-            group[1][request.function, request.features.context].append(number)
-        for model, alike in groups.values():
-            for number, answer in self._by_model(model, alike, requests):
-                answers[number] = answer
-        # None is left: each request has no model, or is in one group. This tells the type checker.
-        return [answer for answer in answers if answer is not None]
+                groups.setdefault(model.tool_type, (model, []))[1].append(numbers)
+        for model, several in groups.values():
+            asked = [[requests[number] for number in numbers] for numbers in several]
+            answers.update(zip(chain(*several), self._by_model(model, asked), strict=True))
+        return [answers[number] for number in range(len(requests))]
 
     def explain(self, request: Request, fetch_error: str) -> AnswerExplanation:
         """Why `answer` gives what it gives; nothing is kept of it."""
@@ -102,30 +106,32 @@ class Answerer:
         default = default_seconds(request.resource, request.tool_type)
         return self._history.explain(basis, vector.values, vector.context, default, answer)
 
-    def _by_model(
-        self, model: Model, alike: Mapping[_Alike, list[int]], requests: Sequence[Request]
-    ) -> list[tuple[int, Answer]]:
-        """The answers of one model, with the numbers of their requests."""
-        numbers = [number for some in alike.values() for number in some]
-        values = np.array([requests[number].features.values for number in numbers], np.float64)
-        bases: list[Basis] = []
-        for (function, context), some in alike.items():
-            # `numbers` are in the order of the groups, and so are the rows and the bases.
-            rows = values[len(bases) : len(bases) + len(some)]
-            bases += self._history.look_up_many(function, model.tool_type, rows, context)
+    def _by_model(self, model: Model, alike: Sequence[Sequence[Request]]) -> list[Answer]:
+        """The answers of one model, in order; each of `alike` holds requests that are."""
+        together = list(chain(*alike))
+        given = [request.features.values for request in together]
+        values = np.fromiter(chain.from_iterable(given), np.float64).reshape(-1, len(given[0]))
+        looked_up, first = [], 0
+        for some in alike:
+            function, context = some[0].function, some[0].features.context
+            rows = values[first : first + len(some)]
+            looked_up.append(self._history.look_up_many(function, model.tool_type, rows, context))
+            first += len(some)
         failure = "model_nonsense"
         try:
-            seconds = model.many(values, np.array([basis.snapshot for basis in bases]))
+            seconds = model.many(values, np.vstack([snapshots for _, snapshots in looked_up]))
         except Exception:  # noqa: BLE001 - onnxruntime's errors have no common base
             self._on_error(f"the model of {model.tool_type}")
             # NaN sends each of them down the fallback chain.
-            seconds, failure = [math.nan] * len(numbers), "model_failed"
-        answers = []
-        for number, basis, one in zip(numbers, bases, seconds, strict=True):
-            prediction = self._conclude(requests[number], basis, one, model)
-            reason = "" if prediction.source == "model" else failure
-            answers.append((number, (prediction, reason)))
-        return answers
+            seconds, failure = [math.nan] * len(together), "model_failed"
+        rest, predictions, version = iter(seconds), list[Prediction](), model.version
+        for some, (bases, _) in zip(alike, looked_up, strict=True):
+            default = default_seconds(some[0].resource, some[0].tool_type)
+            own, bounds = list(islice(rest, len(some))), model.metadata.seconds_range
+            found = estimator.answer_many(bases, default, own, version, model.interval, bounds)
+            self._keep(some, found, bases)
+            predictions += found
+        return [(one, "" if one.source == "model" else failure) for one in predictions]
 
     def _model_for(self, request: Request, fetch_error: str) -> tuple[Model | None, str]:
         """The model that should answer, or why none should."""
@@ -166,15 +172,33 @@ class Answerer:
             )
         # Without an id its outcome could not be matched with the answer.
         if request.task_id:
-            vector = request.features
-            predicted = Predicted(
-                vector.values,
-                prediction.seconds,
-                prediction.model_version,
-                basis,
-                vector.context,
-                request.predecessors,
-                request.resource or "",
-            )
-            self._predicted.put(request.task_id, predicted)
+            kept = _predicted(request, prediction, basis)
+            for task_id in (request.task_id, *request.siblings):
+                self._predicted.put(task_id, kept)
         return prediction
+
+    def _keep(
+        self, requests: Sequence[Request], predictions: Sequence[Prediction], bases: Sequence[Basis]
+    ) -> None:
+        """As in `_conclude`, of many."""
+        kept: dict[str, Predicted] = {}
+        for request, prediction, basis in zip(requests, predictions, bases, strict=True):
+            if request.task_id:
+                kept[request.task_id] = one = _predicted(request, prediction, basis)
+                if request.siblings:
+                    kept.update(dict.fromkeys(request.siblings, one))
+        self._predicted.put_all(kept)
+
+
+def _predicted(request: Request, prediction: Prediction, basis: Basis) -> Predicted:
+    """What is kept of an answer until its outcome is reported."""
+    vector = request.features
+    return Predicted(
+        vector.values,
+        prediction.seconds,
+        prediction.model_version,
+        basis,
+        vector.context,
+        request.predecessors,
+        request.resource or "",
+    )

@@ -7,7 +7,7 @@ so threads may share it; the worst a race costs is a forgotten entry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["GenerationalCache"]
@@ -55,6 +55,15 @@ class GenerationalCache(Generic[K, V]):
             young = self._young
         # The local name: where another thread swaps generations now, this entry is an old one.
         young[key] = value
+
+    def put_all(self, entries: Mapping[K, V]) -> None:
+        """As `put`, of each of `entries`."""
+        young = self._young
+        if len(young) + len(entries) <= self._size:
+            young.update(entries)
+            return
+        for key, value in entries.items():
+            self.put(key, value)
 
     def pop(self, key: K) -> V | None:
         # A key may stand in both; then the younger value counts.

@@ -154,6 +154,11 @@ class PredecessorCache:
 
         Of two that give the same feature the one that ended last counts.
         """
+        if len(found) == 1:  # as below, with nothing to merge
+            (one,) = found
+            if one is None or not (function in one[1] or "" in one[1]):
+                return schema.nothing
+            return _vector(one, function, schema)
         latest = _latest(found)
         # Of several that give no context, one that gives all numbers leaves nothing to merge; the
         # others need not be looked into, which is what takes long.

@@ -21,7 +21,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     `tool_type` is None where nobody claims the function. `missing_inputs`: none of its features
     is known, and not every predecessor could be read. `task_id` is empty where it has none.
-    `predecessors` are those that were named.
+    `predecessors` are those that were named. The answer is that of the tasks `siblings`, too, which
+    differ in nothing but their ids.
     """
 
     function: str
@@ -31,6 +32,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     task_id: str
     missing_inputs: bool
     predecessors: tuple[str, ...] = ()
+    siblings: Sequence[str] = ()
 
 
 def build(
@@ -42,6 +44,7 @@ def build(
     found: Sequence[SuccessorFeatures | None],
     features: Mapping[str, object] | None = None,
     task_id: str | None = None,
+    siblings: Sequence[str] = (),
 ) -> Request:
     """The request for a task after `predecessors`, of which `cache` gave `found`.
 
@@ -51,7 +54,9 @@ def build(
         # As Maze forms it, so that the report of this task finds the answer that it was given.
         task_id = f"{run_ids.run_of(predecessors[0])}-{function}" if predecessors else ""
     if tool_type is None:
-        return Request(function, resource, None, _NO_FEATURES, task_id, False, tuple(predecessors))
+        return Request(
+            function, resource, None, _NO_FEATURES, task_id, False, tuple(predecessors), siblings
+        )
     schema = cache.schemas[tool_type.name]
     vector = cache.features_for(function, schema, found)
     if features:
@@ -59,7 +64,8 @@ def build(
     # By identity: numbers that are all missing may also have been given so, and NaN ≠ NaN.
     nothing = vector.values is schema.nothing.values and not vector.context
     missing = nothing and None in found
-    return Request(function, resource, tool_type, vector, task_id, missing, tuple(predecessors))
+    before = tuple(predecessors)
+    return Request(function, resource, tool_type, vector, task_id, missing, before, siblings)
 
 
 def predecessor_ids(predecessors: Sequence[str] | None) -> Sequence[str]:

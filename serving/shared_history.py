@@ -151,7 +151,7 @@ class SharedHistory:
         tool_type: str,
         features: NDArray[np.float64],
         context: tuple[str, ...],
-    ) -> list[Basis]:
+    ) -> tuple[list[Basis], NDArray[np.float64]]:
         """As `Estimator.look_up_many`."""
         with self._lock:
             return self._estimator.look_up_many(function, tool_type, features, context)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
 
 from malearn.kernel.estimation import intervals
 from malearn.kernel.estimation.answer_explanation import AnswerExplanation
 from malearn.kernel.prediction import Prediction
-from malearn.kernel.tool_types import default_seconds
+from malearn.kernel.tool_types import ToolType, default_seconds
 from malearn.serving import requests
 from malearn.serving.answering import Answer, Answerer
 from malearn.serving.predecessor_cache import PredecessorCache, SuccessorFeatures
@@ -24,6 +23,8 @@ Task = (
     | tuple[str, str | None, Sequence[str], Mapping[str, object] | None]
     | tuple[str, str | None, Sequence[str], Mapping[str, object] | None, str | None]
 )
+
+_Unpacked = tuple[str, str | None, Sequence[str], Mapping[str, object] | None, str | None]
 
 _NOT_ASKED: tuple[Sequence[SuccessorFeatures | None], str] = ((), "")
 _GUESS = intervals.ASSUMED["heuristic"]
@@ -75,28 +76,39 @@ class TaskEstimator:
     def estimate_many(self, tasks: Iterable[Task], started: float) -> list[Answer]:
         """The answers for `tasks`, in order: one round trip, and one model call per tool type."""
         unpacked = [_unpacked(*task) for task in tasks]
-        of_task = self._tool_types.of_task
-        claimed = [(of_task(task[0], task[1], task[3]), *task) for task in unpacked]
+        claimed = self._claimed(unpacked)
         # All together, for one round trip; what is found is dealt out in the same order below.
-        task_ids = [one for tool_type, _, _, ids, *_ in claimed if tool_type for one in ids]
+        named = zip(unpacked, claimed, strict=True)
+        task_ids = [one for task, tool_type in named if tool_type is not None for one in task[2]]
         found, fetch_error = self._reader.read(task_ids, started)
-        rest = iter(found)
-        return self._answerer.answer_many(
-            [
+        asked, first = list[Request](), 0
+        for task, tool_type in zip(unpacked, claimed, strict=True):
+            function, resource, ids, features, task_id = task
+            last = first if tool_type is None else first + len(ids)
+            own, first = found[first:last], last
+            asked.append(
                 requests.build(
-                    self._predecessors,
-                    function,
-                    resource,
-                    tool_type,
-                    ids,
-                    list(islice(rest, len(ids))) if tool_type else (),
-                    features,
-                    task_id,
+                    self._predecessors, function, resource, tool_type, ids, own, features, task_id
                 )
-                for tool_type, function, resource, ids, features, task_id in claimed
-            ],
-            fetch_error,
-        )
+            )
+        return self._answerer.answer_many(asked, fetch_error)
+
+    def _claimed(self, tasks: Sequence[_Unpacked]) -> list[ToolType | None]:
+        """The tool type of each."""
+        of_task = self._tool_types.of_task
+        # Of tasks that nothing more is known of, which are most, function and resource decide.
+        known: dict[tuple[str, str | None], ToolType | None] = {}
+        claimed = []
+        for function, resource, _, features, _ in tasks:
+            key = function, resource
+            if features:
+                tool_type = of_task(function, resource, features)
+            elif key in known:
+                tool_type = known[key]
+            else:
+                tool_type = known[key] = of_task(function, resource)
+            claimed.append(tool_type)
+        return claimed
 
     def _request(
         self,
@@ -137,6 +149,8 @@ def _unpacked(
     predecessors: Sequence[str],
     features: Mapping[str, object] | None = None,
     task_id: str | None = None,
-) -> tuple[str, str | None, Sequence[str], Mapping[str, object] | None, str | None]:
+) -> _Unpacked:
     """A task of `estimate_many`, complete."""
-    return function, resource, requests.predecessor_ids(predecessors), features, task_id
+    # Tasks are grouped by it, and anything may have been given.
+    kind = None if resource is None else str(resource)
+    return function, kind, requests.predecessor_ids(predecessors), features, task_id

@@ -1,12 +1,13 @@
 """Whole workflows: each open task is estimated once, all of a queue together, and added up.
 
-A task whose predecessors have all ended is asked of the model; one whose inputs are not known
-stands on what its function took lately, which is looked up once for all tasks of the function.
+A task whose predecessors have all ended is asked of the model, once for all tasks of a workflow
+that share function and predecessors, hence their inputs; one whose inputs are not known stands on
+what its function took lately, which is looked up once for all tasks of the function.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from malearn.kernel.estimation import intervals
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
-from malearn.kernel.workflow import Task, Workflow, WorkflowPrediction
+from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflows import workflow_hints
 from malearn.serving import requests
 from malearn.serving.answering import Answerer
@@ -41,17 +42,17 @@ _Alike = tuple[str, str, _Words]
 class _Plan(msgspec.Struct, gc=False):
     """What is to be estimated of one workflow.
 
-    `typed` are tasks with a tool type of which some predecessor has ended, with those that have;
-    `known` those of them whose requests were built, in their order.
+    Its tasks are grouped by what their answers follow from. `typed` are those with a tool type of
+    which some predecessor has ended, with those that have; `known` those of them whose requests
+    were built, in their order.
     """
 
     workflow: Workflow
     running: dict[str, float]
     open_tasks: dict[str, Prediction]
-    typed: list[tuple[str, Task, ToolType, Sequence[str]]]
-    unknown: list[tuple[str, _Alike]]
-    known: list[str]
-    words: _Words
+    typed: list[tuple[list[str], _Alike, ToolType, Sequence[str]]]
+    unknown: list[tuple[list[str], _Alike]]
+    known: list[list[str]]
     whole: Workflow
     unseen: tuple[str, ...]
 
@@ -86,26 +87,28 @@ class WorkflowEstimator:
         unknown = [self._unknown(key, claims[key]) for key in alike]
         answers = self._answerer.answer_many(known, fetch_error)
         shared = dict(zip(alike, self._answerer.answer_many(unknown, _UNKNOWN), strict=True))
-        counted = list(answers)
+        sources, reasons = Counter[str](), Counter[str]()
         rest = iter(answers)
         for plan in plans:
-            open_tasks = plan.open_tasks
+            open_tasks, effects = plan.open_tasks, self._hint_effects(plan)
             # The answers are in the order of the requests, hence of the plans; `known` ends first.
-            for task_id, (prediction, _) in zip(plan.known, rest, strict=False):
-                open_tasks[task_id] = prediction
-            effects = self._hint_effects(plan)
-            for task_id, key in plan.unknown:
-                answer = shared[key]
-                open_tasks[task_id] = workflow_hints.applied(answer[0], effects.get(key[0], 0.0))
-                counted.append(answer)
+            given = [*zip(plan.known, rest, strict=False)]
+            for task_ids, key in plan.unknown:
+                prediction, reason = shared[key]
+                hinted = workflow_hints.applied(prediction, effects.get(key[0], 0.0))
+                given.append((task_ids, (hinted, reason)))
+            for task_ids, (prediction, reason) in given:
+                open_tasks.update(dict.fromkeys(task_ids, prediction))
+                sources[prediction.source] += len(task_ids)
+                if reason:
+                    reasons[reason] += len(task_ids)
         found = [
             self._tracker.combine(
                 plan.workflow, plan.open_tasks, plan.running, now, plan.whole, plan.unseen
             )
             for plan in plans
         ]
-        sources: Counter[str] = Counter([prediction.source for prediction, _ in counted])
-        return found, sources, Counter([reason for _, reason in counted if reason])
+        return found, sources, reasons
 
     def _plan(
         self,
@@ -120,8 +123,8 @@ class WorkflowEstimator:
         whole, unseen = tracker.completed(workflow)
         context = workflow.context
         words: _Words = tuple(sorted(context.items())) if context else ()
-        plan = _Plan(workflow, {}, {}, [], [], [], words, whole, unseen)
-        typed, unknown = plan.typed, plan.unknown
+        plan = _Plan(workflow, {}, {}, [], [], [], whole, unseen)
+        alike: dict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
         for task_id, task in whole.tasks.items():
             if task_id in ended:
                 continue
@@ -133,16 +136,19 @@ class WorkflowEstimator:
                 if expected is not None:
                     plan.open_tasks[task_id] = expected
                     continue
-            key = task.function, task.resource, words
-            if key not in claims:
-                claims[key] = _claimed(types, task.function, task.resource, context)
-            tool_type, before = claims[key], task.predecessors
+            before = task.predecessors
             if not ended.issuperset(before):
-                before = tuple(one for one in before if one in ended)
+                before = tuple([one for one in before if one in ended])
+            alike[task.function, task.resource, before].append(task_id)
+        for (function, resource, before), task_ids in alike.items():
+            key = function, resource, words
+            if key not in claims:
+                claims[key] = _claimed(types, function, resource, context)
+            tool_type = claims[key]
             if tool_type is not None and before:
-                typed.append((task_id, task, tool_type, before))
+                plan.typed.append((task_ids, key, tool_type, before))
             else:
-                unknown.append((task_id, key))
+                plan.unknown.append((task_ids, key))
         return plan
 
     def _requests(self, plans: Sequence[_Plan], started: float) -> tuple[list[Request], str]:
@@ -156,25 +162,26 @@ class WorkflowEstimator:
         known: list[Request] = []
         for plan in plans:
             context = plan.workflow.context
-            for task_id, task, tool_type, before in plan.typed:
+            for task_ids, key, tool_type, before in plan.typed:
                 last = first + len(before)
                 request = requests.build(
                     cache,
-                    task.function,
-                    task.resource,
+                    key[0],
+                    key[1],
                     tool_type,
                     before,
                     said[first:last],
                     context,
-                    task_id,
+                    task_ids[0],
+                    task_ids[1:],
                 )
                 first = last
                 # By identity, as in `requests.build`.
                 if request.features.values is not cache.schemas[tool_type.name].nothing.values:
-                    plan.known.append(task_id)
+                    plan.known.append(task_ids)
                     known.append(request)
                 else:
-                    plan.unknown.append((task_id, (task.function, task.resource, plan.words)))
+                    plan.unknown.append((task_ids, key))
         return known, fetch_error
 
     def _hint_effects(self, plan: _Plan) -> dict[str, float]:

@@ -96,6 +96,38 @@ def answer(
     return Prediction(seconds, seconds * low, seconds * high, source, version, confidence)
 
 
+def answer_many(
+    bases: Sequence[Basis],
+    default: float,
+    model_seconds: Sequence[float],
+    model_version: int | None,
+    calibration: Factors | None,
+    model_range: tuple[float, float],
+) -> list[Prediction]:
+    """As `answer`, one for each of `bases`, which `look_up_many` gave for one function and context.
+
+    They share their width, so what follows from it is worked out once.
+    """
+    width = bases[0].width
+    factors = intervals.from_width(width) if width.calibrated else calibration
+    low, high, confidence = factors or intervals.ASSUMED[_MODEL]
+    # What lies between needs no second look; NaN does not.
+    least, most = model_range[0] * _WITHIN, model_range[1] / _WITHIN
+    least, most = max(least, 0.0), min(most, math.inf)
+    found = []
+    for basis, seconds in zip(bases, model_seconds, strict=True):
+        if least < seconds < most:
+            if basis.model_weight != 1.0:
+                seconds = model_weights.mixed(basis.seconds, seconds, basis.model_weight)
+            one = Prediction(
+                seconds, seconds * low, seconds * high, _MODEL, model_version, confidence
+            )
+        else:
+            one = answer(basis, default, seconds, model_version, calibration, model_range)
+        found.append(one)
+    return found
+
+
 def at_bound(basis: Basis, seconds: float, model_range: tuple[float, float] | None) -> bool:
     """Whether a model's answer lies at the end of its range, so that history answers instead."""
     return (
@@ -140,10 +172,14 @@ class Estimator:
         tool_type: str,
         features: NDArray[np.float64],
         context: tuple[str, ...] = (),
-    ) -> list[Basis]:
-        """As `look_up`, one for each row of `features`: tasks of one function and context."""
-        rows = self._history.snapshots(function, tool_type, features, context).tolist()
-        return self._bases(function, tool_type, context, map(tuple, rows))
+    ) -> tuple[list[Basis], NDArray[np.float64]]:
+        """As `look_up`, one for each row of `features`: tasks of one function and context.
+
+        And their snapshots once more, one row each.
+        """
+        rows = self._history.snapshots(function, tool_type, features, context)
+        snapshots = list(map(tuple, rows.tolist()))
+        return self._bases(function, tool_type, context, snapshots), rows
 
     def explain(
         self, basis: Basis, features: Sequence[float] = (), context: tuple[str, ...] = ()
@@ -228,7 +264,7 @@ class Estimator:
         function: str,
         tool_type: str,
         context: tuple[str, ...],
-        snapshots: Iterable[tuple[float, ...]],
+        snapshots: Sequence[tuple[float, ...]],
     ) -> list[Basis]:
         """One for each of `snapshots`: of tasks of one function and context, which therefore
         share all but the level."""
@@ -237,23 +273,22 @@ class Estimator:
         state, apart = self._history.state(function, tool_type, context)
         width = self._intervals.width(function, tool_type, state, apart)
         weight = self._weights.weight(function, tool_type)
-        level_seconds = self._history.level_seconds
-        found = []
-        for snapshot in snapshots:
-            seconds = level_seconds(function, context, snapshot)
-            # NaN where the function is known, but nothing was observed under this tool type: the
-            # declaration has changed since.
-            if seconds is not None and seconds == seconds:
-                source: Source = "function_history"
-                found.append(Basis(function, tool_type, snapshot, source, seconds, width, weight))
-                continue
-            source = "tool_history"
-            seconds = self._history.tool_seconds(tool_type) if tool_type else None
-            if seconds is None:
-                source, seconds = _DEFAULT, math.nan
-            # Only a history of the function itself is an answer worth mixing with the model's.
-            found.append(Basis(function, tool_type, snapshot, source, seconds, width))
-        return found
+        levels = self._history.levels_seconds(function, context, snapshots)
+        # NaN where the function is known, but nothing was observed under this tool type, of whom
+        # all snapshots are NaN then: the declaration has changed since.
+        if levels and levels[0] == levels[0]:
+            return [
+                Basis(function, tool_type, snapshot, "function_history", seconds, width, weight)
+                for snapshot, seconds in zip(snapshots, levels, strict=True)
+            ]
+        source: Source = "tool_history"
+        seconds = self._history.tool_seconds(tool_type) if tool_type else None
+        if seconds is None:
+            source, seconds = _DEFAULT, math.nan
+        # Only a history of the function itself is an answer worth mixing with the model's.
+        return [
+            Basis(function, tool_type, snapshot, source, seconds, width) for snapshot in snapshots
+        ]
 
 
 _WITHIN = 1.001  # float32 rounds

@@ -24,6 +24,8 @@ __all__ = ["Answer", "Answerer"]
 
 #: A prediction, and why the model did not give it; "" where it did.
 Answer = tuple[Prediction, str]
+#: An answer and what it stands on.
+_Based = tuple[Answer, Basis]
 
 #: What tasks share that one look at the history and one choice of a model serve: function, tool
 #: type, what they run on, context, and `missing_inputs`.
@@ -75,21 +77,22 @@ class Answerer:
             name = "" if one.tool_type is None else one.tool_type.name
             key = one.function, name, one.resource, one.features.context, one.missing_inputs
             alike[key].append(number)
-        answers: dict[int, Answer] = {}
+        found: dict[int, _Based] = {}
         groups: dict[str, tuple[Model, list[list[int]]]] = {}
         for numbers in alike.values():
             model, reason = self._model_for(requests[numbers[0]], fetch_error)
             if model is None:
                 for number in numbers:
-                    request = requests[number]
-                    answers[number] = self._conclude(request, self._look_up(request)), reason
+                    found[number] = self._without_model(requests[number], reason)
             else:
                 # One model for the whole group: the registry's thread may swap it meanwhile.
                 groups.setdefault(model.tool_type, (model, []))[1].append(numbers)
         for model, several in groups.values():
             asked = [[requests[number] for number in numbers] for numbers in several]
-            answers.update(zip(chain(*several), self._by_model(model, asked), strict=True))
-        return [answers[number] for number in range(len(requests))]
+            found.update(zip(chain(*several), self._by_model(model, asked), strict=True))
+        in_order = [found[number] for number in range(len(requests))]
+        self._keep(requests, in_order)
+        return [answer for answer, _ in in_order]
 
     def explain(self, request: Request, fetch_error: str) -> AnswerExplanation:
         """Why `answer` gives what it gives; nothing is kept of it."""
@@ -106,11 +109,12 @@ class Answerer:
         default = default_seconds(request.resource, request.tool_type)
         return self._history.explain(basis, vector.values, vector.context, default, answer)
 
-    def _by_model(self, model: Model, alike: Sequence[Sequence[Request]]) -> list[Answer]:
+    def _by_model(self, model: Model, alike: Sequence[Sequence[Request]]) -> list[_Based]:
         """The answers of one model, in order; each of `alike` holds requests that are."""
-        together = list(chain(*alike))
-        given = [request.features.values for request in together]
-        values = np.fromiter(chain.from_iterable(given), np.float64).reshape(-1, len(given[0]))
+        given = [request.features.values for request in chain(*alike)]
+        # Quicker than `np.array`, which looks at each number's type.
+        flat = np.fromiter(chain.from_iterable(given), np.float64)
+        values = flat.reshape(len(given), len(given[0]))
         looked_up, first = [], 0
         for some in alike:
             function, context = some[0].function, some[0].features.context
@@ -123,15 +127,23 @@ class Answerer:
         except Exception:  # noqa: BLE001 - onnxruntime's errors have no common base
             self._on_error(f"the model of {model.tool_type}")
             # NaN sends each of them down the fallback chain.
-            seconds, failure = [math.nan] * len(together), "model_failed"
-        rest, predictions, version = iter(seconds), list[Prediction](), model.version
+            seconds, failure = [math.nan] * len(given), "model_failed"
+        rest, answers, bounds = iter(seconds), list[_Based](), model.metadata.seconds_range
         for some, (bases, _) in zip(alike, looked_up, strict=True):
             default = default_seconds(some[0].resource, some[0].tool_type)
-            own, bounds = list(islice(rest, len(some))), model.metadata.seconds_range
-            found = estimator.answer_many(bases, default, own, version, model.interval, bounds)
-            self._keep(some, found, bases)
-            predictions += found
-        return [(one, "" if one.source == "model" else failure) for one in predictions]
+            predictions = estimator.answer_many(
+                bases,
+                default,
+                list(islice(rest, len(some))),
+                model.version,
+                model.interval,
+                bounds,
+            )
+            answers += [
+                ((one, "" if one.source == "model" else failure), basis)
+                for one, basis in zip(predictions, bases, strict=True)
+            ]
+        return answers
 
     def _model_for(self, request: Request, fetch_error: str) -> tuple[Model | None, str]:
         """The model that should answer, or why none should."""
@@ -172,17 +184,18 @@ class Answerer:
             )
         # Without an id its outcome could not be matched with the answer.
         if request.task_id:
-            kept = _predicted(request, prediction, basis)
-            for task_id in (request.task_id, *request.siblings):
-                self._predicted.put(task_id, kept)
+            self._predicted.put(request.task_id, _predicted(request, prediction, basis))
         return prediction
 
-    def _keep(
-        self, requests: Sequence[Request], predictions: Sequence[Prediction], bases: Sequence[Basis]
-    ) -> None:
-        """As in `_conclude`, of many."""
+    def _without_model(self, request: Request, reason: str) -> _Based:
+        basis = self._look_up(request)
+        default = default_seconds(request.resource, request.tool_type)
+        return (estimator.answer(basis, default), reason), basis
+
+    def _keep(self, requests: Sequence[Request], answers: Sequence[_Based]) -> None:
+        """As in `_conclude`, of many; of two with the same id the later one counts."""
         kept: dict[str, Predicted] = {}
-        for request, prediction, basis in zip(requests, predictions, bases, strict=True):
+        for request, ((prediction, _), basis) in zip(requests, answers, strict=True):
             if request.task_id:
                 kept[request.task_id] = one = _predicted(request, prediction, basis)
                 if request.siblings:

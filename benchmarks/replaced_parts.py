@@ -6,12 +6,12 @@ docs/scheduling.md: the share of the bar's gain under each policy, at loads 0.9 
 
 from __future__ import annotations
 
+import itertools
 import math
-import multiprocessing
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ from malearn.kernel.tool_types import ToolTypes
 from malearn.kernel.workflows import remaining
 from malearn.learning import knowledge, policy_comparison, simulation
 from malearn.learning.knowledge import Knowledge
+from malearn.learning.policy_comparison import Settings
 from malearn.learning.simulated_predictors import (
     Constants,
     Malearn,
@@ -37,7 +38,9 @@ _POLICIES = ("triage", "srw", "aged")
 
 #: Its own prediction and the bar's of one task, and whether the model answered, knowing its inputs;
 #: what stands in for its own.
-_Replace = Callable[[Prediction, Prediction, bool], Prediction]
+_Part = Callable[[Prediction, Prediction, bool], Prediction]
+#: What is added up instead of the prediction of a workflow's task.
+_Replace = Callable[[SimulatedWorkflow, str, Prediction], Prediction]
 #: Seconds by policy and predictor, missed deadlines under triage.
 _Totals = dict[tuple[str, str], float]
 
@@ -49,7 +52,7 @@ def _with_spread(one: Prediction, other: Prediction) -> Prediction:
 
 
 #: By what is replaced.
-PARTS: Mapping[str, _Replace] = {
+PARTS: Mapping[str, _Part] = {
     "malearn": lambda own, bar, known: own,
     "its own seconds, the bar's spread": lambda own, bar, known: _with_spread(own, bar),
     "the bar's seconds, its own spread": lambda own, bar, known: _with_spread(bar, own),
@@ -65,19 +68,19 @@ _LEVELS = "its own, each function's level corrected by its median error of that 
 _INDEPENDENT = "its own lateness replaced by the sum of independent tasks"
 
 
-def table(runs: Sequence[RunTrace], tool_types: ToolTypes, workers: int = 2) -> Iterator[str]:
-    """The rows of the table, in Markdown."""
+def table(
+    runs: Sequence[RunTrace], tool_types: ToolTypes, workers: int | None = None
+) -> Iterator[str]:
+    """The rows of the table, in Markdown; as many `workers` as `policy_comparison` has."""
     sigmas = policy_comparison.noise(runs, tool_types)
     jobs = (
         (known, sigmas[known.run.name], tool_types)
         for known in knowledge.at_each_run(runs, tool_types, _SLOTS["gpu"])
     )
     totals: _Totals = defaultdict(float)
-    # Spawned, as in `policy_comparison`.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for future in [pool.submit(_of_run, *job) for job in jobs]:
-            for key, value in future.result().items():
-                totals[key] += value
+    for found in policy_comparison.in_processes(_of_run, jobs, workers or Settings().workers):
+        for key, value in found.items():
+            totals[key] += value
     yield "| Share of the bar's gain | fewer misses, `triage` | mean, `srw` | mean, `aged` |"
     yield "| --- | --- | --- | --- |"
     for name in (*PARTS, _LEVELS, _INDEPENDENT):
@@ -87,105 +90,116 @@ def table(runs: Sequence[RunTrace], tool_types: ToolTypes, workers: int = 2) -> 
 
 def _share(totals: _Totals, policy: str, name: str) -> float:
     default, bar = totals[policy, "default"], totals[policy, "bar"]
-    return (default - totals[policy, name]) / (default - bar)
+    # Of few runs the bar may miss as many deadlines as constants.
+    return (default - totals[policy, name]) / ((default - bar) or math.nan)
 
 
 def _of_run(known: Knowledge, sigma: float, tool_types: ToolTypes) -> _Totals:
-    models = known.load(tool_types)
-    off = _level_errors(known, tool_types, models)
+    makers = _makers(known, sigma, tool_types)
     found: _Totals = defaultdict(float)
-    for load in _LOADS:
-        for seed in _SEEDS:
-            arrivals = knowledge.poisson(known.run, load, _SLOTS["gpu"], "gpu", seed)
-            makers: dict[str, Callable[[], Predictor]] = {
-                "default": Constants,
-                "bar": lambda seed=seed: Noisy(sigma, seed),  # type: ignore[misc]
-            }
-            for name, replace in PARTS.items():
-                makers[name] = lambda replace=replace, seed=seed: Replaced(  # type: ignore[misc]
-                    known.malearn(tool_types, models), Noisy(sigma, seed), replace
-                )
-            makers[_LEVELS] = lambda: Replaced(known.malearn(tool_types, models), levels=off)
-            makers[_INDEPENDENT] = lambda: Replaced(
-                known.malearn(tool_types, models), independent=True
+    for load, seed in itertools.product(_LOADS, _SEEDS):
+        arrivals = knowledge.poisson(known.run, load, _SLOTS["gpu"], "gpu", seed)
+        for (name, make), policy in itertools.product(makers.items(), _POLICIES):
+            done = simulation.simulate(arrivals, policy, make(seed), _SLOTS, 2.0)
+            found[policy, name] += sum(
+                one.late if policy == "triage" else one.seconds for one in done
             )
-            for name, make in makers.items():
-                for policy in _POLICIES:
-                    done = simulation.simulate(arrivals, policy, make(), _SLOTS, 2.0)
-                    found[policy, name] += sum(
-                        one.late if policy == "triage" else one.seconds for one in done
-                    )
     return dict(found)
 
 
-class Replaced:
-    """Malearn's predictor, of which one part is replaced before tasks are added up.
+def _makers(
+    known: Knowledge, sigma: float, tool_types: ToolTypes
+) -> dict[str, Callable[[int], Predictor]]:
+    """The predictors of one run by their names in the table, each made for a seed."""
+    models = known.load(tool_types)
+    off = _level_errors(known, tool_types, models)
 
-    What it learns, it learns from its own predictions. `levels` are by how much each function's
-    are corrected, in log-seconds; with `independent` the lateness is that of independent tasks.
-    """
+    def part(replace: _Part) -> Callable[[int], Predictor]:
+        return lambda seed: Replaced(
+            tool_types, *known.learnt(), models, replace=_by_bar(replace, Noisy(sigma, seed))
+        )
 
-    learns = True
+    return {
+        "default": lambda seed: Constants(),
+        "bar": lambda seed: Noisy(sigma, seed),
+        **{name: part(replace) for name, replace in PARTS.items()},
+        _LEVELS: lambda seed: Replaced(
+            tool_types, *known.learnt(), models, replace=_corrected_by(off)
+        ),
+        _INDEPENDENT: lambda seed: Independent(tool_types, *known.learnt(), models),
+    }
 
-    def __init__(
-        self,
-        own: Malearn,
-        bar: Noisy | None = None,
-        replace: _Replace = PARTS["malearn"],
-        levels: Mapping[str, float] | None = None,
-        *,
-        independent: bool = False,
-    ) -> None:
-        self._own, self._bar, self._replace = own, bar, replace
-        self._levels, self._independent = levels or {}, independent
-        self._combine = own.combine
-        own.combine = self._combined  # type: ignore[method-assign]
 
-    def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
-        self._own.expect(workflows, now)
+def _by_bar(replace: _Part, bar: Noisy) -> _Replace:
+    return lambda live, task_id, own: replace(
+        own, bar.drawn(live.trace, task_id), own.source == "model"
+    )
 
-    def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
-        self._own.ended(live, task, start, end)
 
-    def finished(self, live: SimulatedWorkflow) -> None:
-        self._own.finished(live)
+def _corrected_by(off: Mapping[str, float]) -> _Replace:
+    """Each function's predictions times the exponential of what it is `off`, in log-seconds."""
 
-    def _combined(self, live: SimulatedWorkflow, now: float) -> None:
-        own = live.expected
-        live.expected = {task_id: self._one(live, task_id, one) for task_id, one in own.items()}
-        self._combine(live, now)
-        live.expected = own
-        left, deadline = live.left, live.workflow.deadline
-        if self._independent and left is not None and deadline is not None and left.critical:
-            tasks = [left.tasks[task_id] for task_id in left.critical]
-            seconds = sum(one.seconds for one in tasks)
-            deviation = math.hypot(*((one.high - one.seconds) / remaining.Z80 for one in tasks))
-            room = (deadline - now - seconds) / max(deviation, 1e-9)
-            late = 0.5 * math.erfc(room / math.sqrt(2.0))
-            live.left = msgspec.structs.replace(left, late=late)
-
-    def _one(self, live: SimulatedWorkflow, task_id: str, own: Prediction) -> Prediction:
-        if self._bar is not None:
-            known = own.source == "model"
-            return self._replace(own, self._bar.drawn(live.trace, task_id), known)
-        factor = math.exp(self._levels.get(live.workflow.tasks[task_id].function, 0.0))
+    def corrected(live: SimulatedWorkflow, task_id: str, own: Prediction) -> Prediction:
+        factor = math.exp(off.get(live.workflow.tasks[task_id].function, 0.0))
         return msgspec.structs.replace(
             own, seconds=own.seconds * factor, low=own.low * factor, high=own.high * factor
         )
+
+    return corrected
+
+
+class Replaced(Malearn):
+    """Malearn's predictor; what `replace` gives is added up instead of its own predictions.
+
+    What it learns of tasks, it learns from its own.
+    """
+
+    def __init__(self, *own: Any, replace: _Replace) -> None:
+        super().__init__(*own)
+        self._replace = replace
+
+    def combine(self, live: SimulatedWorkflow, now: float) -> None:
+        own = live.expected
+        live.expected = {i: self._replace(live, i, one) for i, one in own.items()}
+        super().combine(live, now)
+        live.expected = own
+
+
+class Independent(Malearn):
+    """Malearn's predictor with the lateness of independent tasks along the critical path."""
+
+    def combine(self, live: SimulatedWorkflow, now: float) -> None:
+        super().combine(live, now)
+        left, deadline = live.left, live.workflow.deadline
+        if left is None or deadline is None or not left.critical:
+            return
+        tasks = [left.tasks[task_id] for task_id in left.critical]
+        seconds = sum(one.seconds for one in tasks)
+        deviation = math.hypot(*((one.high - one.seconds) / remaining.Z80 for one in tasks))
+        room = (deadline - now - seconds) / max(deviation, 1e-9)
+        late = 0.5 * math.erfc(room / math.sqrt(2.0))
+        live.left = msgspec.structs.replace(left, late=late)
+
+
+class LevelErrors(Malearn):
+    """Malearn's predictor, which notes how far it was off: `errors` holds by function the
+    logarithms of true over predicted seconds."""
+
+    def __init__(self, *own: Any) -> None:
+        super().__init__(*own)
+        self.errors: dict[str, list[float]] = defaultdict(list)
+
+    def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
+        said = live.expected[task.task_id].seconds
+        self.errors[task.function].append(math.log(task.seconds / said))
+        super().ended(live, task, start, end)
 
 
 def _level_errors(
     known: Knowledge, tool_types: ToolTypes, models: Mapping[str, OnnxModel]
 ) -> dict[str, float]:
     """By function the median of log true over predicted seconds in that run, executed alone."""
-    errors: dict[str, list[float]] = defaultdict(list)
-
-    class Watched(Replaced):
-        def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
-            said = live.expected[task.task_id]
-            errors[task.function].append(math.log(task.seconds / said.seconds))
-            super().ended(live, task, start, end)
-
+    noting = LevelErrors(tool_types, *known.learnt(), models)
     arrivals = knowledge.poisson(known.run, 1.0, _SLOTS["gpu"], "gpu", 0)
-    simulation.simulate(arrivals, "fcfs", Watched(known.malearn(tool_types, models)), {})
-    return {function: statistics.median(some) for function, some in errors.items()}
+    simulation.simulate(arrivals, "fcfs", noting, {})
+    return {function: statistics.median(some) for function, some in noting.errors.items()}

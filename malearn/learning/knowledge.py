@@ -46,9 +46,13 @@ class Knowledge:
 
     def malearn(self, tool_types: ToolTypes, models: Mapping[str, OnnxModel]) -> Malearn:
         """The predictor with `models`, which `load` gave."""
-        # A copy for each simulation, which goes on learning; the bytes never leave this program.
-        known, calibration = pickle.loads(self.state)
-        return Malearn(tool_types, known, calibration, models)
+        return Malearn(tool_types, *self.learnt(), models)
+
+    def learnt(self) -> tuple[Estimator, WorkflowCalibration]:
+        """What malearn has learnt of tasks and of whole workflows: copies, to go on with."""
+        # A copy for each simulation; the bytes never leave this program.
+        known: tuple[Estimator, WorkflowCalibration] = pickle.loads(self.state)
+        return known
 
     def moving_average(self) -> MovingAverage:
         """The predictor by each function's moving average, a copy that goes on learning."""

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,18 @@ from malearn.learning.knowledge import Knowledge, Probed
 from malearn.learning.simulated_predictors import Constants, Noisy, Predictor
 from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
 
-__all__ = ["PREDICTORS", "Comparison", "Gain", "Settings", "TaskRun", "compare", "noise"]
+__all__ = [
+    "PREDICTORS",
+    "Comparison",
+    "Gain",
+    "Settings",
+    "TaskRun",
+    "compare",
+    "in_processes",
+    "noise",
+]
+
+_Result = TypeVar("_Result")
 
 #: Who predicts, by the name under which results are reported.
 PREDICTORS = ("default", "function_ema", "malearn", "noise_limited", "oracle")
@@ -257,7 +268,7 @@ def compare(
     )
     cells: list[_Cell] = []
     examples: list[tuple[TaskRun, ...]] = []
-    for done, (found, example) in enumerate(_map(jobs, settings.workers), 1):
+    for done, (found, example) in enumerate(in_processes(_simulate, jobs, settings.workers), 1):
         cells += found
         examples.append(example)
         progress(done, len(chosen))
@@ -284,15 +295,17 @@ def _check_slots(settings: Settings, runs: Sequence[RunTrace]) -> None:
         )
 
 
-def _map(jobs: Iterable[tuple[Any, ...]], workers: int) -> Iterator[_Simulated]:
-    """`_simulate` of every job, in order."""
+def in_processes(
+    call: Callable[..., _Result], jobs: Iterable[tuple[Any, ...]], workers: int
+) -> Iterator[_Result]:
+    """What `call` returns for the arguments of every job, in order."""
     if workers <= 1:
         for job in jobs:
-            yield _simulate(*job)
+            yield call(*job)
         return
     # Spawned, not forked: threads of numerical libraries do not survive a fork.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(_simulate, *job) for job in jobs]
+        futures = [pool.submit(call, *job) for job in jobs]
         for future in futures:
             yield future.result()
 

@@ -120,8 +120,9 @@ def text() -> str:
 
 def _commands() -> Iterator[str]:
     yield (
-        "Exit status 0: done; 1: refused or failed, with the reason in one sentence on stderr; "
-        "2: wrong usage. Under `--json` nothing but the result goes to stdout."
+        "Exit status 0: done; 1: refused or failed, with the reason in one sentence on stderr, as "
+        "for a tool type, a version or a file that is not there; 2: wrong usage, as for a value "
+        "that an option does not take. Under `--json` nothing but the result goes to stdout."
     )
     for name, command in _below(typer.main.get_command(app), ()):
         arguments = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]

@@ -211,11 +211,15 @@ def maintain_data(
     from malearn.data import maintenance
     from malearn.flows import report
     from malearn.kernel import generic
+    from malearn.kernel.errors import InputError
 
     place, names = Home.find(home), maintenance.places(generic.declared(Home.find(home)))
     # Checked here, where the option can be named; the flow knows only the text.
-    maintenance.Limits.parse(keep_days or "", "--keep-days", names)
-    maintenance.Limits.parse(keep_rows or "", "--keep-rows", names, whole=True)
+    try:
+        maintenance.Limits.parse(keep_days or "", "--keep-days", names)
+        maintenance.Limits.parse(keep_rows or "", "--keep-rows", names, whole=True)
+    except InputError as error:
+        raise typer.BadParameter(f"{error.what}: {error.problem}") from None
     with servers.running(options.writable(place)):
         from malearn.flows.maintain import maintain as flow
 

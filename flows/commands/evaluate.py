@@ -81,13 +81,15 @@ def evaluate(
     from malearn.flows.evaluate import evaluate as replay
     from malearn.lifecycle import evaluation_runs
 
+    every = _cadence(cadence)
+    if predictions is not None and predictions.suffix.lower() not in predictions_file.SUFFIXES:
+        ends = " or ".join(predictions_file.SUFFIXES)
+        raise typer.BadParameter(f"--predictions must end in {ends}, not '{predictions.name}'")
     chosen, stores = [*(source or []), *(more or [])], options.maze_stores(maze)
     if not chosen and not stores:
         raise typer.BadParameter("name run logs with --from FILE… or a store with --maze DIR")
     files = options.run_logs(chosen)
-    every = _cadence(cadence)
     if predictions is not None:
-        # Before the replay, which takes minutes.
         predictions_file.check(predictions)
     with console.progress() as shown:
         done = replay(
@@ -116,5 +118,5 @@ def _cadence(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise typer.BadParameter(f"'{text}' is neither auto nor a whole number from 1 on.")
+        raise typer.BadParameter(f"--cadence must be auto or a whole number from 1, not '{text}'")
     return int(text)

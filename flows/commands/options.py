@@ -22,6 +22,7 @@ __all__ = [
     "ToolArgument",
     "ToolsArgument",
     "at_least",
+    "family",
     "maze_stores",
     "moment",
     "run_logs",
@@ -105,6 +106,18 @@ def tool_type(name: str, home: Path | None) -> ToolType:
     from malearn.kernel.home import Home
 
     return generic.declared(Home.find(home))[name]
+
+
+def family(name: str) -> str:
+    """The name of a model family, after checking that there is one of that name.
+
+    Raises `InputError` for one that is not installed.
+    """
+    from malearn.learning import families
+
+    if name not in families.SHIPPED and name not in (known := families.known()):
+        raise typer.BadParameter(f"--family must be one of {', '.join(known)}, not '{name}'")
+    return families.get(name).name
 
 
 def run_logs(files: list[Path]) -> list[Path]:

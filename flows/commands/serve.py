@@ -9,6 +9,7 @@ import typer
 
 from malearn.flows.commands import output, servers
 from malearn.flows.commands.options import HomeOption
+from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 
 __all__ = ["serve"]
@@ -89,9 +90,9 @@ def serve(
 
 
 def _given_token() -> str | None:
-    """The token of the environment. Raises `BadParameter` for one that could be guessed."""
+    """The token of the environment. Raises `InputError` for one that could be guessed."""
     token = os.environ.get(_VARIABLE)
     # ASCII, since HTTP headers can hold nothing else reliably.
     if token is not None and (len(token) < 16 or not token.isascii() or not token.isprintable()):
-        raise typer.BadParameter(f"${_VARIABLE} must be at least 16 characters of ASCII")
+        raise InputError(_VARIABLE, "must be at least 16 characters of ASCII")
     return token

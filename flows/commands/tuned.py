@@ -36,7 +36,8 @@ def tuned(
     from malearn.lifecycle import kept_parameters, tuning
 
     name = options.tool_type(tool, home).name
-    found = [f for f in tuning.found(Home.find(home), name) if family in (None, f.family)]
+    chosen = options.family(family) if family else None
+    found = [f for f in tuning.found(Home.find(home), name) if chosen in (None, f.family)]
     if not found:
         whose = f"{family} of {name}" if family else name
         raise InputError(whose, f"nothing was tuned yet; run malearn train {name} --tune")

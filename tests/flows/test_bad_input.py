@@ -61,7 +61,6 @@ WORDS: dict[tuple[str, ...], str] = {
     ("data", "export", "nonsense"): TOOL,
     ("data", "history", "nonsense"): TOOL,
     ("data", "import", "table.csv", "--tool", "nonsense"): TOOL,
-    ("train", "--family", "forest"): "malearn: forest: not a model family; choose from xgboost, ",
     ("data", "export", "llm_process"): "malearn: Dataset llm_process: ",
     (
         "data",
@@ -163,6 +162,9 @@ def test_a_declaration_that_does_not_hold_together_is_refused(
         ("promote", "llm_process", "one"),
         ("predict",),
         ("data", "maintain", "--unused-hours", "nan"),
+        ("data", "maintain", "--keep-rows", "1.5"),
+        ("train", "--family", "forest"),
+        ("tuned", "llm_process", "--family", "forest"),
     ],
 )
 def test_wrong_usage_has_an_exit_status_of_its_own(words: tuple[str, ...], cli: Cli) -> None:

@@ -60,8 +60,8 @@ def test_it_opens_to_the_network_only_with_a_token(cli: Cli) -> None:
     assert done.returncode == 2
     assert "--no-token needs a loopback address, not 0.0.0.0" in done.stderr
     done = cli("serve", MALEARN_HTTP_TOKEN="short")
-    assert done.returncode == 2
-    assert "$MALEARN_HTTP_TOKEN must be at least 16 characters" in done.stderr
+    assert done.returncode == 1
+    assert "malearn: MALEARN_HTTP_TOKEN: must be at least 16 characters" in done.stderr
 
 
 def test_a_port_that_is_taken_is_named_before_any_server_starts(cli: Cli, redis_url: str) -> None:

@@ -42,7 +42,7 @@ class GenerationalCache(Generic[K, V]):
     def get_all(self, keys: Sequence[K]) -> list[V | None]:
         """As `get`, one for each of `keys`; a value that is false counts as none."""
         found = list(map(self._young.get, keys))
-        if all(found):
+        if not self._old or all(found):
             return found  # nearly always, and quicker than asking twice for each
         old = self._old.get
         return [one or old(key) for one, key in zip(found, keys, strict=True)]

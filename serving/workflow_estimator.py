@@ -92,13 +92,14 @@ class WorkflowEstimator:
         for plan in plans:
             open_tasks, effects = plan.open_tasks, self._hint_effects(plan)
             # The answers are in the order of the requests, hence of the plans; `known` ends first.
-            given = [*zip(plan.known, rest, strict=False)]
+            given = list(zip(plan.known, rest, strict=False))
             for task_ids, key in plan.unknown:
                 prediction, reason = shared[key]
                 hinted = workflow_hints.applied(prediction, effects.get(key[0], 0.0))
                 given.append((task_ids, (hinted, reason)))
             for task_ids, (prediction, reason) in given:
-                open_tasks.update(dict.fromkeys(task_ids, prediction))
+                for task_id in task_ids:
+                    open_tasks[task_id] = prediction
                 sources[prediction.source] += len(task_ids)
                 if reason:
                     reasons[reason] += len(task_ids)
@@ -142,9 +143,9 @@ class WorkflowEstimator:
             alike[task.function, task.resource, before].append(task_id)
         for (function, resource, before), task_ids in alike.items():
             key = function, resource, words
-            if key not in claims:
-                claims[key] = _claimed(types, function, resource, context)
-            tool_type = claims[key]
+            tool_type = claims.get(key)
+            if tool_type is None and key not in claims:
+                tool_type = claims[key] = _claimed(types, function, resource, context)
             if tool_type is not None and before:
                 plan.typed.append((task_ids, key, tool_type, before))
             else:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.estimation import intervals, model_weights
 from malearn.kernel.estimation.explanation import LevelExplanation, Term
-from malearn.kernel.estimation.history import FUNCTIONS, BelievedLevel, History
+from malearn.kernel.estimation.history import FEATURES, FUNCTIONS, BelievedLevel, History
 from malearn.kernel.estimation.intervals import Factors, Intervals, Width
 from malearn.kernel.estimation.model_weights import ModelWeights
 from malearn.kernel.estimation.observation import Observation
@@ -41,7 +41,8 @@ __all__ = ["Basis", "Estimator", "answer", "at_bound"]
 class Basis(msgspec.Struct, frozen=True, gc=False):
     """What is known of one task before it runs: enough to answer, and to learn from the outcome.
 
-    `snapshot` holds `history.FEATURES`, the columns a model reads after the task's own features.
+    `snapshot` holds `history.FEATURES`, the columns a model reads after the task's own features;
+    none of them where it was looked up together with others.
     `source` and `seconds` are what answers where no model does; NaN seconds, and the source
     "heuristic", where neither function nor tool type were ever seen. `model_weight`, above 0 and
     at most 1, is how much a model's answer counts beside `seconds`.
@@ -164,7 +165,7 @@ class Estimator:
         nobody claims the function.
         """
         snapshot = self._history.snapshot(function, tool_type, features, context)
-        return self._bases(function, tool_type, context, (snapshot,))[0]
+        return self._bases(function, tool_type, context, (snapshot[_LEVEL],), snapshot)[0]
 
     def look_up_many(
         self,
@@ -175,11 +176,11 @@ class Estimator:
     ) -> tuple[list[Basis], NDArray[np.float64]]:
         """As `look_up`, one for each row of `features`: tasks of one function and context.
 
-        And their snapshots once more, one row each.
+        Their snapshots are not part of the bases, but stand in one table, one row each.
         """
-        rows = self._history.snapshots(function, tool_type, features, context)
-        snapshots = list(map(tuple, rows.tolist()))
-        return self._bases(function, tool_type, context, snapshots), rows
+        snapshots = self._history.snapshots(function, tool_type, features, context)
+        levels = snapshots[:, _LEVEL].tolist()
+        return self._bases(function, tool_type, context, levels), snapshots
 
     def explain(
         self, basis: Basis, features: Sequence[float] = (), context: tuple[str, ...] = ()
@@ -264,33 +265,33 @@ class Estimator:
         function: str,
         tool_type: str,
         context: tuple[str, ...],
-        snapshots: Sequence[tuple[float, ...]],
+        levels: Sequence[float],
+        snapshot: tuple[float, ...] = (),
     ) -> list[Basis]:
-        """One for each of `snapshots`: of tasks of one function and context, which therefore
-        share all but the level."""
+        """One for each of `levels`, which stand in the snapshots of tasks of one function and
+        context: these share all else, but for a `snapshot` that only one of them has."""
         # The state is part of the basis: the outcome is to calibrate the state that was answered
         # in, not the one that holds when it is known.
         state, apart = self._history.state(function, tool_type, context)
         width = self._intervals.width(function, tool_type, state, apart)
         weight = self._weights.weight(function, tool_type)
-        levels = self._history.levels_seconds(function, context, snapshots)
-        # NaN where the function is known, but nothing was observed under this tool type, of whom
-        # all snapshots are NaN then: the declaration has changed since.
-        if levels and levels[0] == levels[0]:
+        found = self._history.levels_seconds(function, context, levels)
+        # NaN where the function is known, but nothing was observed under this tool type, of which
+        # all levels are NaN then: the declaration has changed since.
+        if found and found[0] == found[0]:
             return [
                 Basis(function, tool_type, snapshot, "function_history", seconds, width, weight)
-                for snapshot, seconds in zip(snapshots, levels, strict=True)
+                for seconds in found
             ]
         source: Source = "tool_history"
         seconds = self._history.tool_seconds(tool_type) if tool_type else None
         if seconds is None:
             source, seconds = _DEFAULT, math.nan
         # Only a history of the function itself is an answer worth mixing with the model's.
-        return [
-            Basis(function, tool_type, snapshot, source, seconds, width) for snapshot in snapshots
-        ]
+        return [Basis(function, tool_type, snapshot, source, seconds, width)] * len(levels)
 
 
+_LEVEL = FEATURES.index("level")
 _WITHIN = 1.001  # float32 rounds
 _MODEL: Source = "model"
 _DEFAULT: Source = "heuristic"

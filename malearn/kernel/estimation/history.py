@@ -299,13 +299,13 @@ class History:
         The median of its first few, until others are seen to move; from then on its level and the
         effect of the inputs.
         """
-        found = self.levels_seconds(function, context, (snapshot,))
+        found = self.levels_seconds(function, context, (snapshot[_LEVEL],))
         return None if found is None else found[0]
 
     def levels_seconds(
-        self, function: str, context: tuple[str, ...], snapshots: Sequence[Sequence[float]]
+        self, function: str, context: tuple[str, ...], levels: Sequence[float]
     ) -> list[float] | None:
-        """As `level_seconds`, one for each of `snapshots` of tasks in one context."""
+        """As `level_seconds`, one for each of the `levels` in snapshots of tasks in one context."""
         known = self._functions.get(function)
         if known is None:
             return None
@@ -313,8 +313,8 @@ class History:
             lines = [known.only] if not context else known.agreeing(context)
             for line in lines:
                 if self._followed(line) is None:
-                    return [math.exp(line.median)] * len(snapshots)
-        return [math.exp(snapshot[_LEVEL]) for snapshot in snapshots]
+                    return [math.exp(line.median)] * len(levels)
+        return [math.exp(level) for level in levels]
 
     def explain(
         self,

@@ -26,6 +26,7 @@ __all__ = ["Z80", "Path", "longest_path", "of_running"]
 #: An interval of a normal distribution that reaches so many σ to either side encloses 80 %.
 Z80 = 1.2815515655446004
 
+_WIDTH80 = 2.0 * Z80  # of that interval, in σ
 _LOG9 = math.log(9.0)
 _MOST_LOG, _HUGE = 50.0, math.exp(30.0)  # beyond them powers overflow and differences vanish
 #: Half an interval, in log-seconds. One is wider mostly where it is in doubt which of several
@@ -92,13 +93,21 @@ def longest_path(tasks: Mapping[str, Task], open_tasks: Mapping[str, Prediction]
     ends: dict[str, tuple[float, float]] = {}  # expectation and deviation
     through: dict[str, str] = {}
     followed: set[str] = set()
+    waits_for_none = open_tasks.keys().isdisjoint
+    last_prediction, end = None, (0.0, 0.0)
     for task_id, task in tasks.items():
         prediction = open_tasks.get(task_id)
         if prediction is None:
             continue
-        seconds = prediction.seconds
-        deviation = (prediction.high - prediction.low) / (2.0 * Z80)
-        before = [one for one in task.predecessors if one in ends] if ends else ()
+        # Of tasks that are alike it is often the very same.
+        if prediction is not last_prediction:
+            deviation = (prediction.high - prediction.low) / _WIDTH80
+            last_prediction, end = prediction, (prediction.seconds, deviation)
+        if waits_for_none(task.predecessors):
+            ends[task_id] = end
+            continue
+        seconds, deviation = end
+        before = [one for one in task.predecessors if one in ends]
         if before:
             followed.update(before)
             last = before[0] if len(before) == 1 else max(before, key=ends.__getitem__)

@@ -62,11 +62,11 @@ def totals(
     left: dict[str, int] = {}
     for task_id, task in workflow.tasks.items():
         resource = task.resource
+        # A resource whose tasks have all ended is named with 0, rather than missing.
+        if resource not in work:
+            work[resource], left[resource] = 0.0, 0
         prediction = tasks.get(task_id)
         if prediction is not None:
-            work[resource] = work.get(resource, 0.0) + prediction.seconds
-            left[resource] = left.get(resource, 0) + 1
-        # A resource whose tasks have all ended is named with 0, rather than missing.
-        elif resource not in work:
-            work[resource], left[resource] = 0.0, 0
+            work[resource] += prediction.seconds
+            left[resource] += 1
     return work, left

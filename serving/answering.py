@@ -12,6 +12,7 @@ import numpy as np
 from malearn.kernel.estimation import estimator
 from malearn.kernel.estimation.answer_explanation import AnswerExplanation, ModelAnswer
 from malearn.kernel.estimation.estimator import Basis
+from malearn.kernel.estimation.intervals import Width
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import default_seconds
 from malearn.serving.generational_cache import GenerationalCache
@@ -73,11 +74,11 @@ class Answerer:
     def answer_many(self, requests: Sequence[Request], fetch_error: str) -> list[Answer]:
         """As `answer`, one for each, after one call of each model."""
         alike: dict[_Alike, list[int]] = defaultdict(list)
-        for number, one in enumerate(requests):
-            name = "" if one.tool_type is None else one.tool_type.name
-            key = one.function, name, one.resource, one.features.context, one.missing_inputs
-            alike[key].append(number)
-        found: dict[int, _Based] = {}
+        for number, request in enumerate(requests):
+            name = "" if request.tool_type is None else request.tool_type.name
+            context, missing = request.features.context, request.missing_inputs
+            alike[request.function, name, request.resource, context, missing].append(number)
+        found: list[_Based] = [_NOTHING] * len(requests)
         groups: dict[str, tuple[Model, list[list[int]]]] = {}
         for numbers in alike.values():
             model, reason = self._model_for(requests[numbers[0]], fetch_error)
@@ -89,10 +90,10 @@ class Answerer:
                 groups.setdefault(model.tool_type, (model, []))[1].append(numbers)
         for model, several in groups.values():
             asked = [[requests[number] for number in numbers] for numbers in several]
-            found.update(zip(chain(*several), self._by_model(model, asked), strict=True))
-        in_order = [found[number] for number in range(len(requests))]
-        self._keep(requests, in_order)
-        return [answer for answer, _ in in_order]
+            for number, one in zip(chain(*several), self._by_model(model, asked), strict=True):
+                found[number] = one
+        self._keep(requests, found)
+        return [answer for answer, _ in found]
 
     def explain(self, request: Request, fetch_error: str) -> AnswerExplanation:
         """Why `answer` gives what it gives; nothing is kept of it."""
@@ -215,3 +216,10 @@ def _predicted(request: Request, prediction: Prediction, basis: Basis) -> Predic
         request.predecessors,
         request.resource or "",
     )
+
+
+#: Stands for an answer until there is one.
+_NOTHING: _Based = (
+    (Prediction(math.nan, math.nan, math.nan, "heuristic"), ""),
+    Basis("", "", (), "heuristic", math.nan, Width(0.0, 0.0, 0.0)),
+)

@@ -155,8 +155,13 @@ class PredecessorCache:
         Of two that give the same feature the one that ended last counts.
         """
         if len(found) == 1:  # as below, with nothing to merge
-            (one,) = found
-            if one is None or not (function in one[1] or "" in one[1]):
+            one = found[0]
+            if one is None:
+                return schema.nothing
+            known = one[1].get(function)
+            if type(known) is FeatureVector and known.schema is schema:
+                return known  # nearly always
+            if known is None and "" not in one[1]:
                 return schema.nothing
             return _vector(one, function, schema)
         latest = _latest(found)

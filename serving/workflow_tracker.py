@@ -123,7 +123,9 @@ class WorkflowTracker:
             ran = reported.get(task_id)
             if ran is not None and started > ran[1]:
                 del reported[task_id]
-        return set(reported).union(named)
+        ended = set(reported)
+        ended.update(named)
+        return ended
 
     def hint(self, workflow: Workflow) -> Hint | None:
         """The hint by which tasks of a workflow are answered whose inputs are not known."""

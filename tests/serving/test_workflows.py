@@ -100,6 +100,29 @@ def test_a_task_whose_inputs_are_known_is_the_models(
     assert known.tasks[left].model_version == 3
 
 
+def test_tasks_that_share_their_inputs_get_one_answer_and_are_scored_each_by_its_own_id(
+    cached: Build, record: Any, own_redis: Any
+) -> None:
+    p = cached(own_redis.url)
+    assert p.wait_until_ready()
+    read, *pages = ids("read", *(f"page{n}_toy_process" for n in range(3)))
+    tasks = {page: ("toy_process", "cpu", [read]) for page in pages}
+    spread = Workflow(RUN, {read: ("read", "io", []), **tasks}, arrived=NOW)
+    said = {"toy_process": {"size": 5}}
+    p.collect_data_for_task(read, "read", record(1.0, said, end=NOW - 5.0))
+    found = p.estimate_workflow(spread, now=NOW)
+    assert [found.tasks[page].seconds for page in pages] == [16.0] * 3
+    assert (found.left["cpu"], found.work["cpu"]) == (3, 48.0)
+    assert p.stats().sources == {"model": 3}
+    for page in pages:
+        p.collect_data_for_task(page, "toy_process", record(15.0, end=NOW - 2.0))
+    p.close(10.0)
+    with own_redis.client() as client:
+        entries = [json.loads(e[b"e"]) for _, e in client.xrange("malearn:executions")]
+    predicted = {e["task_id"]: e["predicted"] for e in entries if e["function"] == "toy_process"}
+    assert predicted == dict.fromkeys(pages, 16.0)
+
+
 def test_a_running_task_counts_what_is_left_of_it(predictor: Build, record: Any) -> None:
     p = predictor()
     for number in range(3):

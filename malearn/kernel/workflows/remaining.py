@@ -134,7 +134,10 @@ def _latest(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:
     ordered = sorted(ends, reverse=True)[:_COMPARED]
     mean, deviation = ordered[0]
     for other, spread in ordered[1:]:
-        first, second = min(deviation, _PARTING * mean), min(spread, _PARTING * other)
+        # Written out, as calls of `min` take as long as all the rest.
+        most, least = _PARTING * mean, _PARTING * other
+        first = most if most < deviation else deviation
+        second = least if least < spread else spread
         apart = first * first + second * second - 2 * _ACROSS * first * second
         theta = math.sqrt(apart) if apart > 0.0 else 0.0
         if mean - other >= _CERTAIN * theta:

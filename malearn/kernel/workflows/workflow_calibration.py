@@ -155,8 +155,9 @@ class WorkflowCalibration:
         low, median, high = self._scores(state.begun).bounds()
         # Each quantile is mixed with the normal one and moved by feedback of its own, so of few
         # scores they may cross.
-        factors = [math.exp(value * state.deviation) for value in (median, min(low, median), high)]
-        seconds, least, most = (state.seconds * factor for factor in factors)
+        seconds = state.seconds * math.exp(median * state.deviation)
+        least = state.seconds * math.exp(min(low, median) * state.deviation)
+        most = state.seconds * math.exp(high * state.deviation)
         return seconds, least, max(most, seconds)
 
     def beyond(self, state: State, seconds: float) -> float:

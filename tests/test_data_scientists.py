@@ -153,12 +153,30 @@ def test_a_part_of_the_data_is_an_experiment(
 
 
 def test_the_comparison_ends_in_a_verdict_and_a_page(printed: dict[str, str]) -> None:
-    said = of(printed, "compare")
+    said = of(printed, "compare llm_process 1 Production")
     assert "version 2" in said
     assert "steady" in said
     (run_id,) = re.findall(r"/runs/([0-9a-f]{32})", said)
     page = mlflow.artifacts.load_text(f"runs:/{run_id}/comparison.html")
     assert "By function" in page
+
+
+@pytest.mark.parametrize(
+    ("versions", "status", "sentence"),
+    [
+        ("2 Production", 1, "2 and Production: both are version 2."),
+        ("Previous previous", 2, "give two different versions"),
+        ("1 Staging", 2, "must be the number of a version or Production, Previous, Candidate"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    printed: dict[str, str], versions: str, status: int, sentence: str
+) -> None:
+    from malearn.flows.commands import app
+
+    done = CliRunner().invoke(app, ["compare", TOOL, *versions.split()])
+    assert done.exit_code == status
+    assert sentence in " ".join(done.output.split())
 
 
 def test_a_prediction_is_explained_down_to_its_interval(printed: dict[str, str]) -> None:

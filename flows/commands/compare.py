@@ -17,16 +17,16 @@ __all__ = ["compare"]
 def _version(name: str) -> typer.models.ArgumentInfo:
     argument: typer.models.ArgumentInfo = typer.Argument(
         metavar=name,
-        help="The number of a registered version.",
-        callback=options.at_least(1),
+        help="The number of a registered version, or Production, Previous or Candidate.",
+        callback=options.version_or_alias,
     )
     return argument
 
 
 def compare(
     tool: ToolArgument,
-    first: Annotated[int, _version("V1")],
-    second: Annotated[int, _version("V2")],
+    first: Annotated[str, _version("V1")],
+    second: Annotated[str, _version("V2")],
     rows: Annotated[
         int | None,
         typer.Option(
@@ -48,13 +48,17 @@ def compare(
         raise typer.BadParameter("give two different versions")
     from malearn.data.dataset import Dataset
     from malearn.flows import report
-    from malearn.lifecycle import comparing, mlflow_pages
+    from malearn.kernel.errors import InputError
+    from malearn.lifecycle import comparing, mlflow_pages, registry
 
     place = Home.find(home)
     tool_type = options.tool_type(tool, home)
     dataset = Dataset.open(place, tool_type)
     with servers.tracking(place):
-        done = comparing.compare(tool_type, (first, second), dataset, rows)
+        numbers = registry.numbered(tool_type, first), registry.numbered(tool_type, second)
+        if numbers[0] == numbers[1]:
+            raise InputError(f"{first} and {second}", f"both are version {numbers[0]}")
+        done = comparing.compare(tool_type, numbers, dataset, rows)
         page = mlflow_pages.run_page(comparing.log(done, dataset.version))
     output.result(
         {**done.as_json(), "page": page}, as_json, lambda: report.show_versions(done, page)

@@ -28,6 +28,7 @@ __all__ = [
     "run_logs",
     "seconds",
     "tool_type",
+    "version_or_alias",
     "writable",
 ]
 
@@ -81,6 +82,20 @@ def at_least(least: float) -> Callable[[Any], Any]:
         return value
 
     return check
+
+
+def version_or_alias(value: str) -> str:
+    """A callback that rejects what is neither the number of a version nor one of our aliases."""
+    from malearn.lifecycle import registry
+
+    if value.isdecimal():
+        return str(at_least(1)(int(value)))
+    for alias in registry.ALIASES:
+        if value.lower() == alias.lower():
+            return alias
+    raise typer.BadParameter(
+        f"must be the number of a version or {', '.join(registry.ALIASES)}, not '{value}'"
+    )
 
 
 def moment(value: str | None) -> str | None:

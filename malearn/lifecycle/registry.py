@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 __all__ = [
+    "ALIASES",
     "CANDIDATE",
     "MONITOR_STATE",
     "PREVIOUS",
@@ -36,6 +37,7 @@ __all__ = [
     "model_file",
     "monitor_state",
     "move",
+    "numbered",
     "register",
     "restore",
     "rollback",
@@ -45,7 +47,7 @@ __all__ = [
     "versions",
 ]
 
-PRODUCTION, PREVIOUS, CANDIDATE = "Production", "Previous", "Candidate"
+ALIASES = PRODUCTION, PREVIOUS, CANDIDATE = "Production", "Previous", "Candidate"
 
 #: The registered model's tag that names the version which was verified and promoted last, and
 #: the name it had in registries made by 0.1.0.
@@ -188,6 +190,19 @@ def by_alias(tool_type: ToolType, alias: str) -> Version | None:
         lambda: _client().get_model_version_by_alias(tool_type.registered_model, alias)
     )
     return None if found is None else _version(tool_type, found)
+
+
+def numbered(tool_type: ToolType, given: str) -> int:
+    """The number of the version that is `given` by its number or by an alias.
+
+    Raises `RegistryError` where no version has that alias.
+    """
+    if given.isdecimal():
+        return int(given)
+    found = by_alias(tool_type, given)
+    if found is None:
+        raise RegistryError(tool_type.registered_model, f"no version has the alias {given}")
+    return found.number
 
 
 def with_aliases(tool_types: Iterable[ToolType]) -> dict[str, dict[str, Version]]:

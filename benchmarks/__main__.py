@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(table([figure]), flush=True)
             found.append(figure)
         print(flush=True)
-        write(found, RESULTS)
+        if found:
+            write(found, RESULTS)
+    if not found:  # parts that print tables: what was kept before stays
+        return
     met = sum(figure.met for figure in found)
     print(f"{met} of {len(found)} figures reach their target; all are in {RESULTS}")
 

@@ -44,7 +44,6 @@ def build(
     found: Sequence[SuccessorFeatures | None],
     features: Mapping[str, object] | None = None,
     task_id: str | None = None,
-    siblings: Sequence[str] = (),
 ) -> Request:
     """The request for a task after `predecessors`, of which `cache` gave `found`.
 
@@ -54,9 +53,7 @@ def build(
         # As Maze forms it, so that the report of this task finds the answer that it was given.
         task_id = f"{run_ids.run_of(predecessors[0])}-{function}" if predecessors else ""
     if tool_type is None:
-        return Request(
-            function, resource, None, _NO_FEATURES, task_id, False, tuple(predecessors), siblings
-        )
+        return Request(function, resource, None, _NO_FEATURES, task_id, False, tuple(predecessors))
     schema = cache.schemas[tool_type.name]
     vector = cache.features_for(function, schema, found)
     if features:
@@ -64,8 +61,30 @@ def build(
     # By identity: numbers that are all missing may also have been given so, and NaN ≠ NaN.
     nothing = vector.values is schema.nothing.values and not vector.context
     missing = nothing and None in found
-    before = tuple(predecessors)
-    return Request(function, resource, tool_type, vector, task_id, missing, before, siblings)
+    return Request(function, resource, tool_type, vector, task_id, missing, tuple(predecessors))
+
+
+def build_known(
+    cache: PredecessorCache,
+    function: str,
+    resource: str,
+    tool_type: ToolType,
+    predecessors: tuple[str, ...],
+    found: Sequence[SuccessorFeatures | None],
+    features: Mapping[str, object],
+    task_ids: Sequence[str],
+) -> Request | None:
+    """As `build`, for tasks that differ in their ids alone; None where nothing of them is known."""
+    schema = cache.schemas[tool_type.name]
+    vector = cache.features_for(function, schema, found)
+    if features:
+        vector = schema.merge((vector, schema.vectorize(features)))
+    if vector.values is schema.nothing.values:
+        return None
+    siblings = task_ids[1:] if len(task_ids) > 1 else ()
+    return Request(
+        function, resource, tool_type, vector, task_ids[0], False, predecessors, siblings
+    )
 
 
 def predecessor_ids(predecessors: Sequence[str] | None) -> Sequence[str]:

@@ -7,8 +7,9 @@ what its function took lately, which is looked up once for all tasks of the func
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -18,7 +19,7 @@ from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflows import workflow_hints
 from malearn.serving import requests
-from malearn.serving.answering import Answerer
+from malearn.serving.answering import Answer, Answerer
 from malearn.serving.predecessor_cache import PredecessorCache
 from malearn.serving.predecessor_reader import PredecessorReader
 from malearn.serving.requests import Request
@@ -50,9 +51,9 @@ class _Plan(msgspec.Struct, gc=False):
     workflow: Workflow
     running: dict[str, float]
     open_tasks: dict[str, Prediction]
-    typed: list[tuple[list[str], _Alike, ToolType, Sequence[str]]]
-    unknown: list[tuple[list[str], _Alike]]
-    known: list[list[str]]
+    typed: list[tuple[Sequence[str], _Alike, ToolType, tuple[str, ...]]]
+    unknown: list[tuple[Sequence[str], _Alike]]
+    known: list[Sequence[str]]
     whole: Workflow
     unseen: tuple[str, ...]
 
@@ -91,16 +92,11 @@ class WorkflowEstimator:
         sources, reasons = dict[str, int](), dict[str, int]()
         rest = iter(answers)
         for plan in plans:
-            open_tasks, effects = plan.open_tasks, self._hint_effects(plan)
             # The answers are in the order of the requests, hence of the plans; `known` ends first.
-            given = list(zip(plan.known, rest, strict=False))
-            for task_ids, key in plan.unknown:
-                prediction, reason = shared[key]
-                hinted = workflow_hints.applied(prediction, effects.get(key[0], 0.0))
-                given.append((task_ids, (hinted, reason)))
-            for task_ids, (prediction, reason) in given:
+            given = zip(plan.known, rest, strict=False)
+            for task_ids, (prediction, reason) in chain(given, self._hinted(plan, shared)):
                 for task_id in task_ids:
-                    open_tasks[task_id] = prediction
+                    plan.open_tasks[task_id] = prediction
                 sources[prediction.source] = sources.get(prediction.source, 0) + len(task_ids)
                 if reason:
                     reasons[reason] = reasons.get(reason, 0) + len(task_ids)
@@ -126,32 +122,38 @@ class WorkflowEstimator:
         context = workflow.context
         words: _Words = tuple(sorted(context.items())) if context else ()
         plan = _Plan(workflow, {}, {}, [], [], [], whole, unseen)
-        alike: dict[tuple[str, str, tuple[str, ...]], list[str]] = defaultdict(list)
-        for task_id, task in whole.tasks.items():
-            if task_id in ended:
+        for (function, resource, before), task_ids in whole.alike.items():
+            left = task_ids
+            if not ended.isdisjoint(task_ids):
+                left = [one for one in task_ids if one not in ended]
+            if running:
+                left = [one for one in left if not self._is_expected(plan, one, running)]
+            if not left:
                 continue
-            if task_id in running:
-                plan.running[task_id] = float(running[task_id])
-                # What has passed is compared with what was expected before the start: an answer of
-                # now would know of executions that ended later.
-                expected = tracker.expected(workflow.run_id, task_id)
-                if expected is not None:
-                    plan.open_tasks[task_id] = expected
-                    continue
-            before = task.predecessors
             if not ended.issuperset(before):
                 before = tuple([one for one in before if one in ended])
-            alike[task.function, task.resource, before].append(task_id)
-        for (function, resource, before), task_ids in alike.items():
             key = function, resource, words
             tool_type = claims.get(key)
             if tool_type is None and key not in claims:
                 tool_type = claims[key] = _claimed(types, function, resource, context)
             if tool_type is not None and before:
-                plan.typed.append((task_ids, key, tool_type, before))
+                plan.typed.append((left, key, tool_type, before))
             else:
-                plan.unknown.append((task_ids, key))
+                plan.unknown.append((left, key))
         return plan
+
+    def _is_expected(self, plan: _Plan, task_id: str, running: Mapping[str, float]) -> bool:
+        """Whether a task runs of which it is known what was expected; `plan` takes that in."""
+        if task_id not in running:
+            return False
+        plan.running[task_id] = float(running[task_id])
+        # What has passed is compared with what was expected before the start: an answer of now
+        # would know of executions that ended later.
+        expected = self._tracker.expected(plan.workflow.run_id, task_id)
+        if expected is None:
+            return False
+        plan.open_tasks[task_id] = expected
+        return True
 
     def _requests(self, plans: Sequence[_Plan], started: float) -> tuple[list[Request], str]:
         """Requests for the tasks of which something is known, after one round trip at most."""
@@ -166,25 +168,28 @@ class WorkflowEstimator:
             context = plan.workflow.context
             for task_ids, key, tool_type, before in plan.typed:
                 last = first + len(before)
-                request = requests.build(
-                    cache,
-                    key[0],
-                    key[1],
-                    tool_type,
-                    before,
-                    said[first:last],
-                    context,
-                    task_ids[0],
-                    task_ids[1:] if len(task_ids) > 1 else (),
+                request = requests.build_known(
+                    cache, key[0], key[1], tool_type, before, said[first:last], context, task_ids
                 )
                 first = last
-                # By identity, as in `requests.build`.
-                if request.features.values is not cache.schemas[tool_type.name].nothing.values:
+                if request is not None:
                     plan.known.append(task_ids)
                     known.append(request)
                 else:
                     plan.unknown.append((task_ids, key))
         return known, fetch_error
+
+    def _hinted(
+        self, plan: _Plan, shared: Mapping[_Alike, Answer]
+    ) -> Iterator[tuple[Sequence[str], Answer]]:
+        """The answers for tasks whose inputs are not known."""
+        effects = self._hint_effects(plan)
+        for task_ids, key in plan.unknown:
+            prediction, reason = shared[key]
+            yield (
+                task_ids,
+                (workflow_hints.applied(prediction, effects.get(key[0], 0.0)), reason),
+            )
 
     def _hint_effects(self, plan: _Plan) -> dict[str, float]:
         """What the beginning of the workflow says of tasks whose inputs are not known."""

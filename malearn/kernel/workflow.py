@@ -69,7 +69,7 @@ class Workflow:
     ('a', 'b', 'c')
     """
 
-    __slots__ = ("_order", "arrived", "context", "deadline", "growing", "run_id", "tasks")
+    __slots__ = ("_alike", "_order", "arrived", "context", "deadline", "growing", "run_id", "tasks")
 
     def __init__(
         self,
@@ -91,6 +91,7 @@ class Workflow:
         for task_id in _sorted(run_id, named):
             self.tasks[task_id] = named[task_id]
         self._order: tuple[str, ...] | None = None
+        self._alike: dict[tuple[str, str, tuple[str, ...]], list[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -101,6 +102,16 @@ class Workflow:
         if self._order is None:
             self._order = tuple(self.tasks)
         return self._order
+
+    @property
+    def alike(self) -> Mapping[tuple[str, str, tuple[str, ...]], Sequence[str]]:
+        """The ids of tasks that share function, resource and predecessors, by these."""
+        if self._alike is None:
+            self._alike = {}
+            for task_id, task in self.tasks.items():
+                key = task.function, task.resource, task.predecessors
+                self._alike.setdefault(key, []).append(task_id)
+        return self._alike
 
     def append(
         self, task_id: str, function: str, task_type: str, predecessors: Sequence[str] = ()
@@ -117,7 +128,7 @@ class Workflow:
                 raise WorkflowError(self.run_id, f"task {task_id} waits for {before}, not a task")
         self.tasks[task_id] = task
         # What is appended waits for known tasks only, so the order stays valid and free of cycles.
-        self.growing, self._order = True, None
+        self.growing, self._order, self._alike = True, None, None
 
     def descendants(self, task_id: str) -> int:
         """How many tasks wait for `task_id`, directly or through others."""

@@ -177,7 +177,8 @@ class InputEffects:
             apart, unequal = room[:, :, : some.shape[1]]
             np.abs(np.subtract(self._scaled[:, None], some, out=apart), out=apart)
             np.ceil(np.clip(apart, 0.0, 1.0, out=apart), out=unequal)
-            others = unequal[:, :, :n].sum(axis=2)  # no product: BLAS would start threads for it
+            # A sum over places. No product: BLAS would start threads for it.
+            others = np.einsum("frp->fr", unequal[:, :, :n])
             rarity = np.log((n + 1.0 - others) / (n + 2.0)) * np.float32(_EXACT / width)
             unequal *= rarity[:, :, None]
             exact = np.exp(unequal.sum(axis=0)) @ shares

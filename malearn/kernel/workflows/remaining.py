@@ -120,11 +120,13 @@ def longest_path(tasks: Mapping[str, Task], open_tasks: Mapping[str, Prediction]
                 spread * spread + deviation * deviation + 2.0 * _ALONG * spread * deviation
             )
         ends[task_id] = seconds, deviation
-    last_tasks = [task_id for task_id in ends if task_id not in followed]
+    last_tasks = [task_id for task_id in ends if task_id not in followed] if followed else [*ends]
     if not last_tasks:
         return Path(0.0, 0.0, ())
-    seconds, deviation = _latest([ends[task_id] for task_id in last_tasks])
-    return Path(seconds, deviation, _chain(max(last_tasks, key=ends.__getitem__), through))
+    last_ends = [ends[task_id] for task_id in last_tasks]
+    seconds, deviation = _latest(last_ends)
+    last = last_tasks[last_ends.index(max(last_ends))]
+    return Path(seconds, deviation, _chain(last, through))
 
 
 def _latest(ends: Sequence[tuple[float, float]]) -> tuple[float, float]:

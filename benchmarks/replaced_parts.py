@@ -98,7 +98,7 @@ def _of_run(known: Knowledge, sigma: float, tool_types: ToolTypes) -> _Totals:
     makers = _makers(known, sigma, tool_types)
     found: _Totals = defaultdict(float)
     for load, seed in itertools.product(_LOADS, _SEEDS):
-        arrivals = knowledge.poisson(known.run, load, _SLOTS["gpu"], "gpu", seed)
+        arrivals = knowledge.poisson(known.run, load, _SLOTS["gpu"], "gpu", seed, known.begins)
         for (name, make), policy in itertools.product(makers.items(), _POLICIES):
             done = simulation.simulate(arrivals, policy, make(seed), _SLOTS, 2.0)
             found[policy, name] += sum(
@@ -200,6 +200,6 @@ def _level_errors(
 ) -> dict[str, float]:
     """By function the median of log true over predicted seconds in that run, executed alone."""
     noting = LevelErrors(tool_types, *known.learnt(), models)
-    arrivals = knowledge.poisson(known.run, 1.0, _SLOTS["gpu"], "gpu", 0)
+    arrivals = knowledge.poisson(known.run, 1.0, _SLOTS["gpu"], "gpu", 0, known.begins)
     simulation.simulate(arrivals, "fcfs", noting, {})
     return {function: statistics.median(some) for function, some in noting.errors.items()}

@@ -1,13 +1,15 @@
 """What every predictor knows when a run begins, after all the runs before it.
 
 The runs are replayed one after another, each workflow executed alone: no task waits for anything
-but its predecessors. Between two runs models are refitted on the log so far, by the code that
-trains. What was learnt up to the beginning of a run holds under any policy, for all that it was
-learnt from has ended by then.
+but its predecessors. All runs have one clock, with the pauses between them that were recorded:
+after one, what was known before counts for less. Between two runs models are refitted on the log
+so far, by the code that trains. What was learnt up to the beginning of a run holds under any
+policy, for all that it was learnt from has ended by then.
 """
 
 from __future__ import annotations
 
+import math
 import pickle
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -32,10 +34,11 @@ _DEADLINES = 10  # of each workflow that is probed: with one, chance decides
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What is known when `run` begins; predictors are copies of their own. `models` are ONNX
-    files, by tool type."""
+    """What is known when `run` begins, at `begins` seconds on the clock that all runs share;
+    predictors are copies of their own. `models` are ONNX files, by tool type."""
 
     run: RunTrace
+    begins: float
     models: Mapping[str, bytes]
     state: bytes
     average: bytes
@@ -98,16 +101,21 @@ def at_each_run(
     average = MovingAverage(tool_types)
     log: list[Record] = []
     models: dict[str, bytes] = {}
+    clock, recorded = 0.0, math.nan  # the end of the run before, as simulated and as recorded
     for run in runs:
+        clock += max(run.began - recorded, 0.0) if recorded == recorded else 0.0
+        recorded = run.ended
         # Fitting takes long, and runs that only teach need no models.
         if not wanted or run.name in wanted:
             models = _fitted(log, tool_types)
-        yield Knowledge(run, models, pickle.dumps((known, calibration)), pickle.dumps(average))
-        arrivals = poisson(run, 1.0, slots, resource, 0)
+        state = pickle.dumps((known, calibration))
+        yield Knowledge(run, clock, models, state, pickle.dumps(average))
+        arrivals = poisson(run, 1.0, slots, resource, 0, clock)
         ours = Malearn(tool_types, known, calibration, _loaded(models, tool_types))
         probe = None if probed is None else _probe(run, ours, probed)
         # No slots are named, so nothing waits: what is learnt is execution time alone.
-        simulation.simulate(arrivals, "fcfs", ours, {}, probe=probe)
+        done = simulation.simulate(arrivals, "fcfs", ours, {}, probe=probe)
+        clock = max(one.ended for one in done)
         simulation.simulate(arrivals, "fcfs", average, {})
         log += [t.record for w in run.workflows for t in w.tasks.values() if t.record is not None]
 
@@ -135,16 +143,17 @@ def _probe(
 
 
 def poisson(
-    run: RunTrace, load: float, slots: int, resource: str, seed: int
+    run: RunTrace, load: float, slots: int, resource: str, seed: int, begins: float = 0.0
 ) -> list[tuple[float, WorkflowTrace]]:
-    """The run's workflows in random order, arriving at random: `slots` are used to `load`."""
+    """The run's workflows in random order, arriving at random from `begins` on: `slots` are
+    used to `load`."""
     draw = random.Random(f"{seed} {run.name}")
     workflows = list(run.workflows)
     draw.shuffle(workflows)
     work = sum(workflow.seconds_on(resource) for workflow in workflows) / len(workflows)
     # Load = arrivals · mean work ÷ slots, as in queueing theory; solved for the mean gap.
     gap = work / (load * slots)
-    at, arrivals = 0.0, []
+    at, arrivals = begins, []
     for workflow in workflows:
         at += draw.expovariate(1.0) * gap
         arrivals.append((at, workflow))

@@ -325,18 +325,23 @@ def _simulate(
     cells: list[_Cell] = []
     for load in settings.loads:
         for seed in range(settings.seeds):
-            arrivals = _arrivals(known.run, load, seed, settings)
+            arrivals = _arrivals(known, load, seed, settings)
             for policy in settings.policies:
                 cells += _one_policy(known.run, predictors, settings, arrivals, policy, seed)
-    return cells, _example(known.run, predictors["malearn"](0), settings) if shown else ()
+    return cells, _example(known, predictors["malearn"](0), settings) if shown else ()
 
 
-def _example(run: RunTrace, ours: Predictor, settings: Settings) -> tuple[TaskRun, ...]:
-    arrivals = _arrivals(run, settings.loads[0], 0, settings)
+def _example(known: Knowledge, ours: Predictor, settings: Settings) -> tuple[TaskRun, ...]:
+    arrivals = _arrivals(known, settings.loads[0], 0, settings)
     policy = settings.policies[-1]
     done = simulation.simulate(arrivals, policy, ours, settings.slots, settings.deadlines[0])
     return tuple(
-        TaskRun(one.trace.run_id, one.trace.shape[task_id][0], start, end)
+        TaskRun(
+            one.trace.run_id,
+            one.trace.shape[task_id][0],
+            start - known.begins,
+            end - known.begins,
+        )
         for one in done
         for task_id, (start, end) in one.tasks.items()
         if one.trace.shape[task_id][1] == settings.resource
@@ -379,13 +384,13 @@ def _one_policy(
 
 
 def _arrivals(
-    run: RunTrace, load: float | None, seed: int, settings: Settings
+    known: Knowledge, load: float | None, seed: int, settings: Settings
 ) -> list[tuple[float, WorkflowTrace]]:
+    run, begins = known.run, known.begins
     if load is not None:
         slots = settings.slots.get(settings.resource, 1)
-        return knowledge.poisson(run, load, slots, settings.resource, seed)
-    first = run.workflows[0].arrived
-    return [(workflow.arrived - first, workflow) for workflow in run.workflows]
+        return knowledge.poisson(run, load, slots, settings.resource, seed, begins)
+    return [(begins + workflow.arrived - run.began, workflow) for workflow in run.workflows]
 
 
 def noise(runs: Sequence[RunTrace], tool_types: ToolTypes) -> dict[str, float]:

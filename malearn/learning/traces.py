@@ -85,6 +85,22 @@ class RunTrace:
     name: str
     workflows: tuple[WorkflowTrace, ...]
 
+    @property
+    def began(self) -> float:
+        """When its first workflow arrived, in seconds since the epoch."""
+        return self.workflows[0].arrived
+
+    @property
+    def ended(self) -> float:
+        """When the last of its tasks ended that teach anything; its beginning where none does."""
+        ends = (
+            task.record.end
+            for workflow in self.workflows
+            for task in workflow.tasks.values()
+            if task.record is not None
+        )
+        return max(ends, default=self.began)
+
 
 @dataclass(frozen=True, slots=True)
 class Traces:

@@ -43,7 +43,7 @@ _HARMLESS = 0.99  # a part may cost a hundredth where there is nothing for it to
 Constants = Mapping[tuple[Any, str], Any]
 _WITHOUT: dict[str, Constants] = {
     "remembered regimes": {(regimes, "_LEVELS"): 1},
-    "following what others did since a change": {(shared_changes, "_FEWEST"): _NEVER},
+    "following what others did since a change": {(shared_changes, "_COMPARED"): 0},
     "the levels of others": {(regimes, "_EVIDENCE"): 0.0},
     "the ageing by pauses": {(regimes, "_PAUSE"): 0},
     "weighing regimes and tracker by evidence": {(experts, "_SHARPNESS"): 0.0},

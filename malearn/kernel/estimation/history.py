@@ -515,17 +515,16 @@ class History:
 
     def _followed(self, line: ContextLevel) -> float | None:
         """Log-seconds to expect by what others did since `line` ran; None where it says nothing."""
-        # Without a change since, which is usual, its regimes need not be read.
-        if line.ran >= self._regimes.changed:
-            return None
         return self._regimes.followed(line.regimes)
 
     def _level(self, line: ContextLevel, tool: ToolTypeState) -> float:
         """Log-seconds to expect where the inputs have no effect."""
+        followed = self._followed(line)
+        if followed is not None:
+            return followed
         tracked = self._tracker.level(line, tool)
         if not line.varies:
-            followed = self._followed(line)
-            return tracked if followed is None else followed
+            return tracked
         regime = self._regimes.expected(line.regimes)
         return tracked + experts.second_weight(line.errors, tool.errors) * (regime - tracked)
 

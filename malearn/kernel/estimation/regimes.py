@@ -5,9 +5,9 @@ before under the same conditions. Each function in its context remembers up to `
 log-seconds. Which one holds is inferred, as in a hidden Markov model with one chain per function,
 from where it was last and how rarely it moves (learnt per function), and from the levels that the
 functions which ran lately are at: how often each of those went with each of this one's levels is
-counted. Functions that have known one level only say nothing, and cost nothing. After a
-pause, as between two runs, what was known before counts less: the first executions after it tell
-what holds now.
+counted. Functions that have known one level only say nothing, and cost nothing; those that no tool
+type claims are no evidence either, as reading a file takes what it takes. After a pause, as between
+two runs, what was known before counts less: the first executions after it tell what holds now.
 
 Memory is bounded: few levels a function, and a bounded number of companions a level.
 """
@@ -15,9 +15,11 @@ Memory is bounded: few levels a function, and a bounded number of companions a l
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import islice
 
-from malearn.kernel.estimation.shared_changes import SharedChanges
+from malearn.kernel.estimation import shared_changes
+from malearn.kernel.estimation.shared_changes import Moves
 
 __all__ = ["LEAST_SCALE", "FunctionRegimes", "Regimes"]
 
@@ -69,6 +71,10 @@ class _Companion:
         self._counts, self._total = counts, sum(counts.values())
         self._logs = {}
 
+    def has_met(self, number: int) -> bool:
+        """Whether it was at the level of that number."""
+        return number in self._counts
+
     def log_likelihood(self, number: int, levels: int) -> float:
         """The logarithm of how likely it is at the level of that number, of so many."""
         found = self._logs.get(number)
@@ -96,12 +102,14 @@ class FunctionRegimes:
     __slots__ = (
         "aged",
         "at",
+        "began",
         "believed",
         "believed_at",
         "current",
         "expected",
         "level",
         "levels",
+        "moves",
         "number",
         "since",
         "stay",
@@ -114,6 +122,7 @@ class FunctionRegimes:
         self.tool_type = ""  # … and what it is, empty where no tool type claims it
         self.at = 0  # the execution, of any function, that was its last
         self.aged = 0  # … and how old all that is known was then
+        self.began = 0  # the execution, of any function, that was its first
         self.level = 0  # the number of the level that it was at last
         self.since = 0  # own executions since it moved to another level
         self.believed: list[float] = []  # kept for a while
@@ -121,7 +130,13 @@ class FunctionRegimes:
         self.expected: float | None = None  # … by what is believed, once it was asked for
         self.levels: list[_Level] = []
         self.current: _Level | None = None
+        self.moves = Moves()
         self.stay, self.total = _STAY * _STAY_PRIOR, _STAY_PRIOR
+
+    def has_met(self, number: int, level: int) -> bool:
+        """Whether the function of that number was at that level of its own when this one ran."""
+        met = (one.companions.get(number) for one in self.levels)
+        return any(went is not None and went.has_met(level) for went in met)
 
 
 class Regimes:
@@ -130,23 +145,20 @@ class Regimes:
     __slots__ = (
         "_aged",
         "_any_moved",
-        "_changes",
         "_moved",
         "_number",
         "_recent",
-        "changed",
         "count",
     )
 
     def __init__(self) -> None:
         self.count = 0  # executions of any function
-        self.changed = 0  # … when one that seldom moves moved after a while in which none had
         self._aged = 0  # … and what pauses count as
         self._any_moved = 0  # … when any moved last
         self._moved = -_LATELY  # … when one that seldom moves moved last
         self._number = 0
-        self._changes = SharedChanges()
-        self._recent: dict[int, FunctionRegimes] = {}  # by number, the one that ran last is last
+        # Of those that a tool type claims, by number; the one that ran last is last.
+        self._recent: dict[int, FunctionRegimes] = {}
 
     def pause(self) -> None:
         """Nothing ran for a while: what is known is older, and other levels may hold."""
@@ -201,23 +213,29 @@ class Regimes:
         age = _AGE_POWERS[min(self._aged - function.aged, _OLDEST)]
         logs = [age * log for log in logs]
         weight, now = _EVIDENCE, self._aged
-        for other in islice(reversed(self._recent.values()), _COMPANIONS):
-            if other is function:
-                continue
+        for other in self._telling(function):
             count = len(other.levels)
-            if count > 1:
-                says = weight * _AGE_POWERS[min(now - other.aged, _OLDEST)]
-                number, at, unknown = other.number, other.level, _UNKNOWN[count]
-                for i, level in enumerate(levels):
-                    went = level.companions.get(number)
-                    likely = unknown if went is None else went.log_likelihood(at, count)
-                    logs[i] += says * likely
+            says = weight * _AGE_POWERS[min(now - other.aged, _OLDEST)]
+            number, at, unknown = other.number, other.level, _UNKNOWN[count]
+            for i, level in enumerate(levels):
+                went = level.companions.get(number)
+                likely = unknown if went is None else went.log_likelihood(at, count)
+                logs[i] += says * likely
             weight *= _FADES
         # Relative to the greatest, so that exp neither overflows nor loses all of them.
         most = max(logs)
         shares = [math.exp(log - most) for log in logs]
         total = sum(shares)
         return [share / total for share in shares]
+
+    def _telling(self, function: FunctionRegimes) -> Iterator[FunctionRegimes]:
+        """Those that ran lately and have known several levels, latest first."""
+        several = (
+            other
+            for other in reversed(self._recent.values())
+            if len(other.levels) > 1 and other is not function
+        )
+        return islice(several, _COMPANIONS)
 
     def expected(self, function: FunctionRegimes) -> float:
         """The log-seconds to expect: the median of what may hold."""
@@ -232,16 +250,21 @@ class Regimes:
 
         None where it has, or nothing is known of that, and where it returns to levels of its own.
         """
-        if len(function.levels) != 1:
+        if self._any_moved <= function.at or not function.tool_type:
             return None
-        shift = self._changes.shift(function)
-        return None if shift is None else function.levels[0].value + shift
+        return shared_changes.believed(
+            function,
+            reversed(self._recent.values()),
+            lambda age: _AGE_POWERS[min(age, _OLDEST)],
+            single=len(function.levels) == 1,
+        )
 
     def observe(self, function: FunctionRegimes, value: float, tool_type: str = "") -> float:
         """Take in an execution of `function`; returns the level that it was at."""
         function.tool_type = tool_type
         if not function.levels:
             function.number = self._number = self._number + 1
+            function.began = self.count + 1
             found = self._begin(function, value, _SCALE)
         else:
             found = self._found(function, value)
@@ -293,15 +316,14 @@ class Regimes:
                 function.stay *= _STAY_MOST / function.total
                 function.total = _STAY_MOST
         if function.current is not None and found is not function.current:
-            function.since, self._any_moved = 0, self.count + 1
+            at = self.count + 1
+            # Not across a pause: what then returns was no outlier, but another backend.
+            brief = function.since == 1 and self._aged - function.aged < _PAUSE
+            function.moves.add(at, function.current, found, function.at, brief=brief)
+            function.since, self._any_moved = 0, at
             # One that moves all the time says nothing of a change that others share.
             if function.stay > _SELDOM * function.total:
-                if self.count - self._moved > _LATELY:
-                    self.changed = self.count + 1
-                    self._changes.begin(self.changed)
-                self._moved = self.count + 1
-        if function.current is not None:
-            self._changes.add(function, function.current.value)
+                self._moved = at
         function.since += 1
         function.current, function.level = found, found.number
 
@@ -320,6 +342,8 @@ class Regimes:
         self.count += 1
         self._aged += 1
         function.at, function.aged = self.count, self._aged
+        if not function.tool_type:
+            return
         self._recent.pop(function.number, None)
         self._recent[function.number] = function
         if len(self._recent) > _REMEMBERED:

@@ -1,34 +1,39 @@
-"""Changes that functions share: how far one is believed to have moved that has not run since.
+"""Changes that functions share: where one is believed to be that has not run since others moved.
 
-A change begins when a function that seldom moves turns up at another level, unless another did so
-a moment ago. From then on each function that runs is compared with its level before: it moved with
-the others, or it stayed. One that has not run since is taken to have moved as the median of those
-of its tool type did, and some of what set it apart from them is taken to be gone: on another
-backend functions are nearer to each other, or in another order. Several functions have to agree,
-and a stand-in that has not moved is counted among them, so that an outlier moves nobody.
+On another backend all functions move, but each is seen to do so only once it has run. A function
+that has not run since is taken to have moved as those that ran lately did: by the median of how far
+each of them has moved since it ran last (a difference in differences, so that what it has moved
+with them already is not added once more). Those of another tool type count less, what ran longer
+ago counts less, and one that has not moved is counted among them, so that an outlier moves nobody.
+One that has gone to a level at which it was before while this function stayed where it is takes it
+nowhere.
+Some of what set it apart from the others is taken to be gone after a large move: on another backend
+functions are nearer to each other, or in another order.
 
-What matters to a scheduler is that all functions are on one scale, those that ran since the change
+What matters to a scheduler is that all functions are on one scale, those that ran since a change
 and those that did not: else its order is one of how long ago they ran.
 
-Memory is bounded: a few changes, of each the functions that ran last.
+Memory is bounded: of each function its latest moves.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 from malearn.kernel.estimation.robust import clip_step
 
-__all__ = ["Level", "Member", "SharedChanges"]
+__all__ = ["Level", "Member", "Moves", "believed"]
 
-_CHANGES = 6  # remembered
-_MEMBERS = 32  # of one change, those that ran first
-_MOVED = 0.5  # log-seconds
-_FEWEST = 2  # functions of one tool type that tell how far others moved
-# What sets a function apart from the others is gone by this share after a change of `_FULL`
+_REMEMBERED = 8  # moves of one function
+_COMPARED, _FADES = (
+    8,
+    0.7,
+)  # so many of those that ran lately, each counting less than the later one
+_OTHER_TYPE, _STAYED = 0.3, 0.5  # weights: of a function of another tool type; of a stand-in
+_FEWEST, _MOVED = 2, 0.4  # so many have to move by so much, in log-seconds, to take others along
+_ALREADY = 0.5  # log-seconds by which one has moved with the others
+# What sets a function apart from the others is gone by this share after a move of `_FULL`
 # log-seconds, unless it is more than `_APART`: such a function is of another kind.
 _NEARER, _FULL, _APART = 0.6, 1.0, 2.5
 
@@ -39,123 +44,149 @@ class Level(Protocol):
     value: float
 
 
+class _Move(NamedTuple):
+    """A move away from the level `before`, at the execution `at`, counted over all functions;
+    the function's own execution before that was `ran`."""
+
+    at: int
+    before: Level
+    ran: int
+
+
+class Moves:
+    """The latest moves of one function, oldest first."""
+
+    __slots__ = ("_moves",)
+
+    def __init__(self) -> None:
+        self._moves: list[_Move] = []
+
+    def add(self, at: int, before: Level, after: Level, ran: int, *, brief: bool) -> None:
+        """A move from `before` to `after`; `brief` says that it stayed for one execution only."""
+        if brief and self._moves and self._moves[-1].before is after:
+            # It is back: an outlier leaves no trace, or ten of them would be all that is known.
+            self._moves.pop()
+            return
+        self._moves.append(_Move(at, before, ran))
+        del self._moves[:-_REMEMBERED]
+
+    def first_after(self, count: int) -> _Move | None:
+        """The first move after the execution `count`; None where there is none."""
+        return next((move for move in self._moves if move.at > count), None)
+
+
 class Member(Protocol):
-    """A function: its number, the level it is at, and its last execution, counted over all."""
+    """A function: its number and tool type, its first and its latest execution, counted over all,
+    how old all that is known was then, and the level that it was at, with its number."""
 
     number: int
-    at: int
     tool_type: str
+    began: int
+    at: int
+    aged: int
+    level: int
+    moves: Moves
 
     @property
     def current(self) -> Level | None: ...
 
-
-class _Change:
-    """One change: the execution that it began with, and who ran since, from which level."""
-
-    __slots__ = ("began", "members")
-
-    def __init__(self, began: int) -> None:
-        self.began = began
-        self.members: dict[int, tuple[Member, float]] = {}  # by number
-
-    def moved(self) -> int:
-        """How many are still at another level than before."""
-        return sum(
-            abs(member.current.value - before) > _MOVED
-            for member, before in self.members.values()
-            if member.current is not None
-        )
+    def has_met(self, number: int, level: int) -> bool:
+        """Whether the function of that number was at that level of its own while this one ran."""
+        ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """How far the functions of a tool type moved, and where they were before, in log-seconds."""
+class _Row(NamedTuple):
+    """How far another function has moved, from where, and how much it counts; `new` says that it
+    is at a level at which this one has not met it."""
 
     move: float
     before: float
-    count: int
+    weight: float
+    same_type: bool
+    has_moved: bool
+    new: bool
 
 
-class SharedChanges:
-    """The latest changes and what functions did since. Not thread-safe."""
+def believed(
+    member: Member,
+    lately: Iterable[Member],
+    weight_of_age: Callable[[int], float],
+    *,
+    single: bool,
+) -> float | None:
+    """Log-seconds at which `member` is believed to be, by what those that ran `lately` did since.
 
-    __slots__ = ("_changes", "_latest", "_shared")
-
-    def __init__(self) -> None:
-        self._changes: list[_Change] = []
-        self._latest = 0  # the execution that the latest change began with
-        # By tool type, over the first change that counts and those after it; until the next
-        # execution.
-        self._shared: dict[int, dict[str, _Shared]] = {}
-
-    def begin(self, count: int) -> None:
-        """A change begins with the execution of that number, counted over all functions."""
-        if len(self._changes) >= _CHANGES:
-            # An outlier begins a change, too; what moved many is what must not be forgotten.
-            self._changes.remove(min(self._changes, key=_Change.moved))
-        self._changes.append(_Change(count))
-        self._latest = count
-
-    def add(self, member: Member, before: float) -> None:
-        """`member` has run; its level was `before`."""
-        if not self._changes:
-            return
-        self._shared.clear()
-        members = self._changes[-1].members
-        # None makes room for another: it would seem to have stayed when it runs again.
-        if member.tool_type and member.number not in members and len(members) < _MEMBERS:
-            members[member.number] = member, before
-
-    def shift(self, member: Member) -> float | None:
-        """How far `member` is believed to have moved since it ran last, in log-seconds.
-
-        None where nothing has changed since, or too few have run to tell.
-        """
-        if self._latest <= member.at or not member.tool_type or member.current is None:
-            return None
-        first = next(i for i, change in enumerate(self._changes) if change.began > member.at)
-        shared = self._shared.get(first)
-        if shared is None:
-            shared = self._shared[first] = _shared(self._changes[first:])
-        own = shared.get(member.tool_type)
-        if own is None:
-            if not shared:
-                return None
-            # One tool type's change need not be everybody's, hence the stand-in here, too.
-            move = _median([*(other.move for other in shared.values()), 0.0])
-        else:
-            move, apart = own.move, member.current.value - own.before
-            if abs(apart) < _APART:
-                move -= _NEARER * min(1.0, abs(move) / _FULL) * apart
-        return clip_step(move)
+    `lately` come latest first. `single` says that it has known one level only; one that returns
+    to levels of its own follows only where most of the others are at levels at which it has not
+    met them. None where they tell nothing.
+    """
+    level = member.current
+    if level is None:
+        return None
+    rows = _rows(member, level, lately, weight_of_age)
+    total = sum(row.weight for row in rows) + _STAYED
+    # What went with levels that were met before is told by their regimes.
+    if not single and sum(row.weight for row in rows if row.new) <= total / 2.0:
+        return None
+    if single and sum(row.has_moved for row in rows) < _FEWEST:
+        return None
+    move = _weighted_median([(row.move, row.weight) for row in rows] + [(0.0, _STAYED)])
+    if sum(row.move * move > 0.0 and abs(row.move) > _MOVED for row in rows) < _FEWEST:
+        return level.value
+    own_type = [(row.before, row.weight) for row in rows if row.same_type]
+    if own_type:
+        apart = level.value - _weighted_median(own_type)
+        if abs(apart) < _APART:
+            move -= _NEARER * min(1.0, abs(move) / _FULL) * apart
+    return level.value + clip_step(move)
 
 
-def _shared(changes: Sequence[_Change]) -> dict[str, _Shared]:
-    """What each tool type did over all of `changes`; without those of which too few ran."""
-    # From where each was before the first of them: what came back has not moved.
-    start = {
-        number: before
-        for change in reversed(changes)
-        for number, (_, before) in change.members.items()
-    }
-    found: dict[str, _Shared] = {}
-    for change in changes:
-        moves: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for number, (member, _) in change.members.items():
-            if member.current is not None:
-                before = start[number]
-                moves[member.tool_type].append((clip_step(member.current.value - before), before))
-        for tool_type, rows in moves.items():
-            # The stand-in has moved as far as the changes before this one say.
-            earlier = found[tool_type].move if tool_type in found else 0.0
-            move = _median([*(move for move, _ in rows), earlier])
-            before = _median([before for _, before in rows])
-            found[tool_type] = _Shared(move, before, len(rows))
-    return {tool_type: one for tool_type, one in found.items() if one.count >= _FEWEST}
+def _rows(
+    member: Member,
+    level: Level,
+    lately: Iterable[Member],
+    weight_of_age: Callable[[int], float],
+) -> list[_Row]:
+    """What others did since `member` ran, latest first."""
+    rows: list[_Row] = []
+    weight, latest = 1.0, None
+    for other in lately:
+        if other.at <= member.at or len(rows) >= _COMPARED:
+            break
+        # One that began since has no level to have moved from.
+        if other is member or other.current is None or other.began > member.at:
+            continue
+        latest = other.aged if latest is None else latest
+        same_type = other.tool_type == member.tool_type
+        counts = weight * weight_of_age(latest - other.aged) * (1.0 if same_type else _OTHER_TYPE)
+        weight *= _FADES
+        first = other.moves.first_after(member.at)
+        if first is None:
+            rows.append(_Row(0.0, other.current.value, counts, same_type, False, False))
+            continue
+        new = not member.has_met(other.number, other.level)
+        move = _moved(member, level, other.current, first) if new else 0.0
+        rows.append(_Row(move, first.before.value, counts, same_type, True, new))
+    return rows
 
 
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2.0
+def _moved(member: Member, level: Level, current: Level, first: _Move) -> float:
+    """How far another function has moved since `member` ran, less what that had moved by then."""
+    move = clip_step(current.value - first.before.value)
+    # From where both were when the other one ran last before it moved.
+    mine = member.moves.first_after(first.ran)
+    if member.began > first.ran or mine is None:
+        return move
+    own = clip_step(level.value - mine.before.value)
+    # It has moved with them already, by a distance of its own.
+    return 0.0 if own * move > 0.0 and abs(own) > _ALREADY else move - own
+
+
+def _weighted_median(rows: list[tuple[float, float]]) -> float:
+    rows.sort()
+    half, so_far = sum(weight for _, weight in rows) / 2.0, 0.0
+    for value, weight in rows:
+        so_far += weight
+        if so_far >= half:
+            return value
+    return rows[-1][0]

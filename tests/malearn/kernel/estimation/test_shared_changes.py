@@ -62,14 +62,66 @@ def test_one_of_two_that_ran_moves_nobody() -> None:
     assert clock.expects("c") == pytest.approx(SLOW, rel=0.1)
 
 
-def test_another_tool_type_is_followed_part_of_the_way_until_one_of_its_own_has_run() -> None:
+def test_another_tool_type_is_followed_where_several_agree_until_its_own_have_run() -> None:
     clock = Clock()
-    clock.run(SLOW, "a", "b", times=10)
     clock.run(SLOW, "x", "y", "z", tool="u", times=10)
+    clock.run(SLOW, "a", "b", "c", "d", times=10)
+    clock.run(SLOW, "x", "y", "z", tool="u")
     clock.run(FAST, "a", "b")
-    assert clock.expects("z", "u") == pytest.approx(math.sqrt(SLOW * FAST), rel=0.1)
+    assert clock.expects("z", "u") == pytest.approx(SLOW, rel=0.1)
+    clock.run(FAST, "c", "d")
+    assert clock.expects("z", "u") == pytest.approx(FAST, rel=0.1)
     clock.run(SLOW, "x", "y", tool="u")
     assert clock.expects("z", "u") == pytest.approx(SLOW, rel=0.1)
+
+
+def test_an_outlier_just_before_a_change_does_not_hide_it() -> None:
+    clock = Clock()
+    clock.run(SLOW, "a", "b", "c", "d", times=10)
+    clock.run(10 * SLOW, "d")
+    # Since the outlier all of these have stayed.
+    clock.run(SLOW, "a", "b", "c", "d", times=3)
+    clock.run(FAST, "a", "b", "c")
+    assert clock.expects("d") == pytest.approx(FAST, rel=0.1)
+
+
+def test_one_that_has_moved_first_is_not_moved_again_by_those_that_follow() -> None:
+    clock = Clock()
+    clock.run(SLOW, "a", "b", "c", "d", times=10)
+    clock.run(FAST, "d")
+    clock.run(FAST, "a", "b", "c")
+    assert clock.expects("d") == pytest.approx(FAST, rel=0.2)
+
+
+def test_one_that_knows_several_levels_follows_to_a_backend_that_is_new_to_all() -> None:
+    clock = Clock()
+    for _ in range(3):
+        clock.run(SLOW, "a", "b", "c", "d", times=8)
+        clock.run(FAST, "a", "b", "c", "d", times=8)
+    newest = FAST / 5.0
+    clock.run(newest, "a", "b", "c")
+    assert clock.expects("d") == pytest.approx(newest, rel=0.2)
+
+
+def test_one_that_knows_several_levels_returns_to_the_one_that_went_with_those_of_the_others() -> (
+    None
+):
+    clock = Clock()
+    for _ in range(3):
+        clock.run(SLOW, "a", "b", "c", times=8)
+        clock.run(3 * SLOW, "d", times=8)
+        clock.run(FAST, "a", "b", "c", times=8)
+        clock.run(FAST, "d", times=8)
+    clock.run(SLOW, "a", "b", "c")
+    assert clock.expects("d") == pytest.approx(3 * SLOW, rel=0.2)
+
+
+def test_what_no_tool_type_claims_hides_no_change() -> None:
+    clock = Clock()
+    clock.run(SLOW, "a", "b", "c", times=10)
+    clock.run(FAST, "a", "b")
+    clock.run(1.0, *(f"read{n}" for n in range(10)), tool="", times=3)
+    assert clock.expects("c") == pytest.approx(FAST, rel=0.1)
 
 
 def test_a_large_change_brings_functions_of_a_tool_type_nearer_to_each_other() -> None:

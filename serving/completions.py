@@ -113,6 +113,7 @@ class CompletionHandler:
     def _learnt(self, record: Record | Rejected, place: Place) -> CompletedTask:
         """What there is to report of `record`, once the history has taken it in."""
         if isinstance(record, Rejected):
+            self._learn_unsuccessful(record, place)
             return CompletedTask(record)
         # Taken out: an answer whose task is reported twice is learnt from once.
         function, predicted = record.function, self._predicted.pop(record.task_id)
@@ -136,7 +137,7 @@ class CompletionHandler:
         if predicted is not None:
             values, context = predicted.values, predicted.context
             if predicted.basis is not None:
-                self._history.learn(predicted.basis, predicted.seconds, record.seconds)
+                self._history.learn(predicted.basis, predicted.seconds, record.seconds, values)
         if schema is not None:
             own = schema.vectorize(record.features)
             # What it ran with counts more than what was expected.
@@ -158,6 +159,25 @@ class CompletionHandler:
             context,
             predecessors=place.predecessors,
             resource=place.resource,
+        )
+
+    def _learn_unsuccessful(self, rejected: Rejected, place: Place) -> None:
+        """Learn how long workflows wait for a task that failed or was skipped."""
+        if rejected.times is None:
+            return
+        start, end = rejected.times
+        if not believable.are_believable(start, end, max(self._clock(), self._ahead)):
+            return
+        # Left there: the task may be tried again, under the same id.
+        predicted = self._predicted.get(rejected.task_id)
+        tool_type = self._predecessors.tool_types.for_known(rejected.function)
+        values, context = ((), ()) if predicted is None else (predicted.values, predicted.context)
+        name = tool_type.name if tool_type is not None else ""
+        self._history.observe_unsuccessful(
+            rejected.task_id,
+            Observation(rejected.function, name, start, end, values, context),
+            place.hints,
+            *(() if predicted is None else (predicted.basis, predicted.seconds)),
         )
 
     def _doubt(self, record: Record, schema: FeatureSchema | None) -> str | None:

@@ -7,6 +7,7 @@ work the same way.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
@@ -21,6 +22,7 @@ from malearn.kernel.estimation.answer_explanation import AnswerExplanation, Mode
 from malearn.kernel.estimation.estimator import Basis, Estimator
 from malearn.kernel.estimation.history import FUNCTIONS, History
 from malearn.kernel.estimation.observation import Observation
+from malearn.kernel.workflows.unsuccessful_tasks import TaskOutcome, UnsuccessfulTasks
 from malearn.kernel.workflows.workflow_hints import Followed, Hint, WorkflowHints
 from malearn.serving.generational_cache import GenerationalCache
 
@@ -30,6 +32,7 @@ __all__ = ["FUNCTIONS_SETTING", "SharedHistory", "function_limit", "identity"]
 FUNCTIONS_SETTING = "MALEARN_FUNCTIONS"
 
 _FOLLOWED = 512  # tasks after a hint, that wait to be shared
+_OUTCOMES = 512  # of functions that have failed, likewise
 _KEPT = 8192  # latest observations: those a history is rebuilt from, and known by their task id
 
 
@@ -46,6 +49,7 @@ class SharedHistory:
         self._seen: GenerationalCache[str, float] = GenerationalCache(_KEPT)
         self._tools: set[str] = set()
         self._followed: deque[tuple[Hint, str, float]] = deque(maxlen=_FOLLOWED)
+        self._outcomes: deque[TaskOutcome] = deque(maxlen=_OUTCOMES)
 
     @property
     def functions(self) -> tuple[int, int]:
@@ -73,6 +77,44 @@ class SharedHistory:
                 self._followed.extend((hint, observation.function, above) for hint in hints)
             return True
 
+    def observe_unsuccessful(
+        self,
+        task_id: str,
+        observation: Observation,
+        hints: Sequence[Hint],
+        basis: Basis | None = None,
+        predicted: float = math.nan,
+    ) -> None:
+        """Take in one task that failed or was skipped: workflows wait for it, but no answer
+        for a single task learns of it.
+
+        `basis` and `predicted`, in seconds, are what it was answered on, and with; None where it
+        was not.
+        """
+        with self._lock:
+            # It may be reported twice, as in `observe`.
+            if self._seen.get(task_id) == observation.end:
+                return
+            self._seen.put(task_id, observation.end)
+            above = self._estimator.observe_unsuccessful(observation, hints)
+            if above is not None:
+                self._followed.extend((hint, observation.function, above) for hint in hints)
+            if basis is not None:
+                seconds = observation.end - observation.start
+                self._learn_outcome(
+                    basis, predicted, seconds, observation.features, successful=False
+                )
+
+    @property
+    def has_unsuccessful(self) -> bool:
+        """Whether any task is known to have failed or to have been skipped."""
+        return self._estimator.has_unsuccessful
+
+    def outcome_effects(self, tasks: Iterable[tuple[str, Sequence[float]]]) -> list[float]:
+        """As `Estimator.outcome_effect`, one for each function and features."""
+        with self._lock:
+            return [self._estimator.outcome_effect(*task) for task in tasks]
+
     def hint_effects(self, functions: Iterable[str], hint: Hint) -> dict[str, float]:
         """As `Estimator.hint_effect`, by function."""
         with self._lock:
@@ -80,8 +122,27 @@ class SharedHistory:
 
     @property
     def unshared(self) -> bool:
-        """Whether anything was learnt of hints that was not taken since."""
-        return bool(self._followed)
+        """Whether anything was learnt of hints, or of what failed, that was not taken since."""
+        return bool(self._followed or self._outcomes)
+
+    def take_outcomes(self) -> list[TaskOutcome]:
+        """What was learnt of functions that have failed since the last call, oldest first."""
+        with self._lock:
+            taken = list(self._outcomes)
+            self._outcomes.clear()
+        return taken
+
+    def restore_outcomes(self, outcomes: Iterable[TaskOutcome]) -> None:
+        """Begin with what others learnt of functions that fail, oldest first; then what was learnt
+        here."""
+        unsuccessful = UnsuccessfulTasks()
+        # Outside the lock, as in `restore`.
+        for one in outcomes:
+            unsuccessful.learn(one)
+        with self._lock:
+            for one in self._outcomes:
+                unsuccessful.learn(one)
+            self._estimator.restart_unsuccessful(unsuccessful)
 
     def take_followed(self) -> list[Followed]:
         """What was learnt of hints since the last call, oldest first."""
@@ -129,10 +190,15 @@ class SharedHistory:
             self._tools = {o.tool_type for o in together}
         return len(older)
 
-    def learn(self, basis: Basis, predicted: float, actual: float) -> None:
-        """What came of an answer, both in seconds; `basis` is what it was given on."""
+    def learn(
+        self, basis: Basis, predicted: float, actual: float, features: tuple[float, ...] = ()
+    ) -> None:
+        """What came of an answer, both in seconds, where the task has succeeded; `basis` and
+        `features` are what it was given on."""
         with self._lock:
             self._estimator.learn(basis, predicted, actual)
+            if self._estimator.has_unsuccessful:
+                self._learn_outcome(basis, predicted, actual, features, successful=True)
 
     def look_up(
         self,
@@ -182,6 +248,19 @@ class SharedHistory:
     def renew_locks(self) -> None:
         """After a fork nobody holds what another thread held."""
         self._lock = threading.Lock()
+
+    def _learn_outcome(
+        self,
+        basis: Basis,
+        predicted: float,
+        actual: float,
+        features: tuple[float, ...],
+        *,
+        successful: bool,
+    ) -> None:
+        outcome = TaskOutcome.of(basis.function, features, predicted, actual, successful=successful)
+        if self._estimator.learn_outcome(outcome):
+            self._outcomes.append(outcome)
 
 
 def function_limit(given: int | None = None) -> int:

@@ -7,6 +7,7 @@ what its function took lately, which is looked up once for all tasks of the func
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -87,6 +88,8 @@ class WorkflowEstimator:
         alike = list(dict.fromkeys(key for plan in plans for _, key in plan.unknown))
         unknown = [self._unknown(key, claims[key]) for key in alike]
         answers = self._answerer.answer_many(known, fetch_error)
+        if self._history.has_unsuccessful:
+            answers = self._until_ended(known, answers)
         shared = dict(zip(alike, self._answerer.answer_many(unknown, _UNKNOWN), strict=True))
         # Plain ones, of which a step is quicker than of a `Counter`.
         sources, reasons = dict[str, int](), dict[str, int]()
@@ -197,6 +200,14 @@ class WorkflowEstimator:
         if hint is None:
             return {}
         return self._history.hint_effects({key[0] for _, key in plan.unknown}, hint)
+
+    def _until_ended(self, requests: Sequence[Request], answers: Sequence[Answer]) -> list[Answer]:
+        """The answers, made for successes, as how long the workflow waits for each task."""
+        effects = self._history.outcome_effects([(r.function, r.features.values) for r in requests])
+        return [
+            (prediction.scaled(math.exp(effect)), reason) if effect else (prediction, reason)
+            for (prediction, reason), effect in zip(answers, effects, strict=True)
+        ]
 
     def _unknown(self, key: _Alike, tool_type: ToolType | None) -> Request:
         """The request for tasks of which nothing but the context is known."""

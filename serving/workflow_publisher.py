@@ -3,7 +3,8 @@
 `malearn:workflow:<run id>` holds a `WorkflowStatus`, for an hour after the last change.
 `malearn:workflow_scores` is a capped list, newest first, of what finished workflows taught, and
 `malearn:workflow_hints` one of what followed the hints of workflows, `malearn:workflow_shapes` one
-of what workflows became whose shape was discovered.
+of what workflows became whose shape was discovered, `malearn:workflow_outcomes` one of how tasks
+ended of functions that have failed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 
 from malearn.kernel.names import Names
-from malearn.kernel.workflows import workflow_hints, workflow_shapes
+from malearn.kernel.workflows import unsuccessful_tasks, workflow_hints, workflow_shapes
 from malearn.serving import stream_format
 from malearn.serving.connection import RedisConnection
 from malearn.serving.resp import ResponseError, pack
@@ -28,6 +29,7 @@ _KEEP_STATUS = 3600  # seconds
 _MAX_SCORES = 512  # of finished workflows in the shared list: twice what a calibration uses
 _MAX_HINTS = 2048  # entries of the other list, one a hint and second
 _MAX_SHAPES = 256
+_MAX_OUTCOMES = 2048  # of tasks
 _PAGE = 128  # statuses that are sent at once
 _INTERVAL = 1.0  # seconds between two looks at what has changed
 
@@ -54,6 +56,7 @@ class WorkflowPublisher:
             (names.workflow_scores, _MAX_SCORES),
             (names.workflow_hints, _MAX_HINTS),
             (names.workflow_shapes, _MAX_SHAPES),
+            (names.workflow_outcomes, _MAX_OUTCOMES),
         )
         self._at = 0.0
         self._restored = False
@@ -87,7 +90,9 @@ class WorkflowPublisher:
         scored = [msgspec.json.encode(score) for score in self._tracker.take_unshared()]
         followed = [workflow_hints.encode(one) for one in self._history.take_followed()]
         shapes = [workflow_shapes.encode(one) for one in self._tracker.take_shapes()]
-        for (key, most), entries in zip(self._lists, (scored, followed, shapes), strict=True):
+        outcomes = [unsuccessful_tasks.encode(one) for one in self._history.take_outcomes()]
+        sent = scored, followed, shapes, outcomes
+        for (key, most), entries in zip(self._lists, sent, strict=True):
             if entries:
                 packed.append(pack("LPUSH", key, *entries))
                 packed.append(pack("LTRIM", key, "0", str(most - 1)))
@@ -103,9 +108,10 @@ class WorkflowPublisher:
             found += connection.call(pack("LRANGE", key, "0", str(most - 1)), 1, deadline)
         _raise_refused(found)
         # All have the newest first, and are learnt in order of time.
-        scored, followed, shapes = (list(reversed(entries or [])) for entries in found)
+        scored, followed, shapes, outcomes = (list(reversed(entries or [])) for entries in found)
         self._tracker.restore(scores(scored))
         self._history.restore_hints(filter(None, map(workflow_hints.decode, followed)))
+        self._history.restore_outcomes(filter(None, map(unsuccessful_tasks.decode, outcomes)))
         self._tracker.restore_shapes(filter(None, map(workflow_shapes.decode, shapes)))
         # Only now: after a failure the next exchange tries again.
         self._restored = True

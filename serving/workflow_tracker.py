@@ -99,11 +99,15 @@ class WorkflowTracker:
         return len(self._tracked)
 
     def ended(self, record: Record | Rejected) -> Place | None:
-        """Take in a task that was reported; a rejected record tells that it ended, not when.
+        """Take in a task that was reported; of a record that was rejected for anything but its
+        failure nothing is known but that it ended.
 
         Returns what its workflow tells of it; None where no workflow waits for it.
         """
-        times = (record.start, record.end) if isinstance(record, Record) else (0.0, 0.0)
+        if isinstance(record, Record):
+            times = record.start, record.end
+        else:
+            times = record.times or (0.0, 0.0)
         run = self._run_of.get(record.task_id, "")
         self._ended.put(record.task_id, (*times, run))
         if run:  # nobody waits for most
@@ -293,7 +297,8 @@ class WorkflowTracker:
         if shape is not None:
             self._grown.append(shape)
         reported = self._reported(tracked.workflow)
-        # A rejected record has both times 0: it tells that its task ended, not what it took.
+        # Most rejected records have both times 0: they tell that their task ended, not what it
+        # took. That of a failed task counts: the workflow waited for it.
         seconds = {i: end - start for i, (start, end, _) in reported.items() if end > start}
         for outcome in tracked.checkpoints.scores(tracked.workflow, seconds):
             self._scored = True
@@ -313,8 +318,8 @@ class WorkflowTracker:
         """Whether a report that no run counts, or another one, is of this workflow."""
         start, end, run = ran
         if not run_ids.is_unmistakable(task_id, workflow.run_id):
-            # Some schedulers number the tasks of each workflow alike. The end is 0 where a record
-            # was rejected, which says nothing of when it ended.
+            # Some schedulers number the tasks of each workflow alike. The end is 0 where the record
+            # does not tell when it ended.
             early = workflow.arrived is not None and 0.0 < end < workflow.arrived
             if run or early:
                 return False

@@ -99,6 +99,11 @@ class Names:
         return f"{self.prefix}:workflow_shapes"
 
     @property
+    def workflow_outcomes(self) -> str:
+        """The list of how tasks ended of functions that have failed."""
+        return f"{self.prefix}:workflow_outcomes"
+
+    @property
     def locks(self) -> str:
         """What a lock's name follows in its key."""
         return f"{self.prefix}:lock:"

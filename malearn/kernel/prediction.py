@@ -28,3 +28,14 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     source: Source
     model_version: int | None = None
     confidence: float = 0.0
+
+    def scaled(self, factor: float) -> Prediction:
+        """The same with all seconds times `factor`."""
+        return Prediction(
+            self.seconds * factor,
+            self.low * factor,
+            self.high * factor,
+            self.source,
+            self.model_version,
+            self.confidence,
+        )

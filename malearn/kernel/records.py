@@ -132,5 +132,17 @@ class Rejected:
     reason: RejectReason
     detail: str
     record: str = ""
-    #: When the task ended, in seconds since the epoch; None where unknown or not plausible.
+    #: When the task ended, and started, in seconds since the epoch; None where unknown or not
+    #: plausible.
     end: float | None = field(default=None, compare=False)
+    start: float | None = field(default=None, compare=False)
+
+    @property
+    def times(self) -> tuple[float, float] | None:
+        """When a task ran that failed or was skipped; None for any other, and where unknown."""
+        if self.reason not in _UNSUCCESSFUL or self.start is None or self.end is None:
+            return None
+        return self.start, self.end
+
+
+_UNSUCCESSFUL = frozenset({RejectReason.SOFT_FAILED, RejectReason.SKIPPED})

@@ -50,6 +50,7 @@ class _Task:
     named: tuple[str, ...]
     serve: Mapping[str, object]
     teaches: bool
+    unsuccessful: bool = False
 
     @property
     def function(self) -> str:
@@ -165,7 +166,8 @@ def _rejected(row: RejectedRow, tool_types: ToolTypes) -> _Task | None:
     ids = tuple(map(str, before)) if isinstance(before, list) else None
     # It held a slot for its seconds, which teach where nothing is wrong with them.
     teaches = one.reason in (RejectReason.NO_FEATURES, RejectReason.UNMAPPED_FUNCTION)
-    return _Task(record, resource_name(resource), ids, functions, {}, teaches)
+    unsuccessful = one.reason in (RejectReason.SOFT_FAILED, RejectReason.SKIPPED)
+    return _Task(record, resource_name(resource), ids, functions, {}, teaches, unsuccessful)
 
 
 def _dict(named: Any, name: str) -> dict[str, object]:
@@ -242,7 +244,13 @@ def _trace(
         return None
     reports = _reports(tasks, before)
     traced = {
-        i: TaskTrace(i, t.record.function, t.record.seconds, reports[i] if t.teaches else None)
+        i: TaskTrace(
+            i,
+            t.record.function,
+            t.record.seconds,
+            reports[i] if t.teaches else None,
+            t.unsuccessful,
+        )
         for i, t in tasks.items()
     }
     arrived = min(task.record.start for task in tasks.values())

@@ -27,6 +27,7 @@ from malearn.kernel.tool_types import ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflows import workflow_estimate, workflow_hints
 from malearn.kernel.workflows.remaining import Z80
+from malearn.kernel.workflows.unsuccessful_tasks import TaskOutcome
 from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
 from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
 from malearn.kernel.workflows.workflow_hints import HintsSoFar
@@ -198,6 +199,8 @@ class Malearn:
         self._schemas = {name: FeatureSchema(t) for name, t in tool_types.items()}
         self._bases: dict[str, Basis] = {}
         self._vectors: dict[str, FeatureVector] = {}
+        #: Seconds answered for tasks of known inputs, as for a single one.
+        self._answers: dict[str, float] = {}
         #: How often anything was learnt: while it stays the same, so do the answers.
         self._learnt = 0
         #: By run, what its answers were given on, and what the prediction of the whole was.
@@ -252,13 +255,23 @@ class Malearn:
         self._alike.clear()
         basis = self._bases.pop(task.task_id, None)
         vector = self._vectors.pop(task.task_id, None)
+        said = self._answers.pop(task.task_id, math.nan)
         record = live.done[task.task_id]
+        if basis is not None and vector is not None and (record or task.unsuccessful):
+            self._known.learn_outcome(
+                TaskOutcome.of(
+                    task.function, vector.values, said, end - start, successful=record is not None
+                )
+            )
+        tool_type = self._tool_types.for_known(task.function)
         if record is None:
+            if task.unsuccessful:
+                name = "" if tool_type is None else tool_type.name
+                failed = Observation(task.function, name, start, end)
+                self._known.observe_unsuccessful(failed, live.hints.all)
             return
         if basis is not None:
-            said = live.expected[task.task_id].seconds
             self._known.learn(basis, said, record.seconds)
-        tool_type = self._tool_types.for_known(task.function)
         values: tuple[float, ...] = ()
         context: tuple[str, ...] = ()
         if tool_type is not None:
@@ -324,8 +337,13 @@ class Malearn:
         self, live: SimulatedWorkflow, task_id: str, basis: Basis, seconds: float | None
     ) -> None:
         resource = live.workflow.tasks[task_id].resource
-        live.expected[task_id] = self._answered_from(basis, resource, seconds)
-        self._bases[task_id] = basis
+        answer = self._answered_from(basis, resource, seconds)
+        self._bases[task_id], self._answers[task_id] = basis, answer.seconds
+        if self._known.has_unsuccessful:
+            vector = self._vector(live, task_id, basis.tool_type)
+            effect = self._known.outcome_effect(basis.function, vector.values)
+            answer = answer.scaled(math.exp(effect)) if effect else answer
+        live.expected[task_id] = answer
 
     def _answered_from(self, basis: Basis, resource: str, seconds: float | None) -> Prediction:
         model = self._models.get(basis.tool_type)

@@ -31,12 +31,16 @@ __all__ = ["RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "parts", "read"]
 
 @dataclass(frozen=True, slots=True)
 class TaskTrace:
-    """One task as it ran: its true seconds, and its record where that teaches, else None."""
+    """One task as it ran: its true seconds, and its record where that teaches, else None.
+
+    `unsuccessful` are those of which none does since they failed, or were skipped.
+    """
 
     task_id: str
     function: str
     seconds: float
     record: Record | None
+    unsuccessful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +263,13 @@ def _tasks(file: Path) -> Iterator[_Logged]:
                 start, end = _times(outcome)
                 seconds = end - start if end > start else math.nan
                 yield _Logged(
-                    TaskTrace(outcome.task_id, outcome.function, seconds, None),
+                    TaskTrace(
+                        outcome.task_id,
+                        outcome.function,
+                        seconds,
+                        None,
+                        outcome.times is not None,
+                    ),
                     start if seconds > 0.0 else math.nan,
                 )
 

@@ -33,6 +33,7 @@ from malearn.kernel.estimation.intervals import Factors, Intervals, Width
 from malearn.kernel.estimation.model_weights import ModelWeights
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.prediction import Prediction, Source
+from malearn.kernel.workflows.unsuccessful_tasks import TaskOutcome, UnsuccessfulTasks
 from malearn.kernel.workflows.workflow_hints import Hint, WorkflowHints
 
 __all__ = ["Basis", "Estimator", "answer", "at_bound"]
@@ -142,7 +143,7 @@ def at_bound(basis: Basis, seconds: float, model_range: tuple[float, float] | No
 class Estimator:
     """What is known of all functions, and how far answers were off. Not thread-safe."""
 
-    __slots__ = ("_hints", "_history", "_intervals", "_weights")
+    __slots__ = ("_hints", "_history", "_intervals", "_unsuccessful", "_weights")
 
     def __init__(
         self, observations: Iterable[Observation] = (), functions: int = FUNCTIONS
@@ -151,6 +152,7 @@ class Estimator:
         self._intervals = Intervals(functions)
         self._weights = ModelWeights(functions)
         self._hints = WorkflowHints()
+        self._unsuccessful = UnsuccessfulTasks()
 
     def look_up(
         self,
@@ -208,6 +210,28 @@ class Estimator:
         """What `hint` adds to the log-seconds of a task whose own inputs are not known."""
         return self._hints.effect(function, hint)
 
+    def observe_unsuccessful(self, observation: Observation, hints: Sequence[Hint]) -> float | None:
+        """Take in an execution that failed or was skipped, of which hints alone learn.
+
+        Returns what `observe` does.
+        """
+        return self._learn_hints(observation, hints) if hints else None
+
+    @property
+    def has_unsuccessful(self) -> bool:
+        """Whether any task is known to have failed or to have been skipped."""
+        return len(self._unsuccessful) > 0
+
+    def outcome_effect(self, function: str, features: Sequence[float]) -> float:
+        """What to add to the log-seconds answered for a task of these inputs, where a workflow
+        waits for it whether it succeeds or not."""
+        return self._unsuccessful.effect(function, features)
+
+    def learn_outcome(self, outcome: TaskOutcome) -> bool:
+        """How a task ended that was answered; whether anything was learnt, as in
+        `UnsuccessfulTasks.learn`."""
+        return self._unsuccessful.learn(outcome)
+
     def believed_levels(
         self, function: str, context: tuple[str, ...] = ()
     ) -> tuple[BelievedLevel, ...]:
@@ -247,6 +271,10 @@ class Estimator:
     def restart_hints(self, hints: WorkflowHints) -> None:
         """Go on from other hints, replayed elsewhere."""
         self._hints = hints
+
+    def restart_unsuccessful(self, unsuccessful: UnsuccessfulTasks) -> None:
+        """Go on from what others learnt of failed and skipped tasks, replayed elsewhere."""
+        self._unsuccessful = unsuccessful
 
     def _learn_hints(self, observation: Observation, hints: Sequence[Hint]) -> float | None:
         function, context = observation.function, observation.context

@@ -69,8 +69,10 @@ def read(
     task_id = text.encodable(task_id)
     function = text.encodable(function) if function is not None else run_ids.function_of(task_id)
 
-    def refuse(reason: RejectReason, detail: str, end: float | None = None) -> Rejected:
-        return Rejected(task_id, function, reason, detail, kept(raw), end)
+    def refuse(
+        reason: RejectReason, detail: str, end: float | None = None, start: float | None = None
+    ) -> Rejected:
+        return Rejected(task_id, function, reason, detail, kept(raw), end, start)
 
     try:
         fields = _fields(raw)
@@ -87,7 +89,7 @@ def read(
     if (odd := believable.problem(start, end, time.time() if now is None else now)) is not None:
         return refuse(RejectReason(odd[0]), odd[1])
     if isinstance(fields.status, str) and (why := _bad_status(fields.status)) is not None:
-        return refuse(*why, end)
+        return refuse(*why, end, start)
     return Record(
         task_id,
         function,

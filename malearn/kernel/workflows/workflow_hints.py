@@ -150,15 +150,7 @@ def applied(prediction: Prediction, effect: float) -> Prediction:
     # Effects are learnt above the level of a function, so they hold for answers from it alone.
     if not effect or prediction.source != "function_history":
         return prediction
-    factor = math.exp(effect)
-    return Prediction(
-        prediction.seconds * factor,
-        prediction.low * factor,
-        prediction.high * factor,
-        prediction.source,
-        None,
-        prediction.confidence,
-    )
+    return prediction.scaled(math.exp(effect))
 
 
 class _Effects:

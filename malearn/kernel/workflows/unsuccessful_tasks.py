@@ -1,0 +1,158 @@
+"""How long a workflow waits for tasks that may fail or be skipped.
+
+An answer is the time of a success, which models and histories are made of. A workflow waits for its
+tasks however they end: one that runs into a limit of tokens takes as long as that, one that is
+skipped takes no time at all, and the same inputs tend to end the same way again. So of each
+function of which any execution ever failed or was skipped, the effect that inputs had on the time
+is remembered, above the answers and over all outcomes from then on, successes too. How much of it
+holds is learnt per function, and over all, as that of `workflow_hints`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import msgspec
+
+from malearn.kernel import text
+from malearn.kernel.estimation import experts, input_effects
+from malearn.kernel.estimation.experts import ExpertErrors
+from malearn.kernel.estimation.input_effects import InputEffects
+
+__all__ = ["TaskOutcome", "UnsuccessfulTasks", "decode", "encode"]
+
+_REMEMBERED = 1024  # functions; the one that ended longest ago goes first
+_MOST_VALUES = 256  # features of one task
+_PRIOR = 0.5
+_SHORTEST = 1e-3  # seconds: what is skipped takes none
+_FARTHEST = 20.0  # log-seconds: what is beyond somebody else has written
+
+
+class TaskOutcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How a task ended whose inputs were known before it started.
+
+    `features` are its inputs in declared order, NaN where missing; `above` is by how much it took
+    longer than the answer that it got, in log-seconds.
+    """
+
+    function: str
+    features: tuple[float, ...]
+    above: float
+    successful: bool
+
+    @classmethod
+    def of(
+        cls,
+        function: str,
+        features: tuple[float, ...],
+        answered: float,
+        seconds: float,
+        *,
+        successful: bool,
+    ) -> Self:
+        """Of a task that got an answer of `answered` seconds, above 0, and took `seconds`."""
+        above = math.log(max(seconds, _SHORTEST) / answered)
+        return cls(function, features, above, successful)
+
+
+class _Entry(msgspec.Struct, array_like=True):
+    function: str
+    features: tuple[float | None, ...]
+    above: float
+    successful: bool
+
+
+def encode(outcome: TaskOutcome) -> bytes:
+    """As JSON, for schedulers that start later; `decode` reads it back."""
+    features = tuple(v if math.isfinite(v) else None for v in outcome.features)
+    function = text.encodable(outcome.function)
+    return _encode(_Entry(function, features, outcome.above, outcome.successful))
+
+
+def decode(raw: object) -> TaskOutcome | None:
+    """From JSON; None for what is none."""
+    try:
+        entry = _decode(raw if isinstance(raw, bytes) else b"")
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if abs(entry.above) > _FARTHEST or not 0 < len(entry.features) <= _MOST_VALUES:
+        return None
+    features = tuple(math.nan if v is None else v for v in entry.features)
+    return TaskOutcome(entry.function, features, entry.above, entry.successful)
+
+
+_encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(_Entry).decode
+
+
+class _Effects:
+    """The effect of inputs on the time until one function ended, and how far answers with and
+    without it were off; `usual` is the mean effect over all `count` outcomes."""
+
+    __slots__ = ("count", "errors", "inputs", "succeeded", "usual")
+
+    def __init__(self) -> None:
+        self.inputs = InputEffects()
+        self.errors = ExpertErrors()
+        self.usual, self.count = 0.0, 0
+        self.succeeded = False
+
+
+class UnsuccessfulTasks:
+    """What functions took of which some execution failed or was skipped. Not thread-safe."""
+
+    __slots__ = ("_effects", "_errors")
+
+    def __init__(self) -> None:
+        self._effects: dict[str, _Effects] = {}
+        self._errors = ExpertErrors()
+
+    def __len__(self) -> int:
+        """How many functions are remembered."""
+        return len(self._effects)
+
+    def effect(self, function: str, features: Sequence[float]) -> float:
+        """What to add to the log-seconds answered for a task, where a workflow waits for it."""
+        found = self._effects.get(function)
+        if found is None:
+            return 0.0
+        effect = _raw(found, features)
+        return experts.second_weight(found.errors, self._errors) * effect if effect else 0.0
+
+    def learn(self, outcome: TaskOutcome) -> bool:
+        """Take in how a task ended; False where its function has never failed, or nothing was
+        known of its inputs."""
+        x, key = input_effects.encode(outcome.features)
+        found = self._effects.pop(outcome.function, None)
+        if found is None:
+            if outcome.successful or x is None:
+                return False
+            found = _Effects()
+        self._effects[outcome.function] = found  # the one seen last stands last
+        if len(self._effects) > _REMEMBERED:
+            del self._effects[next(iter(self._effects))]
+        if x is None:
+            return False
+        effect = _raw(found, outcome.features)
+        if effect:
+            for errors in (found.errors, self._errors):
+                errors.learn(abs(outcome.above), abs(outcome.above - effect))
+        found.inputs.learn(x, key, outcome.above)
+        found.succeeded |= outcome.successful
+        found.count += 1
+        found.usual += (outcome.above - found.usual) / found.count
+        return True
+
+
+def _raw(found: _Effects, features: Sequence[float]) -> float:
+    x, key = input_effects.encode(features)
+    if x is None:
+        return 0.0
+    effect, same, _ = found.inputs.effect(x, key)
+    # Of identical inputs a few are needed; similar ones are shrunk by `InputEffects` itself.
+    if same:
+        return effect * same / (same + _PRIOR)
+    # What has never succeeded, as what is always skipped, will not for other inputs either. Similar
+    # inputs count up to a factor of 7, since they are made for noise.
+    return effect if found.succeeded else found.usual * found.count / (found.count + _PRIOR)

@@ -386,6 +386,133 @@ def test_what_hints_were_followed_by_is_known_after_a_restart(
     eventually(lambda: fuse(22) < 24.0 < 27.0 < fuse(23))
 
 
+def pair(run: str) -> Workflow:
+    """read → left_toy_process, of which the first tells the inputs of the second."""
+    read, left = f"{run}-read", f"{run}-left_toy_process"
+    tasks = {read: ("read", "io", []), left: ("left_toy_process", "gpu", [read])}
+    return Workflow(run, tasks, arrived=NOW)
+
+
+def begin(p: DAGTaskPredictor, record: Any, number: int, size: float) -> tuple[str, Workflow]:
+    """A workflow that waits for its second task, and that task's id."""
+    run = f"{number:08d}{RUN[8:]}"
+    p.estimate_workflow(pair(run), now=NOW)
+    said = {"left_toy_process": {"size": size}}
+    p.collect_data_for_task(f"{run}-read", "read", record(1.0, said, end=NOW - 200.0))
+    p.estimate_workflow(pair(run), now=NOW)
+    return f"{run}-left_toy_process", pair(run)
+
+
+FAILS, SUCCEEDS = 900.0, 50.0  # inputs
+TOOK = {FAILS: 130.0, SUCCEEDS: 60.0}
+
+
+def fail_and_succeed(p: DAGTaskPredictor, record: Any, **failure: object) -> None:
+    """Tasks of one input run into a limit, those of another do not."""
+    for number in range(20):
+        size = SUCCEEDS if number % 2 else FAILS
+        task, _ = begin(p, record, number, size)
+        status = {} if number % 2 else {"status": "failed", **failure}
+        done = record(TOOK[size], end=NOW - 100.0 + number, **status)
+        p.collect_data_for_task(task, "left_toy_process", done)
+
+
+def waited_for(p: DAGTaskPredictor, record: Any, number: int, size: float) -> float:
+    """The seconds of the second task of a workflow, as part of the whole."""
+    task, whole = begin(p, record, number, size)
+    found = p.estimate_workflow(whole, now=NOW)
+    assert found.tasks[task].low < found.tasks[task].seconds < found.tasks[task].high
+    assert found.work["gpu"] == found.tasks[task].seconds
+    return found.tasks[task].seconds
+
+
+def single(p: DAGTaskPredictor, size: float) -> float:
+    return p.estimate("left_toy_process", "gpu", (), {"size": size}).seconds
+
+
+def test_a_workflow_waits_for_a_task_whose_inputs_fail_as_long_as_they_did(
+    predictor: Build, record: Any
+) -> None:
+    p = predictor()
+    fail_and_succeed(p, record)
+    assert waited_for(p, record, 90, FAILS) == pytest.approx(130.0, rel=0.1)
+    assert waited_for(p, record, 91, SUCCEEDS) == pytest.approx(60.0, rel=0.05)
+    assert p.stats().internal_errors == 0
+
+
+def test_what_fails_changes_nothing_for_a_single_task(predictor: Build, record: Any) -> None:
+    p, never_failed = predictor(), predictor()
+    fail_and_succeed(p, record)
+    for number in range(1, 20, 2):
+        task, _ = begin(never_failed, record, number, SUCCEEDS)
+        done = record(TOOK[SUCCEEDS], end=NOW - 100.0 + number)
+        never_failed.collect_data_for_task(task, "left_toy_process", done)
+    assert p.observed("left_toy_process") == 10
+    for size in (FAILS, SUCCEEDS, 100.0):
+        assert single(p, size) == single(never_failed, size)
+
+
+def test_a_failure_that_is_reported_twice_counts_once(predictor: Build, record: Any) -> None:
+    once, twice = predictor(), predictor()
+    for p in (once, twice):
+        fail_and_succeed(p, record)
+        slow = record(500.0, end=NOW - 20.0, status="failed")
+        task, _ = begin(p, record, 70, FAILS)
+        for _ in range(1 if p is once else 4):
+            p.collect_data_for_task(task, "left_toy_process", slow)
+    assert waited_for(once, record, 90, FAILS) == waited_for(twice, record, 90, FAILS)
+
+
+def test_a_task_that_is_always_skipped_is_not_waited_for(cached: Build, record: Any) -> None:
+    """The toy model answers 11 + size."""
+    p = cached()
+    for number in range(8):
+        task, _ = begin(p, record, number, 90.0 + number)
+        skipped = record(0.002, end=NOW - 100.0, status="skipped")
+        p.collect_data_for_task(task, "left_toy_process", skipped)
+    assert waited_for(p, record, 90, 400.0) < 2.0
+    assert single(p, 400.0) == 411.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"end_time": 4e9, "start_time": 4e9 - 130.0},
+        {"start_time": NOW, "end_time": NOW - 5.0},
+        {"start_time": None},
+    ],
+    ids=["in the future", "backwards", "without a start"],
+)
+def test_of_a_failed_task_with_a_wrong_clock_nothing_is_learnt(
+    predictor: Build, record: Any, wrong: dict[str, object]
+) -> None:
+    p = predictor()
+    fail_and_succeed(p, record, **wrong)
+    assert waited_for(p, record, 90, FAILS) == single(p, FAILS)
+
+
+def test_what_fails_is_known_after_a_restart_and_its_workflows_are_scored(
+    predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    fail_and_succeed(p, record)
+    p.close(10.0)
+    with own_redis.client() as client:
+        assert client.llen("malearn:workflow_scores") == 20
+        assert client.llen("malearn:workflow_outcomes") == 20
+        assert 0 < client.ttl("malearn:workflow_outcomes") <= 30 * 86_400
+        client.rpush("malearn:workflow_outcomes", "nonsense", '["f", [1.0], 99.0, true]')
+        entries = [json.loads(e[b"e"]) for _, e in client.xrange("malearn:executions")]
+        assert client.llen("malearn:history:left_toy_process") == 10
+    failed = [e for e in entries if "rejected" in e]
+    assert len(failed) == 10
+    assert {tuple(e) for e in failed} == {("task_id", "function", "rejected")}
+    second = predictor(own_redis.url)
+    assert second.wait_until_ready()
+    eventually(lambda: waited_for(second, record, 90, FAILS) == pytest.approx(130.0, rel=0.1))
+
+
 def announced(number: int) -> dict[str, dict[str, float]]:
     return {"left_toy_process": {"length": 10.0 + 900.0 * (number % 2)}}
 

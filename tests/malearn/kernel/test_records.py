@@ -88,6 +88,9 @@ def test_a_record_that_does_not_teach_is_rejected_by_its_reason(
     outcome = one(record_reader.read(task_id(LLM), raw))
     assert isinstance(outcome, Rejected)
     assert outcome.reason is reason
+    # Of what failed, and of nothing else, it is known how long a workflow waited for it.
+    failed = reason in (RejectReason.SKIPPED, RejectReason.SOFT_FAILED)
+    assert outcome.times == ((1.0, 2.0) if failed else None)
     assert outcome.detail
 
 

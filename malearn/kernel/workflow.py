@@ -91,7 +91,7 @@ class Workflow:
         for task_id in _sorted(run_id, named):
             self.tasks[task_id] = named[task_id]
         self._order: tuple[str, ...] | None = None
-        self._alike: dict[tuple[str, str, tuple[str, ...]], list[str]] | None = None
+        self._alike: tuple[int, dict[tuple[str, str, tuple[str, ...]], list[str]]] = 0, {}
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -106,12 +106,15 @@ class Workflow:
     @property
     def alike(self) -> Mapping[tuple[str, str, tuple[str, ...]], Sequence[str]]:
         """The ids of tasks that share function, resource and predecessors, by these."""
-        if self._alike is None:
-            self._alike = {}
-            for task_id, task in self.tasks.items():
+        # Of how many tasks it was: others may be appended, also while another thread is here.
+        count, found = self._alike
+        if count != len(self.tasks):
+            count, found = len(self.tasks), {}
+            for task_id, task in list(self.tasks.items()):
                 key = task.function, task.resource, task.predecessors
-                self._alike.setdefault(key, []).append(task_id)
-        return self._alike
+                found.setdefault(key, []).append(task_id)
+            self._alike = count, found
+        return found
 
     def append(
         self, task_id: str, function: str, task_type: str, predecessors: Sequence[str] = ()
@@ -128,7 +131,7 @@ class Workflow:
                 raise WorkflowError(self.run_id, f"task {task_id} waits for {before}, not a task")
         self.tasks[task_id] = task
         # What is appended waits for known tasks only, so the order stays valid and free of cycles.
-        self.growing, self._order, self._alike = True, None, None
+        self.growing, self._order = True, None
 
     def descendants(self, task_id: str) -> int:
         """How many tasks wait for `task_id`, directly or through others."""

@@ -65,6 +65,15 @@ def test_tasks_that_do_not_hold_together_are_refused(tasks: dict, problem: str) 
     assert str(caught.value) == f"Workflow run: {problem}."
 
 
+def test_tasks_of_one_function_and_the_same_predecessors_are_alike_appended_ones_too() -> None:
+    workflow = Workflow("r", {"a": ("read", "io", []), "b": ("page", "gpu", ["a"])})
+    read, page = ("read", "io", ()), ("page", "gpu", ("a",))
+    assert workflow.alike == {read: ["a"], page: ["b"]}
+    workflow.append("c", "page", "gpu", ["a"])
+    workflow.append("d", "page", "cpu", ["a"])
+    assert workflow.alike == {read: ["a"], page: ["b", "c"], ("page", "cpu", ("a",)): ["d"]}
+
+
 def test_a_task_is_appended_once_and_after_tasks_that_are_there() -> None:
     workflow = Workflow("run")
     workflow.append("a", "plan", "gpu")

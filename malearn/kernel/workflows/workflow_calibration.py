@@ -34,8 +34,11 @@ _LEAST, _MOST = 0.04, 1.5  # relative deviation of a path
 _FARTHEST_SCORE = 8.0
 _FEWEST = 20  # outcomes that a coverage is measured on
 #: Whoever sets a deadline often knows what takes long, so that a late deadline is itself a sign of
-#: a long workflow: the probability is that of a score nearer to the middle. Chosen on runs 3 to 21.
-_CAUTION = 0.85
+#: a long workflow: the probability is that of a score nearer to the middle. And where deadlines are
+#: in proportion to what workflows take, one that is just what was predicted belongs to one that
+#: turns out shorter rather than longer, the more so the wider errors are: the score is raised by
+#: this share of the deviation. Chosen on runs 3 to 21, with such deadlines and independent ones.
+_CAUTION, _PROPORTIONAL = 0.85, 0.1
 # Each outcome moves the share that either side leaves out by this much of its miss, so that
 # cover holds while the errors' distribution drifts; within these limits, lest a lucky spell
 # close the interval.
@@ -166,7 +169,8 @@ class WorkflowCalibration:
             return 1.0
         scores = self._scores(state.begun)
         middle = scores.bounds()[1]
-        return scores.beyond(middle + _CAUTION * (score(state, seconds) - middle))
+        nearer = middle + _CAUTION * (score(state, seconds) - middle)
+        return scores.beyond(nearer + _PROPORTIONAL * state.deviation)
 
     def encloses(self, begun: bool, value: float) -> bool:
         """Whether an outcome with that score lies inside the interval given now."""

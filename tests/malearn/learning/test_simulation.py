@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from malearn import DAGTaskPredictor
 from malearn.flows.evaluate import evaluate
 from malearn.kernel.errors import InputError
+from malearn.kernel.estimation.estimator import Estimator
 from malearn.kernel.tool_types import declared
+from malearn.kernel.workflow import WorkflowPrediction
+from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
 from malearn.learning import knowledge, policy_comparison, scheduling_plots, simulation, traces
 from malearn.learning.policy_comparison import Settings
-from malearn.learning.simulated_predictors import Constants, Noisy, SimulatedWorkflow
+from malearn.learning.simulated_predictors import Constants, Malearn, Noisy, SimulatedWorkflow
 from malearn.learning.traces import Traces
 
 DEFINITIONS = {
@@ -133,6 +138,67 @@ def test_a_predictor_is_shown_only_what_has_ended(logged: Traces) -> None:
     simulation.simulate(knowledge.poisson(logged.runs[0], 1.0, 2, "gpu", 0), "srw", spy, {"gpu": 2})
     assert spy.leaked == set()
     assert len(spy.known) == sum(len(w.tasks) for w in logged.runs[0].workflows)
+
+
+class _Scheduler(Constants):
+    """Asks a scheduler's predictor, and reports to it what workers wrote."""
+
+    learns = True
+
+    def __init__(self, predictor: DAGTaskPredictor, written: dict[str, dict[str, object]]) -> None:
+        self._predictor, self._written = predictor, written
+        self.said: list[WorkflowPrediction] = []
+
+    def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
+        queue = [(live.workflow, live.running, live.done) for live in workflows]
+        answers = self._predictor.estimate_workflows(queue, now)
+        self.said += answers
+        for live, answer in zip(workflows, answers, strict=True):
+            live.left = answer
+
+    def ended(
+        self, live: SimulatedWorkflow, task: traces.TaskTrace, start: float, end: float
+    ) -> None:
+        record = {**self._written[task.task_id], "start_time": start, "end_time": end}
+        self._predictor.collect_data_for_task(task.task_id, task.function, record)
+
+
+class _Simulated(Malearn):
+    def __init__(self) -> None:
+        super().__init__(declared(), Estimator(), WorkflowCalibration(), {})
+        self.said: list[WorkflowPrediction] = []
+
+    def expect(self, workflows: Sequence[SimulatedWorkflow], now: float) -> None:
+        super().expect(workflows, now)
+        self.said += [live.left for live in workflows if live.left is not None]
+
+
+def test_a_simulation_predicts_what_a_scheduler_would_be_told(tmp_path: Path) -> None:
+    definitions, files = tmp_path / "workflows.json", []
+    definitions.write_text(json.dumps(DEFINITIONS))
+    written: dict[str, dict[str, object]] = {}
+    for number in (1, 2):
+        files.append(write_log(tmp_path, number, workflows=20))
+        lines = [json.loads(line) for line in files[-1].read_text().splitlines()]
+        for line in lines[::7]:
+            line["data"]["status"] = "failed"  # which workflows wait for all the same
+        written |= {line["task_id"]: line["data"] for line in lines}
+        files[-1].write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    ours, clock = _Simulated(), 1.7e9
+    with DAGTaskPredictor("redis://127.0.0.1:1", "http://127.0.0.1:1", cache_dir=tmp_path) as real:
+        theirs = _Scheduler(real, written)
+        for run in traces.read(files, definitions).runs:
+            arrivals = knowledge.poisson(run, 1.0, 2, "gpu", 0, clock)
+            for predictor in (ours, theirs):
+                done = simulation.simulate(arrivals, "fcfs", predictor, {"gpu": 2}, 2.0)
+            clock = max(one.ended for one in done) + 3600.0
+    assert len(ours.said) == len(theirs.said) > 100
+    for simulated, served in zip(ours.said, theirs.said, strict=True):
+        assert simulated.critical == served.critical
+        assert (simulated.seconds, simulated.low, simulated.high, simulated.late) == pytest.approx(
+            (served.seconds, served.low, served.high, served.late)
+        )
+        assert simulated.work == pytest.approx(served.work)
 
 
 def test_a_comparison_is_the_same_again_and_in_more_processes(logged: Traces) -> None:

@@ -33,6 +33,7 @@ def show_workflows(found: Sequence[WorkflowStatus]) -> None:
         tables.line(console, "No workflow in progress: no scheduler asked within the last hour.")
         return
     table = tables.table("workflow", "done", "expected end", "80 % interval", "late", "running")
+    table.columns[-1].justify = "left"
     for status in found:
         expected, low, high = status.expected_end
         table.add_row(

@@ -317,10 +317,11 @@ def test_what_was_announced_first_tells_what_tasks_of_unknown_inputs_take(
 
 
 def test_what_was_announced_first_tells_of_tasks_that_fail_later(
-    predictor: Build, record: Any
+    predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
 ) -> None:
-    """As above, but those that take long have failed."""
-    p = predictor()
+    """As above, but those that take long have failed; after a restart it is known as well."""
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
     for number in range(24):
         run = f"{number:08d}{RUN[8:]}"
         p.estimate_workflow(workflow(run=run), now=NOW)
@@ -330,12 +331,21 @@ def test_what_was_announced_first_tells_of_tasks_that_fail_later(
         status = {"status": "failed"} if number % 2 else {}
         fuse = record(40.0 if number % 2 else 20.0, end=NOW - 100.0, **status)
         p.collect_data_for_task(f"{run}-fuse", "fuse", fuse)
+    p.close(10.0)
     run = f"{25:08d}{RUN[8:]}"
-    p.estimate_workflow(workflow(run=run), now=NOW)
-    p.collect_data_for_task(f"{run}-read", "read", record(1.0, announced(25), end=NOW - 100.0))
-    found = p.estimate_workflow(workflow(run=run), now=NOW)
-    assert found.tasks[f"{run}-fuse"].seconds > 30.0
+    read = record(1.0, announced(25), end=NOW - 100.0)
+
+    def fuse_of(known: DAGTaskPredictor) -> float:
+        known.estimate_workflow(workflow(run=run), now=NOW)
+        known.collect_data_for_task(f"{run}-read", "read", read)
+        return known.estimate_workflow(workflow(run=run), now=NOW).tasks[f"{run}-fuse"].seconds
+
+    assert fuse_of(p) > 30.0
     assert p.estimate("fuse", "gpu", ()).seconds == pytest.approx(20.0, rel=0.02)
+    second = predictor(own_redis.url)
+    assert second.wait_until_ready()
+    # Of each hint and function one a second is shared, hence less than before.
+    eventually(lambda: fuse_of(second) > 21.0)
 
 
 def test_what_was_learnt_last_is_shared_before_a_scheduler_ends(

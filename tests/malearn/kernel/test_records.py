@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,6 +92,7 @@ def test_a_record_that_does_not_teach_is_rejected_by_its_reason(
     # Of what failed, and of nothing else, it is known how long a workflow waited for it.
     failed = reason in (RejectReason.SKIPPED, RejectReason.SOFT_FAILED)
     assert outcome.times == ((1.0, 2.0) if failed else None)
+    assert (replace(outcome, start=1.0, end=2.0).times is not None) == failed
     assert outcome.detail
 
 

@@ -20,7 +20,7 @@ from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
 from malearn.learning import knowledge, policy_comparison, scheduling_plots, simulation, traces
 from malearn.learning.policy_comparison import Settings
 from malearn.learning.simulated_predictors import Constants, Malearn, Noisy, SimulatedWorkflow
-from malearn.learning.traces import Traces
+from malearn.learning.traces import TaskTrace, Traces
 
 DEFINITIONS = {
     "short": {
@@ -226,6 +226,47 @@ def test_what_malearn_learns_brings_it_near_the_oracle(logged: Traces) -> None:
     assert all(0.0 <= share <= 1.0 for share in late)
     for figure in scheduling_plots.of_comparison(done).values():
         figure.canvas.draw()
+
+
+class _Waits(Malearn):
+    """Notes what was expected of each task when it ended."""
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)
+        self.waited: dict[str, float] = {}
+
+    def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
+        self.waited[task.task_id] = live.expected[task.task_id].seconds
+        super().ended(live, task, start, end)
+
+
+def test_a_simulated_scheduler_learns_what_tasks_that_fail_take(tmp_path: Path) -> None:
+    """Questions of one length fail after 130 s, those of another are answered in 60."""
+    lines = []
+    for number in range(40):
+        run, fails = str(UUID(int=number, version=4)), number % 2 == 1
+        clock = 1.7e9 + 1_000.0 * number
+        said = {"text_length": 900 if fails else 100, "token_count": 9}
+        took = {"task1_read": 1.0, "task2_llm_process": 130.0 if fails else 60.0}
+        for function, seconds in took.items():
+            data = {"start_time": clock, "end_time": clock + seconds}
+            if function == "task1_read":
+                data["succ_task_feat"] = {"task2_llm_process": said}
+            elif fails:
+                data["status"] = "failed"
+            lines.append({"task_id": f"{run}-{function}", "func_name": function, "data": data})
+            clock += seconds
+    log = tmp_path / "run.jsonl"
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (run,) = traces.read([log]).runs
+    known = _Waits(declared(), Estimator(), WorkflowCalibration(), {})
+    arrivals = [(1_000.0 * number, one) for number, one in enumerate(run.workflows)]
+    simulation.simulate(arrivals, "fcfs", known, {"gpu": 2})
+    last = {
+        task.seconds: known.waited[i] for w in run.workflows[-2:] for i, task in w.tasks.items()
+    }
+    assert last[130.0] == pytest.approx(130.0, rel=0.15)
+    assert last[60.0] == pytest.approx(60.0, rel=0.1)
 
 
 def test_workflows_that_cannot_be_replayed_are_counted_with_the_reason(tmp_path: Path) -> None:

@@ -88,9 +88,11 @@ class WorkflowEstimator:
         alike = list(dict.fromkeys(key for plan in plans for _, key in plan.unknown))
         unknown = [self._unknown(key, claims[key]) for key in alike]
         answers = self._answerer.answer_many(known, fetch_error)
+        unknown_answers = self._answerer.answer_many(unknown, _UNKNOWN)
         if self._history.has_unsuccessful:
             answers = self._until_ended(known, answers)
-        shared = dict(zip(alike, self._answerer.answer_many(unknown, _UNKNOWN), strict=True))
+            unknown_answers = self._until_ended(unknown, unknown_answers)
+        shared = dict(zip(alike, unknown_answers, strict=True))
         # Plain ones, of which a step is quicker than of a `Counter`.
         sources, reasons = dict[str, int](), dict[str, int]()
         rest = iter(answers)

@@ -325,6 +325,9 @@ class Malearn:
         if answer is None:
             basis = self._known.look_up(task.function, tool, (), context)
             answer = self._alike[key] = self._answered_from(basis, task.resource, None)
+            if self._known.has_unsuccessful:
+                effect = self._known.outcome_effect(task.function, ())
+                answer = self._alike[key] = answer.scaled(math.exp(effect)) if effect else answer
         # Without a basis `ended` learns nothing from an answer that did not know the inputs.
         self._bases.pop(task_id, None)
         hint = live.hints.latest

@@ -513,6 +513,7 @@ def test_a_task_that_is_always_skipped_is_not_waited_for(cached: Build, record: 
         skipped = record(0.002, end=NOW - 100.0, status="skipped")
         p.collect_data_for_task(task, "left_toy_process", skipped)
     assert waited_for(p, record, 90, 400.0) < 2.0
+    assert p.estimate_workflow(pair(RUN), now=NOW).work["gpu"] < 0.5, "before its inputs are known"
     assert single(p, 400.0) == 411.0
 
 

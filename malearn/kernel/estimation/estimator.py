@@ -225,12 +225,14 @@ class Estimator:
     def outcome_effect(self, function: str, features: Sequence[float]) -> float:
         """What to add to the log-seconds answered for a task of these inputs, where a workflow
         waits for it whether it succeeds or not."""
-        return self._unsuccessful.effect(function, features)
+        succeeded = self._history.count(function) > 0
+        return self._unsuccessful.effect(function, features, succeeded=succeeded)
 
     def learn_outcome(self, outcome: TaskOutcome) -> bool:
         """How a task ended that was answered; whether anything was learnt, as in
         `UnsuccessfulTasks.learn`."""
-        return self._unsuccessful.learn(outcome)
+        succeeded = self._history.count(outcome.function) > 0
+        return self._unsuccessful.learn(outcome, succeeded=succeeded)
 
     def believed_levels(
         self, function: str, context: tuple[str, ...] = ()

@@ -112,17 +112,20 @@ class UnsuccessfulTasks:
         """How many functions are remembered."""
         return len(self._effects)
 
-    def effect(self, function: str, features: Sequence[float]) -> float:
-        """What to add to the log-seconds answered for a task, where a workflow waits for it."""
+    def effect(self, function: str, features: Sequence[float], *, succeeded: bool = False) -> float:
+        """What to add to the log-seconds answered for a task, where a workflow waits for it.
+
+        `succeeded` says that the function is known to have succeeded, whatever was learnt here.
+        """
         found = self._effects.get(function)
         if found is None:
             return 0.0
-        effect = _raw(found, features)
+        effect = _raw(found, features, succeeded)
         return experts.second_weight(found.errors, self._errors) * effect if effect else 0.0
 
-    def learn(self, outcome: TaskOutcome) -> bool:
+    def learn(self, outcome: TaskOutcome, *, succeeded: bool = False) -> bool:
         """Take in how a task ended; False where its function has never failed, or nothing was
-        known of its inputs."""
+        known of its inputs. `succeeded` is as in `effect`, before this task."""
         x, key = input_effects.encode(outcome.features)
         found = self._effects.pop(outcome.function, None)
         if found is None:
@@ -134,7 +137,7 @@ class UnsuccessfulTasks:
             del self._effects[next(iter(self._effects))]
         if x is None:
             return False
-        effect = _raw(found, outcome.features)
+        effect = _raw(found, outcome.features, succeeded)
         if effect:
             for errors in (found.errors, self._errors):
                 errors.learn(abs(outcome.above), abs(outcome.above - effect))
@@ -145,14 +148,16 @@ class UnsuccessfulTasks:
         return True
 
 
-def _raw(found: _Effects, features: Sequence[float]) -> float:
+def _raw(found: _Effects, features: Sequence[float], succeeded: bool) -> float:
     x, key = input_effects.encode(features)
-    if x is None:
-        return 0.0
-    effect, same, _ = found.inputs.effect(x, key)
+    effect, same = 0.0, 0.0
+    if x is not None:
+        effect, same, _ = found.inputs.effect(x, key)
     # Of identical inputs a few are needed; similar ones are shrunk by `InputEffects` itself.
     if same:
         return effect * same / (same + _PRIOR)
+    if succeeded or found.succeeded:
+        return effect
     # What has never succeeded, as what is always skipped, will not for other inputs either. Similar
     # inputs count up to a factor of 7, since they are made for noise.
-    return effect if found.succeeded else found.usual * found.count / (found.count + _PRIOR)
+    return found.usual * found.count / (found.count + _PRIOR)

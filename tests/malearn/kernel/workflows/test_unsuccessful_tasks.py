@@ -34,6 +34,10 @@ def test_what_is_always_skipped_is_expected_to_be_skipped_whatever_its_inputs() 
     for number in range(10):
         known.learn(outcome((2.0**number, 1.0), 100.0, 0.002, successful=False))
     assert 100.0 * math.exp(known.effect("fuse", (5000.0, 3.0))) < 1.0
+    assert 100.0 * math.exp(known.effect("fuse", ())) < 1.0, "before its inputs are known"
+    # One that succeeded before may do so with other inputs.
+    assert 100.0 * math.exp(known.effect("fuse", (0.0, 900.0), succeeded=True)) > 10.0
+    assert known.effect("fuse", (), succeeded=True) == 0.0
 
 
 def test_nothing_is_learnt_of_a_function_that_has_never_failed() -> None:

@@ -180,7 +180,6 @@ class History:
         known, at = value - effect * tool.worth, 0.0
         if not context:
             at = self._regimes.observe(line.regimes, known, observation.tool_type)
-        line.ran = self._regimes.count
         line.varies = len(line.regimes.levels) > 1
         function.keep(context, line)
         self._keep(observation.function, context)

@@ -102,7 +102,6 @@ class _Answering:
         "moves",
         "offset",
         "quick",
-        "ran",
         "scale",
         "seen",
         "varies",
@@ -137,7 +136,6 @@ class ContextLevel(_Answering):
         self.weight = 0.0  # how often lately, as of execution number `at` of the function
         self.at = 0
         self.regimes = FunctionRegimes()
-        self.ran = 0  # how many executions of any function there had been with its last one
         self.varies = False  # whether there is more than one level among the regimes
         self.errors: ExpertErrors | None = None  # of the tracked level and of the regimes'
 

@@ -88,7 +88,7 @@ class _Companion:
 class _Level:
     """One level: log-seconds, scale, executions, and what others were at, by their number."""
 
-    __slots__ = ("companions", "count", "last", "number", "scale", "value")
+    __slots__ = ("companions", "count", "number", "scale", "value")
 
     def __init__(self, number: int, value: float, scale: float) -> None:
         self.number, self.value, self.scale = number, value, scale

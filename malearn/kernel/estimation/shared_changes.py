@@ -26,10 +26,8 @@ from malearn.kernel.estimation.robust import clip_step
 __all__ = ["Level", "Member", "Moves", "believed"]
 
 _REMEMBERED = 8  # moves of one function
-_COMPARED, _FADES = (
-    8,
-    0.7,
-)  # so many of those that ran lately, each counting less than the later one
+# So many of those that ran lately are compared, each counting less than the later one.
+_COMPARED, _FADES = 8, 0.7
 _OTHER_TYPE, _STAYED = 0.3, 0.5  # weights: of a function of another tool type; of a stand-in
 _FEWEST, _MOVED = 2, 0.4  # so many have to move by so much, in log-seconds, to take others along
 _ALREADY = 0.5  # log-seconds by which one has moved with the others

@@ -18,7 +18,7 @@ from typing import Self
 
 import msgspec
 
-from malearn.kernel import text
+from malearn.kernel import features, text
 from malearn.kernel.estimation import experts, input_effects
 from malearn.kernel.estimation.experts import ExpertErrors
 from malearn.kernel.estimation.input_effects import InputEffects
@@ -126,10 +126,10 @@ _encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(_Entry).d
 def hint_of(announcer: str, successors: Mapping[str, Mapping[str, object]]) -> Hint | None:
     """The hint in what a task reported of its successors; None where that holds no number."""
     found = {
-        (function, name): float(value)
-        for function, features in successors.items()
-        for name, value in features.items()
-        if isinstance(value, int | float) and math.isfinite(value)
+        (function, name): number
+        for function, given in successors.items()
+        for name, value in given.items()
+        if (number := features.finite(value)) is not None
     }
     names = tuple(sorted(found))[:_MOST_VALUES]
     return Hint(announcer, names, tuple(found[name] for name in names)) if names else None

@@ -85,3 +85,9 @@ def test_until_anything_is_announced_the_shape_is_the_hint_and_both_are_learnt_f
 
 def record(function: str, length: float) -> Record:
     return Record("a", function, 0.0, 1.0, {}, {"answer": {"length": length}})
+
+
+def test_numbers_that_no_float_holds_are_no_part_of_a_hint() -> None:
+    found = workflow_hints.hint_of("read", {"answer": {"length": 10**400, "pages": 3}})
+    assert found == workflow_hints.hint_of("read", {"answer": {"pages": 3}})
+    assert workflow_hints.hint_of("read", {"answer": {"length": 10**400}}) is None

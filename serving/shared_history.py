@@ -40,13 +40,15 @@ class SharedHistory:
     """An `Estimator` that threads may share; the lock is held for microseconds, never for I/O."""
 
     def __init__(self, functions: int = FUNCTIONS) -> None:
-        #: Guards the estimator, `_kept`, `_seen` and `_tools`; some are read without it.
+        #: Guards all that follows; some of it is read without it.
         self._lock = threading.Lock()
         self.limit, self._forgotten = functions, 0
         self._estimator = Estimator(functions=functions)
         self._kept: deque[Observation] = deque(maxlen=_KEPT)
         self._observed = 0  # how many were ever put there one by one
         self._seen: GenerationalCache[str, float] = GenerationalCache(_KEPT)
+        #: Apart: what was said to have failed may be corrected, with the same times.
+        self._unsuccessful: GenerationalCache[str, float] = GenerationalCache(_KEPT)
         self._tools: set[str] = set()
         self._followed: deque[tuple[Hint, str, float]] = deque(maxlen=_FOLLOWED)
         self._outcomes: deque[TaskOutcome] = deque(maxlen=_OUTCOMES)
@@ -93,9 +95,9 @@ class SharedHistory:
         """
         with self._lock:
             # It may be reported twice, as in `observe`.
-            if self._seen.get(task_id) == observation.end:
+            if self._unsuccessful.get(task_id) == observation.end:
                 return
-            self._seen.put(task_id, observation.end)
+            self._unsuccessful.put(task_id, observation.end)
             above = self._estimator.observe_unsuccessful(observation, hints)
             if above is not None:
                 self._followed.extend((hint, observation.function, above) for hint in hints)

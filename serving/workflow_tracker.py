@@ -125,7 +125,8 @@ class WorkflowTracker:
         reported = self._reported(workflow)
         for task_id, started in running.items() if reported else ():
             ran = reported.get(task_id)
-            if ran is not None and started > ran[1]:
+            # Of what was rejected both times may be 0, as a simulated clock may be.
+            if ran is not None and started > ran[0] and started >= ran[1]:
                 del reported[task_id]
         ended = set(reported)
         ended.update(named)

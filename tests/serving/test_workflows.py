@@ -505,6 +505,28 @@ def test_a_failure_that_is_reported_twice_counts_once(predictor: Build, record: 
     assert waited_for(twice, record, 90, FAILS) == pytest.approx(found, rel=0.05)
 
 
+def test_a_failure_that_is_corrected_is_learnt_as_a_success(
+    predictor: Build, record: Any, eventually: Callable[..., None]
+) -> None:
+    p = predictor()
+    task, _ = begin(p, record, 1, FAILS)
+    p.collect_data_for_task(task, "left_toy_process", record(60.0, end=NOW, status="failed"))
+    p.collect_data_for_task(task, "left_toy_process", record(60.0, end=NOW))
+    eventually(lambda: single(p, FAILS) and p.observed("left_toy_process") == 1)
+
+
+def test_a_failed_task_that_starts_again_the_moment_it_ended_is_waited_for(
+    predictor: Build, record: Any
+) -> None:
+    """As it does in a simulation."""
+    p = predictor()
+    task, whole = begin(p, record, 1, FAILS)
+    p.collect_data_for_task(task, "left_toy_process", record(60.0, end=NOW, status="failed"))
+    assert p.estimate_workflow(whole, now=NOW).seconds == 0.0
+    assert p.estimate_workflow(whole, {task: NOW}, now=NOW + 1.0).left["gpu"] == 1
+    assert p.estimate_workflow(whole, {task: NOW - 60.0}, now=NOW + 1.0).left["gpu"] == 0
+
+
 def test_a_task_that_is_always_skipped_is_not_waited_for(cached: Build, record: Any) -> None:
     """The toy model answers 11 + size."""
     p = cached()

@@ -129,7 +129,10 @@ def hint_of(announcer: str, successors: Mapping[str, Mapping[str, object]]) -> H
         (function, name): number
         for function, given in successors.items()
         for name, value in given.items()
-        if (number := features.finite(value)) is not None
+        # A report that was not written as JSON may have names that are no texts.
+        if isinstance(function, str)
+        and isinstance(name, str)
+        and (number := features.finite(value)) is not None
     }
     names = tuple(sorted(found))[:_MOST_VALUES]
     return Hint(announcer, names, tuple(found[name] for name in names)) if names else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,9 @@ def record(function: str, length: float) -> Record:
     return Record("a", function, 0.0, 1.0, {}, {"answer": {"length": length}})
 
 
-def test_numbers_that_no_float_holds_are_no_part_of_a_hint() -> None:
+def test_numbers_that_no_float_holds_and_names_that_are_no_texts_are_no_part_of_a_hint() -> None:
     found = workflow_hints.hint_of("read", {"answer": {"length": 10**400, "pages": 3}})
     assert found == workflow_hints.hint_of("read", {"answer": {"pages": 3}})
     assert workflow_hints.hint_of("read", {"answer": {"length": 10**400}}) is None
+    odd: Any = {"answer": {"pages": 3, 5: 2}, None: {"pages": 1}}
+    assert workflow_hints.hint_of("read", odd) == found

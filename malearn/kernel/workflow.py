@@ -90,7 +90,7 @@ class Workflow:
         named = {i: _task(run_id, i, given) for i, given in (tasks or {}).items()}
         for task_id in _sorted(run_id, named):
             self.tasks[task_id] = named[task_id]
-        self._order: tuple[str, ...] | None = None
+        self._order: tuple[str, ...] = ()
         self._alike: tuple[int, dict[tuple[str, str, tuple[str, ...]], list[str]]] = 0, {}
 
     def __len__(self) -> int:
@@ -99,9 +99,11 @@ class Workflow:
     @property
     def order(self) -> tuple[str, ...]:
         """The task ids, each after its predecessors."""
-        if self._order is None:
-            self._order = tuple(self.tasks)
-        return self._order
+        # As in `alike`: another thread may append meanwhile.
+        order = self._order
+        if len(order) != len(self.tasks):
+            order = self._order = tuple(self.tasks)
+        return order
 
     @property
     def alike(self) -> Mapping[tuple[str, str, tuple[str, ...]], Sequence[str]]:
@@ -131,7 +133,7 @@ class Workflow:
                 raise WorkflowError(self.run_id, f"task {task_id} waits for {before}, not a task")
         self.tasks[task_id] = task
         # What is appended waits for known tasks only, so the order stays valid and free of cycles.
-        self.growing, self._order = True, None
+        self.growing = True
 
     def descendants(self, task_id: str) -> int:
         """How many tasks wait for `task_id`, directly or through others."""

@@ -95,7 +95,7 @@ def longest_path(tasks: Mapping[str, Task], open_tasks: Mapping[str, Prediction]
     followed: set[str] = set()
     waits_for_none = open_tasks.keys().isdisjoint
     last_prediction, end = None, (0.0, 0.0)
-    for task_id, task in tasks.items():
+    for task_id, task in list(tasks.items()):  # another thread may append to them
         prediction = open_tasks.get(task_id)
         if prediction is None:
             continue

@@ -54,7 +54,7 @@ def shape_of(workflow: Workflow) -> Shape | None:
                 text.encodable(task.resource),
                 tuple(text.encodable(tasks[b].function) for b in task.predecessors),
             )
-            for task in tasks.values()
+            for task in list(tasks.values())  # another thread may append to them
         ),
     )
 
@@ -100,7 +100,7 @@ class WorkflowShapes:
 
     def completed(self, workflow: Workflow) -> tuple[Workflow, tuple[str, ...]]:
         """`workflow` with the tasks that are expected to be appended, and their made-up ids."""
-        known = Counter(task.function for task in workflow.tasks.values())
+        known = Counter([task.function for task in list(workflow.tasks.values())])
         steps = self._unseen(workflow, known)
         if not steps:
             return workflow, ()
@@ -108,7 +108,7 @@ class WorkflowShapes:
         # Past the checks of the constructor, which the tasks of `workflow` have met already.
         whole.context = workflow.context
         whole.tasks = dict(workflow.tasks)
-        latest = {task.function: task_id for task_id, task in workflow.tasks.items()}
+        latest = {task.function: task_id for task_id, task in whole.tasks.items()}
         added = []
         for number, (function, resource, before) in enumerate(steps):
             task_id = f"{workflow.run_id}/expected-{number}-{function}"
@@ -143,4 +143,4 @@ class WorkflowShapes:
 
 def _beginning(workflow: Workflow) -> tuple[str, ...]:
     """The functions that wait for nothing."""
-    return tuple(sorted(t.function for t in workflow.tasks.values() if not t.predecessors))
+    return tuple(sorted(t.function for t in list(workflow.tasks.values()) if not t.predecessors))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from collections.abc import Iterator
 
 import pytest
 
 from malearn.kernel import policies
 from malearn.kernel.errors import WorkflowError
 from malearn.kernel.prediction import Prediction
-from malearn.kernel.workflow import Workflow, WorkflowPrediction
+from malearn.kernel.workflow import Task, Workflow, WorkflowPrediction
 from malearn.kernel.workflows import remaining, workflow_estimate
 from malearn.kernel.workflows.workflow_calibration import (
     State,
@@ -72,6 +73,43 @@ def test_tasks_of_one_function_and_the_same_predecessors_are_alike_appended_ones
     workflow.append("c", "page", "gpu", ["a"])
     workflow.append("d", "page", "cpu", ["a"])
     assert workflow.alike == {read: ["a"], page: ["b", "c"], ("page", "cpu", ("a",)): ["d"]}
+
+
+class _Appending(dict[str, Prediction]):
+    """Predictions during whose look-ups another thread appends tasks."""
+
+    def __init__(self, workflow: Workflow, known: dict[str, Prediction]) -> None:
+        super().__init__(known)
+        self.workflow = workflow
+
+    def get(self, task_id: str, default: object = None) -> object:
+        self.workflow.append(f"more{len(self.workflow)}", "page", "gpu")
+        return super().get(task_id, default)
+
+
+def test_tasks_may_be_appended_while_a_workflow_is_added_up() -> None:
+    workflow = Workflow("run", {"a": ("read", "io", []), "b": ("page", "gpu", ["a"])})
+    open_tasks = _Appending(workflow, {"a": certain(2.0), "b": certain(3.0)})
+    assert remaining.longest_path(workflow.tasks, open_tasks).tasks == ("a", "b")
+    work, left = workflow_estimate.totals(workflow, open_tasks)
+    assert (work["gpu"], left["gpu"]) == (3.0, 1)
+
+
+class _Interrupted(dict[str, Task]):
+    """Tasks, once read through, to which another thread has appended one in the meantime."""
+
+    def __iter__(self) -> Iterator[str]:
+        known = list(super().__iter__())
+        self.setdefault("late", Task("page", "gpu", ()))
+        return iter(known)
+
+
+def test_what_was_appended_while_the_order_was_found_out_is_in_it_the_next_time() -> None:
+    workflow = Workflow("run")
+    workflow.append("a", "read", "io")
+    workflow.tasks = _Interrupted(workflow.tasks)
+    assert workflow.order == ("a",)
+    assert workflow.order == ("a", "late")
 
 
 def test_a_task_is_appended_once_and_after_tasks_that_are_there() -> None:

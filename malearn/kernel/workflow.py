@@ -112,7 +112,7 @@ class Workflow:
         count, found = self._alike
         if count != len(self.tasks):
             count, found = len(self.tasks), {}
-            for task_id, task in list(self.tasks.items()):
+            for task_id, task in dict(self.tasks).items():
                 key = task.function, task.resource, task.predecessors
                 found.setdefault(key, []).append(task_id)
             self._alike = count, found

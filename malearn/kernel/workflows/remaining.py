@@ -95,7 +95,9 @@ def longest_path(tasks: Mapping[str, Task], open_tasks: Mapping[str, Prediction]
     followed: set[str] = set()
     waits_for_none = open_tasks.keys().isdisjoint
     last_prediction, end = None, (0.0, 0.0)
-    for task_id, task in list(tasks.items()):  # another thread may append to them
+    # A copy, as another thread may append to them. Not a list of pairs: while that is made, garbage
+    # may be collected, which lets other threads in.
+    for task_id, task in dict(tasks).items():
         prediction = open_tasks.get(task_id)
         if prediction is None:
             continue

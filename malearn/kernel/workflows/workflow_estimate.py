@@ -60,7 +60,7 @@ def totals(
     """Seconds of work and number of open tasks, per resource that the workflow uses."""
     work: dict[str, float] = {}
     left: dict[str, int] = {}
-    for task_id, task in list(workflow.tasks.items()):  # another thread may append to them
+    for task_id, task in dict(workflow.tasks).items():  # a copy, as in `longest_path`
         resource = task.resource
         # A resource whose tasks have all ended is named with 0, rather than missing.
         if resource not in work:

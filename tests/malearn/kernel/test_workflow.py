@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import random
 import statistics
@@ -93,6 +94,26 @@ def test_tasks_may_be_appended_while_a_workflow_is_added_up() -> None:
     assert remaining.longest_path(workflow.tasks, open_tasks).tasks == ("a", "b")
     work, left = workflow_estimate.totals(workflow, open_tasks)
     assert (work["gpu"], left["gpu"]) == (3.0, 1)
+
+
+def test_tasks_may_be_appended_while_garbage_is_collected() -> None:
+    """Which lets other threads in, wherever something is made."""
+    workflow = Workflow("run", {str(n): ("page", "gpu", []) for n in range(1_000)})
+    open_tasks = dict.fromkeys(workflow.order, certain(1.0))
+
+    def interrupt(*_: object) -> None:
+        workflow.append(f"more{len(workflow)}", "page", "gpu")
+
+    known, before = len(workflow), gc.get_threshold()
+    gc.callbacks.append(interrupt)
+    gc.set_threshold(50)
+    try:
+        remaining.longest_path(workflow.tasks, open_tasks)
+        workflow_estimate.totals(workflow, open_tasks)
+        assert len(workflow.alike["page", "gpu", ()]) >= known
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(interrupt)
 
 
 class _Interrupted(dict[str, Task]):

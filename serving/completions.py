@@ -166,7 +166,7 @@ class CompletionHandler:
         if rejected.times is None:
             return
         start, end = rejected.times
-        if not believable.are_believable(start, end, max(self._clock(), self._ahead)):
+        if not believable.are_believable(start, end, max(self._clock(), self._ahead), shortest=0.0):
             return
         # Left there: the task may be tried again, under the same id.
         predicted = self._predicted.get(rejected.task_id)

@@ -125,8 +125,9 @@ class WorkflowTracker:
         reported = self._reported(workflow)
         for task_id, started in running.items() if reported else ():
             ran = reported.get(task_id)
-            # Of what was rejected both times may be 0, as a simulated clock may be.
-            if ran is not None and started > ran[0] and started >= ran[1]:
+            # Rather than at its end: whoever says when it started may have another clock. Of what
+            # was rejected both times may be 0.
+            if ran is not None and started > (ran[0] + ran[1]) / 2.0:
                 del reported[task_id]
         ended = set(reported)
         ended.update(named)
@@ -300,7 +301,7 @@ class WorkflowTracker:
         reported = self._reported(tracked.workflow)
         # Most rejected records have both times 0: they tell that their task ended, not what it
         # took. That of a failed task counts: the workflow waited for it.
-        seconds = {i: end - start for i, (start, end, _) in reported.items() if end > start}
+        seconds = {i: end - start for i, (start, end, _) in reported.items() if end > 0.0}
         for outcome in tracked.checkpoints.scores(tracked.workflow, seconds):
             self._scored = True
             self._calibration.learn(*outcome)

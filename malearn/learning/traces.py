@@ -96,14 +96,15 @@ class RunTrace:
 
     @property
     def ended(self) -> float:
-        """When the last of its tasks ended that teach anything; its beginning where none does."""
+        """When the last of its tasks ended that teach anything, in seconds since the epoch."""
         ends = (
             task.record.end
             for workflow in self.workflows
             for task in workflow.tasks.values()
             if task.record is not None
         )
-        return max(ends, default=self.began)
+        waited = max(workflow.arrived + workflow.critical_path for workflow in self.workflows)
+        return max(ends, default=waited)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,8 @@ class Traces:
     def __len__(self) -> int:
         return sum(len(run.workflows) for run in self.runs)
 
+
+_SHORTEST = 1e-3  # seconds
 
 #: What comes as one log, where intervals need several, is cut into so many, each of which has a
 #: few workflows.
@@ -261,7 +264,8 @@ def _tasks(file: Path) -> Iterator[_Logged]:
             # A failed or skipped task teaches nothing, but its seconds held a slot.
             elif isinstance(outcome, Rejected):
                 start, end = _times(outcome)
-                seconds = end - start if end > start else math.nan
+                # What was skipped may have taken no time at all.
+                seconds = max(end - start, _SHORTEST) if end >= start else math.nan
                 yield _Logged(
                     TaskTrace(
                         outcome.task_id,

@@ -524,15 +524,20 @@ def test_a_failed_task_that_starts_again_the_moment_it_ended_is_waited_for(
     p.collect_data_for_task(task, "left_toy_process", record(60.0, end=NOW, status="failed"))
     assert p.estimate_workflow(whole, now=NOW).seconds == 0.0
     assert p.estimate_workflow(whole, {task: NOW}, now=NOW + 1.0).left["gpu"] == 1
+    # By a clock that is a little behind that of the worker.
+    assert p.estimate_workflow(whole, {task: NOW - 0.2}, now=NOW + 1.0).left["gpu"] == 1
     assert p.estimate_workflow(whole, {task: NOW - 60.0}, now=NOW + 1.0).left["gpu"] == 0
 
 
-def test_a_task_that_is_always_skipped_is_not_waited_for(cached: Build, record: Any) -> None:
+@pytest.mark.parametrize("seconds", [0.002, 0.0], ids=["in a moment", "in no time"])
+def test_a_task_that_is_always_skipped_is_not_waited_for(
+    cached: Build, record: Any, seconds: float
+) -> None:
     """The toy model answers 11 + size."""
     p = cached()
     for number in range(8):
         task, _ = begin(p, record, number, 90.0 + number)
-        skipped = record(0.002, end=NOW - 100.0, status="skipped")
+        skipped = record(seconds, end=NOW - 100.0, status="skipped")
         p.collect_data_for_task(task, "left_toy_process", skipped)
     assert waited_for(p, record, 90, 400.0) < 2.0
     assert p.estimate_workflow(pair(RUN), now=NOW).work["gpu"] < 0.5, "before its inputs are known"

@@ -35,12 +35,17 @@ MAX_CLOCK_SKEW = 300.0
 BAD_TIMES, FUTURE_TIMES = "bad_times", "future_times"
 
 
-def are_believable(start: float, end: float, now: float) -> bool:
-    """Whether a task may have run from `start` to `end`, as seen at `now`; NaN never is."""
-    return SHORTEST <= end - start < LONGEST and end <= now + MAX_CLOCK_SKEW
+def are_believable(start: float, end: float, now: float, shortest: float = SHORTEST) -> bool:
+    """Whether a task may have run from `start` to `end`, as seen at `now`; NaN never is.
+
+    `shortest` is what it took at least: what was skipped may have taken no time at all.
+    """
+    return shortest <= end - start < LONGEST and end <= now + MAX_CLOCK_SKEW
 
 
-def problem(start: float, end: float, now: float) -> tuple[str, str] | None:
+def problem(
+    start: float, end: float, now: float, shortest: float = SHORTEST
+) -> tuple[str, str] | None:
     """Why `start` and `end` are not plausible, as a reason code and a phrase; None if they are.
 
     >>> problem(1_754_000_000.0, 1_754_000_042.0, now=1_754_000_050.0)
@@ -49,7 +54,7 @@ def problem(start: float, end: float, now: float) -> tuple[str, str] | None:
     >>> problem(1_754_000_042.0, 1_754_000_000.0, now=1_754_000_050.0)
     ('bad_times', 'it would have taken -42 s')
     """
-    if are_believable(start, end, now):
+    if are_believable(start, end, now, shortest):
         return None
     ahead = end - now
     if ahead > MAX_CLOCK_SKEW:

@@ -86,9 +86,12 @@ def read(
     # Python's booleans are integers: JSON's `true` would be the first second of 1970.
     if start is None or end is None or isinstance(fields.start_time, bool):
         return refuse(RejectReason.BAD_TIMES, "start_time or end_time is not a finite number")
-    if (odd := believable.problem(start, end, time.time() if now is None else now)) is not None:
+    why = _bad_status(fields.status) if isinstance(fields.status, str) else None
+    shortest = believable.SHORTEST if why is None else 0.0
+    now = time.time() if now is None else now
+    if (odd := believable.problem(start, end, now, shortest)) is not None:
         return refuse(RejectReason(odd[0]), odd[1])
-    if isinstance(fields.status, str) and (why := _bad_status(fields.status)) is not None:
+    if why is not None:
         return refuse(*why, end, start)
     return Record(
         task_id,

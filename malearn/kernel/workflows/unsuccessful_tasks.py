@@ -27,7 +27,7 @@ _REMEMBERED = 1024  # functions; the one that ended longest ago goes first
 _MOST_VALUES = 256  # features of one task
 _PRIOR = 0.5
 _SHORTEST = 1e-3  # seconds: what is skipped takes none
-_FARTHEST = 20.0  # log-seconds: what is beyond somebody else has written
+_FARTHEST = 12.0  # log-seconds: a millisecond instead of minutes, or days instead of a second
 
 
 class TaskOutcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -54,6 +54,7 @@ class TaskOutcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
     ) -> Self:
         """Of a task that got an answer of `answered` seconds, above 0, and took `seconds`."""
         above = math.log(max(seconds, _SHORTEST) / answered)
+        above = min(_FARTHEST, max(-_FARTHEST, above))
         return cls(function, features, above, successful)
 
 
@@ -153,11 +154,11 @@ def _raw(found: _Effects, features: Sequence[float], succeeded: bool) -> float:
     effect, same = 0.0, 0.0
     if x is not None:
         effect, same, _ = found.inputs.effect(x, key)
-    # Of identical inputs a few are needed; similar ones are shrunk by `InputEffects` itself.
-    if same:
-        return effect * same / (same + _PRIOR)
-    if succeeded or found.succeeded:
-        return effect
     # What has never succeeded, as what is always skipped, will not for other inputs either. Similar
     # inputs count up to a factor of 7, since they are made for noise.
-    return found.usual * found.count / (found.count + _PRIOR)
+    never = not (succeeded or found.succeeded)
+    usual = found.usual * found.count / (found.count + _PRIOR) if never else 0.0
+    if same:
+        # Of identical inputs a few are needed; similar ones are shrunk by `InputEffects` itself.
+        return (effect * same + usual * _PRIOR) / (same + _PRIOR)
+    return usual if never else effect

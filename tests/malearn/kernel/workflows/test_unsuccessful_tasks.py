@@ -40,6 +40,22 @@ def test_what_is_always_skipped_is_expected_to_be_skipped_whatever_its_inputs() 
     assert known.effect("fuse", (), succeeded=True) == 0.0
 
 
+def test_known_inputs_of_what_never_succeeds_count_no_less_than_unknown_ones() -> None:
+    known = UnsuccessfulTasks()
+    for number in range(30):
+        known.learn(outcome((90.0 + number, 1.0), 110.0, 500.0, successful=False))
+    unknown = known.effect("fuse", (5000.0, 3.0))
+    assert known.effect("fuse", (95.0, 1.0)) == pytest.approx(unknown, rel=0.05)
+
+
+def test_one_outcome_beyond_all_measure_is_held_within_bounds() -> None:
+    known = UnsuccessfulTasks()
+    known.learn(outcome(LONG, 1e-300, 1e300, successful=False))
+    for _ in range(30):
+        known.learn(outcome(SHORT, 60.0, 130.0, successful=False))
+    assert 60.0 * math.exp(known.effect("fuse", SHORT)) == pytest.approx(130.0, rel=0.3)
+
+
 def test_nothing_is_learnt_of_a_function_that_has_never_failed() -> None:
     known = UnsuccessfulTasks()
     assert not known.learn(outcome(LONG, 60.0, 130.0, successful=True))

@@ -20,6 +20,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,7 +34,7 @@ from malearn.learning import policy_comparison, traces
 from malearn.learning.knowledge import Probed
 from malearn.learning.policy_comparison import Comparison, Settings
 from malearn.learning.simulated_predictors import Noisy, SimulatedWorkflow
-from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
+from malearn.learning.traces import RunTrace, WorkflowTrace
 from malearn.serving.cache import ModelCache
 from malearn.serving.workflow_estimator import Queued
 
@@ -138,7 +139,7 @@ def _moved(workflow: WorkflowTrace, shift: float) -> WorkflowTrace:
         if record is not None:
             start, end = record.start + shift, record.end + shift
             record = msgspec.structs.replace(record, start=start, end=end)
-        tasks[task_id] = TaskTrace(task_id, task.function, task.seconds, record)
+        tasks[task_id] = replace(task, record=record)
     arrived = workflow.arrived + shift
     return WorkflowTrace(workflow.run_id, workflow.kind, workflow.shape, tasks, arrived)
 

@@ -267,7 +267,8 @@ class Malearn:
         if record is None:
             if task.unsuccessful:
                 name = "" if tool_type is None else tool_type.name
-                failed = Observation(task.function, name, start, end)
+                known = vector.context if vector is not None else ()
+                failed = Observation(task.function, name, start, end, (), known)
                 self._known.observe_unsuccessful(failed, live.hints.all)
             return
         if basis is not None:

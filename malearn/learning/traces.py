@@ -19,6 +19,7 @@ from typing import Any
 
 from malearn.data import run_logs, short_paths
 from malearn.kernel.errors import InputError, WorkflowError
+from malearn.kernel.estimation import observation
 from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolTypes, declared, resource_name
@@ -117,8 +118,6 @@ class Traces:
     def __len__(self) -> int:
         return sum(len(run.workflows) for run in self.runs)
 
-
-_SHORTEST = 1e-3  # seconds
 
 #: What comes as one log, where intervals need several, is cut into so many, each of which has a
 #: few workflows.
@@ -265,7 +264,7 @@ def _tasks(file: Path) -> Iterator[_Logged]:
             elif isinstance(outcome, Rejected):
                 start, end = _times(outcome)
                 # What was skipped may have taken no time at all.
-                seconds = max(end - start, _SHORTEST) if end >= start else math.nan
+                seconds = max(end - start, observation.SHORTEST) if end >= start else math.nan
                 yield _Logged(
                     TaskTrace(
                         outcome.task_id,

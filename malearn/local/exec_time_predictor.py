@@ -22,7 +22,7 @@ import numpy as np
 
 from malearn.kernel import features
 from malearn.kernel.errors import InputError, TrainingError
-from malearn.kernel.estimation import estimator
+from malearn.kernel.estimation import estimator, observation
 from malearn.kernel.estimation.estimator import Basis, Estimator
 from malearn.kernel.home import Home
 from malearn.kernel.prediction import Prediction
@@ -38,7 +38,6 @@ __all__ = ["ExecTimePredictor"]
 
 _log = logging.getLogger(__name__)
 
-_SHORTEST = 1e-3  # seconds; what is shorter is taken as this
 _TICK = 1e-6  # seconds between two ends, so that they have an order
 
 
@@ -291,7 +290,7 @@ def _seconds(value: object) -> float:
             f"must be greater than 0 and less than {believable.LONGEST / 86_400.0:g} days, "
             f"in seconds (got {str(value)[:20]})",
         )
-    return max(float(value), _SHORTEST)
+    return max(float(value), observation.SHORTEST)
 
 
 def _plain(value: object) -> object:

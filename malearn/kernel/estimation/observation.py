@@ -6,11 +6,11 @@ import math
 
 import msgspec
 
-__all__ = ["Observation"]
+__all__ = ["SHORTEST", "Observation"]
 
-# Seconds; shorter ones are taken as this: they differ by what clocks and start-up cost, which on a
-# logarithmic scale would look large.
-_SHORTEST = 1e-3
+#: Seconds; shorter ones are taken as this: they differ by what clocks and start-up cost, which on a
+#: logarithmic scale would look large.
+SHORTEST = 1e-3
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
@@ -31,4 +31,4 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def log_seconds(self) -> float:
-        return math.log(max(self.end - self.start, _SHORTEST))
+        return math.log(max(self.end - self.start, SHORTEST))

@@ -17,7 +17,7 @@ from typing import Self
 import msgspec
 
 from malearn.kernel import text
-from malearn.kernel.estimation import experts, input_effects
+from malearn.kernel.estimation import experts, input_effects, observation
 from malearn.kernel.estimation.experts import ExpertErrors
 from malearn.kernel.estimation.input_effects import InputEffects
 
@@ -26,7 +26,6 @@ __all__ = ["TaskOutcome", "UnsuccessfulTasks", "decode", "encode"]
 _REMEMBERED = 1024  # functions; the one that ended longest ago goes first
 _MOST_VALUES = 256  # features of one task
 _PRIOR = 0.5
-_SHORTEST = 1e-3  # seconds: what is skipped takes none
 _FARTHEST = 12.0  # log-seconds: a millisecond instead of minutes, or days instead of a second
 
 
@@ -53,7 +52,7 @@ class TaskOutcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
         successful: bool,
     ) -> Self:
         """Of a task that got an answer of `answered` seconds, above 0, and took `seconds`."""
-        above = math.log(max(seconds, _SHORTEST) / answered)
+        above = math.log(max(seconds, observation.SHORTEST) / answered)
         above = min(_FARTHEST, max(-_FARTHEST, above))
         return cls(function, features, above, successful)
 

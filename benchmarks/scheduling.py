@@ -63,6 +63,7 @@ def figures() -> Iterator[Figure]:
     print("\n".join(table(steady)))
     yield from _serving()
     yield from _bought(steady)
+    print("\n".join(_by_novelty(steady, runs)), flush=True)
     yield from _deadlines(steady)
     yield from _whole_workflows(steady.probed)
     print("\n".join(_paths_of_the_bar(runs)), flush=True)
@@ -195,6 +196,36 @@ def _by_seed(done: Comparison, policy: str, *, late: bool = False) -> str:
     error = statistics.stdev(shares) / math.sqrt(len(shares))
     each = " ".join(f"{share:.2f}" for share in shares)
     return f"{policy}, by seed: {each}; standard error of their mean {error:.3f}"
+
+
+def _by_novelty(done: Comparison, runs: Sequence[RunTrace]) -> Iterator[str]:
+    """The shares by what could be known: the bar knows new queries as well as old ones."""
+    sigmas = policy_comparison.noise(runs, tool_types.declared())
+    groups: dict[str, list[str]] = {}
+    seen: dict[float, set[str]] = {}
+    for run in runs:
+        asked = [query for w in run.workflows if (query := _query(w))]
+        known = seen.setdefault(sigmas[run.name], set())
+        if not known:
+            group = "the first run on its backend"
+        elif sum(query in known for query in asked) > len(asked) / 2:
+            group = "most queries seen before on its backend"
+        else:
+            group = "most queries new to its backend"
+        groups.setdefault(group, []).append(run.name)
+        known.update(asked)
+    for group, names in groups.items():
+        shares = [
+            f"{policy} {done.share_of_gain(policy, late=policy == 'triage', runs=names).mean:.2f}"
+            for policy in ("aged", "srw", "triage")
+        ]
+        yield f"{group}, {len(names)} runs: {', '.join(shares)}"
+
+
+def _query(workflow: WorkflowTrace) -> str:
+    """The id of the query that a workflow answered, the same each time it is asked; "" unknown."""
+    records = (task.record for task in workflow.tasks.values())
+    return next((record.query for record in records if record is not None), "")
 
 
 def _paths_of_the_bar(runs: Sequence[RunTrace]) -> Iterator[str]:

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -158,8 +158,9 @@ class Comparison:
             len(ours), lambda rows: float(1.0 - ours[rows].sum() / max(theirs[rows].sum(), 1e-9))
         )
 
-    def share_of_gain(self, policy: str, *, late: bool = False) -> Gain:
-        """Malearn's gain over constants as a share of what `noise_limited` gains."""
+    def share_of_gain(self, policy: str, *, late: bool = False, runs: Collection[str] = ()) -> Gain:
+        """Malearn's gain over constants as a share of what `noise_limited` gains, in `runs`; in
+        all where none is named."""
         if late:
             default, ours, bar = (
                 self._late(policy, name, None) for name in ("default", "malearn", "noise_limited")
@@ -168,6 +169,9 @@ class Comparison:
             default, ours, bar = (
                 self._sums(policy, name) for name in ("default", "malearn", "noise_limited")
             )
+        if runs:
+            some = [place for place, run in enumerate(self.runs) if run in runs]
+            default, ours, bar = default[some], ours[some], bar[some]
         return _interval(
             len(ours),
             lambda rows: float(

@@ -65,6 +65,7 @@ PARTS: Mapping[str, _Part] = {
     ),
 }
 _LEVELS = "its own, each function's level corrected by its median error of that run"
+_ASKED = "the bar's seconds of tasks whose inputs are known and ran before on the backend only"
 _INDEPENDENT = "its own lateness replaced by the sum of independent tasks"
 
 
@@ -73,8 +74,9 @@ def table(
 ) -> Iterator[str]:
     """The rows of the table, in Markdown; as many `workers` as `policy_comparison` has."""
     sigmas = policy_comparison.noise(runs, tool_types)
+    asked = _asked_before(runs, sigmas)
     jobs = (
-        (known, sigmas[known.run.name], tool_types)
+        (known, sigmas[known.run.name], tool_types, asked[known.run.name])
         for known in knowledge.at_each_run(runs, tool_types, _SLOTS["gpu"])
     )
     totals: _Totals = defaultdict(float)
@@ -83,7 +85,7 @@ def table(
             totals[key] += value
     yield "| Share of the bar's gain | fewer misses, `triage` | mean, `srw` | mean, `aged` |"
     yield "| --- | --- | --- | --- |"
-    for name in (*PARTS, _LEVELS, _INDEPENDENT):
+    for name in (*PARTS, _ASKED, _LEVELS, _INDEPENDENT):
         cells = [_share(totals, policy, name) for policy in _POLICIES]
         yield f"| {name} | {' | '.join(f'{100 * cell:.0f} %' for cell in cells)} |"
 
@@ -94,8 +96,28 @@ def _share(totals: _Totals, policy: str, name: str) -> float:
     return (default - totals[policy, name]) / ((default - bar) or math.nan)
 
 
-def _of_run(known: Knowledge, sigma: float, tool_types: ToolTypes) -> _Totals:
-    makers = _makers(known, sigma, tool_types)
+def _asked_before(
+    runs: Sequence[RunTrace], sigmas: Mapping[str, float]
+) -> dict[str, frozenset[tuple[str, str]]]:
+    """By run, which queries and functions ran in earlier runs on a backend of the same noise."""
+    found: dict[str, frozenset[tuple[str, str]]] = {}
+    before: dict[float, set[tuple[str, str]]] = defaultdict(set)
+    for run in runs:
+        known = before[sigmas[run.name]]
+        found[run.name] = frozenset(known)
+        known |= {
+            (workflow.query, task.function)
+            for workflow in run.workflows
+            for task in workflow.tasks.values()
+            if workflow.query
+        }
+    return found
+
+
+def _of_run(
+    known: Knowledge, sigma: float, tool_types: ToolTypes, asked: frozenset[tuple[str, str]]
+) -> _Totals:
+    makers = _makers(known, sigma, tool_types, asked)
     found: _Totals = defaultdict(float)
     for load, seed in itertools.product(_LOADS, _SEEDS):
         arrivals = knowledge.poisson(known.run, load, _SLOTS["gpu"], "gpu", seed, known.begins)
@@ -108,7 +130,7 @@ def _of_run(known: Knowledge, sigma: float, tool_types: ToolTypes) -> _Totals:
 
 
 def _makers(
-    known: Knowledge, sigma: float, tool_types: ToolTypes
+    known: Knowledge, sigma: float, tool_types: ToolTypes, asked: frozenset[tuple[str, str]]
 ) -> dict[str, Callable[[int], Predictor]]:
     """The predictors of one run by their names in the table, each made for a seed."""
     models = known.load(tool_types)
@@ -123,6 +145,9 @@ def _makers(
         "default": lambda seed: Constants(),
         "bar": lambda seed: Noisy(sigma, seed),
         **{name: part(replace) for name, replace in PARTS.items()},
+        _ASKED: lambda seed: Replaced(
+            tool_types, *known.learnt(), models, replace=_where_asked(asked, Noisy(sigma, seed))
+        ),
         _LEVELS: lambda seed: Replaced(
             tool_types, *known.learnt(), models, replace=_corrected_by(off)
         ),
@@ -134,6 +159,18 @@ def _by_bar(replace: _Part, bar: Noisy) -> _Replace:
     return lambda live, task_id, own: replace(
         own, bar.drawn(live.trace, task_id), own.source == "model"
     )
+
+
+def _where_asked(asked: frozenset[tuple[str, str]], bar: Noisy) -> _Replace:
+    """The bar's seconds of what could be known: inputs that ran before on the same backend."""
+
+    def replaced(live: SimulatedWorkflow, task_id: str, own: Prediction) -> Prediction:
+        function = live.workflow.tasks[task_id].function
+        if own.source != "model" or (live.trace.query, function) not in asked:
+            return own
+        return _with_spread(bar.drawn(live.trace, task_id), own)
+
+    return replaced
 
 
 def _corrected_by(off: Mapping[str, float]) -> _Replace:

@@ -204,7 +204,7 @@ def _by_novelty(done: Comparison, runs: Sequence[RunTrace]) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     seen: dict[float, set[str]] = {}
     for run in runs:
-        asked = [query for w in run.workflows if (query := _query(w))]
+        asked = [query for w in run.workflows if (query := w.query)]
         known = seen.setdefault(sigmas[run.name], set())
         if not known:
             group = "the first run on its backend"
@@ -220,12 +220,6 @@ def _by_novelty(done: Comparison, runs: Sequence[RunTrace]) -> Iterator[str]:
             for policy in ("aged", "srw", "triage")
         ]
         yield f"{group}, {len(names)} runs: {', '.join(shares)}"
-
-
-def _query(workflow: WorkflowTrace) -> str:
-    """The id of the query that a workflow answered, the same each time it is asked; "" unknown."""
-    records = (task.record for task in workflow.tasks.values())
-    return next((record.query for record in records if record is not None), "")
 
 
 def _paths_of_the_bar(runs: Sequence[RunTrace]) -> Iterator[str]:

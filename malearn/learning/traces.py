@@ -59,6 +59,12 @@ class WorkflowTrace:
         """The same as a scheduler knows it when it arrives, in seconds since the epoch."""
         return Workflow(self.run_id, self.shape, arrived, deadline)
 
+    @property
+    def query(self) -> str:
+        """The id of the query that it answered, the same each time that is asked; "" unknown."""
+        records = (task.record for task in self.tasks.values())
+        return next((record.query for record in records if record is not None), "")
+
     def seconds_on(self, resource: str) -> float:
         """The true seconds of all tasks that run on `resource`."""
         return sum(

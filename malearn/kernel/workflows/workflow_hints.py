@@ -166,13 +166,17 @@ class _Effects:
         self.errors = ExpertErrors()
 
 
+#: A function, who announced, and what was named.
+_Key = tuple[str, str, tuple[tuple[str, str], ...]]
+
+
 class WorkflowHints:
     """What hints were followed by. Not thread-safe: its owner serialises calls."""
 
     __slots__ = ("_effects", "_errors")
 
     def __init__(self) -> None:
-        self._effects: dict[tuple[str, str, int], _Effects] = {}
+        self._effects: dict[_Key, _Effects] = {}
         self._errors = ExpertErrors()
 
     def effect(self, function: str, hint: Hint) -> float:
@@ -208,7 +212,7 @@ def _raw(inputs: InputEffects, hint: Hint) -> float:
     return effect * same / (same + _PRIOR) if same else effect
 
 
-def _key(function: str, hint: Hint) -> tuple[str, str, int]:
-    # The names as a number: long lists of them repeat in every key. Not stored anywhere, as
-    # hashes of texts differ from process to process.
-    return function, hint.announcer, hash(hint.names)
+def _key(function: str, hint: Hint) -> _Key:
+    # Not their hash: those of texts differ from process to process, and a simulation's workers are
+    # given what was learnt in another one.
+    return function, hint.announcer, hint.names

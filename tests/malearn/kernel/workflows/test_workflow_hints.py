@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +44,25 @@ def test_a_workflow_that_began_alike_tells_what_a_later_task_takes() -> None:
     hinted = {one: plain * math.exp(estimator.hint_effect("fuse", hint(one))) for one in TOOK}
     off = sum(abs(math.log(hinted[one] / TOOK[one])) for one in TOOK)
     assert off < 0.4 * sum(abs(math.log(plain / TOOK[one])) for one in TOOK)
+
+
+def test_what_was_learnt_holds_in_another_process(tmp_path: Path) -> None:
+    """Whose hashes of texts are others: a simulation hands what it knows to its workers."""
+    estimator, pickled = known(["short", "long"] * 10), tmp_path / "known"
+    pickled.write_bytes(pickle.dumps((estimator, hint("long"))))
+    script = (
+        "import pickle, sys; known, hint = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(known.hint_effect('fuse', hint))"
+    )
+    for seed in ("1", "2"):
+        there = subprocess.run(
+            [sys.executable, "-c", script, str(pickled)],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert float(there.stdout) == estimator.hint_effect("fuse", hint("long")) > 0.0
 
 
 def test_the_functions_of_a_workflow_are_a_hint_whatever_its_ids_and_their_order() -> None:

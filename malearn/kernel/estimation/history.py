@@ -169,7 +169,13 @@ class History:
         # Taken out and put back below, so that the dictionary stays in order of last use.
         line = function.lines.pop(context, None)
         inputs = function.inputs(line)
-        effect = inputs.effect(x, key)[0] if x is not None and inputs is not None else 0.0
+        effect = 0.0
+        if x is not None and inputs is not None:
+            if line is None:
+                _, level, _ = self._expected(function, tool, context)
+            else:
+                level = self._level(line, tool)
+            effect = inputs.effect(x, key, level)[0]
         if line is None:
             line = self._tracker.new_state(function, tool, context, value, effect * tool.worth)
         else:
@@ -209,7 +215,7 @@ class History:
                 here += experts.second_weight(line.errors, tool.errors) * (at - here)
             # The level was set by the first execution itself, which says nothing of its inputs.
             found = value - here if line.count > 1 else 0.0
-            line.learn_inputs(x, key, found)
+            line.learn_inputs(x, key, found, here)
 
     def snapshot(
         self,
@@ -235,7 +241,7 @@ class History:
         outlook = self._outlook(function, tool_type, context, known, tool)
         line, inputs = outlook.line, outlook.inputs
         if x is not None and inputs is not None:
-            effect, same, mass = inputs.effect(x, key)
+            effect, same, mass = inputs.effect(x, key, outlook.level)
             effect *= outlook.worth
         level = outlook.level + effect
         median, mean = (_NAN, _NAN) if line is None else (line.median, line.mean)
@@ -270,7 +276,7 @@ class History:
         # As `encode`: missing numbers count as 0, and a row without any number has no inputs.
         missing = np.isnan(features)
         rows = np.where(missing, 0.0, features)
-        effects = inputs.effects(rows)
+        effects = inputs.effects(rows, outlook.level)
         effects[missing.all(axis=1)] = 0.0
         effect = effects[:, 0] * outlook.worth
         found[:, _EFFECT] = effect
@@ -343,7 +349,7 @@ class History:
         x, key = input_effects.encode(features)
         if x is None or outlook.inputs is None:
             return LevelExplanation(terms, (), ())
-        effect, same, _ = outlook.inputs.effect(x, key)
+        effect, same, _ = outlook.inputs.effect(x, key, outlook.level)
         inputs = (Term("inputs", "similar inputs", effect * outlook.worth),)
         # As in `InputEffects.effect`: where identical inputs are known they alone answer.
         similar = (

@@ -1,8 +1,10 @@
 """What inputs do to the time of one function: k-nearest-neighbour residuals.
 
 Residuals are log-seconds above the level of their time, so that they survive a change of level.
-Those of identical inputs are remembered by the inputs themselves, the last others in a ring that
-is searched for similar ones. Memory is bounded: what was used longest ago goes first.
+The last are kept in a ring that is searched for similar inputs. Of identical inputs the time
+itself is remembered as well, with the level at which it was taken: what a level has moved since by
+less than a change of conditions is mostly noise of other inputs, and is followed by half. Memory is
+bounded: what was used longest ago goes first.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from malearn.kernel.estimation.robust import clip_step
 __all__ = ["InputEffects", "encode", "logarithms"]
 
 _EFFECT_RATE = 0.3  # by which identical inputs move towards their latest duration
+# A level that has moved by so many log-seconds has changed, and identical inputs move along; of
+# smaller moves they follow this share.
+_CHANGED, _FOLLOWED = 0.5, 0.5
 _REMEMBERED = 128  # for similar inputs
 _IDENTICAL = 512  # for identical ones
 _EXACT, _NEAR, _WIDTH, _FARTHEST, _PRIOR = 4.0, 2.0, 0.1, 2.0, 1.0  # see `InputEffects.similar`
@@ -61,7 +66,8 @@ class InputEffects:
     )
 
     def __init__(self) -> None:
-        self._identical: dict[bytes, list[float]] = {}  # effect and count
+        # Log-seconds and the level that they were taken at, both smoothed, and the count.
+        self._identical: dict[bytes, tuple[float, float, float]] = {}
         self._clear(0)
 
     def __getstate__(self) -> dict[str, object]:
@@ -74,15 +80,20 @@ class InputEffects:
             setattr(self, name, value)
         self._make_room()
 
-    def effect(self, x: Sequence[float], key: bytes) -> tuple[float, float, float]:
-        """Effect on log-seconds, times seen exactly so, and the weight of what was similar."""
+    def effect(
+        self, x: Sequence[float], key: bytes, level: float = 0.0
+    ) -> tuple[float, float, float]:
+        """Effect on log-seconds, times seen exactly so, and the weight of what was similar.
+
+        `level` is the one above which the effect is wanted, in log-seconds.
+        """
         identical = self._identical.get(key)
         if identical is not None:
-            return identical[0], identical[1], 0.0
+            return _above(level, identical), identical[2], 0.0
         effect, mass = self.similar(x)
         return effect, 0.0, mass
 
-    def effects(self, rows: Table) -> Table:
+    def effects(self, rows: Table, level: float = 0.0) -> Table:
         """As `effect`, one row for each of `rows`."""
         found = np.zeros((len(rows), 3))
         raw, size = rows.tobytes(), rows.shape[1] * rows.itemsize
@@ -92,7 +103,7 @@ class InputEffects:
             if identical is None:
                 unseen.append(row)
             else:
-                found[row, :2] = identical
+                found[row, :2] = _above(level, identical), identical[2]
         # There is nothing to compare with before the first `learn`, or at another width.
         if unseen and 0 < rows.shape[1] == len(self._scale):
             found[unseen, ::2] = self._similar_many(rows[unseen])
@@ -187,17 +198,21 @@ class InputEffects:
             found[start : start + count] = equal * exact - totals + _NEAR * near
         return found
 
-    def learn(self, x: Sequence[float], key: bytes, effect: float) -> None:
-        """These inputs had this effect."""
+    def learn(self, x: Sequence[float], key: bytes, effect: float, level: float = 0.0) -> None:
+        """These inputs had this effect above `level`."""
         identical = self._identical.pop(key, None)
         if identical is None:
-            identical = [effect, 1.0]
+            identical = effect + level, level, 1.0
             if len(self._identical) >= _IDENTICAL:
                 del self._identical[next(iter(self._identical))]
         else:
+            usual, at, count = identical
+            if abs(level - at) >= _CHANGED:
+                usual, at = usual + level - at, level
             # A plain mean of the first few, exponential smoothing from then on.
-            rate = max(_EFFECT_RATE, 1.0 / (identical[1] + 1.0))
-            identical = [identical[0] + rate * (effect - identical[0]), identical[1] + 1.0]
+            rate = max(_EFFECT_RATE, 1.0 / (count + 1.0))
+            usual += rate * (effect + level - usual)
+            identical = usual, at + rate * (level - at), count + 1.0
         self._identical[key] = identical  # the most recently used last
         self._place(logarithms(x), clip_step(effect))
 
@@ -258,3 +273,10 @@ class InputEffects:
 def _decay(width: int) -> float:
     """What a difference of 1 in one of `width` features, the greatest, does to an exponent."""
     return -_FARTHEST / (_WIDTH * max(width, 1))
+
+
+def _above(level: float, identical: tuple[float, float, float]) -> float:
+    """The effect above `level` of inputs whose log-seconds and level are remembered."""
+    usual, at, _ = identical
+    moved = level - at
+    return usual - at if abs(moved) >= _CHANGED else usual - at - (1.0 - _FOLLOWED) * moved

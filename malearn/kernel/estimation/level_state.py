@@ -150,11 +150,11 @@ class ContextLevel(_Answering):
             self.follows = RunningShare(0.0, _FOLLOWS_OWN, _FOLLOWS_MOST)
         self.follows.learn(share, weight)
 
-    def learn_inputs(self, x: Sequence[float], key: bytes, effect: float) -> None:
+    def learn_inputs(self, x: Sequence[float], key: bytes, effect: float, level: float) -> None:
         """As `InputEffects.learn`."""
         if self.inputs is None:
             self.inputs = InputEffects()
-        self.inputs.learn(x, key, effect)
+        self.inputs.learn(x, key, effect, level)
 
     def learn_errors(self, first: float, second: float) -> None:
         """As `ExpertErrors.learn`."""

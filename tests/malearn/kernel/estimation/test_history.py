@@ -150,6 +150,38 @@ def test_inputs_seen_before_are_expected_to_take_what_they_took() -> None:
     assert history.function_seconds("a", (50.0, 1.0)) == pytest.approx(30, rel=0.35)
 
 
+def test_inputs_seen_before_do_not_waver_with_what_other_inputs_take() -> None:
+    """The same question takes 10 s each time; between two times five others take 20 s, more or
+    less."""
+    errors = []
+    for seed in range(8):
+        chance, history, at = random.Random(seed), History(), 0.0
+        for number in range(300):
+            same = number % 6 == 0
+            features = (1.0,) if same else (100.0 + number,)
+            seconds = 10.0 if same else 20.0 * math.exp(chance.gauss(0.0, 0.3))
+            if same and number > 60:
+                expected = history.function_seconds("a", features)
+                assert expected is not None
+                errors.append(abs(math.log(expected / seconds)))
+            history.observe(Observation("a", "t", at, at + seconds, features))
+            at += seconds
+    assert sum(errors) / len(errors) < 0.03
+
+
+def test_inputs_seen_before_follow_a_change_that_others_show() -> None:
+    """Everything takes three times as long, as on another backend, and then what it did before."""
+    history, at = History(), 0.0
+    for factor in (1.0, 3.0, 1.0):
+        for number in range(60):
+            same = at < 1000.0 and number % 6 == 0
+            features = (1.0,) if same else (100.0 + at,)
+            seconds = factor * (10.0 if same else 20.0)
+            history.observe(Observation("a", "t", at, at + seconds, features))
+            at += seconds
+        assert history.function_seconds("a", (1.0,)) == pytest.approx(10.0 * factor, rel=0.3)
+
+
 def test_similar_inputs_share_their_effect() -> None:
     chance = random.Random(1)
     history, at = History(), 0.0

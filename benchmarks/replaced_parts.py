@@ -10,11 +10,12 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from benchmarks import hindsight
 from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolTypes
@@ -74,7 +75,7 @@ def table(
 ) -> Iterator[str]:
     """The rows of the table, in Markdown; as many `workers` as `policy_comparison` has."""
     sigmas = policy_comparison.noise(runs, tool_types)
-    asked = _asked_before(runs, sigmas)
+    asked = hindsight.earlier(runs, sigmas)
     jobs = (
         (known, sigmas[known.run.name], tool_types, asked[known.run.name])
         for known in knowledge.at_each_run(runs, tool_types, _SLOTS["gpu"])
@@ -96,26 +97,8 @@ def _share(totals: _Totals, policy: str, name: str) -> float:
     return (default - totals[policy, name]) / ((default - bar) or math.nan)
 
 
-def _asked_before(
-    runs: Sequence[RunTrace], sigmas: Mapping[str, float]
-) -> dict[str, frozenset[tuple[str, str]]]:
-    """By run, which queries and functions ran in earlier runs on a backend of the same noise."""
-    found: dict[str, frozenset[tuple[str, str]]] = {}
-    before: dict[float, set[tuple[str, str]]] = defaultdict(set)
-    for run in runs:
-        known = before[sigmas[run.name]]
-        found[run.name] = frozenset(known)
-        known |= {
-            (workflow.query, task.function)
-            for workflow in run.workflows
-            for task in workflow.tasks.values()
-            if workflow.query
-        }
-    return found
-
-
 def _of_run(
-    known: Knowledge, sigma: float, tool_types: ToolTypes, asked: frozenset[tuple[str, str]]
+    known: Knowledge, sigma: float, tool_types: ToolTypes, asked: Collection[str]
 ) -> _Totals:
     makers = _makers(known, sigma, tool_types, asked)
     found: _Totals = defaultdict(float)
@@ -130,7 +113,7 @@ def _of_run(
 
 
 def _makers(
-    known: Knowledge, sigma: float, tool_types: ToolTypes, asked: frozenset[tuple[str, str]]
+    known: Knowledge, sigma: float, tool_types: ToolTypes, asked: Collection[str]
 ) -> dict[str, Callable[[int], Predictor]]:
     """The predictors of one run by their names in the table, each made for a seed."""
     models = known.load(tool_types)
@@ -161,12 +144,11 @@ def _by_bar(replace: _Part, bar: Noisy) -> _Replace:
     )
 
 
-def _where_asked(asked: frozenset[tuple[str, str]], bar: Noisy) -> _Replace:
+def _where_asked(asked: Collection[str], bar: Noisy) -> _Replace:
     """The bar's seconds of what could be known: inputs that ran before on the same backend."""
 
     def replaced(live: SimulatedWorkflow, task_id: str, own: Prediction) -> Prediction:
-        function = live.workflow.tasks[task_id].function
-        if own.source != "model" or (live.trace.query, function) not in asked:
+        if own.source != "model" or task_id not in asked:
             return own
         return _with_spread(bar.drawn(live.trace, task_id), own)
 

@@ -6,7 +6,7 @@ bar is `noise_limited`: true seconds times the noise that is measured on the sam
 backend. Whole workflows are scored as executed alone, at arrival and half way along their true
 critical path. Changes of backend: run 16, and the first run on another backend in five orders of
 the same runs, drawn at random. `--part replaced` prints which part of its predictions malearn
-lacks.
+lacks, `--part hindsight` how far anyone could go.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from benchmarks import replaced_parts, serving
+from benchmarks import hindsight, replaced_parts, serving, whole_paths
 from benchmarks.figure import Figure, at_least, at_most
 from malearn import DAGTaskPredictor, Workflow
 from malearn.kernel import tool_types
 from malearn.learning import policy_comparison, traces
 from malearn.learning.knowledge import Probed
 from malearn.learning.policy_comparison import Comparison, Settings
-from malearn.learning.simulated_predictors import Noisy, SimulatedWorkflow
+from malearn.learning.simulated_predictors import Noisy
 from malearn.learning.traces import RunTrace, WorkflowTrace
 from malearn.serving.cache import ModelCache
 from malearn.serving.workflow_estimator import Queued
@@ -226,32 +226,8 @@ def _paths_of_the_bar(runs: Sequence[RunTrace]) -> Iterator[str]:
     """How far `noise_limited` itself is off the remaining critical path."""
     sigmas = policy_comparison.noise(runs, tool_types.declared())
     for passed, where in ((0.0, "at arrival"), (0.5, "half way")):
-        errors = []
-        for run in runs:
-            bar = Noisy(sigmas[run.name])
-            for trace in run.workflows:
-                live = SimulatedWorkflow(trace, trace.workflow(0.0))
-                now = passed * trace.critical_path
-                _advance(live, now)
-                # First as if nothing ran: what runs was predicted before it started.
-                live.expected = {i: bar.drawn(trace, i) for i in trace.tasks if i not in live.done}
-                bar.expect([live], now)
-                assert live.left is not None
-                left = trace.critical_path - now
-                errors.append(abs(live.left.seconds / left - 1.0))
-        yield f"noise_limited {where}: median error of the path {statistics.median(errors):.3f}"
-
-
-def _advance(live: SimulatedWorkflow, now: float) -> None:
-    """Say what has ended and what runs of a workflow that arrived at 0 and is executed alone."""
-    ends: dict[str, float] = {}
-    for task_id, task in live.workflow.tasks.items():
-        start = max((ends[before] for before in task.predecessors), default=0.0)
-        ends[task_id] = start + live.trace.tasks[task_id].seconds
-        if ends[task_id] <= now:
-            live.done[task_id] = None
-        elif start < now:
-            live.running[task_id] = start
+        error = whole_paths.median_error(runs, lambda run: Noisy(sigmas[run.name]), passed)
+        yield f"noise_limited {where}: median error of the path {error:.3f}"
 
 
 def _replaced() -> Iterator[Figure]:
@@ -262,8 +238,17 @@ def _replaced() -> Iterator[Figure]:
     yield from ()
 
 
+def _hindsight() -> Iterator[Figure]:
+    """The table of docs/scheduling.md that says how far anyone could go."""
+    runs = _runs()
+    if runs:
+        settings = Settings(loads=_LOADS, seeds=_SEEDS)
+        print("\n".join(hindsight.table(runs, tool_types.declared(), settings)), flush=True)
+    yield from ()
+
+
 #: What `--part` measures alone.
-PARTS = {"replaced": _replaced}
+PARTS = {"replaced": _replaced, "hindsight": _hindsight}
 
 
 def _serving() -> Iterator[Figure]:

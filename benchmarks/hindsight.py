@@ -1,0 +1,275 @@
+"""How far anyone could go: the same simulation, predicted with hindsight.
+
+The bar, `noise_limited`, knows true seconds but for noise, also of inputs that have never run.
+Here two predictors know nothing of a task itself, but all else there is, more than any scheduler
+has: the inputs of every task when its workflow arrives, and the whole log, its future included.
+
+- Of what ran before on the same inputs and backend: what the bar says, or the median of what it
+  took.
+- Of other inputs: the mean of two regressions, boosted trees and extremely randomized trees, over
+  the features, the function and the kind of workflow, around the function's median on that
+  backend. Both are fitted to all other queries of the log, those to come included.
+
+`python -m benchmarks scheduling --part hindsight` prints what they get of the bar's gain, beside
+malearn, at all loads and seeds of the figures.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.model_selection import GroupKFold
+from xgboost import XGBRegressor
+
+from benchmarks import whole_paths
+from malearn.kernel.features import FeatureSchema
+from malearn.kernel.prediction import Prediction
+from malearn.kernel.tool_types import ToolTypes
+from malearn.kernel.workflows.remaining import Z80
+from malearn.learning import knowledge, policy_comparison, simulation
+from malearn.learning.knowledge import Knowledge
+from malearn.learning.policy_comparison import Settings
+from malearn.learning.simulated_predictors import Constants, Noisy, Predictor
+from malearn.learning.traces import RunTrace, WorkflowTrace
+
+__all__ = ["earlier", "table"]
+
+_POLICIES = ("aged", "srw", "triage")
+_FOLDS = 10
+#: Median seconds of earlier runs on the same inputs and backend, by task.
+_Earlier = Mapping[str, float]
+#: By policy, predictor and seed: seconds from arrival to end, missed deadlines under triage.
+_Totals = dict[tuple[str, str, int], float]
+
+BAR = "the bar on inputs that ran before, hindsight on others"
+MEDIAN = "medians of inputs that ran before, hindsight on others"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What hindsight knows of one run's tasks, by their ids.
+
+    `earlier` are median seconds on the same inputs and backend, where these ran before; `fitted`
+    the seconds and the factor up to the end of an 80 % interval that the regressions say.
+    """
+
+    earlier: _Earlier
+    fitted: Mapping[str, tuple[float, float]]
+
+
+class Hindsight(Noisy):
+    """Predicts with hindsight: of inputs that ran before as the bar does, or by `medians`."""
+
+    def __init__(self, sigma: float, seed: object, known: Known, *, medians: bool) -> None:
+        super().__init__(sigma, seed)
+        self._known, self._medians = known, medians
+
+    def drawn(self, trace: WorkflowTrace, task_id: str) -> Prediction:
+        bar = super().drawn(trace, task_id)
+        earlier = self._known.earlier.get(task_id)
+        if earlier is not None:
+            return bar.shifted(math.log(earlier / bar.seconds)) if self._medians else bar
+        # What belongs to no tool type takes milliseconds, whoever predicts.
+        seconds, factor = self._known.fitted.get(task_id, (bar.seconds, bar.high / bar.seconds))
+        return Prediction(seconds, seconds / factor, seconds * factor, "model")
+
+
+def table(
+    runs: Sequence[RunTrace],
+    tool_types: ToolTypes,
+    settings: Settings,
+) -> Iterator[str]:
+    """The rows of the table, in Markdown, at the loads and seeds of `settings`."""
+    sigmas = policy_comparison.noise(runs, tool_types)
+    fitted = _fitted(runs, sigmas, tool_types)
+    before = earlier(runs, sigmas)
+    hindsight = {run.name: Known(before[run.name], fitted) for run in runs}
+    slots = settings.slots[settings.resource]
+    jobs = (
+        (known, sigmas[known.run.name], hindsight[known.run.name], tool_types, settings)
+        for known in knowledge.at_each_run(runs, tool_types, slots)
+    )
+    totals: _Totals = defaultdict(float)
+    for found in policy_comparison.in_processes(_of_run, jobs, settings.workers):
+        for key, value in found.items():
+            totals[key] += value
+    yield "| Share of the bar's gain | `aged` | `srw` | `triage` |"
+    yield "| --- | --- | --- | --- |"
+    for name in (BAR, MEDIAN, "malearn"):
+        shares = " | ".join(_share(totals, policy, name, settings.seeds) for policy in _POLICIES)
+        yield f"| {name} | {shares} |"
+    for name in (BAR, MEDIAN):
+        medians = name == MEDIAN
+
+        def predictor(run: RunTrace, *, medians: bool = medians) -> Noisy:
+            return Hindsight(sigmas[run.name], 0, hindsight[run.name], medians=medians)
+
+        for passed, where in ((0.0, "at arrival"), (0.5, "half way")):
+            error = whole_paths.median_error(runs, predictor, passed)
+            yield f"{name}, {where}: median error of the path {error:.3f}"
+
+
+def _share(totals: _Totals, policy: str, name: str, seeds: int) -> str:
+    """The share over all seeds, and the standard error of the mean of each seed's."""
+
+    def share(some: Sequence[int]) -> float:
+        default, ours, bar = (
+            sum(totals[policy, who, seed] for seed in some) for who in ("default", name, "bar")
+        )
+        return (default - ours) / ((default - bar) or math.nan)
+
+    each = [share([seed]) for seed in range(seeds)]
+    error = statistics.stdev(each) / math.sqrt(seeds) if seeds > 1 else math.nan
+    return f"{100 * share(range(seeds)):.1f} % ± {100 * error:.1f}"
+
+
+def _of_run(
+    known: Knowledge, sigma: float, hindsight: Known, tool_types: ToolTypes, settings: Settings
+) -> _Totals:
+    models = known.load(tool_types)
+    makers: dict[str, Callable[[int], Predictor]] = {
+        "default": lambda seed: Constants(),
+        "bar": lambda seed: Noisy(sigma, seed),
+        BAR: lambda seed: Hindsight(sigma, seed, hindsight, medians=False),
+        MEDIAN: lambda seed: Hindsight(sigma, seed, hindsight, medians=True),
+        "malearn": lambda seed: known.malearn(tool_types, models),
+    }
+    found: _Totals = defaultdict(float)
+    slots = settings.slots[settings.resource]
+    for load, seed in itertools.product(settings.loads, range(settings.seeds)):
+        assert load is not None
+        arrivals = knowledge.poisson(known.run, load, slots, settings.resource, seed, known.begins)
+        for (name, make), policy in itertools.product(makers.items(), _POLICIES):
+            done = simulation.simulate(
+                arrivals, policy, make(seed), settings.slots, settings.deadlines[0]
+            )
+            # Runs count alike where deadlines are missed, as in `Comparison.late`.
+            found[policy, name, seed] += (
+                statistics.fmean(one.late for one in done)
+                if policy == "triage"
+                else sum(one.seconds for one in done)
+            )
+    return dict(found)
+
+
+def earlier(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, _Earlier]:
+    """By run and task: the median of what the same query's task took in earlier runs on a backend
+    of the same noise."""
+    found: dict[str, _Earlier] = {}
+    before: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for run in runs:
+        sigma = sigmas[run.name]
+        keys = {
+            task_id: (workflow.query, task.function, sigma)
+            for workflow in run.workflows
+            for task_id, task in workflow.tasks.items()
+            if workflow.query
+        }
+        found[run.name] = {
+            task_id: math.exp(statistics.median(before[key]))
+            for task_id, key in keys.items()
+            if before.get(key)
+        }
+        for workflow in run.workflows:
+            for task_id, task in workflow.tasks.items():
+                if task_id in keys:
+                    before[keys[task_id]].append(math.log(task.seconds))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One task that belongs to a tool type, as the regressions see it."""
+
+    task_id: str
+    query: str
+    function: str
+    kind: str
+    sigma: float
+    values: tuple[float, ...]
+    log_seconds: float
+
+
+def _fitted(
+    runs: Sequence[RunTrace], sigmas: Mapping[str, float], tool_types: ToolTypes
+) -> dict[str, tuple[float, float]]:
+    """By task: seconds as told from all other queries, and the factor of the 80 % interval."""
+    rows: dict[str, list[_Row]] = defaultdict(list)
+    for run in runs:
+        for workflow in run.workflows:
+            for task_id, task in workflow.tasks.items():
+                tool_type = tool_types.for_known(task.function)
+                if tool_type is None or task.record is None:
+                    continue
+                values = FeatureSchema(tool_type).vectorize(task.record.features).values
+                rows[tool_type.name].append(
+                    _Row(
+                        task_id,
+                        workflow.query or workflow.run_id,
+                        task.function,
+                        workflow.kind,
+                        sigmas[run.name],
+                        values,
+                        math.log(task.seconds),
+                    )
+                )
+    found = {}
+    for some in rows.values():
+        expected = _out_of_fold(some)
+        errors = [abs(one.log_seconds - said) for one, said in zip(some, expected, strict=True)]
+        # Of a normal distribution the mean absolute error is 0.8 σ.
+        factor = math.exp(Z80 * 1.25 * statistics.fmean(errors))
+        for one, said in zip(some, expected, strict=True):
+            found[one.task_id] = math.exp(said), factor
+    return found
+
+
+def _out_of_fold(rows: Sequence[_Row]) -> list[float]:
+    """Log-seconds of each row by regressions on the rows of other queries."""
+    levels: dict[tuple[str, float], list[float]] = defaultdict(list)
+    for row in rows:
+        levels[row.function, row.sigma].append(row.log_seconds)
+    level = np.array([statistics.median(levels[row.function, row.sigma]) for row in rows])
+    queries = [row.query for row in rows]
+    folds = min(_FOLDS, len(set(queries)))
+    if folds < 2:
+        return [float(one) for one in level]
+    inputs, above = _inputs(rows), np.array([row.log_seconds for row in rows]) - level
+    found = level.copy()
+    for train, test in GroupKFold(folds).split(inputs, groups=queries):
+        boosted = XGBRegressor(
+            n_estimators=300,
+            max_depth=5,
+            learning_rate=0.05,
+            objective="reg:absoluteerror",
+            subsample=0.8,
+            colsample_bytree=0.8,
+            n_jobs=1,
+        ).fit(inputs[train], above[train])
+        randomized = ExtraTreesRegressor(400, min_samples_leaf=3, random_state=0, n_jobs=1)
+        randomized.fit(inputs[train], above[train])
+        found[test] += (boosted.predict(inputs[test]) + randomized.predict(inputs[test])) / 2
+    return [float(one) for one in found]
+
+
+def _inputs(rows: Sequence[_Row]) -> NDArray[np.float64]:
+    functions = sorted({row.function for row in rows})
+    kinds = sorted({row.kind for row in rows})
+    table = [
+        [
+            *row.values,
+            row.sigma,
+            *(float(row.function == name) for name in functions),
+            *(float(row.kind == name) for name in kinds),
+        ]
+        for row in rows
+    ]
+    return np.where(np.isnan(table), -1.0, table)

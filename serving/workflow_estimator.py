@@ -7,7 +7,6 @@ what its function took lately, which is looked up once for all tasks of the func
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -207,7 +206,7 @@ class WorkflowEstimator:
         """The answers, made for successes, as how long the workflow waits for each task."""
         effects = self._history.outcome_effects([(r.function, r.features.values) for r in requests])
         return [
-            (prediction.scaled(math.exp(effect)), reason) if effect else (prediction, reason)
+            (prediction.shifted(effect), reason)
             for (prediction, reason), effect in zip(answers, effects, strict=True)
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -29,8 +30,11 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     model_version: int | None = None
     confidence: float = 0.0
 
-    def scaled(self, factor: float) -> Prediction:
-        """The same with all seconds times `factor`."""
+    def shifted(self, effect: float) -> Prediction:
+        """The same with `effect` added to the logarithms of all seconds."""
+        if not effect:
+            return self
+        factor = math.exp(effect)
         return Prediction(
             self.seconds * factor,
             self.low * factor,

@@ -328,7 +328,7 @@ class Malearn:
             answer = self._alike[key] = self._answered_from(basis, task.resource, None)
             if self._known.has_unsuccessful:
                 effect = self._known.outcome_effect(task.function, ())
-                answer = self._alike[key] = answer.scaled(math.exp(effect)) if effect else answer
+                answer = self._alike[key] = answer.shifted(effect)
         # Without a basis `ended` learns nothing from an answer that did not know the inputs.
         self._bases.pop(task_id, None)
         hint = live.hints.latest
@@ -346,7 +346,7 @@ class Malearn:
         if self._known.has_unsuccessful:
             vector = self._vector(live, task_id, basis.tool_type)
             effect = self._known.outcome_effect(basis.function, vector.values)
-            answer = answer.scaled(math.exp(effect)) if effect else answer
+            answer = answer.shifted(effect)
         live.expected[task_id] = answer
 
     def _answered_from(self, basis: Basis, resource: str, seconds: float | None) -> Prediction:

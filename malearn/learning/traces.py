@@ -104,14 +104,14 @@ class RunTrace:
     @property
     def ended(self) -> float:
         """When the last of its tasks ended that teach anything, in seconds since the epoch."""
-        ends = (
+        ends = [
             task.record.end
             for workflow in self.workflows
             for task in workflow.tasks.values()
             if task.record is not None
-        )
-        waited = max(workflow.arrived + workflow.critical_path for workflow in self.workflows)
-        return max(ends, default=waited)
+        ]
+        # Without any, as if each workflow had run alone.
+        return max(ends or [one.arrived + one.critical_path for one in self.workflows])
 
 
 @dataclass(frozen=True, slots=True)

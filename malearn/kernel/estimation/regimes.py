@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from malearn.kernel.estimation import shared_changes
+from malearn.kernel.estimation.robust import weighted_median
 from malearn.kernel.estimation.shared_changes import Moves
 
 __all__ = ["LEAST_SCALE", "FunctionRegimes", "Regimes"]
@@ -242,7 +243,9 @@ class Regimes:
         believed = self.believed(function)
         # A function's levels move with its own executions only, and those end a belief.
         if function.expected is None:
-            function.expected = _median(function.levels, believed)
+            # A median, since a mean would lie between two levels, where the function never is.
+            levels = [level.value for level in function.levels]
+            function.expected = weighted_median(zip(levels, believed, strict=True))
         return function.expected
 
     def followed(self, function: FunctionRegimes) -> float | None:
@@ -348,13 +351,3 @@ class Regimes:
         self._recent[function.number] = function
         if len(self._recent) > _REMEMBERED:
             del self._recent[next(iter(self._recent))]
-
-
-# A median, since a mean would lie between two levels, where the function never is.
-def _median(levels: list[_Level], believed: list[float]) -> float:
-    so_far = 0.0
-    for value, share in sorted(zip([level.value for level in levels], believed, strict=True)):
-        so_far += share
-        if so_far >= 0.5:
-            return value
-    return levels[-1].value

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from malearn.kernel.estimation.robust import clip_step
+from malearn.kernel.estimation.robust import clip_step, weighted_median
 
 __all__ = ["Level", "Member", "Moves", "believed"]
 
@@ -128,12 +128,12 @@ def believed(
         return None
     if single and sum(row.has_moved for row in rows) < _FEWEST:
         return None
-    move = _weighted_median([(row.move, row.weight) for row in rows] + [(0.0, _STAYED)])
+    move = weighted_median([(row.move, row.weight) for row in rows] + [(0.0, _STAYED)])
     if sum(row.move * move > 0.0 and abs(row.move) > _MOVED for row in rows) < _FEWEST:
         return level.value
     own_type = [(row.before, row.weight) for row in rows if row.same_type]
     if own_type:
-        apart = level.value - _weighted_median(own_type)
+        apart = level.value - weighted_median(own_type)
         if abs(apart) < _APART:
             move -= _NEARER * min(1.0, abs(move) / _FULL) * apart
     return level.value + clip_step(move)
@@ -178,13 +178,3 @@ def _moved(member: Member, level: Level, current: Level, first: _Move) -> float:
     own = clip_step(level.value - mine.before.value)
     # It has moved with them already, by a distance of its own.
     return 0.0 if own * move > 0.0 and abs(own) > _ALREADY else move - own
-
-
-def _weighted_median(rows: list[tuple[float, float]]) -> float:
-    rows.sort()
-    half, so_far = sum(weight for _, weight in rows) / 2.0, 0.0
-    for value, weight in rows:
-        so_far += weight
-        if so_far >= half:
-            return value
-    return rows[-1][0]

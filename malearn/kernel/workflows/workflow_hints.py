@@ -12,7 +12,6 @@ over all.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Self
 
@@ -151,9 +150,7 @@ def hint_of_shape(workflow: Workflow) -> Hint | None:
 def applied(prediction: Prediction, effect: float) -> Prediction:
     """`prediction`, of a task whose inputs are not known, with a hint's effect on log-seconds."""
     # Effects are learnt above the level of a function, so they hold for answers from it alone.
-    if not effect or prediction.source != "function_history":
-        return prediction
-    return prediction.scaled(math.exp(effect))
+    return prediction.shifted(effect) if prediction.source == "function_history" else prediction
 
 
 class _Effects:

@@ -62,6 +62,7 @@ _WITHOUT: dict[str, Constants] = {
         (level_state, "_FOLLOWS_OWN"): 1e12,
     },
     "the quick level": {(level_tracker, "_QUICK_RATE"): 0.0},
+    "telling small moves of a level from inputs": {(input_effects, "_FOLLOWED"): 1.0},
     "similar inputs": {(input_effects, "_PRIOR"): 1e12},
     "rare equal values": {(input_effects, "_EXACT"): 0.0},
     "near values": {(input_effects, "_NEAR"): 0.0},

@@ -7,8 +7,9 @@ has: the inputs of every task when its workflow arrives, and the whole log, its 
 - Of what ran before on the same inputs and backend: what the bar says, or the median of what it
   took.
 - Of other inputs: the mean of two regressions, boosted trees and extremely randomized trees, over
-  the features, the function and the kind of workflow, around the function's median on that
-  backend. Both are fitted to all other queries of the log, those to come included.
+  the features, the function, the kind of workflow and what the same inputs took on another
+  backend, around the function's median on this one. Both are fitted to all other queries of the
+  log, those to come included.
 
 `python -m benchmarks scheduling --part hindsight` prints what they get of the bar's gain, beside
 malearn, at all loads and seeds of the figures.
@@ -242,8 +243,8 @@ def _out_of_fold(rows: Sequence[_Row]) -> list[float]:
     folds = min(_FOLDS, len(set(queries)))
     if folds < 2:
         return [float(one) for one in level]
-    inputs, above = _inputs(rows), np.array([row.log_seconds for row in rows]) - level
-    found = level.copy()
+    above = np.array([row.log_seconds for row in rows]) - level
+    inputs, found = _inputs(rows, above.tolist()), level.copy()
     for train, test in GroupKFold(folds).split(inputs, groups=queries):
         boosted = XGBRegressor(
             n_estimators=300,
@@ -260,16 +261,27 @@ def _out_of_fold(rows: Sequence[_Row]) -> list[float]:
     return [float(one) for one in found]
 
 
-def _inputs(rows: Sequence[_Row]) -> NDArray[np.float64]:
+def _inputs(rows: Sequence[_Row], above: Sequence[float]) -> NDArray[np.float64]:
+    """What the regressions read, one row each; `above` are log-seconds above the level."""
     functions = sorted({row.function for row in rows})
     kinds = sorted({row.kind for row in rows})
-    table = [
-        [
-            *row.values,
-            row.sigma,
-            *(float(row.function == name) for name in functions),
-            *(float(row.kind == name) for name in kinds),
-        ]
-        for row in rows
-    ]
+    seen: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+    for row, one in zip(rows, above, strict=True):
+        seen[row.query, row.function, row.sigma].append(one)
+    sigmas = {row.sigma for row in rows}
+    table = []
+    for row in rows:
+        # The same inputs on another backend, which tell most where they ran there.
+        others = [seen.get((row.query, row.function, s), []) for s in sigmas - {row.sigma}]
+        elsewhere = [one for some in others for one in some]
+        table.append(
+            [
+                *row.values,
+                row.sigma,
+                float(bool(elsewhere)),
+                statistics.median(elsewhere or [0.0]),
+                *(float(row.function == name) for name in functions),
+                *(float(row.kind == name) for name in kinds),
+            ]
+        )
     return np.where(np.isnan(table), -1.0, table)

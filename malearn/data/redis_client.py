@@ -85,10 +85,8 @@ def connect(url: str, timeout: float = _TIMEOUT) -> redis.Redis:
         "socket_connect_timeout": min(5.0, timeout),
         "socket_timeout": timeout,
     }
-    client = redis.Redis.from_url(url, **options)
-    if not _of_cluster(client, url, address):
-        return client
-    client.close()
+    if not _of_cluster(url, address, options):
+        return redis.Redis.from_url(url, **options)
     if address.path:
         raise InputError(
             f"Redis at {without_password(url)}",
@@ -173,24 +171,20 @@ class _RedisCluster(redis.RedisCluster):
         super().close()
 
 
-def _of_cluster(client: redis.Redis, url: str, address: Address) -> bool:
+def _of_cluster(url: str, address: Address, options: dict[str, Any]) -> bool:
     """Whether the server is a node of a cluster. Raises `InputError` for a database of one."""
-    # Which it would refuse, before it could be told from a server that merely has fewer.
-    settings = client.connection_pool.connection_kwargs
-    settings["db"] = 0
-    try:
-        client.exists(*Names.find().in_several_slots)
-    except redis.ResponseError as error:
-        if not of_cluster(error.status_code or str(error).split(" ", 1)[0]):
-            return False  # whatever it refuses is for the first real command to find out
-    else:
-        return False
-    finally:
-        settings["db"] = address.database
-        if address.database:
-            client.connection_pool.disconnect()
+    # A client of its own: each pooled connection goes back to the database it was made for.
+    with redis.Redis.from_url(url, **options) as asking:
+        # A cluster would refuse any other, before it could be told from a server that has fewer.
+        asking.connection_pool.connection_kwargs["db"] = 0
+        try:
+            asking.exists(*Names.find().in_several_slots)
+        except redis.ResponseError as error:
+            if not of_cluster(error.status_code or str(error).split(" ", 1)[0]):
+                return False  # whatever it refuses is for the first real command to find out
+        else:
+            return False
     if address.database:
-        client.close()
         raise redis_address.one_database(url, address.database)
     return True
 

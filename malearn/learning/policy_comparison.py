@@ -15,7 +15,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -86,15 +86,16 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One simulation: completions in seconds, in the order of arrival, and the share of missed
-    deadlines, by factor."""
+    """One simulation: its workflows in the order of arrival, the seconds that each took from
+    arrival to end, and whether it missed its deadline, by factor."""
 
     run: str
     policy: str
     predictor: str
     seed: int
+    workflows: tuple[str, ...]
     seconds: tuple[float, ...]
-    late: Mapping[float, float]
+    late: Mapping[float, tuple[bool, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,12 @@ class Comparison:
         return np.concatenate([self._seconds(policy, predictor, run) for run in self.runs])
 
     def late(self, policy: str, predictor: str, factor: float | None = None) -> float:
-        """The share of deadlines missed, at the first factor unless another is named."""
-        return float(self._late(policy, predictor, factor).mean())
+        """The share of workflows that missed their deadline, at the first factor unless another
+        is named; each simulated workflow counts once, however many its run has."""
+        simulated = sum(
+            len(cell.workflows) for run in self.runs for cell in self._cells[policy, predictor, run]
+        )
+        return float(self._late(policy, predictor, factor).sum() / simulated)
 
     def gain(self, policy: str, predictor: str, against: str = "default") -> Gain:
         """By how much mean completion is shorter than with another predictor."""
@@ -151,16 +156,18 @@ class Comparison:
     def fewer_late(
         self, policy: str, predictor: str, against: tuple[str, str], factor: float | None = None
     ) -> Gain:
-        """By how much fewer deadlines are missed than by another policy and predictor."""
+        """By how much fewer workflows miss their deadline than under another policy and
+        predictor; NaN where none does there."""
         ours, theirs = self._late(policy, predictor, factor), self._late(*against, factor)
-        # The floor: another policy may miss no deadline at all.
+        # Another policy may miss no deadline at all.
         return _interval(
-            len(ours), lambda rows: float(1.0 - ours[rows].sum() / max(theirs[rows].sum(), 1e-9))
+            len(ours), lambda rows: float(1.0 - ours[rows].sum() / (theirs[rows].sum() or math.nan))
         )
 
     def share_of_gain(self, policy: str, *, late: bool = False, runs: Collection[str] = ()) -> Gain:
         """Malearn's gain over constants as a share of what `noise_limited` gains, in `runs`; in
-        all where none is named."""
+        all where none is named. The gain is in seconds, or in workflows that are in time where
+        `late` is set; NaN where `noise_limited` gains nothing."""
         if late:
             default, ours, bar = (
                 self._late(policy, name, None) for name in ("default", "malearn", "noise_limited")
@@ -185,7 +192,7 @@ class Comparison:
         for (which, predictor, _), cells in self._cells.items():
             for cell in cells if which == policy else ():
                 at = self.settings.deadlines[0]
-                totals[predictor, cell.seed] += cell.late[at] if late else sum(cell.seconds)
+                totals[predictor, cell.seed] += sum(cell.late[at] if late else cell.seconds)
         return tuple(
             (totals["default", seed] - totals["malearn", seed])
             / ((totals["default", seed] - totals["noise_limited", seed]) or math.nan)
@@ -218,12 +225,14 @@ class Comparison:
         return np.array([self._seconds(policy, predictor, run).sum() for run in self.runs])
 
     def _late(self, policy: str, predictor: str, factor: float | None) -> NDArray[np.float64]:
+        """The workflows that missed their deadline, by run, in all of its simulations."""
         at = self.settings.deadlines[0] if factor is None else factor
         return np.array(
             [
-                statistics.fmean(c.late[at] for c in self._cells[policy, predictor, run])
+                sum(sum(cell.late[at]) for cell in self._cells[policy, predictor, run])
                 for run in self.runs
-            ]
+            ],
+            dtype=np.float64,
         )
 
 
@@ -367,23 +376,24 @@ def _one_policy(
         # The order, and so every end, is the same whoever predicts: one simulation stands for all.
         if policy in simulation.WITHOUT_SECONDS and cells:
             first = cells[0]
-            cells.append(_Cell(first.run, policy, name, seed, first.seconds, first.late))
+            cells.append(replace(first, predictor=name))
             continue
-        late: dict[float, float] = {}
+        late: dict[float, tuple[bool, ...]] = {}
+        workflows: tuple[str, ...] = ()
         seconds: tuple[float, ...] = ()
         for factor in factors:
             ours = predictors[name](seed)
             done = simulation.simulate(arrivals, policy, ours, settings.slots, factor)
+            # As they arrived, so that whoever predicts the same workflow stands in the same place.
+            done.sort(key=lambda one: (one.arrived, one.trace.run_id))
             # One simulation is measured against all deadlines, unless they steer the order.
             compared = [factor] if len(factors) > 1 else settings.deadlines
             for at in compared:
-                missed = sum(d.seconds > at * d.trace.critical_path for d in done)
-                late[at] = missed / len(done)
-            # As they arrived, so that whoever predicts the same workflow stands in the same place.
-            seconds = seconds or tuple(
-                d.seconds for d in sorted(done, key=lambda one: (one.arrived, one.trace.run_id))
-            )
-        cells.append(_Cell(run.name, policy, name, seed, seconds, late))
+                late[at] = tuple(d.seconds > at * d.trace.critical_path for d in done)
+            # What is shown of the whole is from the first factor.
+            workflows = workflows or tuple(d.trace.run_id for d in done)
+            seconds = seconds or tuple(d.seconds for d in done)
+        cells.append(_Cell(run.name, policy, name, seed, workflows, seconds, late))
     return cells
 
 

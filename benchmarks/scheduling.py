@@ -88,7 +88,10 @@ def table(done: Comparison) -> Iterator[str]:
     for policy, rows in done.as_json()["policies"].items():
         for name, row in rows.items():
             gain, p95 = row["gain"], row["p95"]
-            low, high = (f"{100 * gain[end]:.1f}" for end in ("low", "high"))
+            # Of few runs there is no interval.
+            low, high = (
+                "–" if gain[end] is None else f"{100 * gain[end]:.1f}" for end in ("low", "high")
+            )
             yield (
                 f"| {policy} | {name} | {row['mean']:.1f} | {p95:.0f} | {100 * row['late']:.1f} % "
                 f"| {100 * gain['mean']:+.1f} % ({low} to {high}) |"

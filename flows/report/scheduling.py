@@ -41,9 +41,20 @@ def show_comparison(comparison: Comparison) -> None:
     tables.line(
         console,
         "Gain: shorter mean completion than with constants under the same policy; "
-        f"95 % interval over {'runs' if len(comparison.runs) > 1 else 'the workflows of one run'}.",
+        f"{_drawn(comparison)}.",
         "dim",
     )
+
+
+def _drawn(comparison: Comparison) -> str:
+    """What the intervals are over, or why there are none."""
+    from malearn.learning.policy_comparison import FEWEST_DRAWN
+
+    runs = len(comparison.runs)
+    drawn, count = ("runs", runs) if runs > 1 else ("workflows of one run", comparison.workflows)
+    if count < FEWEST_DRAWN:
+        return f"no 95 % interval of fewer than {FEWEST_DRAWN} {drawn}"
+    return f"95 % interval over {'runs' if runs > 1 else 'the workflows of one run'}"
 
 
 def _interval(gain: Mapping[str, float | None]) -> str:

@@ -3,7 +3,8 @@
 Every pair replays every run with the same arrivals (paired), at each load and with each seed.
 Gains are those in mean completion, and in missed deadlines, against constants under the same
 policy; their 95 % intervals come from drawing whole runs with replacement, since what happens
-within a run is not independent. The same settings give the same numbers.
+within a run is not independent; of a single run from drawing its workflows, each with all seeds
+and loads. The same settings give the same numbers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from malearn.learning.simulated_predictors import Constants, Noisy, Predictor
 from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
 
 __all__ = [
+    "FEWEST_DRAWN",
     "PREDICTORS",
     "Comparison",
     "Gain",
@@ -52,6 +54,8 @@ _NOISE_TYPE = "vlm_process"  # whose median shows a run's backend …
 _FAST = 0.5  # … where it is below this share of the whole log's
 
 _DRAWS = 2_000  # of whole runs, for an interval
+#: Of fewer there is no interval: what is drawn from two can only be the lesser and the greater.
+FEWEST_DRAWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Settings:
 @dataclass(frozen=True, slots=True)
 class Gain:
     """A ratio of what constants take, and its 95 % interval over runs; of a single run over its
-    workflows, which says less, as they wait for each other. NaN where there is but one of those."""
+    workflows, which says less, as they wait for each other. The interval is NaN where there are
+    fewer than `FEWEST_DRAWN` of those."""
 
     mean: float
     low: float
@@ -149,8 +154,6 @@ class Comparison:
     def gain(self, policy: str, predictor: str, against: str = "default") -> Gain:
         """By how much mean completion is shorter than with another predictor."""
         ours, theirs = self._sums(policy, predictor), self._sums(policy, against)
-        if len(self.runs) == 1:
-            ours, theirs = self.seconds(policy, predictor), self.seconds(policy, against)
         return _interval(len(ours), lambda rows: float(1.0 - ours[rows].sum() / theirs[rows].sum()))
 
     def fewer_late(
@@ -168,17 +171,10 @@ class Comparison:
         """Malearn's gain over constants as a share of what `noise_limited` gains, in `runs`; in
         all where none is named. The gain is in seconds, or in workflows that are in time where
         `late` is set; NaN where `noise_limited` gains nothing."""
-        if late:
-            default, ours, bar = (
-                self._late(policy, name, None) for name in ("default", "malearn", "noise_limited")
-            )
-        else:
-            default, ours, bar = (
-                self._sums(policy, name) for name in ("default", "malearn", "noise_limited")
-            )
-        if runs:
-            some = [place for place, run in enumerate(self.runs) if run in runs]
-            default, ours, bar = default[some], ours[some], bar[some]
+        default, ours, bar = (
+            self._late(policy, name, None, runs) if late else self._sums(policy, name, runs)
+            for name in ("default", "malearn", "noise_limited")
+        )
         return _interval(
             len(ours),
             lambda rows: float(
@@ -221,31 +217,49 @@ class Comparison:
     def _seconds(self, policy: str, predictor: str, run: str) -> NDArray[np.float64]:
         return np.concatenate([cell.seconds for cell in self._cells[policy, predictor, run]])
 
-    def _sums(self, policy: str, predictor: str) -> NDArray[np.float64]:
-        return np.array([self._seconds(policy, predictor, run).sum() for run in self.runs])
+    def _sums(self, policy: str, predictor: str, runs: Collection[str] = ()) -> NDArray[np.float64]:
+        """Seconds from arrival to end, by what intervals draw."""
+        return self._by_drawn(policy, predictor, runs, lambda cell: cell.seconds)
 
-    def _late(self, policy: str, predictor: str, factor: float | None) -> NDArray[np.float64]:
-        """The workflows that missed their deadline, by run, in all of its simulations."""
+    def _late(
+        self, policy: str, predictor: str, factor: float | None, runs: Collection[str] = ()
+    ) -> NDArray[np.float64]:
+        """How many workflows missed their deadline, in all simulations, by what intervals draw."""
         at = self.settings.deadlines[0] if factor is None else factor
-        return np.array(
-            [
-                sum(sum(cell.late[at]) for cell in self._cells[policy, predictor, run])
-                for run in self.runs
-            ],
-            dtype=np.float64,
-        )
+        return self._by_drawn(policy, predictor, runs, lambda cell: cell.late[at])
+
+    def _by_drawn(
+        self,
+        policy: str,
+        predictor: str,
+        runs: Collection[str],
+        values: Callable[[_Cell], Sequence[float]],
+    ) -> NDArray[np.float64]:
+        """Sums over all seeds and loads by run, those in `runs` if any is named; by workflow where
+        that is a single run."""
+        named = [run for run in self.runs if not runs or run in runs]
+        sums: dict[str, float] = defaultdict(float)
+        for run in named:
+            for cell in self._cells[policy, predictor, run]:
+                for workflow, value in zip(cell.workflows, values(cell), strict=True):
+                    sums[run if len(named) > 1 else workflow] += value
+        # Workflows arrive in another order with each seed, the same for whoever predicts.
+        return np.array(list(sums.values()), dtype=np.float64)
 
 
 def _interval(n: int, statistic: Callable[[NDArray[np.intp]], float]) -> Gain:
     """Of `n` units, drawn with replacement; `statistic` takes the places of those drawn."""
     whole = statistic(np.arange(n))
-    if n < 2:
+    if n < FEWEST_DRAWN:
         return Gain(whole, math.nan, math.nan)
     # The same draws for every statistic, so that two gains of one comparison are comparable.
     draws = np.random.default_rng(0).integers(0, n, (_DRAWS, n))
     values = [statistic(rows) for rows in draws]
     # A draw of runs without any gain has no share of it: such draws are NaN, and left out.
-    low, high = np.nanquantile(values, (0.025, 0.975))
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return Gain(whole, math.nan, math.nan)
+    low, high = np.quantile(known, (0.025, 0.975))
     return Gain(whole, float(low), float(high))
 
 

@@ -106,3 +106,10 @@ def test_the_datasets_of_a_home_are_simulated_without_any_log(place: Path, tmp_p
     done = CliRunner().invoke(app, [*given, "--seeds", "1", "--slots", "gpu=2"])
     assert done.exit_code == 0
     assert json.loads(done.stdout)["workflows"] == 8
+
+
+def test_people_read_why_there_are_no_intervals(place: Path, tmp_path: Path) -> None:
+    other = write_log(tmp_path, 2, workflows=3)
+    code, out, _ = run(place, str(other), "--seeds", "1", "--slots", "gpu=2")
+    assert code == 0
+    assert "no 95 % interval of fewer than 5 runs" in " ".join(out.split())

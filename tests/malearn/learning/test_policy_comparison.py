@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from malearn.kernel.records import Record
@@ -77,3 +79,56 @@ def test_gains_in_missed_deadlines_are_in_workflows(learnt: Comparison) -> None:
     assert learnt.share_of_gain("srw", late=True).mean == pytest.approx(7 / 8)
     assert learnt.share_of_gain("srw", late=True, runs=["first"]).mean == 0.0
     assert learnt.share_by_seed("srw", late=True) == pytest.approx((7 / 8, 7 / 8))
+
+
+def test_gains_in_seconds_are_what_constants_take_more(learnt: Comparison) -> None:
+    """Of the first run constants make 501 s and the bar 402, of the second 1,728 and 1,035."""
+    assert learnt.seconds("srw", "default").sum() == pytest.approx(2 * (501.0 + 1_728.0))
+    gain = learnt.gain("srw", "malearn")
+    assert gain.mean == pytest.approx(693.0 / (501.0 + 1_728.0))
+    assert learnt.gain("srw", "default", "malearn").mean == pytest.approx(-693.0 / 1_536.0)
+    assert learnt.share_of_gain("srw").mean == pytest.approx(693.0 / (99.0 + 693.0))
+    assert learnt.share_by_seed("srw") == pytest.approx([693.0 / 792.0] * 2)
+    assert math.isnan(gain.low), "of two runs there is no interval"
+
+
+def test_more_seeds_make_no_interval_narrower() -> None:
+    """Recorded arrivals are the same with each seed: nothing is known that was not before."""
+    tasks = [SLOW, SLOW, QUICK, QUICK, ("slow", 50.0)]
+    once, thrice = (
+        compare(run("one", *tasks), policies=("srw",), predictors=("default", "oracle"), seeds=n)
+        .gain("srw", "oracle")
+        for n in (1, 3)
+    )  # fmt: skip
+    assert once.low < once.mean < once.high
+    assert (once.low, once.mean, once.high) == pytest.approx((thrice.low, thrice.mean, thrice.high))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_of_few_workflows_there_is_no_interval(count: int) -> None:
+    given = {"policies": ("srw",), "predictors": ("default", "oracle"), "seeds": 3}
+    done = compare(run("one", *[SLOW] * count), **given)
+    gain = done.gain("srw", "oracle")
+    assert gain.mean == 0.0
+    assert math.isnan(gain.low)
+    assert math.isnan(gain.high)
+    (row,) = (done.as_json()["policies"]["srw"]["oracle"]["gain"],)
+    assert row == {"mean": 0.0, "low": None, "high": None}
+
+
+def test_an_interval_lies_between_the_gains_of_its_runs() -> None:
+    """Of five runs one gains nothing; the others gain 99 s of 501 each."""
+    runs = [run(f"run{n}", SLOW, SLOW, QUICK, at=1e4 * n) for n in range(4)]
+    runs.append(run("alone", SLOW, at=1e5))
+    done = compare(*runs, policies=("srw",), predictors=("default", "oracle"))
+    gain = done.gain("srw", "oracle")
+    assert gain.mean == pytest.approx(4 * 99.0 / (4 * 501.0 + 100.0))
+    assert 0.1 < gain.low < gain.mean < gain.high <= 99.0 / 501.0 + 1e-9
+
+
+def test_nobody_gains_against_no_missed_deadline() -> None:
+    runs = [run(f"run{n}", SLOW, at=1e4 * n) for n in range(5)]
+    done = compare(*runs, policies=("fcfs",), predictors=("default",))
+    assert done.late("fcfs", "default") == 0.0
+    fewer = done.fewer_late("fcfs", "default", ("fcfs", "default"))
+    assert all(math.isnan(one) for one in (fewer.mean, fewer.low, fewer.high))

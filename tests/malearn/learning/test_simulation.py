@@ -221,7 +221,6 @@ def test_what_malearn_learns_brings_it_near_the_oracle(logged: Traces) -> None:
     assert means["oracle"] <= means["malearn"] * 1.02
     assert means["malearn"] < means["default"]
     assert done.gain("fewest_tasks", "malearn").mean == 0.0  # it uses no seconds
-    assert done.gain("srw", "malearn").low <= done.gain("srw", "malearn").mean
     late = [done.late("triage", "malearn", factor) for factor in done.settings.deadlines]
     assert all(0.0 <= share <= 1.0 for share in late)
     for figure in scheduling_plots.of_comparison(done).values():

@@ -9,14 +9,16 @@ ended of functions that have failed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from malearn.kernel import text
 from malearn.kernel.names import Names
 from malearn.kernel.workflows import unsuccessful_tasks, workflow_hints, workflow_shapes
+from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving import stream_format
 from malearn.serving.connection import RedisConnection
 from malearn.serving.resp import ResponseError, pack
@@ -33,12 +35,15 @@ _MAX_OUTCOMES = 2048  # of tasks
 _PAGE = 128  # statuses that are sent at once
 _INTERVAL = 1.0  # seconds between two looks at what has changed
 
+_T = TypeVar("_T")
+
 _decode = msgspec.json.Decoder(tuple[bool, float]).decode
 
 
 class WorkflowPublisher:
     """Publishes what `tracker` and `history` know of workflows, in the background thread alone.
 
+    `on_error` is called within an `except` clause with where the error occurred.
     Without `sends` it restores what others learnt, and publishes nothing.
     """
 
@@ -47,10 +52,12 @@ class WorkflowPublisher:
         tracker: WorkflowTracker,
         history: SharedHistory,
         names: Names,
+        on_error: Callable[[str], None],
         *,
         sends: bool = True,
     ) -> None:
         self._tracker, self._history, self._names, self._sends = tracker, history, names, sends
+        self._on_error = on_error
         #: Keys of the shared lists, and how many entries each keeps.
         self._lists = (
             (names.workflow_scores, _MAX_SCORES),
@@ -83,14 +90,13 @@ class WorkflowPublisher:
         if not self._sends:
             return
         packed, replies = [], 0
-        for status in self._tracker.take_changed(_PAGE):
-            key = self._names.workflow + status.run_id
-            packed.append(pack("SET", key, status.to_json(), "EX", str(_KEEP_STATUS)))
-            replies += 1
-        scored = [msgspec.json.encode(score) for score in self._tracker.take_unshared()]
-        followed = [workflow_hints.encode(one) for one in self._history.take_followed()]
-        shapes = [workflow_shapes.encode(one) for one in self._tracker.take_shapes()]
-        outcomes = [unsuccessful_tasks.encode(one) for one in self._history.take_outcomes()]
+        statuses = self._encoded(self._set_status, self._tracker.take_changed(_PAGE))
+        packed += statuses
+        replies += len(statuses)
+        scored = self._encoded(msgspec.json.encode, self._tracker.take_unshared())
+        followed = self._encoded(workflow_hints.encode, self._history.take_followed())
+        shapes = self._encoded(workflow_shapes.encode, self._tracker.take_shapes())
+        outcomes = self._encoded(unsuccessful_tasks.encode, self._history.take_outcomes())
         sent = scored, followed, shapes, outcomes
         for (key, most), entries in zip(self._lists, sent, strict=True):
             if entries:
@@ -100,6 +106,20 @@ class WorkflowPublisher:
                 replies += 3
         if replies:
             _raise_refused(connection.call(b"".join(packed), replies, deadline))
+
+    def _set_status(self, status: WorkflowStatus) -> bytes:
+        key = self._names.workflow + text.encodable(status.run_id)
+        return pack("SET", key, status.to_json(), "EX", str(_KEEP_STATUS))
+
+    def _encoded(self, encode: Callable[[_T], bytes], found: Iterable[_T]) -> list[bytes]:
+        """Each of `found` as bytes; what cannot be encoded must not cost the others."""
+        encoded = []
+        for one in found:
+            try:
+                encoded.append(encode(one))
+            except Exception:  # noqa: BLE001 - whatever a scheduler named, the others are sent
+                self._on_error("publishing a workflow")
+        return encoded
 
     def _restore(self, connection: RedisConnection, deadline: float) -> None:
         found: list[Any] = []

@@ -697,3 +697,23 @@ def test_an_entry_of_a_queue_that_is_none_costs_the_others_nothing(
     assert [one.source for one in many] == ["heuristic"] * 2
     assert many[1].seconds == 3.0
     assert p.stats().internal_errors == 2
+
+
+def test_names_that_cannot_be_encoded_cost_no_other_workflow_its_status(
+    predictor: Build, own_redis: Any, eventually: Callable[..., None]
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    half: Any = "sur\ud800rogate"
+    for run in (half, 7, RUN):
+        ready = Workflow(run, {f"{run}-a": (half, "gpu", [])}, arrived=NOW)
+        p.estimate_workflow(ready, {f"{run}-a": NOW}, now=NOW)
+    with own_redis.client() as client:
+        eventually(lambda: client.get(f"malearn:workflow:{RUN}") is not None)
+        escaped = "sur\\ud800rogate"
+        found = workflow_status.read(client.get(f"malearn:workflow:{escaped}"))
+    assert found is not None
+    assert (found.run_id, found.running, found.next) == (escaped, (escaped,), (escaped,))
+    stats = p.stats()
+    # Of the one whose run is no text there is no status, and that is counted.
+    assert (stats.redis_outages, stats.internal_errors) == (0, 1)

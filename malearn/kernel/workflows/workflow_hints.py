@@ -105,7 +105,8 @@ def encode(followed: Followed) -> bytes:
     hint, announced = followed.hint, dict[str, dict[str, float]]()
     for (function, name), value in zip(hint.names, hint.values, strict=True):
         announced.setdefault(text.encodable(function), {})[text.encodable(name)] = value
-    return _encode(_Entry(hint.announcer, announced, dict(followed.above)))
+    above = {text.encodable(function): value for function, value in followed.above}
+    return _encode(_Entry(text.encodable(hint.announcer), announced, above))
 
 
 def decode(raw: object) -> Followed | None:

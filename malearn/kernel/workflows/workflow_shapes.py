@@ -47,7 +47,7 @@ def shape_of(workflow: Workflow) -> Shape | None:
     if not 0 < len(tasks) <= _MOST_TASKS:
         return None
     return Shape(
-        workflow.run_id,
+        text.encodable(workflow.run_id),
         tuple(
             (
                 text.encodable(task.function),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from malearn.kernel import text
 from malearn.kernel.names import Names
 
 __all__ = ["KEY", "WorkflowStatus", "read"]
@@ -55,8 +56,15 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
         return self.updated + self.seconds, self.updated + self.low, self.updated + self.high
 
     def to_json(self) -> bytes:
-        """As it stands in Redis."""
-        return msgspec.json.encode(self)
+        """As it stands in Redis. Half a surrogate pair, which UTF-8 cannot carry, is escaped."""
+        return msgspec.json.encode(
+            msgspec.structs.replace(
+                self,
+                run_id=text.encodable(self.run_id),
+                running=tuple(map(text.encodable, self.running)),
+                next=tuple(map(text.encodable, self.next)),
+            )
+        )
 
 
 def read(raw: bytes | str) -> WorkflowStatus | None:

@@ -69,6 +69,7 @@ class _Tracked:
         self.left: set[str] = set()
         #: Of each open task, as it was before it started.
         self.expected: Mapping[str, Prediction] = {}
+        #: None once nothing is left.
         self.latest: WorkflowPrediction | None = None
         self.running: tuple[str, ...] = ()
         self.updated = 0.0
@@ -184,6 +185,8 @@ class WorkflowTracker:
                 # Of one that may grow nobody knows which task is the last.
                 if not workflow.growing:
                     tracked.checkpoints.add(state, open_tasks, running, now)
+            elif state is None:
+                self._end(workflow, now)
         return found
 
     def restore(self, outcomes: Sequence[Outcome]) -> None:
@@ -245,17 +248,15 @@ class WorkflowTracker:
     def in_progress(self, most: int) -> list[WorkflowStatus]:
         """Up to so many workflows that have tasks left, those asked about last."""
         with self._lock:
-            return [self._status(one) for one in list(self._tracked.values())[-most:]]
+            going_on = [one for one in self._tracked.values() if one.latest is not None]
+            return [self._status(one) for one in going_on[-most:]]
 
     def renew_locks(self) -> None:
         """After a fork nobody holds what another thread held."""
         self._lock = threading.Lock()
 
     def _track(self, workflow: Workflow, open_tasks: Mapping[str, Prediction]) -> _Tracked:
-        tracked = self._tracked.pop(workflow.run_id, None)
-        if tracked is None or tracked.workflow is not workflow:
-            known = tracked.checkpoints if tracked is not None else Checkpoints()
-            tracked = _Tracked(workflow, self._hints(workflow, tracked), known)
+        tracked = self._known_as(workflow, self._tracked.pop(workflow.run_id, None))
         # Between most calls no task has ended.
         if tracked.left != open_tasks.keys():
             for task_id in tracked.left.difference(open_tasks):
@@ -266,6 +267,27 @@ class WorkflowTracker:
         if len(self._tracked) > _WORKFLOWS:
             self._forget(next(iter(self._tracked)))
         return tracked
+
+    def _known_as(self, workflow: Workflow, tracked: _Tracked | None) -> _Tracked:
+        """`tracked` itself or, where a scheduler has built the workflow anew, what it is now."""
+        if tracked is None:
+            return _Tracked(workflow, self._hints(workflow, None), Checkpoints())
+        if tracked.workflow is workflow:
+            return tracked
+        rebuilt = _Tracked(workflow, self._hints(workflow, tracked), tracked.checkpoints)
+        rebuilt.left, rebuilt.latest = tracked.left, tracked.latest
+        return rebuilt
+
+    def _end(self, workflow: Workflow, now: float) -> None:
+        """Nothing is left of a workflow, perhaps as its caller says; reports may yet follow."""
+        run = workflow.run_id
+        tracked = self._tracked.get(run)
+        if tracked is None or tracked.latest is None:
+            return
+        # It stays until its last report, by which its predictions are scored.
+        self._tracked[run] = tracked = self._known_as(workflow, tracked)
+        tracked.latest, tracked.running, tracked.updated = None, (), now
+        self._note_change(run, tracked)
 
     @staticmethod
     def _hints(workflow: Workflow, tracked: _Tracked | None) -> HintsSoFar:
@@ -292,6 +314,7 @@ class WorkflowTracker:
 
     def _finish(self, run: str, tracked: _Tracked) -> None:
         self._forget(run)
+        tracked.latest = None
         self._note_change(run, tracked)
         self._shapes.learn(tracked.workflow)
         # Of one whose shape is given nobody needs to guess the rest.
@@ -337,14 +360,14 @@ class WorkflowTracker:
     def _status(self, tracked: _Tracked) -> WorkflowStatus:
         workflow = tracked.workflow
         ran = self._reported(workflow).values()
-        left = tracked.latest if tracked.left else None
+        left = tracked.latest
         path = (left.seconds, left.low, left.high) if left is not None else (0.0, 0.0, 0.0)
         critical = left.critical if left is not None else ()
         return WorkflowStatus(
             workflow.run_id,
             tracked.updated,
             len(workflow),
-            len(workflow) - len(tracked.left),
+            len(workflow) - (len(tracked.left) if left is not None else 0),
             *path,
             spent=sum(end - start for start, end, _ in ran),
             work=sum(left.work.values()) if left is not None else 0.0,

@@ -717,3 +717,27 @@ def test_names_that_cannot_be_encoded_cost_no_other_workflow_its_status(
     stats = p.stats()
     # Of the one whose run is no text there is no status, and that is counted.
     assert (stats.redis_outages, stats.internal_errors) == (0, 1)
+
+
+def test_a_workflow_ends_where_its_scheduler_says_that_all_is_done(
+    predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    names = ids("read", "left_toy_process", "right", "fuse")
+    p.estimate_workflow(workflow(), now=NOW)
+    # Built anew, as some schedulers do at each question.
+    assert p.estimate_workflow(workflow(), done=names, now=NOW + 9.0).seconds == 0.0
+    assert p.stats().workflows == ()
+    with own_redis.client() as client:
+
+        def status() -> Any:
+            return workflow_status.read(client.get(f"malearn:workflow:{RUN}") or b"")
+
+        eventually(lambda: status() is not None and status().ended is not None)
+        assert (status().done, status().tasks, status().ended) == (4, 4, NOW + 9.0)
+        # What is reported late still scores what was predicted.
+        report(p, record, read=1.0, left_toy_process=1.0, right=9.0, fuse=9.0)
+        eventually(lambda: client.llen("malearn:workflow_scores") == 1)
+    p.estimate_workflow(workflow(), {names[3]: NOW + 20.0}, now=NOW + 20.0)
+    assert len(p.stats().workflows) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
 
 import msgspec
 
@@ -30,6 +31,7 @@ _TASKS = 32_768  # ended ones that are remembered
 _WORKFLOWS = 2_048  # that are waited for; the one asked about longest ago is forgotten first
 _SHAPES = 256
 _OUTCOMES = 512  # scores that wait to be shared
+_PAUSE = 120.0  # seconds in which a discovered workflow has not gone on, after which it is over
 
 #: When a task ran, in seconds since the epoch, both 0 where its record does not tell; and the run
 #: that counts it, "" while none does.
@@ -76,14 +78,21 @@ class _Tracked:
 
 
 class WorkflowTracker:
-    """Threads may share it; its lock is held for microseconds, never for I/O."""
+    """Threads may share it; its lock is held for microseconds, never for I/O.
 
-    def __init__(self) -> None:
+    A discovered workflow all of whose known tasks have ended, and of which more were expected, is
+    over once it has not gone on for `pause` seconds.
+    """
+
+    def __init__(self, pause: float = _PAUSE) -> None:
+        self._pause = pause
         #: Guards all that follows but `_ended`, which needs none; single look-ups go without it.
         self._lock = threading.Lock()
         self._ended: GenerationalCache[str, _Ended] = GenerationalCache(_TASKS)
         self._tracked: dict[str, _Tracked] = {}
         self._run_of: dict[str, str] = {}  # tasks that are left of tracked workflows
+        #: Of tracked ones those that wait to go on, and since when, on `monotonic`'s clock.
+        self._paused: dict[str, float] = {}
         self._calibration = WorkflowCalibration()
         #: What the calibration began with: scores that a model carries, and when that was trained;
         #: then those that others shared.
@@ -177,10 +186,13 @@ class WorkflowTracker:
                     unseen=len(unseen),
                 )
             # Without the unseen ones: ids that were made up are never reported.
-            if state is not None and open_tasks:
+            if state is not None and (open_tasks or unseen):
                 tracked = self._track(workflow, open_tasks)
                 tracked.latest, tracked.running, tracked.updated = found, tuple(running), now
                 tracked.expected = open_tasks
+                self._paused.pop(workflow.run_id, None)
+                if not open_tasks:
+                    self._paused[workflow.run_id] = monotonic()
                 self._note_change(workflow.run_id, tracked)
                 # Of one that may grow nobody knows which task is the last.
                 if not workflow.growing:
@@ -242,12 +254,14 @@ class WorkflowTracker:
     def take_changed(self, most: int) -> list[WorkflowStatus]:
         """Up to so many workflows that have changed since the last call."""
         with self._lock:
+            self._end_paused()
             taken = [self._changed.pop(run) for run in list(self._changed)[:most]]
             return [self._status(tracked) for tracked in taken]
 
     def in_progress(self, most: int) -> list[WorkflowStatus]:
         """Up to so many workflows that have tasks left, those asked about last."""
         with self._lock:
+            self._end_paused()
             going_on = [one for one in self._tracked.values() if one.latest is not None]
             return [self._status(one) for one in going_on[-most:]]
 
@@ -287,6 +301,7 @@ class WorkflowTracker:
         # It stays until its last report, by which its predictions are scored.
         self._tracked[run] = tracked = self._known_as(workflow, tracked)
         tracked.latest, tracked.running, tracked.updated = None, (), now
+        self._paused.pop(run, None)
         self._note_change(run, tracked)
 
     @staticmethod
@@ -309,18 +324,39 @@ class WorkflowTracker:
             tracked.hints = tracked.hints.after(record)
         tracked.left.discard(record.task_id)
         if not tracked.left:
-            self._finish(run, tracked)
+            if tracked.latest is not None and tracked.latest.unseen:
+                self._wait_for_more(run, tracked)
+            else:
+                self._finish(run, tracked)
         return place
+
+    def _wait_for_more(self, run: str, tracked: _Tracked) -> None:
+        """All known tasks have ended of a workflow to which more are expected to be appended."""
+        self._paused[run] = monotonic()
+        self._note_change(run, tracked)
+        self._learn_shape(tracked.workflow)
+
+    def _end_paused(self) -> None:
+        """Finish those that have not gone on for long, though more was expected."""
+        latest = monotonic() - self._pause
+        while self._paused:
+            run, since = next(iter(self._paused.items()))  # the one that waits longest
+            if since > latest:
+                return
+            self._finish(run, self._tracked[run])
+
+    def _learn_shape(self, workflow: Workflow) -> None:
+        self._shapes.learn(workflow)
+        # Of one whose shape is given nobody needs to guess the rest.
+        shape = workflow_shapes.shape_of(workflow) if workflow.growing else None
+        if shape is not None:
+            self._grown.append(shape)
 
     def _finish(self, run: str, tracked: _Tracked) -> None:
         self._forget(run)
         tracked.latest = None
         self._note_change(run, tracked)
-        self._shapes.learn(tracked.workflow)
-        # Of one whose shape is given nobody needs to guess the rest.
-        shape = workflow_shapes.shape_of(tracked.workflow) if tracked.workflow.growing else None
-        if shape is not None:
-            self._grown.append(shape)
+        self._learn_shape(tracked.workflow)
         reported = self._reported(tracked.workflow)
         # Most rejected records have both times 0: they tell that their task ended, not what it
         # took. That of a failed task counts: the workflow waited for it.
@@ -377,8 +413,10 @@ class WorkflowTracker:
             ended=None if left is not None else max([tracked.updated, *(end for _, end, _ in ran)]),
             running=tuple(workflow.tasks[i].function for i in tracked.running if i in tracked.left),
             next=tuple(workflow.tasks[i].function for i in critical if i in tracked.left),
+            unseen=left.unseen if left is not None else 0,
         )
 
     def _forget(self, run: str) -> None:
+        self._paused.pop(run, None)
         for task_id in self._tracked.pop(run).left:
             self._run_of.pop(task_id, None)

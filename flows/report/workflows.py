@@ -53,7 +53,8 @@ def show_workflow(status: WorkflowStatus) -> None:
     console = tables.console()
     expected, low, high = status.expected_end
     tables.line(console, f"{status.run_id}: {status.progress:.0%} done", "bold")
-    tables.line(console, f"  {status.done} of {status.tasks} tasks finished")
+    more = f", {status.unseen} more expected to be added" if status.unseen else ""
+    tables.line(console, f"  {status.done} of {status.tasks} tasks finished{more}")
     if status.ended is not None:
         tables.line(console, f"  ended at {_clock(status.ended)}")
         return

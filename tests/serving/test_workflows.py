@@ -10,10 +10,13 @@ import pytest
 import redis
 
 from malearn import DAGTaskPredictor, Workflow, WorkflowPrediction
+from malearn.kernel.prediction import Prediction
+from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolType
 from malearn.kernel.workflows import workflow_status
 from malearn.serving import policies
 from malearn.serving.cache import ModelCache
+from malearn.serving.workflow_tracker import WorkflowTracker
 
 RUN = "19725120-6620-445b-9f40-7ceccb20bae2"
 NOW = 1_754_000_000.0
@@ -741,3 +744,48 @@ def test_a_workflow_ends_where_its_scheduler_says_that_all_is_done(
         eventually(lambda: client.llen("malearn:workflow_scores") == 1)
     p.estimate_workflow(workflow(), {names[3]: NOW + 20.0}, now=NOW + 20.0)
     assert len(p.stats().workflows) == 1
+
+
+def test_a_workflow_between_two_tasks_is_in_progress_while_more_are_expected(
+    predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    for number in range(3):
+        run = f"{number:036d}"
+        p.estimate_workflow(discovered(run, "plan", "search", "answer"), now=NOW)
+        report(p, record, run, plan=2.0, search=30.0, answer=8.0)
+    growing = discovered(RUN, "plan")
+    p.estimate_workflow(growing, now=NOW)
+    report(p, record, plan=2.0)
+    (shown,) = p.stats().workflows
+    assert (shown.run_id, shown.done, shown.tasks, shown.unseen) == (RUN, 1, 1, 2)
+    assert shown.progress < 1.0
+    # Also where it was asked about for the first time in between.
+    other = discovered("other", "plan")
+    assert p.estimate_workflow(other, done=["other-plan"], now=NOW).seconds > 0.0
+    assert [one.run_id for one in p.stats().workflows] == [RUN, "other"]
+    with own_redis.client() as client:
+        eventually(lambda: client.get("malearn:workflow:other") is not None)
+        published = workflow_status.read(client.get("malearn:workflow:other"))
+        assert published is not None
+        assert published.ended is None
+        growing.append(ids("search")[0], "search", "gpu", ids("plan"))
+        growing.append(ids("answer")[0], "answer", "gpu", ids("search"))
+        p.estimate_workflow(growing, now=NOW)
+        report(p, record, search=30.0, answer=8.0)
+        assert [one.run_id for one in p.stats().workflows] == ["other"]
+        eventually(lambda: b'"ended":null' not in client.get(f"malearn:workflow:{RUN}"))
+
+
+def test_a_discovered_workflow_that_does_not_go_on_is_over_after_a_pause() -> None:
+    tracker, task = WorkflowTracker(pause=0.0), Prediction(5.0, 4.0, 6.0, "heuristic")
+    long, short = discovered("long", "plan", "search"), discovered("short", "plan")
+    tracker.combine(long, dict.fromkeys(long.tasks, task), {}, NOW)
+    for task_id, at in long.tasks.items():
+        tracker.ended(Record(task_id, at.function, NOW, NOW + 5.0, {}, {}))
+    whole, unseen = tracker.completed(short)
+    tracker.combine(short, {unseen[0]: task}, {}, NOW, whole, unseen)
+    assert tracker.in_progress(10) == []
+    shown = {one.run_id: one.ended is not None for one in tracker.take_changed(10)}
+    assert shown == {"long": True, "short": True}

@@ -18,9 +18,9 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
 
     `updated`, `arrived`, `deadline` and `ended` are seconds since the epoch, None where unknown.
     `seconds`, `low` and `high` are the remaining critical path as of `updated`, execution alone;
-    `late` the probability of missing the deadline. `tasks` and `done` count tasks, `spent` and
-    `work` are seconds of work done and left. `running` are the functions of running tasks, `next`
-    those of the critical path, first to last.
+    `late` the probability of missing the deadline. `tasks` and `done` count known tasks, `unseen`
+    those that are expected to be appended, `spent` and `work` are seconds of work done and left.
+    `running` are the functions of running tasks, `next` those of the critical path, first to last.
     """
 
     run_id: str
@@ -38,6 +38,7 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     ended: float | None = None
     running: tuple[str, ...] = ()
     next: tuple[str, ...] = ()
+    unseen: int = 0
 
     @property
     def progress(self) -> float:
@@ -45,7 +46,9 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
         total = self.spent + self.work
         if self.ended is not None:  # of a run that failed, tasks may be left
             return self.done / max(self.tasks, 1)
-        return self.spent / total if self.spent > 0.0 else self.done / max(self.tasks, 1)
+        return (
+            self.spent / total if self.spent > 0.0 else self.done / max(self.tasks + self.unseen, 1)
+        )
 
     @property
     def expected_end(self) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ import sys
 from io import TextIOWrapper
 from typing import TextIO
 
-__all__ = ["accept_any_text", "is_utf8", "printable"]
+__all__ = ["accept_any_text", "is_utf8", "one_line", "printable"]
 
 #: What stands for a character that the terminal does not have.
 _INSTEAD = {
@@ -33,6 +33,11 @@ def is_utf8(stream: TextIO) -> bool:
 def printable(text: str) -> str:
     """`text` with � for each character that a terminal would act upon; itself without any."""
     return _ACTS.sub("�", text) if _ACTS.search(text) else text
+
+
+def one_line(text: str) -> str:
+    """`text` as `printable`, with � for the ends of lines and tabulators as well."""
+    return printable(text).translate({ord("\n"): "�", ord("\t"): "�"})
 
 
 def accept_any_text() -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from malearn.flows import terminal
 from malearn.flows.plain_console import PlainConsole
 
 if TYPE_CHECKING:
     from malearn.learning.gate import GateCheck
 
-__all__ = ["age", "console", "decimals", "line", "reasons", "table"]
+__all__ = ["age", "console", "decimals", "line", "name", "reasons", "short_name", "table"]
 
 #: Columns of output that does not go to a terminal.
 _PIPED = 100
+#: Columns that a name from outside may take in a table; a UUID has 36.
+_WIDEST_NAME = 40
 
 
 def console() -> Console:
@@ -38,6 +42,22 @@ def table(first: str, *others: str) -> Table:
     for name in others:
         table.add_column(name, justify="right", overflow="fold")
     return table
+
+
+def name(given: str) -> str:
+    """A name from outside, on one line; in quotes where nothing of it would be seen."""
+    shown = terminal.one_line(given)
+    return shown if cell_len(shown.strip()) else f'"{shown}"'
+
+
+def short_name(given: str) -> str:
+    """The same for a table, whose other columns it must leave room for."""
+    whole = name(given)
+    if cell_len(whole) <= _WIDEST_NAME:
+        return whole
+    # Cut in the middle: names that many have in common differ at the end, or at the beginning.
+    half = (_WIDEST_NAME - 1) // 2
+    return f"{chop_cells(whole, half)[0]}…{chop_cells(whole[::-1], half)[0][::-1]}"
 
 
 def decimals(numbers: Iterable[float]) -> Callable[[float], str]:

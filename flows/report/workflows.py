@@ -37,7 +37,7 @@ def show_workflows(found: Sequence[WorkflowStatus]) -> None:
     for status in found:
         expected, low, high = status.expected_end
         table.add_row(
-            status.run_id,
+            tables.short_name(status.run_id),
             f"{status.progress:.0%}",
             _clock(expected),
             f"{_clock(low)} to {_clock(high)}",
@@ -52,7 +52,7 @@ def show_workflow(status: WorkflowStatus) -> None:
     """All that is known of one."""
     console = tables.console()
     expected, low, high = status.expected_end
-    tables.line(console, f"{status.run_id}: {status.progress:.0%} done", "bold")
+    tables.line(console, f"{tables.name(status.run_id)}: {status.progress:.0%} done", "bold")
     more = f", {status.unseen} more expected to be added" if status.unseen else ""
     tables.line(console, f"  {status.done} of {status.tasks} tasks finished{more}")
     if status.ended is not None:
@@ -67,9 +67,9 @@ def show_workflow(status: WorkflowStatus) -> None:
         deadline = f"deadline {_clock(status.deadline)}"
         tables.line(console, f"  {deadline}: late with {status.late:.0%} probability")
     if status.running:
-        tables.line(console, f"  running: {', '.join(status.running)}")
+        tables.line(console, f"  running: {', '.join(map(tables.name, status.running))}")
     if status.next:
-        tables.line(console, f"  critical path: {' → '.join(status.next)}")
+        tables.line(console, f"  critical path: {' → '.join(map(tables.name, status.next))}")
 
 
 def _late(status: WorkflowStatus) -> str:
@@ -80,7 +80,9 @@ def _late(status: WorkflowStatus) -> str:
 
 def _named(functions: Sequence[str]) -> str:
     more = len(functions) - _SHOWN
-    return ", ".join(functions[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(tables.short_name, functions[:_SHOWN])) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def _clock(at: float) -> str:

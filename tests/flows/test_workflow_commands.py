@@ -72,6 +72,26 @@ def test_a_clock_in_milliseconds_costs_no_other_workflow_its_line(
     assert "1754000000005 s" in one.stdout
 
 
+def test_every_run_id_has_one_row_and_leaves_room_for_the_other_columns(
+    malearn: Callable[..., Any], redis_url: str
+) -> None:
+    given = {"x" * 5_000, "\u4e2d" * 90, "two\nlines", "", "  ", "sweep-" + "y" * 90 + "-0017"}
+    with redis.Redis.from_url(redis_url) as client:
+        for run_id in given:
+            status = WorkflowStatus(run_id, time.time(), 4, 1, 9.0, 4.0, 16.0, running=("a\nb",))
+            client.set(f"{workflow_status.KEY}{run_id}", status.to_json())
+    heading, *rows = malearn("status", "--workflows").stdout.splitlines()
+    assert heading.split("  ")[0] == "workflow"
+    assert all(name in heading for name in ("done", "expected end", "late", "running"))
+    assert len(rows) == len(given)
+    assert all("25%" in row and row.rstrip().endswith("a\ufffdb") for row in rows)
+    assert sum(row.startswith(('""', '"  "', "two\ufffdlines ")) for row in rows) == 3
+    assert any(row.startswith("sweep-y") and "\u2026" in row and "-0017 " in row for row in rows)
+    listed = json.loads(malearn("status", "--workflows", "--json").stdout)
+    assert {one["run_id"] for one in listed} == given
+    assert malearn("eta", "two\nlines").stdout.splitlines()[0] == "two\ufffdlines: 25% done"
+
+
 def test_an_unknown_workflow_is_an_error_that_says_what_to_check(
     malearn: Callable[..., Any],
 ) -> None:

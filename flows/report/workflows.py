@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ __all__ = ["show_workflow", "show_workflows", "workflow_status"]
 
 _LATE = 0.5  # a workflow more likely late than not is marked
 _SHOWN = 3  # functions that a table names
+_FRESH = 60.0  # seconds for which nothing is said of an estimate's age
 
 
 def workflow_status(status: WorkflowStatus) -> dict[str, Any]:
@@ -27,8 +29,8 @@ def workflow_status(status: WorkflowStatus) -> dict[str, Any]:
 
 
 def show_workflows(found: Sequence[WorkflowStatus]) -> None:
-    """One line each."""
-    console = tables.console()
+    """One line each, and what is to be known of old estimates."""
+    console, now = tables.console(), time.time()
     if not found:
         tables.line(console, "No workflow in progress: no scheduler asked within the last hour.")
         return
@@ -39,13 +41,18 @@ def show_workflows(found: Sequence[WorkflowStatus]) -> None:
         table.add_row(
             tables.short_name(status.run_id),
             f"{status.progress:.0%}",
-            _clock(expected),
+            f"{_clock(expected)} !" if expected < now else _clock(expected),
             f"{_clock(low)} to {_clock(high)}",
             _late(status),
             # Nothing runs: what it waits for is the next best answer to where it is.
             _named(status.running or status.next),
         )
     console.print(table)
+    if any(status.expected_end[0] < now for status in found):
+        tables.line(console, "An expected end with ! has passed: the workflow is overdue.", "dim")
+    if ages := [age for status in found if (age := now - status.updated) > _FRESH]:
+        which = f"{len(ages)} of {len(found)} estimates, the oldest {tables.age(max(ages))} ago"
+        tables.line(console, f"Made over a minute ago: {which}. No scheduler asked since.", "dim")
 
 
 def show_workflow(status: WorkflowStatus) -> None:
@@ -63,6 +70,11 @@ def show_workflow(status: WorkflowStatus) -> None:
         f"  expected end {_clock(expected)}, between {_clock(low)} and {_clock(high)} (80 %), "
         "unless tasks wait for a slot",
     )
+    now = time.time()
+    if expected < now:
+        tables.line(console, f"  overdue: that was {tables.age(now - expected)} ago")
+    if (age := now - status.updated) > _FRESH:
+        tables.line(console, f"  estimated {tables.age(age)} ago: no scheduler asked since")
     if status.deadline is not None and status.late is not None:
         deadline = f"deadline {_clock(status.deadline)}"
         tables.line(console, f"  {deadline}: late with {status.late:.0%} probability")

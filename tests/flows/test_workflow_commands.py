@@ -92,6 +92,32 @@ def test_every_run_id_has_one_row_and_leaves_room_for_the_other_columns(
     assert malearn("eta", "two\nlines").stdout.splitlines()[0] == "two\ufffdlines: 25% done"
 
 
+def test_an_old_estimate_says_its_age_and_that_its_end_is_overdue(
+    malearn: Callable[..., Any], redis_url: str
+) -> None:
+    now = time.time()
+    # The first was due two hours ago, the second is not yet; of the third somebody just asked.
+    old = {
+        "due": (now - 7200.0, 9.0),
+        "long": (now - 3600.0, 7200.0),
+        "new": (now + 600.0, 9000.0),
+    }
+    with redis.Redis.from_url(redis_url) as client:
+        for run_id, (updated, left) in old.items():
+            status = WorkflowStatus(run_id, updated, 4, 1, left, 0.5 * left, 2.0 * left)
+            client.set(f"{workflow_status.KEY}{run_id}", status.to_json())
+    due, long, new = (malearn("eta", run_id).stdout for run_id in old)
+    assert "overdue: that was 2.0 h ago" in due
+    assert "estimated 2.0 h ago: no scheduler asked since" in due
+    assert "estimated 1.0 h ago" in long
+    assert "overdue" not in long + new
+    assert "ago" not in new
+    *rows, overdue, last = malearn("status", "--workflows").stdout.splitlines()
+    assert "".join(rows).count("!") == 1  # after midnight rows have dates, and more lines
+    assert overdue == "An expected end with ! has passed: the workflow is overdue."
+    assert last.startswith("Made over a minute ago: 2 of 3 estimates, the oldest 2.0 h ago.")
+
+
 def test_an_unknown_workflow_is_an_error_that_says_what_to_check(
     malearn: Callable[..., Any],
 ) -> None:

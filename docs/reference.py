@@ -163,6 +163,8 @@ def _default(parameter: Any) -> str:
         return parameter.show_default
     if parameter.is_flag or parameter.default is None:
         return ""
+    if isinstance(parameter.default, list):
+        return ", ".join(f"`{value}`" for value in parameter.default)
     return f"`{parameter.default}`"
 
 

@@ -14,6 +14,7 @@ from html import escape
 from malearn.expectations.findings import Findings
 from malearn.expectations.reasons import meaning
 from malearn.expectations.tally import Result, Tally
+from malearn.kernel import text
 
 __all__ = ["html_report", "markdown_report"]
 
@@ -132,7 +133,7 @@ def markdown_report(found: Findings) -> str:
             )
         held = len(tally.results) - len(failed)
         if held:
-            lines += [f"{_count(held, 'expectation')} passed for every row.", ""]
+            lines += [f"{text.counted(held, 'expectation')} passed for every row.", ""]
     for normal, title, _ in _KEPT_OUT:
         if counts := found.reasons(normal=normal):
             lines += [f"## {title}", ""]
@@ -231,8 +232,9 @@ def _held_list(results: Sequence[Result]) -> str:
         f"<tr><td>{_expectation(result)}</td><td class=number>{result.checked:,}</td></tr>"
         for result in results
     )
+    expectations = text.counted(len(results), "expectation")
     return (
-        f"<details><summary>{_count(len(results), 'expectation')} passed for every row</summary>"
+        f"<details><summary>{expectations} passed for every row</summary>"
         "<div class=wide><table><thead><tr><th>Expectation</th><th class=number>Checked</th></tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table></div></details>"
     )
@@ -282,10 +284,6 @@ def _summary(tally: Tally, version: int | None) -> str:
 
 def _worst_first(results: Iterable[Result]) -> list[Result]:
     return sorted((result for result in results if result.failed), key=lambda r: -r.share)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _moment(time: datetime) -> str:

@@ -16,6 +16,7 @@ from malearn.flows.commands.options import (
     MoreLogsArgument,
     RunLogsOption,
 )
+from malearn.kernel import text
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import resource_name
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _RECORDED = "recorded"
+_LOADS = ["0.9"]
 _LEAST_LOAD = 0.01  # where nothing ever waits, and all policies are the same
 
 
@@ -51,14 +53,13 @@ def simulate(
         ),
     ] = "gpu=8",
     load: Annotated[
-        list[str] | None,
+        list[str],
         typer.Option(
             metavar="LOAD",
             help="Share of the slots that is asked for, or 'recorded' for the recorded arrivals. "
             "Repeat for several.",
-            show_default="0.9",
         ),
-    ] = None,
+    ] = _LOADS,
     seeds: Annotated[
         int,
         typer.Option(
@@ -86,7 +87,7 @@ def simulate(
     as a run in MLflow.
     """
     # First: wrong values of options show before anything slow is imported.
-    settings = _settings(slots, load or ["0.9"], seeds, deadline)
+    settings = _settings(slots, load, seeds, deadline)
     from datetime import UTC, datetime
 
     from malearn.data.maze import reader
@@ -110,9 +111,9 @@ def simulate(
             types,
             lambda at, total: shown.step(f"Simulating: {at} of {total} runs"),
         )
-        shown.done(f"Simulated {done.workflows} workflows")
+        shown.done(f"Simulated {text.counted(done.workflows, 'workflow')}")
     for why, count in found.skipped.items():
-        output.note(f"{count} logged workflows were left out: {why}")
+        output.note(f"{text.counted(count, 'logged workflow')} left out: {why}")
     # First the result, which took minutes; an MLflow that does not answer must not cost it.
     output.result(done.as_json(), as_json, lambda: report.show_comparison(done))
     if no_mlflow:
@@ -140,13 +141,13 @@ def _slots(part: str) -> tuple[str, int]:
     return resource_name(resource), int(count)
 
 
-def _load(text: str) -> float:
+def _load(given: str) -> float:
     try:
-        load = float(text)
+        load = float(given)
     except ValueError:
         load = math.nan
     if not _LEAST_LOAD <= load < math.inf:
         raise typer.BadParameter(
-            f"--load must be a number of at least {_LEAST_LOAD} or '{_RECORDED}', not {text!r}"
+            f"--load must be a number of at least {_LEAST_LOAD} or '{_RECORDED}', not {given!r}"
         )
     return load

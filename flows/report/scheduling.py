@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from malearn.flows.report import tables
+from malearn.kernel import text
 
 if TYPE_CHECKING:
     from malearn.learning.policy_comparison import Comparison
@@ -17,7 +18,8 @@ def show_comparison(comparison: Comparison) -> None:
     """Completion and missed deadlines of each pair; policies that use no seconds once."""
     console = tables.console()
     settings = comparison.settings
-    heading = f"{comparison.workflows:,} workflows, deadline {settings.deadlines[0]:g} × path"
+    workflows = text.counted(comparison.workflows, "workflow")
+    heading = f"{workflows}, deadline {settings.deadlines[0]:g} × path"
     tables.line(console, heading, "bold")
     table = tables.table("policy", "predictor", "mean, s", "P95, s", "late", "gain in mean")
     for policy, predictors in comparison.as_json()["policies"].items():

@@ -1,14 +1,20 @@
-"""Text that can be stored: what UTF-8 can carry, shortened where it is long."""
+"""Text that can be stored: what UTF-8 can carry, shortened where it is long; and counts of things
+in words."""
 
 from __future__ import annotations
 
 import json
 
-__all__ = ["MOST_KEPT", "as_json", "encodable", "shortened"]
+__all__ = ["MOST_KEPT", "as_json", "counted", "encodable", "shortened"]
 
 
 #: Characters that are kept of a rejected record.
 MOST_KEPT = 4096
+
+
+def counted(number: int, noun: str) -> str:
+    """`number` of what `noun` names, such as "1 workflow" or "1,200 workflows"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def encodable(value: str) -> str:

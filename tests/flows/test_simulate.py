@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import pytest
@@ -113,3 +114,20 @@ def test_people_read_why_there_are_no_intervals(place: Path, tmp_path: Path) -> 
     code, out, _ = run(place, str(other), "--seeds", "1", "--slots", "gpu=2")
     assert code == 0
     assert "no 95 % interval of fewer than 5 runs" in " ".join(out.split())
+
+
+def test_one_workflow_is_spoken_of_as_one(tmp_path: Path) -> None:
+    log = write_log(tmp_path, 1, workflows=1)
+    other = {"task_id": f"{uuid.UUID(int=1)}-other", "func_name": "other"}
+    times = {"start_time": 1.7e9, "end_time": 1.7e9 + 1.0}
+    log.write_text(f"{log.read_text()}{json.dumps({**other, 'data': times})}\n")
+    (tmp_path / "workflows.json").write_text(json.dumps(DEFINITIONS))
+    code, out, error = run(tmp_path, "--seeds", "1", "--slots", "gpu=2")
+    assert (code, out.splitlines()[0]) == (0, "1 workflow, deadline 2 × path")
+    assert "Simulated 1 workflow\n" in error
+    assert "1 logged workflow left out: its functions match no definition" in error
+
+
+def test_the_default_of_the_load_is_shown_as_it_is_typed() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["simulate", "--help"]).stdout.split())
+    assert "Repeat for several. [default: 0.9]" in shown

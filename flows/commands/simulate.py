@@ -37,8 +37,8 @@ def simulate(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Workflow definitions (JSON): the resource of each function, and the edges. "
-            "Without it they are inferred from the logs.",
+            help="Workflow definitions (JSON) of the run logs: the resource of each function, and "
+            "the edges. Without it they are inferred from the logs.",
         ),
     ] = None,
     maze: MazeOption = None,
@@ -88,6 +88,15 @@ def simulate(
     """
     # First: wrong values of options show before anything slow is imported.
     settings = _settings(slots, load, seeds, deadline)
+    files = [*(source or []), *(more or [])]
+    if not files and not maze and not dataset:
+        raise typer.BadParameter(
+            "name run logs with --from FILE…, a store with --maze DIR, or --dataset"
+        )
+    if workflows is not None and not files:
+        raise typer.BadParameter(
+            "--workflows goes with --from: stores of Maze and datasets hold their own edges"
+        )
     from datetime import UTC, datetime
 
     from malearn.data.maze import reader
@@ -96,11 +105,7 @@ def simulate(
     from malearn.kernel import generic
     from malearn.lifecycle import evaluation_runs
 
-    files, stores = [*(source or []), *(more or [])], options.maze_stores(maze)
-    if not files and not stores and not dataset:
-        raise typer.BadParameter(
-            "name run logs with --from FILE…, a store with --maze DIR, or --dataset"
-        )
+    stores = options.maze_stores(maze)
     place = Home.find(home) if dataset else None
     types = reader.with_announced(stores, None if place is None else generic.declared(place))
     found = flow.read(options.run_logs(files), workflows, stores, types, place)
@@ -123,7 +128,12 @@ def simulate(
 
 
 def _settings(slots: str, loads: list[str], seeds: int, deadline: float) -> Settings:
-    limits = dict(_slots(part) for part in slots.split(","))
+    limits: dict[str, int] = {}
+    for part in slots.split(","):
+        name, count = _slots(part)
+        if name in limits:
+            raise typer.BadParameter(f"--slots names {name} twice")
+        limits[name] = count
     chosen = tuple(None if load == _RECORDED else _load(load) for load in loads)
     from malearn.learning.policy_comparison import Settings
 

@@ -64,6 +64,8 @@ def test_people_read_a_table(place: Path) -> None:
     ("options", "problem"),
     [
         (["--slots", "gpu"], "--slots must be like gpu=8,cpu=16, not 'gpu'"),
+        (["--slots", "gpu=8,gpu=4"], "--slots names gpu twice"),
+        (["--slots", "gpu=8,io=1,GPU=8"], "--slots names gpu twice"),
         (["--load", "much"], "--load must be a number of at least 0.01 or 'recorded', not 'much'"),
         (["--load", "1e-300"], "--load must be a number of at least 0.01 or 'recorded'"),
         (["--seeds", "0"], "must be 1 or more"),
@@ -75,6 +77,14 @@ def test_wrong_usage_is_said_in_a_sentence(place: Path, options: list[str], prob
     code, _, error = run(place, *options)
     assert code == 2
     assert problem in " ".join(error.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("source", [["--dataset"], ["--maze", "."], ["--dataset", "--maze", "."]])
+def test_definitions_of_workflows_are_refused_where_no_log_is_given(source: list[str]) -> None:
+    done = CliRunner().invoke(app, ["simulate", *source, "--workflows", "/nonexistent.json"])
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert "--workflows goes with --from" in said
 
 
 @pytest.mark.parametrize("slots", ["gpuu=1", "gpu=1,cpuu=2", "cpu=1"])

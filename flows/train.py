@@ -19,6 +19,7 @@ from malearn.kernel import generic
 from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.kernel.workflows.workflow_calibration import Outcome
 from malearn.learning import dataset_workflows, matrix, replayed_workflows
 from malearn.learning import families as model_families
 from malearn.learning.matrix import Matrix
@@ -110,7 +111,7 @@ def _search(
     return found
 
 
-def workflow_scores(home: Home, types: ToolTypes) -> tuple[tuple[bool, float], ...]:
+def workflow_scores(home: Home, types: ToolTypes) -> tuple[Outcome, ...]:
     """How far the newest workflows in the datasets were off, for the model to carry along."""
     try:
         found = dataset_workflows.workflows(home, types, rows=_WORKFLOW_ROWS)

@@ -130,12 +130,12 @@ class WorkflowEstimator:
             left = task_ids
             if not ended.isdisjoint(task_ids):
                 left = [one for one in task_ids if one not in ended]
-            if running:
-                left = [one for one in left if not self._is_expected(plan, one, running)]
-            if not left:
-                continue
             if not ended.issuperset(before):
                 before = tuple([one for one in before if one in ended])
+            if running:
+                left = [one for one in left if not self._is_expected(plan, one, before, running)]
+            if not left:
+                continue
             key = function, resource, words
             tool_type = claims.get(key)
             if tool_type is None and key not in claims:
@@ -146,14 +146,19 @@ class WorkflowEstimator:
                 plan.unknown.append((left, key))
         return plan
 
-    def _is_expected(self, plan: _Plan, task_id: str, running: Mapping[str, float]) -> bool:
-        """Whether a task runs of which it is known what was expected; `plan` takes that in."""
+    def _is_expected(
+        self, plan: _Plan, task_id: str, before: Iterable[str], running: Mapping[str, float]
+    ) -> bool:
+        """Whether a task runs of which it is known what was expected; `plan` takes that in.
+
+        `before` are those of its predecessors that have ended.
+        """
         if task_id not in running:
             return False
         plan.running[task_id] = float(running[task_id])
         # What has passed is compared with what was expected before the start: an answer of now
         # would know of executions that ended later.
-        expected = self._tracker.expected(plan.workflow.run_id, task_id)
+        expected = self._tracker.expected(plan.workflow.run_id, task_id, before)
         if expected is None:
             return False
         plan.open_tasks[task_id] = expected

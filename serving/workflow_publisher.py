@@ -18,12 +18,13 @@ import msgspec
 from malearn.kernel import text
 from malearn.kernel.names import Names
 from malearn.kernel.workflows import unsuccessful_tasks, workflow_hints, workflow_shapes
+from malearn.kernel.workflows.workflow_calibration import Outcome, Stage
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving import stream_format
 from malearn.serving.connection import RedisConnection
 from malearn.serving.resp import ResponseError, pack
 from malearn.serving.shared_history import SharedHistory
-from malearn.serving.workflow_tracker import Outcome, WorkflowTracker
+from malearn.serving.workflow_tracker import WorkflowTracker
 
 __all__ = ["WorkflowPublisher", "scores"]
 
@@ -37,7 +38,8 @@ _INTERVAL = 1.0  # seconds between two looks at what has changed
 
 _T = TypeVar("_T")
 
-_decode = msgspec.json.Decoder(tuple[bool, float]).decode
+# The stage was a truth value while two were told apart.
+_decode = msgspec.json.Decoder(tuple[bool | int, float]).decode
 
 
 class WorkflowPublisher:
@@ -144,11 +146,11 @@ def scores(entries: Iterable[object]) -> list[Outcome]:
 
 def _score(raw: object) -> Outcome | None:
     try:
-        begun, value = _decode(raw if isinstance(raw, bytes) else b"")
+        stage, value = _decode(raw if isinstance(raw, bytes) else b"")
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     # Ours lie within ±8: what is beyond, or NaN, somebody else has written.
-    return (begun, value) if abs(value) < 100.0 else None
+    return (int(stage), value) if 0 <= stage < len(Stage) and abs(value) < 100.0 else None
 
 
 def _raise_refused(replies: list[object]) -> None:

@@ -18,7 +18,7 @@ from malearn.kernel.reading import run_ids
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflows import workflow_estimate, workflow_shapes
-from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
+from malearn.kernel.workflows.workflow_calibration import Outcome, WorkflowCalibration
 from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
 from malearn.kernel.workflows.workflow_hints import Hint, HintsSoFar
 from malearn.kernel.workflows.workflow_shapes import Shape, WorkflowShapes
@@ -36,8 +36,6 @@ _PAUSE = 120.0  # seconds in which a discovered workflow has not gone on, after 
 #: When a task ran, in seconds since the epoch, both 0 where its record does not tell; and the run
 #: that counts it, "" while none does.
 _Ended = tuple[float, float, str]
-#: Whether the path of a prediction had begun, and its score.
-Outcome = tuple[bool, float]
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
@@ -147,10 +145,16 @@ class WorkflowTracker:
         """The hint by which tasks of a workflow are answered whose inputs are not known."""
         return self._hints(workflow, self._tracked.get(workflow.run_id)).latest
 
-    def expected(self, run: str, task_id: str) -> Prediction | None:
-        """What was expected of a task before it started, where that is remembered."""
+    def expected(self, run: str, task_id: str, before: Iterable[str]) -> Prediction | None:
+        """What was expected of a task before it started, where that is remembered.
+
+        None, too, where one of the tasks `before` it, which have ended, had not ended then: what
+        they announced of its inputs was not part of that answer.
+        """
         tracked = self._tracked.get(run)
-        return None if tracked is None else tracked.expected.get(task_id)
+        if tracked is None or not tracked.expected.keys().isdisjoint(before):
+            return None
+        return tracked.expected.get(task_id)
 
     def completed(self, workflow: Workflow) -> tuple[Workflow, tuple[str, ...]]:
         """`workflow` and, where more tasks may follow, those that are expected, with their ids."""

@@ -21,6 +21,7 @@ from malearn.kernel.onnx.model_metadata import (
     Carried,
     ModelMetadata,
 )
+from malearn.kernel.workflows.workflow_calibration import Outcome
 from malearn.learning import families
 from malearn.learning.matrix import Matrix
 from malearn.learning.regressor import Regressor
@@ -65,7 +66,7 @@ def metadata_for(
     run_id: str,
     dataset_version: int,
     calibration: Mapping[str, float] | None = None,
-    workflow_scores: Sequence[tuple[bool, float]] = (),
+    workflow_scores: Sequence[Outcome] = (),
 ) -> ModelMetadata:
     """The metadata of a model `fitted` on `rows`, with the last executions of each function.
 

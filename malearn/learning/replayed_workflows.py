@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from malearn.kernel.estimation.estimator import Estimator
 from malearn.kernel.tool_types import ToolTypes
-from malearn.kernel.workflows.workflow_calibration import WorkflowCalibration
+from malearn.kernel.workflows.workflow_calibration import Outcome, WorkflowCalibration
 from malearn.learning import simulation
 from malearn.learning.simulated_predictors import Malearn
 from malearn.learning.traces import WorkflowTrace
@@ -30,16 +30,14 @@ class _Recorded(WorkflowCalibration):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outcomes: list[tuple[bool, float]] = []
+        self.outcomes: list[Outcome] = []
 
-    def learn(self, begun: bool, value: float) -> None:
-        self.outcomes.append((begun, value))
-        super().learn(begun, value)
+    def learn(self, stage: int, value: float) -> None:
+        self.outcomes.append((int(stage), value))
+        super().learn(stage, value)
 
 
-def scores(
-    workflows: Sequence[WorkflowTrace], tool_types: ToolTypes
-) -> tuple[tuple[bool, float], ...]:
+def scores(workflows: Sequence[WorkflowTrace], tool_types: ToolTypes) -> tuple[Outcome, ...]:
     """The scores of the newest `workflows`, which are in order of arrival; oldest first."""
     newest = workflows[-MOST:]
     if not newest:
@@ -53,4 +51,4 @@ def scores(
     for part in (arrivals[:warmed], arrivals[warmed:]):
         calibration.outcomes.clear()
         simulation.simulate(part, "fcfs", ours, {})
-    return tuple((begun, round(value, 4)) for begun, value in calibration.outcomes)
+    return tuple((stage, round(value, 4)) for stage, value in calibration.outcomes)

@@ -14,6 +14,7 @@ import numpy as np
 
 from malearn.kernel.errors import ArtifactRefused, ExportError, RegistryError
 from malearn.kernel.onnx import onnx_model, onnx_trial
+from malearn.kernel.workflows.workflow_calibration import Outcome
 from malearn.learning import export
 from malearn.learning.gate import GateCheck
 from malearn.learning.matrix import Matrix
@@ -26,7 +27,7 @@ __all__ = ["CONVERTED_FROM", "OnnxVerification", "WorkflowScores"]
 CONVERTED_FROM, _CONVERTED_TO = "malearn.converted_from", "malearn.converted_to"
 
 #: How far whole workflows were off lately: see `export.metadata_for`.
-WorkflowScores = Sequence[tuple[bool, float]]
+WorkflowScores = Sequence[Outcome]
 
 
 @dataclass(frozen=True, slots=True)

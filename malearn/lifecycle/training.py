@@ -16,6 +16,7 @@ from malearn.data import schema_diff
 from malearn.data.schema_diff import SchemaDiff
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
+from malearn.kernel.workflows.workflow_calibration import Outcome
 from malearn.learning import baselines, export, plots, selection
 from malearn.learning.families import Parameters
 from malearn.learning.gate import Decision
@@ -54,7 +55,7 @@ class DatasetVersion:
     limits: Mapping[str, str] = field(default_factory=dict)
     total: int = 0
     window: int = 0
-    workflow_scores: tuple[tuple[bool, float], ...] = ()
+    workflow_scores: tuple[Outcome, ...] = ()
 
     @property
     def described(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import ToolType
 from malearn.kernel.workflows import workflow_status
+from malearn.kernel.workflows.workflow_calibration import Stage
 from malearn.serving import policies
 from malearn.serving.cache import ModelCache
 from malearn.serving.workflow_tracker import WorkflowTracker
@@ -139,6 +142,45 @@ def test_a_running_task_counts_what_is_left_of_it(predictor: Build, record: Any)
     assert early.tasks[right].seconds == pytest.approx(15.0, abs=1.0)
     assert overdue.tasks[right].seconds > 1.0
     assert early.work["gpu"] < first.work["gpu"]
+
+
+def test_what_is_told_of_a_task_before_it_starts_counts_though_nobody_asked_in_between(
+    cached: Build, record: Any
+) -> None:
+    """The toy model answers 10 + size + words, where words default to 1."""
+    p, left = cached(), ids("left_toy_process")[0]
+    p.estimate_workflow(workflow(), now=NOW)
+    said = {"left_toy_process": {"size": 189}}
+    p.collect_data_for_task(*ids("read"), "read", record(1.0, said, end=NOW + 1.0))
+    found = p.estimate_workflow(workflow(), running={left: NOW + 1.0}, now=NOW + 21.0)
+    assert found.tasks[left].source == "model"
+    assert found.tasks[left].seconds == pytest.approx(180.0, rel=0.1)
+
+
+def test_how_sure_a_workflow_is_does_not_depend_on_who_asked_before_anything_was_known(
+    predictor: Build, record: Any
+) -> None:
+    """The second task takes 20 or 200 s by its inputs, which the first one tells."""
+
+    def widths(p: DAGTaskPredictor, *, at_arrival: bool) -> float:
+        chance, found = random.Random(3), 1.0
+        for number in range(120):
+            run, long = f"{number:08d}{RUN[8:]}", chance.random() < 0.5
+            arrived = NOW - 50_000.0 + 300.0 * number
+            whole, end = pair(run, arrived), arrived + 1.0
+            if at_arrival:
+                p.estimate_workflow(whole, now=arrived)
+            said = {"left_toy_process": {"size": 900.0 if long else 50.0}}
+            p.collect_data_for_task(f"{run}-read", "read", record(1.0, said, end=end))
+            told = p.estimate_workflow(whole, now=end)
+            found = told.high / told.low
+            took = (200.0 if long else 20.0) * math.exp(chance.gauss(0.0, 0.1))
+            done = record(took, end=end + took)
+            p.collect_data_for_task(f"{run}-left_toy_process", "left_toy_process", done)
+        return found
+
+    alone = widths(predictor(), at_arrival=False)
+    assert widths(predictor(), at_arrival=True) < 1.5 * alone < 3.0
 
 
 def test_a_replay_ahead_of_the_clock_learns_from_what_ended_by_its_own_time(
@@ -421,11 +463,11 @@ def test_what_hints_were_followed_by_is_known_after_a_restart(
     eventually(lambda: fuse(22) < 24.0 < 27.0 < fuse(23))
 
 
-def pair(run: str) -> Workflow:
+def pair(run: str, arrived: float = NOW) -> Workflow:
     """read → left_toy_process, of which the first tells the inputs of the second."""
     read, left = f"{run}-read", f"{run}-left_toy_process"
     tasks = {read: ("read", "io", []), left: ("left_toy_process", "gpu", [read])}
-    return Workflow(run, tasks, arrived=NOW)
+    return Workflow(run, tasks, arrived=arrived)
 
 
 def begin(p: DAGTaskPredictor, record: Any, number: int, size: float) -> tuple[str, Workflow]:
@@ -576,7 +618,8 @@ def test_what_fails_is_known_after_a_restart_and_its_workflows_are_scored(
     p.collect_data_for_task(again, "left_toy_process", record(60.0, end=NOW - 50.0))
     p.close(10.0)
     with own_redis.client() as client:
-        assert client.llen("malearn:workflow_scores") == 20
+        # One of each when it arrived, one when its first task had ended.
+        assert client.llen("malearn:workflow_scores") == 40
         assert client.llen("malearn:workflow_outcomes") == 21
         assert 0 < client.ttl("malearn:workflow_outcomes") <= 30 * 86_400
         client.rpush("malearn:workflow_outcomes", "nonsense", '["f", [1.0], 99.0, true]')
@@ -649,7 +692,7 @@ def test_a_model_alone_brings_calibrated_intervals_of_workflows(
     predictor: Build, tool_type: ToolType, toy: Any, tmp_path: Any, eventually: Callable[..., None]
 ) -> None:
     """A fresh cache, no Redis and no registry: paths end at a quarter of the default seconds."""
-    uri, scores = "http://127.0.0.1:1", [(begun, -1.4) for begun in (False, True)] * 60
+    uri, scores = "http://127.0.0.1:1", [(stage, -1.4) for stage in Stage] * 60
     model = toy(workflow_scores=tuple(scores), trained_until=NOW)
     ModelCache(tmp_path / "cache", uri, "Production").write(tool_type.registered_model, 3, model)
     warmed = predictor(tracking_uri=uri).estimate_workflow(workflow(), now=NOW)

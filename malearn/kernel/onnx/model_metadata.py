@@ -19,6 +19,7 @@ import msgspec
 from malearn.kernel.errors import ArtifactRefused
 from malearn.kernel.estimation import history
 from malearn.kernel.tool_types import ToolType
+from malearn.kernel.workflows.workflow_calibration import Outcome, Stage
 
 __all__ = [
     "FORMAT",
@@ -60,8 +61,7 @@ class ModelMetadata:
     range each feature had in training. `seconds_range` bounds the answer.
     `recent` holds observations, `[function, start, end, [features…], [context…]]`, that
     warm a scheduler which has seen nothing yet. `workflow_scores`, oldest first, are how far
-    whole workflows were off lately (see `workflow_calibration`): whether the path of a prediction
-    had begun, and its score.
+    whole workflows were off lately (see `workflow_calibration`).
     """
 
     tool_type: str
@@ -77,7 +77,7 @@ class ModelMetadata:
     calibration: Mapping[str, float] = field(default_factory=dict)
     recent: tuple[Carried, ...] = ()
     format: int = FORMAT
-    workflow_scores: tuple[tuple[bool, float], ...] = ()
+    workflow_scores: tuple[Outcome, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -126,7 +126,8 @@ class ModelMetadata:
         except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise ArtifactRefused(artifact, [f"its metadata cannot be read ({error})"]) from error
         metadata = cls(**{**{f: getattr(stored, f) for f in stored.__struct_fields__},
-                          "recent": recent, "workflow_scores": scores})  # fmt: skip
+                          "recent": recent,
+                          "workflow_scores": tuple((int(s), v) for s, v in scores)})  # fmt: skip
         if problem := metadata._problem():
             raise ArtifactRefused(artifact, [f"its metadata cannot be read ({problem})"])
         return metadata
@@ -139,6 +140,8 @@ class ModelMetadata:
             return "it has too many columns or executions"
         if len(self.workflow_scores) > MOST_SCORES:
             return "it has too many scores of workflows"
+        if not all(0 <= stage < len(Stage) for stage, _ in self.workflow_scores):
+            return "a score is of an unknown stage of workflows"
         if any(len(numbers) > _MOST_COLUMNS for _, _, _, numbers, _ in self.recent):
             return "an execution has too many features"
         return None
@@ -167,7 +170,8 @@ class ModelMetadata:
             raise ArtifactRefused(artifact, reasons)
 
 
-_Scores = tuple[tuple[bool, float], ...]
+# The stage was a truth value while two were told apart.
+_Scores = tuple[tuple[bool | int, float], ...]
 
 
 class _Versioned(msgspec.Struct):

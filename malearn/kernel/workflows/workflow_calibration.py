@@ -6,8 +6,8 @@ workflow, its *score*: the logarithm of the true over the predicted seconds of i
 in units of the relative deviation that was expected of it. The distribution of the latest scores
 gives the median, the interval and the probability of being late of the next prediction (normalised
 conformal prediction; feedback holds the share of outcomes outside where it is wanted, as in Gibbs
-and Candès, Adaptive Conformal Inference Under Distribution Shift, 2021). Predictions of paths
-whose first task is running are told apart from those of paths that have yet to begin.
+and Candès, Adaptive Conformal Inference Under Distribution Shift, 2021). Predictions are told
+apart by how far their workflow had come (`Stage`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import statistics
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from statistics import NormalDist
 
 import msgspec
@@ -24,7 +25,7 @@ import msgspec
 from malearn.kernel.estimation.intervals import COVERAGE
 from malearn.kernel.workflows.remaining import Path
 
-__all__ = ["Coverage", "State", "WorkflowCalibration", "coverage", "score"]
+__all__ = ["Coverage", "Outcome", "Stage", "State", "WorkflowCalibration", "coverage", "score"]
 
 _NORMAL = NormalDist()
 _WINDOW = 256  # latest scores that count, of each state
@@ -45,23 +46,40 @@ _CAUTION, _PROPORTIONAL = 0.85, 0.15
 _FEEDBACK, _LOWEST, _HIGHEST = 0.01, 0.02, 0.25
 
 
+class Stage(IntEnum):
+    """How far a workflow had come when it was predicted: the inputs of its tasks are not known
+    until the first of them has ended, and what is left of a running task is known in part.
+
+    As numbers they are shared and kept in models; False and True stand there for the first and the
+    last of them, from when two were told apart.
+    """
+
+    ARRIVED = 0
+    RUNNING = 1  # the first task of the remaining path
+    WAITING = 2  # some task has ended, the remaining path has not begun
+
+
 class State(msgspec.Struct, frozen=True, gc=False):
     """What the calibration needs of one prediction: see `score`.
 
     `seconds` is the expected remaining path before calibration, `deviation` its relative standard
-    deviation, `begun` whether its first task is running.
+    deviation, `stage` how far the workflow had come.
     """
 
     seconds: float
     deviation: float
-    begun: bool
+    stage: Stage
 
     @classmethod
-    def of_path(cls, path: Path, *, begun: bool) -> State:
+    def of_path(cls, path: Path, stage: Stage) -> State:
         """The state of a prediction of `path`, which is not empty."""
         # Scores are divided by it: near 0 each outcome would be an outlier.
         relative = min(_MOST, max(_LEAST, path.deviation / path.seconds))
-        return cls(path.seconds, relative, begun)
+        return cls(path.seconds, relative, stage)
+
+
+#: The stage of a prediction, and its score.
+Outcome = tuple[int, float]
 
 
 class Coverage(msgspec.Struct, frozen=True, gc=False):
@@ -73,17 +91,17 @@ class Coverage(msgspec.Struct, frozen=True, gc=False):
     median: float
 
 
-def coverage(outcomes: Sequence[tuple[bool, float]]) -> Coverage | None:
+def coverage(outcomes: Sequence[Outcome]) -> Coverage | None:
     """How the intervals would have done on these scores, each met with what came before it.
 
     `outcomes` come oldest first; the first ones only teach. None where too few are left.
     """
     calibration, inside = WorkflowCalibration(), []
-    for number, (begun, value) in enumerate(outcomes):
+    for number, (stage, value) in enumerate(outcomes):
         if number >= _FEWEST:
             # Tested before it is learnt from (prequential evaluation).
-            inside.append(calibration.encloses(begun, value))
-        calibration.learn(begun, value)
+            inside.append(calibration.encloses(stage, value))
+        calibration.learn(stage, value)
     if len(inside) < _FEWEST:
         return None
     median = statistics.median(value for _, value in outcomes[_FEWEST:])
@@ -148,14 +166,14 @@ class _Scores:
 class WorkflowCalibration:
     """The distribution of the latest scores. Not thread-safe: its owner serialises calls."""
 
-    __slots__ = ("_begun", "_waiting")
+    __slots__ = ("_stages",)
 
     def __init__(self) -> None:
-        self._begun, self._waiting = _Scores(), _Scores()
+        self._stages = tuple(_Scores() for _ in Stage)
 
     def interval(self, state: State) -> tuple[float, float, float]:
         """Seconds of the remaining path, and the 80 % interval around them."""
-        low, median, high = self._scores(state.begun).bounds()
+        low, median, high = self._stages[state.stage].bounds()
         # Each quantile is mixed with the normal one and moved by feedback of its own, so of few
         # scores they may cross.
         seconds = state.seconds * math.exp(median * state.deviation)
@@ -167,27 +185,24 @@ class WorkflowCalibration:
         """The probability that the remaining path takes longer than `seconds`."""
         if seconds <= 0.0:
             return 1.0
-        scores = self._scores(state.begun)
+        scores = self._stages[state.stage]
         middle = scores.bounds()[1]
         nearer = middle + _CAUTION * (score(state, seconds) - middle)
         return scores.beyond(nearer + _PROPORTIONAL * state.deviation)
 
-    def encloses(self, begun: bool, value: float) -> bool:
+    def encloses(self, stage: int, value: float) -> bool:
         """Whether an outcome with that score lies inside the interval given now."""
-        low, median, high = self._scores(begun).bounds()
+        low, median, high = self._stages[stage].bounds()
         return min(low, median) <= value <= max(high, median)
 
-    def learn(self, begun: bool, value: float) -> None:
+    def learn(self, stage: int, value: float) -> None:
         """Take in the `score` of a prediction whose workflow has finished."""
-        self._scores(begun).add(value)
+        self._stages[stage].add(value)
 
-    def learn_many(self, outcomes: Iterable[tuple[bool, float]]) -> None:
+    def learn_many(self, outcomes: Iterable[Outcome]) -> None:
         """As `learn`, of several, oldest first."""
-        for begun, value in outcomes:
-            self.learn(begun, value)
-
-    def _scores(self, begun: bool) -> _Scores:
-        return self._begun if begun else self._waiting
+        for stage, value in outcomes:
+            self.learn(stage, value)
 
 
 def _within(share: float) -> float:

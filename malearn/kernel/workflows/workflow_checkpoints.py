@@ -1,7 +1,8 @@
 """Predictions of a workflow that are kept until it has finished, to learn from.
 
-Of the many that are made of one workflow a few are enough: the first, and one each as the
-remaining path has shrunk to three, two and one quarters of that, once its first task runs.
+Of the many that are made of one workflow a few are enough: the first; the first once some task has
+ended; and one each as the remaining path has shrunk to three, two and one quarters of the first
+one, while its first task runs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import msgspec
 
 from malearn.kernel.workflow import Workflow
 from malearn.kernel.workflows import workflow_calibration
-from malearn.kernel.workflows.workflow_calibration import State
+from malearn.kernel.workflows.workflow_calibration import Outcome, Stage, State
 
 __all__ = ["Checkpoints", "actual_path"]
 
@@ -30,20 +31,23 @@ class _Checkpoint(msgspec.Struct, frozen=True, gc=False):
 class Checkpoints:
     """The predictions of one workflow that count."""
 
-    __slots__ = ("_first", "_kept", "_next")
+    __slots__ = ("_first", "_kept", "_next", "_waited")
 
     def __init__(self) -> None:
         self._kept: list[_Checkpoint] = []
         self._first = 0.0
         self._next = 0
+        self._waited = False
 
     def add(
         self, state: State, open_tasks: Iterable[str], running: Mapping[str, float], now: float
     ) -> None:
         """Keep a prediction made `now`, if it counts; `running` says when tasks started."""
         if not self._kept:
-            self._first = state.seconds
-        elif state.begun and self._next < len(_MARKS):
+            self._first, self._waited = state.seconds, state.stage == Stage.WAITING
+        elif state.stage == Stage.WAITING and not self._waited:
+            self._waited = True
+        elif state.stage == Stage.RUNNING and self._next < len(_MARKS):
             left = state.seconds / self._first
             if left > _MARKS[self._next]:
                 return
@@ -54,17 +58,17 @@ class Checkpoints:
             return
         self._kept.append(_Checkpoint(state, now, dict(running), frozenset(open_tasks)))
 
-    def scores(self, workflow: Workflow, seconds: Mapping[str, float]) -> list[tuple[bool, float]]:
-        """Whether each prediction's path had begun, and its score, once all tasks have ended.
+    def scores(self, workflow: Workflow, seconds: Mapping[str, float]) -> list[Outcome]:
+        """The stage and score of each prediction, once all tasks have ended.
 
         `seconds` are what the tasks took; a prediction with a task among its open ones of which
         that is not known gives no score.
         """
-        found = []
+        found: list[Outcome] = []
         for kept in self._kept:
             actual = actual_path(workflow, seconds, kept.open_tasks, kept.running, kept.now)
             if actual is not None:
-                found.append((kept.state.begun, workflow_calibration.score(kept.state, actual)))
+                found.append((kept.state.stage, workflow_calibration.score(kept.state, actual)))
         return found
 
 

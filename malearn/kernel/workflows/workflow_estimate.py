@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflows import remaining
-from malearn.kernel.workflows.workflow_calibration import State, WorkflowCalibration
+from malearn.kernel.workflows.workflow_calibration import Stage, State, WorkflowCalibration
 
 __all__ = ["combine", "left_of", "totals"]
 
@@ -31,8 +31,11 @@ def combine(
     if not path.tasks:
         late = None if workflow.deadline is None else float(now > workflow.deadline)
         return WorkflowPrediction(0.0, 0.0, 0.0, work, late, left, (), {}), None
-    # Paths that have begun are calibrated apart: of their first task some is known already.
-    state = State.of_path(path, begun=path.tasks[0] in running)
+    if path.tasks[0] in running:
+        stage = Stage.RUNNING
+    else:
+        stage = Stage.WAITING if len(tasks) < len(workflow.tasks) else Stage.ARRIVED
+    state = State.of_path(path, stage)
     seconds, low, high = calibration.interval(state)
     late = None
     if workflow.deadline is not None:

@@ -16,6 +16,7 @@ from malearn.kernel.prediction import Prediction
 from malearn.kernel.workflow import Task, Workflow, WorkflowPrediction
 from malearn.kernel.workflows import remaining, workflow_estimate
 from malearn.kernel.workflows.workflow_calibration import (
+    Stage,
     State,
     WorkflowCalibration,
     coverage,
@@ -189,7 +190,7 @@ def test_work_and_tasks_left_are_summed_by_resource() -> None:
         workflow, tasks, {"b": 90.0}, 94.0, WorkflowCalibration()
     )
     assert state is not None
-    assert state.begun
+    assert state.stage == Stage.RUNNING
     assert found.left == {"io": 0, "gpu": 3}
     assert found.work["gpu"] == pytest.approx(6.0 + 4.0 + 5.0, abs=0.05)
     assert found.critical == ("b", "d")
@@ -211,7 +212,7 @@ def test_intervals_and_lateness_hold_what_they_promise_whatever_the_errors_are()
     draw, calibration = random.Random(5), WorkflowCalibration()
     inside, promised, late = [], [], []
     for number in range(1_500):
-        state = State(draw.uniform(10.0, 200.0), 0.15, begun=False)
+        state = State(draw.uniform(10.0, 200.0), 0.15, Stage.ARRIVED)
         actual = state.seconds * 1.3 * math.exp(0.3 * (draw.expovariate(1.0) - 1.0))
         if number >= 300:
             _, low, high = calibration.interval(state)
@@ -219,7 +220,7 @@ def test_intervals_and_lateness_hold_what_they_promise_whatever_the_errors_are()
             deadline = state.seconds * draw.uniform(1.0, 2.0)
             promised.append(calibration.beyond(state, deadline))
             late.append(actual > deadline)
-        calibration.learn(False, score(state, actual))
+        calibration.learn(Stage.ARRIVED, score(state, actual))
     assert statistics.fmean(inside) == pytest.approx(0.8, abs=0.03)
     ordered = sorted(zip(promised, late, strict=True))
     for fifth in range(5):
@@ -230,7 +231,7 @@ def test_intervals_and_lateness_hold_what_they_promise_whatever_the_errors_are()
 
 def test_the_coverage_of_intervals_is_told_from_scores_alone() -> None:
     draw = random.Random(2)
-    outcomes = [(bool(n % 2), draw.gauss(0.5, 2.0)) for n in range(400)]
+    outcomes = [(n % 2, draw.gauss(0.5, 2.0)) for n in range(400)]
     found = coverage(outcomes)
     assert found is not None
     assert found.outcomes == 380
@@ -241,13 +242,16 @@ def test_the_coverage_of_intervals_is_told_from_scores_alone() -> None:
 
 def test_a_few_predictions_of_a_workflow_are_kept_and_scored_when_it_has_finished() -> None:
     workflow, checkpoints = Workflow("run", DIAMOND), Checkpoints()
-    checkpoints.add(State(20.0, 0.1, begun=False), "abcd", {}, now=0.0)
-    checkpoints.add(State(19.0, 0.1, begun=False), "abcd", {}, now=1.0)  # says nothing new
-    checkpoints.add(State(9.0, 0.1, begun=True), "bd", {"b": 8.0}, now=12.0)
+    checkpoints.add(State(20.0, 0.1, Stage.ARRIVED), "abcd", {}, now=0.0)
+    checkpoints.add(State(19.0, 0.1, Stage.ARRIVED), "abcd", {}, now=1.0)  # says nothing new
+    checkpoints.add(State(14.0, 0.1, Stage.WAITING), "bcd", {}, now=6.0)
+    checkpoints.add(State(13.0, 0.1, Stage.WAITING), "bcd", {}, now=7.0)  # nor does this
+    checkpoints.add(State(9.0, 0.1, Stage.RUNNING), "bd", {"b": 8.0}, now=12.0)
     seconds = {"a": 5.0, "b": 10.0, "c": 3.0, "d": 5.0}
     assert checkpoints.scores(workflow, seconds) == [
-        (False, 0.0),
-        (True, pytest.approx(math.log(11.0 / 9.0) / 0.1)),
+        (Stage.ARRIVED, 0.0),
+        (Stage.WAITING, pytest.approx(math.log(15.0 / 14.0) / 0.1)),
+        (Stage.RUNNING, pytest.approx(math.log(11.0 / 9.0) / 0.1)),
     ]
     assert checkpoints.scores(workflow, {"a": 5.0}) == []
     assert actual_path(workflow, seconds, "bcd", {"b": 8.0}, 12.0) == 11.0

@@ -261,8 +261,9 @@ class SharedHistory:
         successful: bool,
     ) -> None:
         outcome = TaskOutcome.of(basis.function, features, predicted, actual, successful=successful)
-        if self._estimator.learn_outcome(outcome):
-            self._outcomes.append(outcome)
+        learnt = self._estimator.learn_outcome(outcome)
+        if learnt is not None:
+            self._outcomes.append(learnt)
 
 
 def function_limit(given: int | None = None) -> int:

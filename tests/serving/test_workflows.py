@@ -522,6 +522,21 @@ def test_a_workflow_waits_for_a_task_whose_inputs_fail_as_long_as_they_did(
     assert p.stats().internal_errors == 0
 
 
+def test_one_failure_changes_little_for_inputs_that_have_succeeded_before(
+    predictor: Build, record: Any
+) -> None:
+    p = predictor()
+    for number in range(40):
+        task, _ = begin(p, record, number, FAILS if number % 2 else SUCCEEDS)
+        done = record(58.0 + number % 5, end=NOW - 100.0 + number)
+        p.collect_data_for_task(task, "left_toy_process", done)
+    task, _ = begin(p, record, 40, FAILS)
+    failed = record(1.0, end=NOW - 50.0, status="failed")
+    p.collect_data_for_task(task, "left_toy_process", failed)
+    assert waited_for(p, record, 90, FAILS) == pytest.approx(60.0, rel=0.1)
+    assert waited_for(p, record, 91, SUCCEEDS) == pytest.approx(60.0, rel=0.1)
+
+
 def test_what_fails_changes_nothing_for_a_single_task(
     predictor: Build, record: Any, eventually: Callable[..., None]
 ) -> None:

@@ -228,11 +228,13 @@ class Estimator:
         succeeded = self._history.count(function) > 0
         return self._unsuccessful.effect(function, features, succeeded=succeeded)
 
-    def learn_outcome(self, outcome: TaskOutcome) -> bool:
-        """How a task ended that was answered; whether anything was learnt, as in
-        `UnsuccessfulTasks.learn`."""
+    def learn_outcome(self, outcome: TaskOutcome) -> TaskOutcome | None:
+        """How a task ended that was answered; the same as it was learnt, None where nothing was."""
         succeeded = self._history.count(outcome.function) > 0
-        return self._unsuccessful.learn(outcome, succeeded=succeeded)
+        if not outcome.successful:
+            repeats = self._history.repeats(outcome.function, outcome.features)
+            outcome = msgspec.structs.replace(outcome, repeats=repeats)
+        return outcome if self._unsuccessful.learn(outcome, succeeded=succeeded) else None
 
     def believed_levels(
         self, function: str, context: tuple[str, ...] = ()

@@ -150,6 +150,14 @@ class History:
         known = self._functions.get(function)
         return 0 if known is None else known.count
 
+    def repeats(self, function: str, features: Sequence[float]) -> int:
+        """How many executions of `function` with these very inputs are remembered."""
+        known = self._functions.get(function)
+        x, key = input_effects.encode(features)
+        if known is None or x is None:
+            return 0
+        return sum(line.inputs.count(key) for line in known.lines.values() if line.inputs)
+
     def observe(self, observation: Observation) -> None:
         """Take in one execution that has ended; call in order of their ends."""
         # All of them: a change of regime moves levels of functions that did not run.

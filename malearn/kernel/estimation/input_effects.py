@@ -109,6 +109,11 @@ class InputEffects:
             found[unseen, ::2] = self._similar_many(rows[unseen])
         return found
 
+    def count(self, key: bytes) -> int:
+        """How often these very inputs were seen, as far as they are remembered."""
+        identical = self._identical.get(key)
+        return 0 if identical is None else int(identical[2])
+
     def similar(self, x: Sequence[float]) -> tuple[float, float]:
         """The weighted mean effect of earlier inputs like `x`, and their weight.
 

@@ -26,6 +26,7 @@ __all__ = ["TaskOutcome", "UnsuccessfulTasks", "decode", "encode"]
 _REMEMBERED = 1024  # functions; the one that ended longest ago goes first
 _MOST_VALUES = 256  # features of one task
 _PRIOR = 0.5
+_BEFORE = 3  # successes of the same inputs before they failed first that count
 _FARTHEST = 12.0  # log-seconds: a millisecond instead of minutes, or days instead of a second
 
 
@@ -33,13 +34,15 @@ class TaskOutcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """How a task ended whose inputs were known before it started.
 
     `features` are its inputs in declared order, NaN where missing; `above` is by how much it took
-    longer than the answer that it got, in log-seconds.
+    longer than the answer that it got, in log-seconds; `repeats` says of one that did not succeed
+    how often the same inputs had.
     """
 
     function: str
     features: tuple[float, ...]
     above: float
     successful: bool
+    repeats: int = 0
 
     @classmethod
     def of(
@@ -62,13 +65,15 @@ class _Entry(msgspec.Struct, array_like=True):
     features: tuple[float | None, ...]
     above: float
     successful: bool
+    repeats: int = 0
 
 
 def encode(outcome: TaskOutcome) -> bytes:
     """As JSON, for schedulers that start later; `decode` reads it back."""
     features = tuple(v if math.isfinite(v) else None for v in outcome.features)
     function = text.encodable(outcome.function)
-    return _encode(_Entry(function, features, outcome.above, outcome.successful))
+    entry = _Entry(function, features, outcome.above, outcome.successful, outcome.repeats)
+    return _encode(entry)
 
 
 def decode(raw: object) -> TaskOutcome | None:
@@ -80,7 +85,7 @@ def decode(raw: object) -> TaskOutcome | None:
     if abs(entry.above) > _FARTHEST or not 0 < len(entry.features) <= _MOST_VALUES:
         return None
     features = tuple(math.nan if v is None else v for v in entry.features)
-    return TaskOutcome(entry.function, features, entry.above, entry.successful)
+    return TaskOutcome(entry.function, features, entry.above, entry.successful, entry.repeats)
 
 
 _encode, _decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(_Entry).decode
@@ -137,6 +142,11 @@ class UnsuccessfulTasks:
             del self._effects[next(iter(self._effects))]
         if x is None:
             return False
+        if outcome.repeats and not found.inputs.count(key):
+            # Each of them would have been answered worse by what is learnt here.
+            for _ in range(min(outcome.repeats, _BEFORE)):
+                found.inputs.learn(x, key, 0.0)
+                found.errors.learn(0.0, abs(outcome.above))
         effect = _raw(found, outcome.features, succeeded)
         if effect:
             for errors in (found.errors, self._errors):

@@ -117,7 +117,7 @@ def test_recent_executions_alone_calibrate_whole_workflows(tmp_path: Path) -> No
             ingest.take(batch, "log")
     found = dataset_workflows.workflows(Home.find(tmp_path), declared())
     scores = replayed_workflows.scores(found, declared())
-    assert len(scores) == 47  # one each, of all but the first third
+    assert len(scores) == 94  # two each, of all but the first third
     covered = workflow_calibration.coverage(scores)
     assert covered is not None
     assert 0.65 < covered.inside < 0.95

@@ -33,6 +33,9 @@ _PRIOR = 12.0  # scores that a normal distribution stands for until there are ot
 _LEAST, _MOST = 0.04, 1.5  # relative deviation of a path
 # A workflow that hung for an hour is one outlier among many, not a reason to widen every interval.
 _FARTHEST_SCORE = 8.0
+# Nor is any interval wider than a factor of 12 either way, in log-seconds: a few scores of sure
+# predictions that were wrong say nothing of one in great doubt.
+_WIDEST = 2.5
 _FEWEST = 20  # outcomes that a coverage is measured on
 #: Whoever sets a deadline often knows what takes long, so that a late deadline is itself a sign of
 #: a long workflow: the probability is that of a score nearer to the middle. And where deadlines are
@@ -176,10 +179,11 @@ class WorkflowCalibration:
         low, median, high = self._stages[state.stage].bounds()
         # Each quantile is mixed with the normal one and moved by feedback of its own, so of few
         # scores they may cross.
-        seconds = state.seconds * math.exp(median * state.deviation)
-        least = state.seconds * math.exp(min(low, median) * state.deviation)
-        most = state.seconds * math.exp(high * state.deviation)
-        return seconds, least, max(most, seconds)
+        least, middle, most = (
+            state.seconds * math.exp(min(_WIDEST, max(-_WIDEST, one * state.deviation)))
+            for one in (min(low, median), median, max(high, median))
+        )
+        return middle, least, most
 
     def beyond(self, state: State, seconds: float) -> float:
         """The probability that the remaining path takes longer than `seconds`."""

@@ -229,6 +229,14 @@ def test_intervals_and_lateness_hold_what_they_promise_whatever_the_errors_are()
         assert said == pytest.approx(came, abs=0.06)
 
 
+def test_outliers_among_sure_predictions_make_no_doubtful_one_boundless() -> None:
+    calibration = WorkflowCalibration()
+    for number in range(60):
+        calibration.learn(Stage.ARRIVED, 8.0 if number % 2 else -8.0)
+    seconds, low, high = calibration.interval(State(20.0, 1.5, Stage.ARRIVED))
+    assert 1.0 < low <= seconds <= high < 300.0
+
+
 def test_the_coverage_of_intervals_is_told_from_scores_alone() -> None:
     draw = random.Random(2)
     outcomes = [(n % 2, draw.gauss(0.5, 2.0)) for n in range(400)]

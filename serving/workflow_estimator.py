@@ -80,6 +80,7 @@ class WorkflowEstimator:
         `now` is the caller's clock, in seconds since the epoch; `started` is when the call began,
         on `perf_counter`'s clock.
         """
+        self._tracker.tick(now)
         claims: dict[_Alike, ToolType | None] = {}
         plans = [self._plan(claims, *queued) for queued in queue]
         # First: tasks of which nothing was found join the unknown ones here.

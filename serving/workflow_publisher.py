@@ -82,10 +82,15 @@ class WorkflowPublisher:
         """
         if monotonic() < self._at:
             return
-        self.flush(connection, deadline)
+        self._exchange(connection, deadline)
 
     def flush(self, connection: RedisConnection, deadline: float) -> None:
-        """The same at any time, as before a scheduler ends."""
+        """The same before a scheduler ends: what would have waited is sent, too."""
+        self._exchange(connection, deadline, ending=True)
+
+    def _exchange(
+        self, connection: RedisConnection, deadline: float, *, ending: bool = False
+    ) -> None:
         self._at = monotonic() + _INTERVAL
         if not self._restored:
             self._restore(connection, deadline)
@@ -97,7 +102,7 @@ class WorkflowPublisher:
         replies += len(statuses)
         scored = self._encoded(msgspec.json.encode, self._tracker.take_unshared())
         followed = self._encoded(workflow_hints.encode, self._history.take_followed())
-        shapes = self._encoded(workflow_shapes.encode, self._tracker.take_shapes())
+        shapes = self._encoded(workflow_shapes.encode, self._tracker.take_shapes(ending=ending))
         outcomes = self._encoded(unsuccessful_tasks.encode, self._history.take_outcomes())
         sent = scored, followed, shapes, outcomes
         for (key, most), entries in zip(self._lists, sent, strict=True):

@@ -31,7 +31,6 @@ _TASKS = 32_768  # ended ones that are remembered
 _WORKFLOWS = 2_048  # that are waited for; the one asked about longest ago is forgotten first
 _SHAPES = 256
 _OUTCOMES = 512  # scores that wait to be shared
-_PAUSE = 120.0  # seconds in which a discovered workflow has not gone on, after which it is over
 
 #: When a task ran, in seconds since the epoch, both 0 where its record does not tell; and the run
 #: that counts it, "" while none does.
@@ -82,7 +81,7 @@ class WorkflowTracker:
     over once it has not gone on for `pause` seconds.
     """
 
-    def __init__(self, pause: float = _PAUSE) -> None:
+    def __init__(self, pause: float = workflow_shapes.PAUSE) -> None:
         self._pause = pause
         #: Guards all that follows but `_ended`, which needs none; single look-ups go without it.
         self._lock = threading.Lock()
@@ -98,9 +97,10 @@ class WorkflowTracker:
         self._carried_until = 0.0
         self._restored: Sequence[Outcome] = ()
         self._scored = False  # a workflow has finished here
-        self._shapes = WorkflowShapes()
+        self._shapes = WorkflowShapes(pause)
         self._unshared: deque[Outcome] = deque(maxlen=_OUTCOMES)
-        self._grown: deque[Shape] = deque(maxlen=_SHAPES)  # discovered ones that wait to be shared
+        #: Discovered ones that wait to be shared, and since when, on `monotonic`'s clock.
+        self._grown: dict[str, tuple[Shape, float]] = {}
         self._changed: dict[str, _Tracked] = {}  # since it was published
 
     def __len__(self) -> int:
@@ -156,6 +156,11 @@ class WorkflowTracker:
             return None
         return tracked.expected.get(task_id)
 
+    def tick(self, now: float) -> None:
+        """It is `now` on the caller's clock: all that follows is asked at that moment."""
+        with self._lock:
+            self._shapes.tick(now)
+
     def completed(self, workflow: Workflow) -> tuple[Workflow, tuple[str, ...]]:
         """`workflow` and, where more tasks may follow, those that are expected, with their ids."""
         if not workflow.growing:
@@ -197,6 +202,9 @@ class WorkflowTracker:
                 self._paused.pop(workflow.run_id, None)
                 if not open_tasks:
                     self._paused[workflow.run_id] = monotonic()
+                elif workflow.growing:  # what it was so far is not what it becomes
+                    self._grown.pop(workflow.run_id, None)
+                    self._shapes.forget(workflow.run_id)
                 self._note_change(workflow.run_id, tracked)
                 # Of one that may grow nobody knows which task is the last.
                 if not workflow.growing:
@@ -245,15 +253,24 @@ class WorkflowTracker:
     def restore_shapes(self, shapes: Iterable[Shape]) -> None:
         """Begin with what others' workflows became, oldest first; then those seen here."""
         with self._lock:
-            for shape in (*shapes, *self._grown):
+            for shape in shapes:
                 self._shapes.add(shape)
+            for shape, _ in self._grown.values():
+                self._shapes.add(shape, may_go_on=True)
 
-    def take_shapes(self) -> list[Shape]:
-        """What discovered workflows became since the last call, oldest first."""
+    def take_shapes(self, *, ending: bool = False) -> list[Shape]:
+        """What discovered workflows became that have not gone on since, oldest first.
+
+        `ending` takes those that have only just finished, too, unless more is expected of them.
+        """
+        latest = monotonic() - self._pause
         with self._lock:
-            taken = list(self._grown)
-            self._grown.clear()
-        return taken
+            taken = [
+                run
+                for run, (_, since) in self._grown.items()
+                if run not in self._paused and (ending or since <= latest)
+            ]
+            return [self._grown.pop(run)[0] for run in taken]
 
     def take_changed(self, most: int) -> list[WorkflowStatus]:
         """Up to so many workflows that have changed since the last call."""
@@ -353,8 +370,11 @@ class WorkflowTracker:
         self._shapes.learn(workflow)
         # Of one whose shape is given nobody needs to guess the rest.
         shape = workflow_shapes.shape_of(workflow) if workflow.growing else None
+        self._grown.pop(workflow.run_id, None)
         if shape is not None:
-            self._grown.append(shape)
+            self._grown[workflow.run_id] = shape, monotonic()
+            if len(self._grown) > _SHAPES:
+                del self._grown[next(iter(self._grown))]
 
     def _finish(self, run: str, tracked: _Tracked) -> None:
         self._forget(run)

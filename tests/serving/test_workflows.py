@@ -847,3 +847,53 @@ def test_a_discovered_workflow_that_does_not_go_on_is_over_after_a_pause() -> No
     assert tracker.in_progress(10) == []
     shown = {one.run_id: one.ended is not None for one in tracker.take_changed(10)}
     assert shown == {"long": True, "short": True}
+
+
+def test_discovered_workflows_side_by_side_do_not_hide_what_they_become(
+    predictor: Build, record: Any, own_redis: Any
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    names = ("plan", "search", "read", "answer")
+    seconds = dict.fromkeys(names, 10.0)
+
+    def side_by_side(first: int, count: int) -> dict[str, set[int]]:
+        """How many further tasks were expected of each run, by step."""
+        runs = [f"{first + number:036d}" for number in range(count)]
+        growing, expected = {run: Workflow(run) for run in runs}, dict[str, set[int]]()
+        for at, name in enumerate(names):
+            before = names[at - 1 : at] if at else ()
+            for run in runs:
+                task_ids = [f"{run}-{one}" for one in before]
+                growing[run].append(f"{run}-{name}", name, "gpu", task_ids)
+                found = p.estimate_workflow(growing[run], now=NOW)
+                expected.setdefault(name, set()).add(found.unseen)
+                report(p, record, run, **{name: seconds[name]})
+        return expected
+
+    for number in range(30):
+        run = f"{number:036d}"
+        p.estimate_workflow(discovered(run, *names), now=NOW)
+        report(p, record, run, **seconds)
+    exactly = {"plan": {3}, "search": {2}, "read": {1}, "answer": {0}}
+    assert side_by_side(100, 20) == exactly
+    # The last of each run counts, whenever it came.
+    assert side_by_side(200, 20) == exactly
+    p.close(10.0)
+    with own_redis.client() as client:
+        entries = [json.loads(raw) for raw in client.lrange("malearn:workflow_shapes", 0, -1)]
+    assert len(entries) == len({one["run_id"] for one in entries}) == 70
+    assert {len(one["steps"]) for one in entries} == {4}
+
+
+def test_a_shorter_workflow_counts_once_it_has_not_gone_on_for_a_while(
+    predictor: Build, record: Any
+) -> None:
+    p = predictor()
+    for number in range(9):
+        run, names = f"{number:036d}", ("plan", "answer") if number < 4 else ("plan",)
+        p.estimate_workflow(discovered(run, *names), now=NOW)
+        report(p, record, run, **dict.fromkeys(names, 10.0))
+    begun = discovered(RUN, "plan")
+    assert p.estimate_workflow(begun, now=NOW + 20.0).unseen == 1
+    assert p.estimate_workflow(begun, now=NOW + 600.0).unseen == 0

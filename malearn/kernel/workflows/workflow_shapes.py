@@ -3,22 +3,31 @@
 A workflow may be discovered while it runs. Of those that finished lately, began with the same
 functions and had every function that it has so far, the one with the median number of further
 tasks says what is still to come.
+
+Nobody says which task of a discovered workflow is the last. So one that began like a longer one,
+and has not been over for a while, is taken for the beginning of such a one, and passed over.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
 from malearn.kernel import text
 from malearn.kernel.workflow import Workflow
 
-__all__ = ["Shape", "WorkflowShapes", "decode", "encode", "shape_of"]
+__all__ = ["PAUSE", "Shape", "WorkflowShapes", "decode", "encode", "shape_of"]
+
+#: Seconds after which a discovered workflow that has not gone on is over.
+PAUSE = 120.0
 
 _REMEMBERED = 256  # workflows; the one that finished longest ago goes first
 _COMPARED = 15  # latest ones that began alike
 _MOST_TASKS = 200  # of one that is remembered
+_KINDS = 32  # different shapes, the latest ones, that one is taken for a beginning of
 
 #: Function, resource, and the functions that it waits for.
 _Step = tuple[str, str, tuple[str, ...]]
@@ -32,10 +41,13 @@ class Shape(msgspec.Struct, frozen=True):
     steps: tuple[_Step, ...]
 
 
-class _Known(msgspec.Struct, frozen=True, gc=False):
+class _Known(msgspec.Struct, gc=False):
     shape: Shape
     beginning: tuple[str, ...]
     functions: Counter[str]
+    kind: tuple[tuple[str, int], ...]  # the same of what has the same functions
+    #: Since when all its tasks have ended, on the caller's clock; infinite until that is known.
+    since: float
 
 
 _decoder = msgspec.json.Decoder(Shape)
@@ -74,29 +86,48 @@ def decode(raw: object) -> Shape | None:
 
 
 class WorkflowShapes:
-    """The shapes of workflows that have finished. Not thread-safe: its owner serialises calls."""
+    """The shapes of workflows that have finished, which may go on for `pause` seconds. Not
+    thread-safe: its owner serialises calls."""
 
-    __slots__ = ("_shapes",)
+    __slots__ = ("_now", "_pause", "_shapes", "_undated")
 
-    def __init__(self) -> None:
+    def __init__(self, pause: float = PAUSE) -> None:
+        self._pause, self._now = pause, -math.inf
         self._shapes: dict[str, _Known] = {}
+        self._undated: list[_Known] = []
+
+    def tick(self, now: float) -> None:
+        """It is `now` on the caller's clock, which may be a replay's."""
+        self._now = now
+        if self._undated:
+            for known in self._undated:
+                known.since = now
+            self._undated.clear()
 
     def learn(self, workflow: Workflow) -> None:
         """Take in a finished workflow; one that went on after all replaces what it was before."""
         shape = shape_of(workflow)
         if shape is not None:
-            self.add(shape)
+            self.add(shape, may_go_on=workflow.growing)
         else:  # it has grown beyond what is remembered
-            self._forget(workflow.run_id)
+            self.forget(workflow.run_id)
 
-    def add(self, shape: Shape) -> None:
+    def add(self, shape: Shape, *, may_go_on: bool = False) -> None:
         """Take in the shape of a finished workflow."""
         self._forget(shape.run_id)  # so that the one that finished last stands last
         beginning = tuple(sorted(function for function, _, before in shape.steps if not before))
         functions = Counter(function for function, _, _ in shape.steps)
-        self._shapes[shape.run_id] = _Known(shape, beginning, functions)
+        since = math.inf if may_go_on else -math.inf
+        known = _Known(shape, beginning, functions, tuple(sorted(functions.items())), since)
+        self._shapes[shape.run_id] = known
+        if may_go_on:
+            self._undated.append(known)
         if len(self._shapes) > _REMEMBERED:
             del self._shapes[next(iter(self._shapes))]
+
+    def forget(self, run: str) -> None:
+        """The run goes on: what it was so far is not what it became."""
+        self._forget(text.encodable(run))
 
     def completed(self, workflow: Workflow) -> tuple[Workflow, tuple[str, ...]]:
         """`workflow` with the tasks that are expected to be appended, and their made-up ids."""
@@ -121,13 +152,14 @@ class WorkflowShapes:
         self._shapes.pop(run, None)
 
     def _unseen(self, workflow: Workflow, known: Counter[str]) -> list[_Step]:
-        beginning, run = _beginning(workflow), workflow.run_id
-        alike = [
-            one.shape.steps
+        beginning, run = _beginning(workflow), text.encodable(workflow.run_id)
+        began_alike = [
+            one
             # `>=` of Counters: each function at least as often as it occurs so far.
             for other, one in reversed(self._shapes.items())
             if other != run and one.beginning == beginning and one.functions >= known
-        ][:_COMPARED]
+        ]
+        alike = self._over(began_alike)
         if not alike:
             return []
         alike.sort(key=len)
@@ -139,6 +171,22 @@ class WorkflowShapes:
             else:
                 unseen.append(step)
         return unseen
+
+    def _over(self, found: Sequence[_Known]) -> list[tuple[_Step, ...]]:
+        """The first of `found`, newest first, without those that seem to go on."""
+        kinds = list({one.kind: one.functions for one in found}.values())[:_KINDS]
+        grows: dict[tuple[tuple[str, int], ...], bool] = {}
+        over = []
+        for one in found:
+            if not self._now - one.since > self._pause:
+                if one.kind not in grows:
+                    grows[one.kind] = any(other > one.functions for other in kinds)
+                if grows[one.kind]:
+                    continue
+            over.append(one.shape.steps)
+            if len(over) == _COMPARED:
+                break
+        return over
 
 
 def _beginning(workflow: Workflow) -> tuple[str, ...]:

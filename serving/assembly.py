@@ -194,6 +194,7 @@ class Assembly:
             functions=self.history.functions[0],
             functions_forgotten=self.history.functions[1],
             skipped=self.worker.skipped,
+            workflow_dropped=self.worker.workflow_dropped,
             workflows=tuple(self._tracker.in_progress(_SHOWN)),
         )
 

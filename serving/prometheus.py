@@ -112,6 +112,7 @@ _COUNTERS = (
     ("cache_failures", "Models that could not be cached.", "cache_failures"),
     ("functions_forgotten", "Functions forgotten for want of room.", "functions_forgotten"),
     ("observations_skipped", "Others' tasks beyond what is followed.", "skipped"),
+    ("workflow_dropped", "What of workflows found no room.", "workflow_dropped"),
     ("internal_errors", "Failures of malearn itself.", "internal_errors"),
 )
 

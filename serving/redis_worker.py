@@ -93,6 +93,11 @@ class RedisWorker:
         """How many executions of other schedulers were beyond what is followed."""
         return self._observations.skipped
 
+    @property
+    def workflow_dropped(self) -> int:
+        """What of workflows found no room while Redis took none; 0 where there is none."""
+        return self._workflows.dropped if self._connect is not None else 0
+
     def start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="malearn-redis", daemon=True)
         self._thread.start()
@@ -132,6 +137,7 @@ class RedisWorker:
         self._connection = self._thread = None
         self._to_read.clear()
         self._collector.clear()
+        self._workflows.abandon()
         self._wake = threading.Event()
         restored, self.restored = self.restored.is_set(), threading.Event()
         # Whoever waits for it in the child must not wait for what the parent has done.

@@ -52,6 +52,8 @@ class SharedHistory:
         self._tools: set[str] = set()
         self._followed: deque[tuple[Hint, str, float]] = deque(maxlen=_FOLLOWED)
         self._outcomes: deque[TaskOutcome] = deque(maxlen=_OUTCOMES)
+        #: What was to be shared and had to make room.
+        self.unshared_dropped = 0
 
     @property
     def functions(self) -> tuple[int, int]:
@@ -76,7 +78,7 @@ class SharedHistory:
             self._tools.add(observation.tool_type)
             above = self._estimator.observe(observation, hints)
             if above is not None:
-                self._followed.extend((hint, observation.function, above) for hint in hints)
+                self._note_followed(observation.function, above, hints)
             return True
 
     def observe_unsuccessful(
@@ -100,7 +102,7 @@ class SharedHistory:
             self._unsuccessful.put(task_id, observation.end)
             above = self._estimator.observe_unsuccessful(observation, hints)
             if above is not None:
-                self._followed.extend((hint, observation.function, above) for hint in hints)
+                self._note_followed(observation.function, above, hints)
             if basis is not None:
                 seconds = observation.end - observation.start
                 self._learn_outcome(
@@ -263,7 +265,12 @@ class SharedHistory:
         outcome = TaskOutcome.of(basis.function, features, predicted, actual, successful=successful)
         learnt = self._estimator.learn_outcome(outcome)
         if learnt is not None:
+            self.unshared_dropped += len(self._outcomes) == _OUTCOMES
             self._outcomes.append(learnt)
+
+    def _note_followed(self, function: str, above: float, hints: Sequence[Hint]) -> None:
+        self.unshared_dropped += max(len(self._followed) + len(hints) - _FOLLOWED, 0)
+        self._followed.extend((hint, function, above) for hint in hints)
 
 
 def function_limit(given: int | None = None) -> int:

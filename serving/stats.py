@@ -37,7 +37,8 @@ class Stats:
     observations from Redis that are rejected, both by reason. `redis_refusal` is what Redis
     refuses now, in words, None where it refuses nothing. `functions` are remembered, each of their
     contexts counted, `functions_forgotten` had to make room for others; `skipped` are entries of
-    the stream that were passed over because too many came at once.
+    the stream that were passed over because too many came at once; `workflow_dropped` counts what
+    of workflows (statuses, scores, hints, shapes, outcomes) found no room while Redis took none.
     """
 
     calls: int
@@ -69,6 +70,7 @@ class Stats:
     functions: int = 0
     functions_forgotten: int = 0
     skipped: int = 0
+    workflow_dropped: int = 0
 
 
 class CallCounters:

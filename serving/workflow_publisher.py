@@ -9,7 +9,7 @@ ended of functions that have failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from malearn.kernel.workflows import unsuccessful_tasks, workflow_hints, workflo
 from malearn.kernel.workflows.workflow_calibration import Outcome, Stage
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
 from malearn.serving import stream_format
-from malearn.serving.connection import RedisConnection
+from malearn.serving.connection import DeadlineExceeded, RedisConnection
 from malearn.serving.resp import ResponseError, pack
 from malearn.serving.shared_history import SharedHistory
 from malearn.serving.workflow_tracker import WorkflowTracker
@@ -34,6 +34,7 @@ _MAX_HINTS = 2048  # entries of the other list, one a hint and second
 _MAX_SHAPES = 256
 _MAX_OUTCOMES = 2048  # of tasks
 _PAGE = 128  # statuses that are sent at once
+_MAX_STATUSES = 2048  # that wait for Redis to take them
 _INTERVAL = 1.0  # seconds between two looks at what has changed
 
 _T = TypeVar("_T")
@@ -67,26 +68,49 @@ class WorkflowPublisher:
             (names.workflow_shapes, _MAX_SHAPES),
             (names.workflow_outcomes, _MAX_OUTCOMES),
         )
+        #: Packed commands by run id, and entries of each list: what Redis has not taken yet.
+        self._statuses: dict[str, bytes] = {}
+        self._waiting: tuple[list[bytes], ...] = ([], [], [], [])
+        self._dropped = 0
         self._at = 0.0
         self._restored = False
 
     @property
     def pending(self) -> bool:
         """Whether there is anything to send."""
-        return self._sends and (self._tracker.unpublished or self._history.unshared)
+        waiting = self._statuses or any(self._waiting)
+        return self._sends and bool(waiting or self._tracker.unpublished or self._history.unshared)
+
+    @property
+    def dropped(self) -> int:
+        """How many statuses, scores, hints, shapes and outcomes found no room while Redis took
+        none."""
+        if not self._sends:
+            return 0
+        return self._dropped + self._tracker.dropped + self._history.unshared_dropped
+
+    def abandon(self) -> None:
+        """After a fork: what waits is the parent's to send."""
+        self._statuses.clear()
+        self._waiting = ([], [], [], [])
 
     def exchange(self, connection: RedisConnection, deadline: float) -> None:
         """Restore what others learnt, once, and send what has changed; at most once a second.
 
-        Raises what `connection.call` raises; unsent statuses are sent when they change again.
+        Raises what `connection.call` raises, and `ResponseError` where Redis refuses; what was not
+        sent then is sent the next time, before what came after it.
         """
         if monotonic() < self._at:
             return
         self._exchange(connection, deadline)
 
     def flush(self, connection: RedisConnection, deadline: float) -> None:
-        """The same before a scheduler ends: what would have waited is sent, too."""
+        """The same before a scheduler ends: all that waits, and would have waited, is sent."""
+        behind = any(self._waiting)
         self._exchange(connection, deadline, ending=True)
+        while self._sends and (behind or self._tracker.changed or self._statuses):
+            behind = False
+            self._exchange(connection, deadline, ending=True)
 
     def _exchange(
         self, connection: RedisConnection, deadline: float, *, ending: bool = False
@@ -96,23 +120,56 @@ class WorkflowPublisher:
             self._restore(connection, deadline)
         if not self._sends:
             return
-        packed, replies = [], 0
-        statuses = self._encoded(self._set_status, self._tracker.take_changed(_PAGE))
-        packed += statuses
-        replies += len(statuses)
-        scored = self._encoded(msgspec.json.encode, self._tracker.take_unshared())
-        followed = self._encoded(workflow_hints.encode, self._history.take_followed())
-        shapes = self._encoded(workflow_shapes.encode, self._tracker.take_shapes(ending=ending))
-        outcomes = self._encoded(unsuccessful_tasks.encode, self._history.take_outcomes())
-        sent = scored, followed, shapes, outcomes
-        for (key, most), entries in zip(self._lists, sent, strict=True):
-            if entries:
-                packed.append(pack("LPUSH", key, *entries))
-                packed.append(pack("LTRIM", key, "0", str(most - 1)))
-                packed.append(pack("EXPIRE", key, str(stream_format.KEEP_SECONDS)))
-                replies += 3
-        if replies:
-            _raise_refused(connection.call(b"".join(packed), replies, deadline))
+        self._take(ending=ending)
+        runs = list(self._statuses)[:_PAGE]
+        sent = [number for number, entries in enumerate(self._waiting) if entries]
+        packed = [self._statuses[run] for run in runs]
+        for number in sent:
+            key, most = self._lists[number]
+            packed.append(pack("LPUSH", key, *self._waiting[number]))
+            packed.append(pack("LTRIM", key, "0", str(most - 1)))
+            packed.append(pack("EXPIRE", key, str(stream_format.KEEP_SECONDS)))
+        if not packed:
+            return
+        try:
+            replies = connection.call(b"".join(packed), len(packed), deadline)
+        except DeadlineExceeded as error:
+            self._settle(runs, sent, error.replies)
+            raise
+        self._settle(runs, sent, replies)
+        _raise_refused(replies)
+
+    def _settle(self, runs: Sequence[str], sent: Sequence[int], replies: Sequence[object]) -> None:
+        """Forget what Redis has taken of the statuses of `runs` and the lists `sent`."""
+        for run, reply in zip(runs, replies, strict=False):
+            status = self._statuses.pop(run)
+            if isinstance(reply, ResponseError):
+                self._statuses[run] = status  # behind others, which may be taken
+        # The first of three commands on each list; the others only keep it short.
+        for number, reply in zip(sent, replies[len(runs) :: 3], strict=False):
+            if not isinstance(reply, ResponseError):
+                self._waiting[number].clear()
+
+    def _take(self, *, ending: bool) -> None:
+        """Take in what has changed. Behind what Redis has not taken nothing is put: what follows
+        waits where it arose, and has its bounds there."""
+        tracker, history = self._tracker, self._history
+        for status in tracker.take_changed(_PAGE):
+            for packed in self._encoded(self._set_status, [status]):
+                self._statuses.pop(status.run_id, None)
+                self._statuses[status.run_id] = packed
+        while len(self._statuses) > _MAX_STATUSES:
+            del self._statuses[next(iter(self._statuses))]
+            self._dropped += 1
+        scored, followed, shapes, outcomes = self._waiting
+        if not scored:
+            scored += self._encoded(msgspec.json.encode, tracker.take_unshared())
+        if not followed:
+            followed += self._encoded(workflow_hints.encode, history.take_followed())
+        if not shapes:
+            shapes += self._encoded(workflow_shapes.encode, tracker.take_shapes(ending=ending))
+        if not outcomes:
+            outcomes += self._encoded(unsuccessful_tasks.encode, history.take_outcomes())
 
     def _set_status(self, status: WorkflowStatus) -> bytes:
         key = self._names.workflow + text.encodable(status.run_id)

@@ -102,6 +102,8 @@ class WorkflowTracker:
         #: Discovered ones that wait to be shared, and since when, on `monotonic`'s clock.
         self._grown: dict[str, tuple[Shape, float]] = {}
         self._changed: dict[str, _Tracked] = {}  # since it was published
+        #: What was to be published or shared and had to make room.
+        self.dropped = 0
 
     def __len__(self) -> int:
         return len(self._tracked)
@@ -237,6 +239,11 @@ class WorkflowTracker:
         for outcomes in (self._carried, self._restored, self._unshared):
             calibration.learn_many(outcomes)
         self._calibration = calibration
+
+    @property
+    def changed(self) -> bool:
+        """Whether a workflow has changed that was not taken since."""
+        return bool(self._changed)
 
     @property
     def unpublished(self) -> bool:
@@ -375,6 +382,7 @@ class WorkflowTracker:
             self._grown[workflow.run_id] = shape, monotonic()
             if len(self._grown) > _SHAPES:
                 del self._grown[next(iter(self._grown))]
+                self.dropped += 1
 
     def _finish(self, run: str, tracked: _Tracked) -> None:
         self._forget(run)
@@ -388,6 +396,7 @@ class WorkflowTracker:
         for outcome in tracked.checkpoints.scores(tracked.workflow, seconds):
             self._scored = True
             self._calibration.learn(*outcome)
+            self.dropped += len(self._unshared) == _OUTCOMES
             self._unshared.append(outcome)
 
     def _reported(self, workflow: Workflow) -> dict[str, _Ended]:
@@ -416,6 +425,7 @@ class WorkflowTracker:
         # Nobody takes them while Redis is away.
         if len(self._changed) > _WORKFLOWS:
             del self._changed[next(iter(self._changed))]
+            self.dropped += 1
 
     def _status(self, tracked: _Tracked) -> WorkflowStatus:
         workflow = tracked.workflow

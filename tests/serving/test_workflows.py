@@ -897,3 +897,58 @@ def test_a_shorter_workflow_counts_once_it_has_not_gone_on_for_a_while(
     begun = discovered(RUN, "plan")
     assert p.estimate_workflow(begun, now=NOW + 20.0).unseen == 1
     assert p.estimate_workflow(begun, now=NOW + 600.0).unseen == 0
+
+
+def test_what_redis_refuses_of_workflows_is_sent_once_it_takes_it(
+    predictor: Build, record: Any, own_redis: Any, eventually: Callable[..., None]
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    runs = [f"{number:036d}" for number in range(40)]
+
+    def ask_and_report(some: list[str]) -> None:
+        for run in some:
+            p.estimate_workflow(workflow(run=run), now=NOW)
+            report(p, record, run, read=0.5, left_toy_process=1.0, right=9.0, fuse=9.0)
+            p.estimate_workflow(discovered(f"d{run[1:]}", "plan", "answer"), now=NOW)
+            report(p, record, f"d{run[1:]}", plan=0.5, answer=1.0)
+
+    with own_redis.client() as client:
+
+        def refused() -> int:
+            codes = client.info("errorstats")
+            return int(codes.get("errorstat_OOM", {}).get("count", 0))
+
+        client.config_set("maxmemory", "1")
+        ask_and_report(runs[:20])
+        before = refused()
+        eventually(lambda: refused() > before + 60)
+        ask_and_report(runs[20:])
+        before = refused()
+        eventually(lambda: refused() > before + 60)
+        client.config_set("maxmemory", "0")
+        eventually(lambda: client.llen("malearn:workflow_scores") == 40)
+        eventually(lambda: len(list(client.scan_iter("malearn:workflow:*", 1000))) == 80)
+        hints = client.llen("malearn:workflow_hints")
+        p.close(10.0)
+        shapes = [json.loads(one) for one in client.lrange("malearn:workflow_shapes", 0, -1)]
+        for run in runs:
+            status = workflow_status.read(client.get(f"malearn:workflow:{run}"))
+            assert status is not None
+            assert status.ended is not None
+    assert hints > 0
+    assert [one["run_id"] for one in shapes] == [f"d{run[1:]}" for run in reversed(runs)]
+    assert p.stats().workflow_dropped == 0
+
+
+def test_what_finds_no_room_while_redis_is_away_is_counted(
+    predictor: Build, record: Any, own_redis: Any
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    own_redis.kill()
+    for number in range(300):
+        run = f"{number:036d}"
+        p.estimate_workflow(discovered(run, "plan"), now=NOW)
+        report(p, record, run, plan=1.0)
+    assert p.stats().workflow_dropped >= 300 - 256

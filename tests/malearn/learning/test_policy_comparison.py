@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import declared
-from malearn.learning import policy_comparison
+from malearn.learning import knowledge, policy_comparison, simulation
+from malearn.learning.knowledge import Probed
 from malearn.learning.policy_comparison import Comparison, Settings
+from malearn.learning.simulated_predictors import (
+    Constants,
+    MovingAverage,
+    Noisy,
+    Predictor,
+    SimulatedWorkflow,
+)
 from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
 
 _BEGAN = 1.7e9
@@ -132,3 +141,122 @@ def test_nobody_gains_against_no_missed_deadline() -> None:
     assert done.late("fcfs", "default") == 0.0
     fewer = done.fewer_late("fcfs", "default", ("fcfs", "default"))
     assert all(math.isnan(one) for one in (fewer.mean, fewer.low, fewer.high))
+
+
+def test_triage_is_simulated_with_the_deadlines_that_it_is_measured_by() -> None:
+    """After ten seconds of the first, one slot serves the second (12 s) or the third (13 s).
+
+    At 1.5 times its path the second is lost by then and waits for the third. At twice its path it
+    is not: shorter, it goes first, and both are in time.
+    """
+    first, second = workflow("w1", ("a", 10.0)), workflow("w2", ("b", 12.0))
+    three = RunTrace("run", (first, second, workflow("w3", ("c", 13.0), at=9.5)))
+    for factors, seconds in (((1.5, 2.0), [10.0, 35.0, 13.5]), ((2.0, 1.5), [10.0, 22.0, 25.5])):
+        done = compare(three, policies=("triage",), predictors=("oracle",), deadlines=factors)
+        assert done.late("triage", "oracle", 1.5) == pytest.approx(1 / 3)
+        assert done.late("triage", "oracle", 2.0) == 0.0
+        assert done.late("triage", "oracle") == done.late("triage", "oracle", factors[0])
+        assert done.seconds("triage", "oracle") == pytest.approx(seconds)
+
+
+def test_hacs_measures_waiting_by_what_workflows_took() -> None:
+    """After a workflow of 10 s, ten seconds of waiting outweigh half a second of work."""
+    first, second = workflow("w1", ("a", 10.0)), workflow("w2", ("b", 12.0))
+    three = RunTrace("run", (first, second, workflow("w3", ("c", 11.5), at=9.5)))
+    done = compare(three, policies=("hacs",), predictors=("oracle",))
+    assert done.seconds("hacs", "oracle") == pytest.approx([10.0, 22.0, 24.0])
+
+
+def test_a_run_is_fast_whose_vision_model_takes_less_than_half() -> None:
+    usual = [run(f"slow{n}", *[("vlm_process", 10.0)] * 3, ("llm_process", 40.0)) for n in (1, 2)]
+    fast = run("fast", *[("vlm_process", 3.0)] * 3, ("llm_process", 12.0))
+    # Without any: what its other tasks are nearest to.
+    others = [run("near", ("llm_process", 13.0)), run("far", ("llm_process", 39.0))]
+    found = policy_comparison.noise([*usual, fast, *others], declared())
+    assert found == {"slow1": 0.09, "slow2": 0.09, "fast": 0.21, "near": 0.21, "far": 0.09}
+
+
+def test_a_load_is_the_share_of_the_slots_that_is_asked_for() -> None:
+    """Work of 20 s a workflow on 4 slots at load 0.5: one arrives every 10 s in the mean."""
+    many = RunTrace("run", tuple(workflow(f"w{n}", ("a", 5.0), ("b", 15.0)) for n in range(3_000)))
+    half = [at for at, _ in knowledge.poisson(many, 0.5, 4, "gpu", 0, 100.0)]
+    assert (half[-1] - 100.0) / len(half) == pytest.approx(10.0, rel=0.05)
+    twice = [at for at, _ in knowledge.poisson(many, 1.0, 4, "gpu", 0, 100.0)]
+    assert twice[-1] - 100.0 == pytest.approx((half[-1] - 100.0) / 2.0)
+    other = [at for at, _ in knowledge.poisson(many, 0.5, 4, "gpu", 1, 100.0)]
+    assert other[0] != half[0]
+
+
+def test_runs_keep_the_pauses_between_them() -> None:
+    """The first task ends 100 s after the beginning; the second run begins at 1,000 or 5,000."""
+    begins = []
+    for at in (1_000.0, 5_000.0):
+        runs = [run("first", SLOW), run("second", SLOW, at=at)]
+        probed: list[Probed] = []
+        known = [*knowledge.at_each_run(runs, declared(), 1, probed=probed)]
+        assert [one.run.name for one in known] == ["first", "second"]
+        begins.append(known[1].begins)
+    ((arrived, _),) = knowledge.poisson(run("first", SLOW), 1.0, 1, "gpu", 0)
+    assert begins == pytest.approx([arrived + 100.0 + 900.0, arrived + 100.0 + 4_900.0])
+
+
+def test_models_are_fitted_to_the_runs_before() -> None:
+    taught = []
+    for number in range(45):
+        one = workflow(f"w{number}", ("llm_process", 5.0 + number))
+        (task,) = one.tasks.values()
+        assert task.record is not None
+        features = {"text_length": 100 * number, "token_count": 25 * number}
+        record = msgspec.structs.replace(task.record, features=features)
+        (task_id,) = one.tasks
+        tasks = {task_id: TaskTrace(task_id, task.function, task.seconds, record)}
+        taught.append(WorkflowTrace(one.run_id, one.kind, one.shape, tasks, one.arrived))
+    runs = [RunTrace("first", tuple(taught)), run("second", SLOW, at=1e4)]
+    first, second = knowledge.at_each_run(runs, declared(), 1)
+    assert not first.models
+    assert second.models.keys() == {"llm_process"}
+
+
+def test_a_workflow_is_probed_at_arrival_and_half_way() -> None:
+    runs = [run("first", SLOW), run("second", SLOW, at=1_000.0)]
+    probed: list[Probed] = []
+    list(knowledge.at_each_run(runs, declared(), 1, probed=probed))
+    taught = [one for one in probed if one.run == "second"]
+    assert [(one.passed, one.actual) for one in taught] == [(0.0, 100.0), (0.5, 50.0)]
+    # Its function took 100 s before.
+    assert taught[0].seconds == pytest.approx(100.0, rel=0.2)
+    assert taught[1].seconds == pytest.approx(50.0, rel=0.4)
+    for one in taught:
+        late = {
+            missed: [share for share, m in one.lateness if m is missed] for missed in (False, True)
+        }
+        assert len(one.lateness) == 10
+        assert min(late[True]) > max(late[False])
+
+
+def seen(predictor: Predictor, *tasks: float) -> list[tuple[float, float]]:
+    """What is said of each task at its arrival and half way; they follow each other."""
+    said: list[tuple[float, float]] = []
+    at_arrival = 0.0
+
+    def probe(live: SimulatedWorkflow, passed: float) -> None:
+        nonlocal at_arrival
+        assert live.left is not None
+        if passed:
+            said.append((at_arrival, live.left.seconds))
+        at_arrival = live.left.seconds
+
+    arrivals = [(1e3 * n, workflow(f"w{n}", ("step", s))) for n, s in enumerate(tasks)]
+    simulation.simulate(arrivals, "fcfs", predictor, {}, probe=probe)
+    return said
+
+
+def test_what_baselines_expect_of_a_running_task_shrinks_to_nothing() -> None:
+    assert seen(Noisy(0.0), 100.0) == [(100.0, 50.0)]
+    assert seen(Constants(), 20.0, 100.0) == [(15.0, 5.0), (15.0, 0.0)]
+
+
+def test_a_moving_average_moves_by_three_tenths_in_log_seconds() -> None:
+    said = seen(MovingAverage(declared()), 1.0, 100.0, 100.0, 1.0)
+    expected = [15.0, 1.0, 100.0**0.3, 100.0**0.51]
+    assert [at_arrival for at_arrival, _ in said] == pytest.approx(expected)

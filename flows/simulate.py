@@ -23,7 +23,8 @@ def read(
     home: Home | None = None,
 ) -> Traces:
     """The workflows in `files`, each a run of its own, in the Maze stores `maze`, and in the
-    datasets of `home`.
+    datasets of `home`, in the order in which they began. A workflow that is in several of these
+    counts once.
 
     Raises `InputError`.
     """
@@ -37,7 +38,9 @@ def read(
     skipped = Counter[str]()
     for one in found:
         skipped.update(one.skipped)
-    return Traces(tuple(run for one in found for run in one.runs), dict(skipped))
+    # First: what is left out is counted.
+    ordered = traces.in_time((run for one in found for run in one.runs), skipped)
+    return Traces(ordered, dict(skipped))
 
 
 def simulate(

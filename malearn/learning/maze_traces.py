@@ -39,7 +39,9 @@ def read(stores: Sequence[Path], tool_types: ToolTypes) -> Traces:
         raise InputError(
             ", ".join(str(one) for one in stores), "holds no run of which every task finished"
         )
-    return Traces(tuple(found), dict(skipped))
+    # First: what is left out is counted.
+    ordered = traces.in_time(found, skipped)
+    return Traces(ordered, dict(skipped))
 
 
 def _trace(run: MazeRun, tool_types: ToolTypes, skipped: Counter[str]) -> WorkflowTrace | None:

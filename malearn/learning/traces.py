@@ -27,7 +27,7 @@ from malearn.kernel.workflow import Workflow
 from malearn.learning import inferred_workflows
 from malearn.learning.inferred_workflows import Definition, Seen
 
-__all__ = ["RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "parts", "read"]
+__all__ = ["RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "in_time", "parts", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,8 @@ class RunTrace:
 
 @dataclass(frozen=True, slots=True)
 class Traces:
-    """All runs, in the order given, and how many logged workflows were left out and why."""
+    """All runs, in the order in which they began, and how many logged workflows were left out and
+    why."""
 
     runs: tuple[RunTrace, ...]
     skipped: Mapping[str, int]
@@ -124,6 +125,9 @@ class Traces:
     def __len__(self) -> int:
         return sum(len(run.workflows) for run in self.runs)
 
+
+#: Why a workflow is left out that would count twice, the second time already learnt.
+_AGAIN = "the same run was read before"
 
 #: What comes as one log, where intervals need several, is cut into so many, each of which has a
 #: few workflows.
@@ -170,7 +174,9 @@ def read(
     for name, by_run in logged:
         found = _workflows(by_run, known, skipped)
         runs.append(RunTrace(name, tuple(sorted(found, key=lambda w: (w.arrived, w.run_id)))))
-    traces = Traces(tuple(run for run in runs if run.workflows), dict(skipped))
+    # First: what is left out is counted.
+    ordered = in_time(runs, skipped)
+    traces = Traces(ordered, dict(skipped))
     if not traces.runs:
         raise InputError(
             ", ".join(names.values()),
@@ -179,6 +185,24 @@ def read(
             else f"no workflow in it matches a definition in {definitions.name}",
         )
     return traces
+
+
+def in_time(runs: Iterable[RunTrace], skipped: Counter[str]) -> tuple[RunTrace, ...]:
+    """`runs` in the order in which they began, so that none is replayed with what came after it.
+
+    A workflow that comes again, as in a copy of a log, counts where it comes first in the order
+    given; the others are counted in `skipped`.
+    """
+    seen: set[str] = set()
+    found = []
+    for run in runs:
+        own = tuple(one for one in run.workflows if one.run_id not in seen)
+        seen.update(one.run_id for one in own)
+        if len(own) < len(run.workflows):
+            skipped[_AGAIN] += len(run.workflows) - len(own)
+        if own:
+            found.append(RunTrace(run.name, own))
+    return tuple(sorted(found, key=lambda run: run.began))
 
 
 def parts(name: str, workflows: Sequence[WorkflowTrace]) -> list[RunTrace]:

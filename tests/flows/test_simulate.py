@@ -141,3 +141,16 @@ def test_one_workflow_is_spoken_of_as_one(tmp_path: Path) -> None:
 def test_the_default_of_the_load_is_shown_as_it_is_typed() -> None:
     shown = " ".join(CliRunner().invoke(app, ["simulate", "--help"]).stdout.split())
     assert "Repeat for several. [default: 0.9]" in shown
+
+
+def test_a_log_and_the_dataset_that_it_was_ingested_into_count_once(
+    place: Path, tmp_path: Path
+) -> None:
+    ingest = Ingest(Home.find(tmp_path), declared())
+    for batch in run_logs.read([place / "run1.jsonl"]):
+        ingest.take(batch, "log")
+    code, out, error = run(place, "--dataset", "--home", str(tmp_path), "--json", "--seeds", "1")
+    assert code == 0
+    assert json.loads(out)["workflows"] == 8
+    left_out = "8 logged workflows left out: the same run was read before"
+    assert left_out in " ".join(error.split())

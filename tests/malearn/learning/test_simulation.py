@@ -301,6 +301,25 @@ def test_a_run_that_repeats_a_function_is_left_out_and_counted(tmp_path: Path) -
     }
 
 
+def test_runs_are_replayed_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    """As a shell sorts them, run10 comes before run3, and would teach it what came after it."""
+    logs = sorted(write_log(tmp_path, number, workflows=3) for number in (3, 4, 10))
+    assert logs[0].name == "run10.jsonl"
+    found = traces.read(logs)
+    assert [run.name for run in found.runs] == ["run3.jsonl", "run4.jsonl", "run10.jsonl"]
+
+
+def test_a_copy_of_a_log_does_not_count_again(tmp_path: Path) -> None:
+    log, copy = write_log(tmp_path, 1, workflows=4), tmp_path / "a_copy.jsonl"
+    other = write_log(tmp_path, 2, workflows=3)
+    copy.write_text(log.read_text() + other.read_text())
+    found = traces.read([log, copy])
+    assert [(run.name, len(run.workflows)) for run in found.runs] == [
+        ("run1.jsonl", 4), ("a_copy.jsonl", 3),
+    ]  # fmt: skip
+    assert found.skipped == {"the same run was read before": 4}
+
+
 def test_logs_of_the_same_name_are_runs_of_their_own(tmp_path: Path) -> None:
     logs = []
     for number in (1, 2):

@@ -95,7 +95,7 @@ def workflows(
         # Maze numbers attempts: one that failed may have been followed by one that succeeded.
         whole, _, number = task_id.partition("#")
         if whole not in runs[run]:
-            counted["a task did not finish" if number else "a task has no times"] += 1
+            counted["a task did not finish" if number else traces.UNTIMED] += 1
             del runs[run]
     exact = {run: tasks for run, tasks in runs.items() if _is_exact(tasks)}
     rest = {run: tasks for run, tasks in runs.items() if run not in exact}
@@ -151,7 +151,7 @@ def _rejected(row: RejectedRow, tool_types: ToolTypes) -> _Task | None:
         end = float(kept.get("end_time", kept.get("end")))
     except (ValueError, TypeError, AttributeError):
         return None
-    if not 0.0 < end - start < math.inf:
+    if math.isnan(traces.seconds_held(start, end)):
         return None
     named = kept.get("succ_task_feat") or kept.get("successors") or ()
     functions = tuple(name for name in named if isinstance(name, str) and name)
@@ -247,7 +247,7 @@ def _trace(
         i: TaskTrace(
             i,
             t.record.function,
-            t.record.seconds,
+            traces.seconds_held(t.record.start, t.record.end),
             reports[i] if t.teaches else None,
             t.unsuccessful,
         )

@@ -56,11 +56,14 @@ def _trace(run: MazeRun, tool_types: ToolTypes, skipped: Counter[str]) -> Workfl
     for task, node in run.tasks.items():
         record = outcomes.record(run, last[task])
         tool_types.for_task(node.function, node.kind, node.model, node.backend)  # remembered
-        if not isinstance(record, Record) or not 0.0 < record.seconds < math.inf:
-            skipped["a task has no times, or says that it failed"] += 1
+        seconds = math.nan
+        if isinstance(record, Record):
+            seconds = traces.seconds_held(record.start, record.end)
+        if not isinstance(record, Record) or math.isnan(seconds):
+            skipped["a task has no plausible times, or says that it failed"] += 1
             return None
         starts.append(record.start)
-        tasks[task] = TaskTrace(task, node.function, record.seconds, record)
+        tasks[task] = TaskTrace(task, node.function, seconds, record)
         shape[task] = (node.function, resource_name(node.kind or "cpu"), list(node.parents or ()))
     try:
         Workflow(run.run_id, shape)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +21,24 @@ from typing import Any
 from malearn.data import run_logs, short_paths
 from malearn.kernel.errors import InputError, WorkflowError
 from malearn.kernel.estimation import observation
-from malearn.kernel.reading import run_ids
+from malearn.kernel.reading import believable, run_ids
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.tool_types import ToolTypes, declared, resource_name
 from malearn.kernel.workflow import Workflow
 from malearn.learning import inferred_workflows
 from malearn.learning.inferred_workflows import Definition, Seen
 
-__all__ = ["RunTrace", "TaskTrace", "Traces", "WorkflowTrace", "in_time", "parts", "read"]
+__all__ = [
+    "UNTIMED",
+    "RunTrace",
+    "TaskTrace",
+    "Traces",
+    "WorkflowTrace",
+    "in_time",
+    "parts",
+    "read",
+    "seconds_held",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,8 @@ class Traces:
         return sum(len(run.workflows) for run in self.runs)
 
 
+#: Why a workflow is left out, a task of which has no times, or such as cannot be.
+UNTIMED = "a task has no plausible times"
 #: Why a workflow is left out that would count twice, the second time already learnt.
 _AGAIN = "the same run was read before"
 
@@ -185,6 +198,17 @@ def read(
             else f"no workflow in it matches a definition in {definitions.name}",
         )
     return traces
+
+
+def seconds_held(start: float, end: float) -> float:
+    """The seconds for which a task held a slot, whose times are in seconds since the epoch.
+
+    NaN where these are not plausible, as where one is infinite: one rule for logs, datasets and
+    stores. What was skipped may have taken no time at all.
+    """
+    if not (start >= 0.0 and believable.are_believable(start, end, time.time(), shortest=0.0)):
+        return math.nan
+    return end - start or observation.SHORTEST
 
 
 def in_time(runs: Iterable[RunTrace], skipped: Counter[str]) -> tuple[RunTrace, ...]:
@@ -255,11 +279,11 @@ def _workflows(
         # By exactly the same functions: with a task too few or too many the edges would be guesses.
         definition = next((d for d in known if d.resources.keys() == traced.keys()), None)
         if definition is None and any(math.isnan(start) for start in starts):
-            skipped["a task has no times"] += 1
+            skipped[UNTIMED] += 1
         elif definition is None:
             skipped["its functions match no definition"] += 1
         elif any(math.isnan(start) for start in starts):
-            skipped["a task has no times"] += 1
+            skipped[UNTIMED] += 1
         else:
             found.append(_workflow(run, definition, traced, min(starts)))
     return found
@@ -286,25 +310,18 @@ def _tasks(file: Path) -> Iterator[_Logged]:
     for batch in run_logs.read([file]):
         for outcome in batch:
             if isinstance(outcome, Record):
-                yield _Logged(
-                    TaskTrace(outcome.task_id, outcome.function, outcome.seconds, outcome),
-                    outcome.start,
-                )
+                yield _logged(outcome, outcome.start, outcome.end)
             # A failed or skipped task teaches nothing, but its seconds held a slot.
             elif isinstance(outcome, Rejected):
-                start, end = _times(outcome)
-                # What was skipped may have taken no time at all.
-                seconds = max(end - start, observation.SHORTEST) if end >= start else math.nan
-                yield _Logged(
-                    TaskTrace(
-                        outcome.task_id,
-                        outcome.function,
-                        seconds,
-                        None,
-                        outcome.times is not None,
-                    ),
-                    start if seconds > 0.0 else math.nan,
-                )
+                yield _logged(outcome, *_times(outcome))
+
+
+def _logged(outcome: Record | Rejected, start: float, end: float) -> _Logged:
+    seconds = seconds_held(start, end)
+    record = outcome if isinstance(outcome, Record) else None
+    unsuccessful = isinstance(outcome, Rejected) and outcome.times is not None
+    task = TaskTrace(outcome.task_id, outcome.function, seconds, record, unsuccessful)
+    return _Logged(task, math.nan if math.isnan(seconds) else start)
 
 
 def _times(rejected: Rejected) -> tuple[float, float]:

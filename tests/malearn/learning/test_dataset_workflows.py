@@ -12,6 +12,7 @@ from malearn.data import run_logs
 from malearn.data.ingest import Ingest
 from malearn.data.maze import reader, store
 from malearn.kernel.errors import InputError
+from malearn.kernel.estimation import observation
 from malearn.kernel.home import Home
 from malearn.kernel.reading import stream_entries
 from malearn.kernel.tool_types import declared
@@ -40,6 +41,30 @@ def test_workflows_of_logs_are_those_of_their_dataset(tmp_path: Path) -> None:
     found = dataset_workflows.read(Home.find(tmp_path), declared())
     assert edges(found) == edges(traces.read([log]))
     assert len(found.runs) == 3, "cut into parts that teach each other"
+
+
+def test_what_was_skipped_within_no_time_is_replayed_as_from_its_log(tmp_path: Path) -> None:
+    log = write_log(tmp_path, 1)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    # Of one workflow its last task was skipped; of another, it never ended.
+    first, *_, last = (line for line in lines if line["func_name"] == "task3_llm_fuse_answer")
+    for line, end in ((first, first["data"]["start_time"]), (last, 1e300)):
+        line["data"] |= {"end_time": end, "status": "skipped"}
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    ingest = Ingest(Home.find(tmp_path), declared())
+    for batch in run_logs.read([log]):
+        ingest.take(batch, "log")
+    found, logged = dataset_workflows.read(Home.find(tmp_path), declared()), traces.read([log])
+    assert edges(found) == edges(logged)
+    assert found.skipped == logged.skipped == {"a task has no plausible times": 1}
+    (skipped,) = [
+        task
+        for run in found.runs
+        for workflow in run.workflows
+        for task in workflow.tasks.values()
+        if task.unsuccessful
+    ]
+    assert (skipped.task_id, skipped.seconds) == (first["task_id"], observation.SHORTEST)
 
 
 def test_what_was_known_of_a_task_is_reported_by_its_predecessor_again(tmp_path: Path) -> None:

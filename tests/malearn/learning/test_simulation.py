@@ -283,7 +283,28 @@ def test_workflows_that_cannot_be_replayed_are_counted_with_the_reason(tmp_path:
             file.write(json.dumps({"task_id": task_id, "data": data}) + "\n")
     found = traces.read([log], definitions)
     assert len(found) == 4
-    assert found.skipped == {"its functions match no definition": 1, "a task has no times": 1}
+    assert found.skipped == {
+        "its functions match no definition": 1,
+        "a task has no plausible times": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(1.7e9, float("inf")), (1.7e9, 1e300), (1e300, 1e300), (-1e300, -1e300), (1.7e12, 1.7e12)],
+)
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_one_broken_record_leaves_out_its_workflow_alone(
+    tmp_path: Path, start: float, end: float, status: str
+) -> None:
+    log = write_log(tmp_path, 1, workflows=4)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines[-1]["data"] |= {"start_time": start, "end_time": end, "status": status}
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = traces.read([log])
+    assert len(found) == 3
+    assert found.skipped == {"a task has no plausible times": 1}
+    assert all(workflow.critical_path < 1e3 for workflow in found.runs[0].workflows)
 
 
 def test_a_run_that_repeats_a_function_is_left_out_and_counted(tmp_path: Path) -> None:

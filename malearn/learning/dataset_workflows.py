@@ -1,7 +1,8 @@
 """The workflows in a home's datasets: what a simulation replays where there are no logs.
 
 A dataset holds the tasks that a tool type claims, with their edges; the others of a run, and those
-that were kept out, stand in the table of rejections with their times. Where every task of a run
+that were kept out, stand in the table of rejections with their times. There may be all tasks of a
+run, where each that a tool type claims has failed. Where every task of a run
 says what it waited for, these are the workflow's edges; elsewhere they are inferred, as from logs.
 Of a run that was cut short there is what ran.
 """
@@ -36,6 +37,8 @@ _ROWS = 20_000  # of each dataset, the newest: what is replayed costs what is re
 _OTHERS = 5  # times as many rejected records: most tasks of a run may belong to no tool type
 #: The same record again, or one that retention has deleted: no task of its own.
 _NO_TASK = frozenset({RejectReason.DUPLICATE, RejectReason.PAST_RETENTION})
+#: Why a run is left out of which parts may be in the datasets, too old to be looked at.
+_OLDER = "it is older than the tasks that are read of the datasets"
 _UNCLAIMED = "cpu"  # what a task runs on that belongs to no tool type, as in `inferred_workflows`
 
 
@@ -82,20 +85,16 @@ def workflows(
     Why runs were left out is counted in `skipped`.
     """
     counted = Counter[str]() if skipped is None else skipped
-    runs: dict[str, _Tasks] = defaultdict(dict)
-    for one in _claimed(home, tool_types, rows):
-        runs[run_ids.run_of(one.record.task_id, one.record.function)][one.record.task_id] = one
+    runs, since = _claimed_by_run(home, tool_types, rows)
+    others: dict[str, dict[str, _Task | None]] = defaultdict(dict)
     for run, task_id, task in _others(home, tool_types, _OTHERS * rows):
-        # A run of which no dataset has anything is not recent, or teaches nothing.
-        if run not in runs or task_id in runs[run]:
-            continue
-        if task is not None and "#" not in task_id:
-            runs[run][task_id] = task
-            continue
-        # Maze numbers attempts: one that failed may have been followed by one that succeeded.
-        whole, _, number = task_id.partition("#")
-        if whole not in runs[run]:
-            counted["a task did not finish" if number else traces.UNTIMED] += 1
+        others[run].setdefault(task_id, task)
+    for run, rejected in others.items():
+        # What has ended in failure alone is a workflow as well, unless part of it is out of sight.
+        if run not in runs and not _is_since(since, rejected):
+            counted[_OLDER] += 1
+        elif (why := _joined(runs[run], rejected)) is not None:
+            counted[why] += 1
             del runs[run]
     exact = {run: tasks for run, tasks in runs.items() if _is_exact(tasks)}
     rest = {run: tasks for run, tasks in runs.items() if run not in exact}
@@ -104,20 +103,53 @@ def workflows(
     return sorted((w for w in found if w is not None), key=lambda w: (w.arrived, w.run_id))
 
 
-def _claimed(home: Home, tool_types: ToolTypes, rows: int) -> Iterator[_Task]:
+def _claimed_by_run(
+    home: Home, tool_types: ToolTypes, rows: int
+) -> tuple[dict[str, _Tasks], float]:
+    """The claimed tasks by run, and since when all of them are known, in seconds since the epoch:
+    retention deletes what is old, and of a dataset only the newest `rows` are looked at."""
+    runs: dict[str, _Tasks] = defaultdict(dict)
+    since = 0.0
     for tool_type in tool_types.values():
-        names = (*tool_type.feature_names, *tool_type.context)
-        for one in Dataset.open(home, tool_type).newest(rows):
-            own = _named(names, (*one.ran, *one.ran_context))
-            serve = _named(names, (*one.serve, *one.serve_context))
-            record = _record(one, own)
-            resource = resource_name(one.resource or tool_type.resource)
-            context = {**serve, **own}
-            # Remembered: a tool type may claim a function by more than its name.
-            tool_types.for_task(
-                one.function, resource, context.get("model"), context.get("backend")
-            )
-            yield _Task(record, resource, one.predecessors, one.successors, serve, True)
+        dataset = Dataset.open(home, tool_type)
+        found = [*_claimed(dataset, tool_types, rows)]
+        for one in found:
+            runs[run_ids.run_of(one.record.task_id, one.record.function)][one.record.task_id] = one
+        since = max(since, dataset.deleted_before)
+        if len(found) >= rows:
+            since = max(since, min(one.record.start for one in found))
+    return runs, since
+
+
+def _is_since(since: float, tasks: Mapping[str, _Task | None]) -> bool:
+    return all(task is None or task.record.start >= since for task in tasks.values())
+
+
+def _joined(run: _Tasks, others: Mapping[str, _Task | None]) -> str | None:
+    """Adds `others` to the tasks of their run; why it cannot be replayed, None where it can."""
+    for task_id, task in others.items():
+        if task is not None and "#" not in task_id:
+            run.setdefault(task_id, task)
+    for task_id in others:
+        # Maze numbers attempts: one that failed may have been followed by one that succeeded.
+        whole, _, number = task_id.partition("#")
+        if whole not in run:
+            return "a task did not finish" if number else traces.UNTIMED
+    return None
+
+
+def _claimed(dataset: Dataset, tool_types: ToolTypes, rows: int) -> Iterator[_Task]:
+    tool_type = dataset.tool_type
+    names = (*tool_type.feature_names, *tool_type.context)
+    for one in dataset.newest(rows):
+        own = _named(names, (*one.ran, *one.ran_context))
+        serve = _named(names, (*one.serve, *one.serve_context))
+        record = _record(one, own)
+        resource = resource_name(one.resource or tool_type.resource)
+        context = {**serve, **own}
+        # Remembered: a tool type may claim a function by more than its name.
+        tool_types.for_task(one.function, resource, context.get("model"), context.get("backend"))
+        yield _Task(record, resource, one.predecessors, one.successors, serve, True)
 
 
 def _record(one: Execution, own: Mapping[str, object]) -> Record:

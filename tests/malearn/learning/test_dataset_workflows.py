@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from malearn.data.maze import reader, store
 from malearn.kernel.errors import InputError
 from malearn.kernel.estimation import observation
 from malearn.kernel.home import Home
-from malearn.kernel.reading import stream_entries
+from malearn.kernel.reading import run_ids, stream_entries
 from malearn.kernel.tool_types import declared
 from malearn.kernel.workflows import workflow_calibration
 from malearn.learning import dataset_workflows, maze_traces, replayed_workflows, traces
@@ -65,6 +66,45 @@ def test_what_was_skipped_within_no_time_is_replayed_as_from_its_log(tmp_path: P
         if task.unsuccessful
     ]
     assert (skipped.task_id, skipped.seconds) == (first["task_id"], observation.SHORTEST)
+
+
+def test_workflows_whose_claimed_tasks_all_failed_are_replayed_as_from_their_log(
+    tmp_path: Path,
+) -> None:
+    log = write_log(tmp_path, 1)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    # The first workflow of all, which is older than what the datasets hold; and the last.
+    failed = {run_ids.run_of(lines[at]["task_id"]) for at in (0, -1)}
+    for line in lines:
+        if run_ids.run_of(line["task_id"]) in failed and "llm" in line["func_name"]:
+            line["data"]["status"] = "failed"
+    # Another has no times at all.
+    lines.append({"task_id": f"{RUN}-task2_llm_process_short", "data": {}})
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    ingest = Ingest(Home.find(tmp_path), declared())
+    for batch in run_logs.read([log]):
+        ingest.take(batch, "log")
+    found, logged = dataset_workflows.read(Home.find(tmp_path), declared()), traces.read([log])
+    assert edges(found) == edges(logged)
+    assert edges(found).keys() > failed
+    assert found.skipped == logged.skipped == {"a task has no plausible times": 1}
+
+
+def test_failed_workflows_older_than_what_is_read_are_counted(tmp_path: Path) -> None:
+    """Of those, what has succeeded may lie beyond the newest rows."""
+    for number, failed in ((1, True), (2, False)):
+        log = write_log(tmp_path, number)
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        for line in lines:
+            line["data"] |= {"status": "failed"} if failed else {}
+        log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        for batch in run_logs.read([log]):
+            Ingest(Home.find(tmp_path), declared()).take(batch, "log")
+    skipped = Counter[str]()
+    found = dataset_workflows.workflows(Home.find(tmp_path), declared(), skipped, rows=10)
+    assert found
+    assert all(one.arrived > 1.7e9 + 20_000.0 for one in found)
+    assert skipped["it is older than the tasks that are read of the datasets"] > 0
 
 
 def test_what_was_known_of_a_task_is_reported_by_its_predecessor_again(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from malearn.data.batch import Outcomes
 from malearn.kernel import text
 from malearn.kernel.errors import InputError
 from malearn.kernel.reading import record_reader, run_ids
-from malearn.kernel.records import Rejected, RejectReason
+from malearn.kernel.records import Record, Rejected, RejectReason
 
-__all__ = ["examine", "read"]
+__all__ = ["examine", "read", "tasks"]
 
 
 #: A line of a file that is longer than this is not looked at.
@@ -52,6 +52,29 @@ def read(paths: Sequence[Path], size: int = 20_000) -> Iterator[Outcomes]:
         if lines and not objects:
             raise _no_log(path, lines)
     yield from _closing_runs(paths, last, size)
+
+
+def tasks(path: Path) -> Iterator[tuple[str, Record | Rejected]]:
+    """Every task of a run log in the order of its lines, each with the id of its run.
+
+    That is what the line names (`dag_id`), unless the task's id begins with a UUID: schedulers may
+    number the tasks of each run alike. Lines without a task are left out. Raises `InputError` for a
+    file that is missing or no JSONL.
+    """
+    lines = objects = 0
+    for line in _lines(path):
+        lines += 1
+        task = _task(line) if isinstance(line, _Line) else None
+        if task is None or not isinstance(line, _Line):
+            continue
+        objects += 1
+        run = run_ids.run_of(task.task_id, task.function)
+        if isinstance(line.dag_id, str) and line.dag_id:
+            named = text.encodable(line.dag_id)
+            run = run if run_ids.is_unmistakable(task.task_id, "") else named
+        yield run, record_reader.read(task.task_id, _raw(task.data), task.function)
+    if lines and not objects:
+        raise _no_log(path, lines)
 
 
 def examine(paths: Sequence[Path]) -> None:

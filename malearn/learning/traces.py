@@ -13,10 +13,12 @@ import json
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from malearn.data import run_logs, short_paths
 from malearn.kernel.errors import InputError, WorkflowError
@@ -178,7 +180,7 @@ def read(
     skipped: Counter[str] = Counter()
     files = short_paths.distinct(files)
     names = short_paths.names(files)
-    logged = [(names[file], _by_run(_tasks(file))) for file in files]
+    logged = [(names[file], _by_run(file)) for file in files]
     if definitions is not None:
         known = _definitions(definitions)
     else:
@@ -217,16 +219,22 @@ def in_time(runs: Iterable[RunTrace], skipped: Counter[str]) -> tuple[RunTrace, 
     A workflow that comes again, as in a copy of a log, counts where it comes first in the order
     given; the others are counted in `skipped`.
     """
-    seen: set[str] = set()
+    seen: set[tuple[str, float]] = set()
     found = []
     for run in runs:
-        own = tuple(one for one in run.workflows if one.run_id not in seen)
-        seen.update(one.run_id for one in own)
+        own = tuple(one for one in run.workflows if _identity(one) not in seen)
+        seen.update(map(_identity, own))
         if len(own) < len(run.workflows):
             skipped[_AGAIN] += len(run.workflows) - len(own)
         if own:
             found.append(RunTrace(run.name, own))
     return tuple(sorted(found, key=lambda run: run.began))
+
+
+def _identity(workflow: WorkflowTrace) -> tuple[str, float]:
+    """Its run's id, and its arrival where others may have this id, as they are counted anew."""
+    unmistakable = run_ids.is_unmistakable(workflow.run_id, "")
+    return workflow.run_id, 0.0 if unmistakable else workflow.arrived
 
 
 def parts(name: str, workflows: Sequence[WorkflowTrace]) -> list[RunTrace]:
@@ -239,11 +247,12 @@ def parts(name: str, workflows: Sequence[WorkflowTrace]) -> list[RunTrace]:
     return [RunTrace(f"{name}, part {n} of {len(cut)}", tuple(p)) for n, p in enumerate(cut, 1)]
 
 
-def _by_run(tasks: Iterable[_Logged]) -> dict[str, _Tasks]:
+def _by_run(file: Path) -> dict[str, _Tasks]:
     """Of a task that was written twice the later record counts."""
     found: dict[str, dict[str, _Logged]] = defaultdict(dict)
-    for one in tasks:
-        found[run_ids.run_of(one.task.task_id, one.function)][one.task.task_id] = one
+    for run, outcome in run_logs.tasks(file):
+        one = _logged(run, outcome)
+        found[run][one.task.task_id] = one
     return {run: inferred_workflows.by_function(its.values()) for run, its in found.items()}
 
 
@@ -305,22 +314,19 @@ def _workflow(
     return WorkflowTrace(run, definition.name, shape, tasks, arrived)
 
 
-def _tasks(file: Path) -> Iterator[_Logged]:
-    """Every task in `file`; of one that was written twice the later record comes last."""
-    for batch in run_logs.read([file]):
-        for outcome in batch:
-            if isinstance(outcome, Record):
-                yield _logged(outcome, outcome.start, outcome.end)
-            # A failed or skipped task teaches nothing, but its seconds held a slot.
-            elif isinstance(outcome, Rejected):
-                yield _logged(outcome, *_times(outcome))
-
-
-def _logged(outcome: Record | Rejected, start: float, end: float) -> _Logged:
+def _logged(run: str, outcome: Record | Rejected) -> _Logged:
+    # Two runs may number their tasks alike; a simulation, and what it teaches, goes by the id.
+    task_id = outcome.task_id
+    if not run_ids.is_unmistakable(task_id, run):
+        task_id = run_ids.of_task(run, task_id)
+    if isinstance(outcome, Record):
+        start, seconds = outcome.start, seconds_held(outcome.start, outcome.end)
+        record = msgspec.structs.replace(outcome, task_id=task_id)
+        return _Logged(TaskTrace(task_id, outcome.function, seconds, record), start)
+    # A failed or skipped task teaches nothing, but its seconds held a slot.
+    start, end = _times(outcome)
     seconds = seconds_held(start, end)
-    record = outcome if isinstance(outcome, Record) else None
-    unsuccessful = isinstance(outcome, Rejected) and outcome.times is not None
-    task = TaskTrace(outcome.task_id, outcome.function, seconds, record, unsuccessful)
+    task = TaskTrace(task_id, outcome.function, seconds, None, outcome.times is not None)
     return _Logged(task, math.nan if math.isnan(seconds) else start)
 
 

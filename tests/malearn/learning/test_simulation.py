@@ -341,6 +341,34 @@ def test_a_copy_of_a_log_does_not_count_again(tmp_path: Path) -> None:
     assert found.skipped == {"the same run was read before": 4}
 
 
+@pytest.mark.parametrize("begin", ["", "task-", "r-"])
+def test_runs_that_number_their_tasks_alike_are_told_apart_by_their_lines(
+    tmp_path: Path, begin: str
+) -> None:
+    """As are those of another log that numbers its runs from the beginning again."""
+    logs = []
+    for day in (0, 1):
+        lines = []
+        for number in range(8):
+            clock = 1.7e9 + 86_400.0 * day + 1_000.0 * number
+            for task, function in enumerate(("read", "answer", "write")):
+                data = {"start_time": clock, "end_time": clock + 1.0 + task}
+                clock += 1.0 + task
+                line = {"dag_id": f"{number}", "task_id": f"{begin}{task}", "func_name": function}
+                lines.append({**line, "data": data})
+        logs.append(tmp_path / f"day{day}.jsonl")
+        logs[-1].write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    found = traces.read(logs)
+    assert [len(run.workflows) for run in found.runs] == [8, 8]
+    assert not found.skipped
+    for run in found.runs:
+        ids = [task_id for workflow in run.workflows for task_id in workflow.tasks]
+        assert len(set(ids)) == 24
+        assert all(workflow.critical_path == 6.0 for workflow in run.workflows)
+        records = [t.record for w in run.workflows for t in w.tasks.values() if t.record]
+        assert len({record.run for record in records}) == 8
+
+
 def test_logs_of_the_same_name_are_runs_of_their_own(tmp_path: Path) -> None:
     logs = []
     for number in (1, 2):

@@ -203,6 +203,11 @@ class Assembly:
         if self.counters.failed() == 1:
             _log.exception("malearn failed in %s and went on", where)
 
+    def count_internal_error(self, what: str) -> None:
+        """An odd argument, which raised nothing: counted likewise, and shown once."""
+        if self.counters.failed() == 1:
+            _log.error("malearn was asked something odd in %s and went on", what)
+
     def after_fork(self) -> None:
         """Go on in a child process, which has none of the parent's threads."""
         self._start_lock = threading.Lock()

@@ -30,6 +30,7 @@ from malearn.serving import (
     settings,
     task_estimator,
     workflow_estimator,
+    workflow_queue,
 )
 from malearn.serving.assembly import Assembly
 from malearn.serving.function_names import OnClassAndPredictor
@@ -215,12 +216,19 @@ class DAGTaskPredictor:
         """
         started = perf_counter()
         # Once for all, so that the workflows of one queue are compared at one moment.
-        clock = time.time() if now is None else now
-        waiting = list(queue)
+        clock = time.time() if now is None else workflow_queue.clock(now)
+        if clock is None:
+            self._parts.count_internal_error("estimate_workflows: 'now' is no time")
+            clock, now = time.time(), None
+        try:
+            waiting = [workflow_queue.entry(queued, clock) for queued in queue]
+        except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate
+            self._parts.record_internal_error("estimate_workflows: the queue is none")
+            return []
         try:
             self._parts.ensure_running()
             if now is not None:
-                self._parts.completions.follow_clock(now)
+                self._parts.completions.follow_clock(clock)
             self._parts.completions.drain()
             found, sources, reasons = self._parts.workflows.estimate(waiting, clock, started)
         except Exception:  # noqa: BLE001 - a scheduler must never fail for want of an estimate

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import random
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -952,3 +954,49 @@ def test_what_finds_no_room_while_redis_is_away_is_counted(
         p.estimate_workflow(discovered(run, "plan"), now=NOW)
         report(p, record, run, plan=1.0)
     assert p.stats().workflow_dropped >= 300 - 256
+
+
+@pytest.mark.parametrize(
+    "now", ["x", datetime.now(UTC), 10**400, math.inf, -math.inf, math.nan, 1e300, [], object()]
+)
+def test_a_clock_that_is_none_counts_as_not_given(predictor: Build, now: Any) -> None:
+    p, running = predictor(), {f"{RUN}-read": time.time() - 0.25}
+    found = p.estimate_workflow(workflow(), running, now=now)
+    plain = p.estimate_workflow(workflow(), running)
+    assert 0.0 < found.low < found.seconds < found.high < 1e3
+    assert found.seconds == pytest.approx(plain.seconds, rel=0.5)
+    assert len(found.tasks) == 4
+    assert p.stats().internal_errors == 1
+    (guessed,) = p.estimate_workflows([(None, {}, [])], now=now)  # type: ignore[list-item]
+    assert guessed.high < 1e3
+
+
+@pytest.mark.parametrize("start", [None, 0, 0.0, -math.inf, math.inf, math.nan, "yesterday", []])
+def test_a_running_task_of_unknown_start_counts_as_started_now(
+    predictor: Build, record: Any, start: Any
+) -> None:
+    p = predictor()
+    for number in range(3):
+        report(p, record, f"{number:036d}", read=9.0, right=20.0, fuse=10.0)
+    started_now = p.estimate_workflow(workflow(), {f"{RUN}-read": NOW}, now=NOW)
+    found = p.estimate_workflow(workflow(), {f"{RUN}-read": start}, now=NOW)
+    assert found.tasks == started_now.tasks
+    assert found.seconds == started_now.seconds
+    assert p.stats().internal_errors == 0
+
+
+def test_a_simulation_whose_clock_begins_at_0_may_start_tasks_then(predictor: Build) -> None:
+    w, running = Workflow(RUN, {"a": ("read", "gpu", [])}), {"a": 0.0}
+    first = predictor().estimate_workflow(w, running, now=0.0)
+    assert predictor().estimate_workflow(w, running, now=10.0).seconds < first.seconds
+
+
+def test_nothing_given_counts_as_nothing_done_and_nothing_running(predictor: Build) -> None:
+    p, nothing = predictor(), None
+    plain = p.estimate_workflow(workflow(), now=NOW)
+    assert p.estimate_workflow(workflow(), done=nothing, now=NOW) == plain  # type: ignore[arg-type]
+    queue: Any = [(workflow(), None, None)]
+    assert p.estimate_workflows(queue, now=NOW) == [plain]
+    assert p.stats().internal_errors == 0
+    assert p.estimate_workflows(nothing, now=NOW) == []  # type: ignore[arg-type]
+    assert p.stats().internal_errors == 1

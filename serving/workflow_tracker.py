@@ -15,6 +15,7 @@ import msgspec
 
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.reading import run_ids
+from malearn.kernel.reading.believable import LONGEST
 from malearn.kernel.records import Record, Rejected
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflows import workflow_estimate, workflow_shapes
@@ -439,7 +440,8 @@ class WorkflowTracker:
             len(workflow),
             len(workflow) - (len(tracked.left) if left is not None else 0),
             *path,
-            spent=sum(end - start for start, end, _ in ran),
+            # Of what was rejected times may be anything.
+            spent=sum(end - start for start, end, _ in ran if 0.0 < end - start < LONGEST),
             work=sum(left.work.values()) if left is not None else 0.0,
             arrived=workflow.arrived,
             deadline=workflow.deadline,

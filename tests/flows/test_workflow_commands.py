@@ -135,3 +135,33 @@ def test_the_monitor_says_how_intervals_of_whole_workflows_did(redis_url: str) -
         client.delete("malearn:workflow_scores")
     assert "Too few workflows" in few
     assert "Of 40 predictions of whole workflows" in many
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"spent": 1.0, "work": -1.0},
+        {"seconds": 1e308},
+        {"high": -5.0},
+        {"done": 900},
+        {"tasks": -2, "done": -3},
+        {"tasks": 10**30},
+        {"updated": 1e300},
+        {"ended": -1e200},
+        {"late": 7.0},
+        {"unseen": -1},
+    ],
+)
+def test_a_status_of_numbers_that_cannot_be_is_none(
+    malearn: Callable[..., Any], redis_url: str, wrong: dict[str, float]
+) -> None:
+    sane = WorkflowStatus("foreign", 1.754e9, 2, 1, 5.0, 4.0, 6.0, late=0.5)
+    assert workflow_status.read(sane.to_json()) == sane
+    key = f"{workflow_status.KEY}foreign"
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(key, json.dumps(json.loads(sane.to_json()) | wrong), ex=60)
+        listed, one = malearn("status", "--workflows", "--json"), malearn("eta", "foreign")
+        client.delete(key)
+    assert (listed.exit_code, one.exit_code) == (0, 1)
+    assert "foreign" not in [status["run_id"] for status in json.loads(listed.stdout)]
+    assert "no scheduler asked about this workflow" in one.stderr

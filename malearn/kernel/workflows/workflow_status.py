@@ -12,6 +12,10 @@ __all__ = ["KEY", "WorkflowStatus", "read"]
 #: Redis keys: one per workflow, the run id after this; each expires.
 KEY = Names().workflow
 
+_MOST_TASKS = 10_000_000
+#: Seconds of all work of a workflow, and a time: also a clock that counts milliseconds is shown.
+_LONGEST, _LATEST = 1e12, 1e15
+
 
 class WorkflowStatus(msgspec.Struct, frozen=True):
     """One workflow, as of the last time that a scheduler asked about it.
@@ -71,9 +75,23 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
 
 
 def read(raw: bytes | str) -> WorkflowStatus | None:
-    """A status from Redis; None for what is none."""
+    """A status from Redis; None for what is none, or holds numbers that cannot be."""
     try:
         # Keys that are not known are passed over: a newer scheduler may publish more of them.
-        return msgspec.json.decode(raw, type=WorkflowStatus)
+        status = msgspec.json.decode(raw, type=WorkflowStatus)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return status if _is_sane(status) else None
+
+
+def _is_sane(status: WorkflowStatus) -> bool:
+    # JSON's numbers are finite, but may be of any size.
+    lasting = status.seconds, status.low, status.high, status.spent, status.work
+    times = status.updated, status.arrived, status.deadline, status.ended
+    return (
+        0 <= status.done <= status.tasks <= _MOST_TASKS
+        and 0 <= status.unseen <= _MOST_TASKS
+        and all(0.0 <= seconds < _LONGEST for seconds in lasting)
+        and all(at is None or abs(at) < _LATEST for at in times)
+        and (status.late is None or 0.0 <= status.late <= 1.0)
+    )

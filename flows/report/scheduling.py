@@ -21,6 +21,7 @@ def show_comparison(comparison: Comparison) -> None:
     workflows = text.counted(comparison.workflows, "workflow")
     heading = f"{workflows}, deadline {settings.deadlines[0]:g} × path"
     tables.line(console, heading, "bold")
+    tables.line(console, _settings(comparison), "dim")
     table = tables.table("policy", "predictor", "mean, s", "P95, s", "late", "gain in mean")
     for policy, predictors in comparison.as_json()["policies"].items():
         # A policy that uses no seconds comes to the same with every predictor: one row says it.
@@ -46,6 +47,16 @@ def show_comparison(comparison: Comparison) -> None:
         f"{_drawn(comparison)}.",
         "dim",
     )
+
+
+def _settings(comparison: Comparison) -> str:
+    """What the numbers are means over."""
+    found = comparison.as_json()["settings"]
+    loads = ", ".join(load if load == "recorded" else f"{load:g}" for load in found["loads"])
+    several = "load" if len(found["loads"]) == 1 else "all loads together:"
+    slots = ", ".join(f"{resource}={count}" for resource, count in found["slots"].items())
+    runs, seeds = text.counted(len(found["runs"]), "run"), text.counted(found["seeds"], "seed")
+    return f"{runs}, {seeds}, {several} {loads}; slots {slots}"
 
 
 def _drawn(comparison: Comparison) -> str:

@@ -212,7 +212,18 @@ class Comparison:
                         for name, value in asdict(gain).items()
                     },
                 }
-        return {"workflows": self.workflows, "policies": policies}
+        return {"workflows": self.workflows, "policies": policies, "settings": self._settings()}
+
+    def _settings(self) -> dict[str, Any]:
+        """What the numbers are of; all loads are pooled in them."""
+        chosen = self.settings
+        return {
+            "slots": dict(chosen.slots),
+            "loads": ["recorded" if load is None else load for load in chosen.loads],
+            "seeds": chosen.seeds,
+            "deadlines": list(chosen.deadlines),
+            "runs": list(self.runs),
+        }
 
     def _seconds(self, policy: str, predictor: str, run: str) -> NDArray[np.float64]:
         return np.concatenate([cell.seconds for cell in self._cells[policy, predictor, run]])

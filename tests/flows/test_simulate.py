@@ -37,6 +37,14 @@ def test_the_result_has_every_policy_and_predictor(place: Path) -> None:
     assert code == 0
     found = json.loads(out)
     assert found["workflows"] == 8
+    assert list(found) == ["workflows", "policies", "settings"]
+    assert found["settings"] == {
+        "slots": {"gpu": 2, "io": 4},
+        "loads": ["recorded"],
+        "seeds": 1,
+        "deadlines": [2.0, 1.5, 3.0],
+        "runs": ["run1.jsonl"],
+    }
     assert set(found["policies"]) == {
         "fcfs", "arrival", "fewest_tasks", "daps", "hacs", "edf", "srw", "aged", "triage",
     }  # fmt: skip
@@ -56,6 +64,7 @@ def test_people_read_a_table(place: Path) -> None:
     code, out, _ = run(place, "--seeds", "1", "--slots", "gpu=2")
     assert code == 0
     assert "8 workflows, deadline 2 × path" in out
+    assert "1 run, 1 seed, load 0.9; slots gpu=2" in out
     assert "malearn ←" in out
     assert "95 % interval over the workflows of one run" in " ".join(out.split())
 
@@ -121,8 +130,10 @@ def test_the_datasets_of_a_home_are_simulated_without_any_log(place: Path, tmp_p
 
 def test_people_read_why_there_are_no_intervals(place: Path, tmp_path: Path) -> None:
     other = write_log(tmp_path, 2, workflows=3)
-    code, out, _ = run(place, str(other), "--seeds", "1", "--slots", "gpu=2")
+    loads = ("--load", "0.7", "--load", "recorded")
+    code, out, _ = run(place, str(other), "--seeds", "1", "--slots", "gpu=2", *loads)
     assert code == 0
+    assert "2 runs, 1 seed, all loads together: 0.7, recorded; slots gpu=2" in out
     assert "no 95 % interval of fewer than 5 runs" in " ".join(out.split())
 
 

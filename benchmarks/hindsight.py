@@ -78,7 +78,9 @@ class Hindsight(Noisy):
         earlier = self._known.earlier.get(task_id)
         if earlier is not None:
             return bar.shifted(math.log(earlier / bar.seconds)) if self._medians else bar
-        # What belongs to no tool type takes milliseconds, whoever predicts.
+        # No regression is fitted to what belongs to no tool type, or ended without success: of
+        # that the bar's is taken, which is more than hindsight could know. Most of it takes
+        # milliseconds, but some tasks take seconds.
         seconds, factor = self._known.fitted.get(task_id, (bar.seconds, bar.high / bar.seconds))
         return Prediction(seconds, seconds / factor, seconds * factor, "model")
 

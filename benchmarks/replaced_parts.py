@@ -19,8 +19,7 @@ from benchmarks import hindsight
 from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolTypes
-from malearn.kernel.workflows import remaining
-from malearn.learning import knowledge, policy_comparison, simulation
+from malearn.learning import knowledge, policy_comparison, simulated_predictors, simulation
 from malearn.learning.knowledge import Knowledge
 from malearn.learning.policy_comparison import Settings
 from malearn.learning.simulated_predictors import (
@@ -193,10 +192,8 @@ class Independent(Malearn):
         if left is None or deadline is None or not left.critical:
             return
         tasks = [left.tasks[task_id] for task_id in left.critical]
-        seconds = sum(one.seconds for one in tasks)
-        deviation = math.hypot(*((one.high - one.seconds) / remaining.Z80 for one in tasks))
-        room = (deadline - now - seconds) / max(deviation, 1e-9)
-        late = 0.5 * math.erfc(room / math.sqrt(2.0))
+        room = deadline - now - sum(one.seconds for one in tasks)
+        late = simulated_predictors.late_if_independent(tasks, room)
         live.left = msgspec.structs.replace(left, late=late)
 
 

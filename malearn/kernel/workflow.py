@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -153,10 +152,6 @@ class Workflow:
             and task_id not in begun
             and finished.issuperset(task.predecessors)
         ]
-
-    def resources(self) -> Counter[str]:
-        """How many tasks run on each resource."""
-        return Counter(task.resource for task in self.tasks.values())
 
 
 def _task(run_id: str, task_id: str, given: Sequence[Any]) -> Task:

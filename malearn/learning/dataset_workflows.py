@@ -39,7 +39,6 @@ _OTHERS = 5  # times as many rejected records: most tasks of a run may belong to
 _NO_TASK = frozenset({RejectReason.DUPLICATE, RejectReason.PAST_RETENTION})
 #: Why a run is left out of which parts may be in the datasets, too old to be looked at.
 _OLDER = "it is older than the tasks that are read of the datasets"
-_UNCLAIMED = "cpu"  # what a task runs on that belongs to no tool type, as in `inferred_workflows`
 
 
 @dataclass(slots=True)
@@ -191,7 +190,7 @@ def _rejected(row: RejectedRow, tool_types: ToolTypes) -> _Task | None:
     tool_type = tool_types.for_function(one.function)
     resource = kept.get("resource")
     if not isinstance(resource, str) or not resource:
-        resource = _UNCLAIMED if tool_type is None else str(tool_type.resource)
+        resource = inferred_workflows.UNCLAIMED if tool_type is None else str(tool_type.resource)
     record = Record(
         one.task_id, one.function, start, end, {}, {name: _dict(named, name) for name in functions}
     )

@@ -16,9 +16,10 @@ from typing import Protocol, TypeVar
 from malearn.kernel import causality
 from malearn.kernel.tool_types import ToolTypes
 
-__all__ = ["REPEATED", "Definition", "Seen", "by_function", "infer"]
+__all__ = ["REPEATED", "UNCLAIMED", "Definition", "Seen", "by_function", "infer"]
 
-_UNCLAIMED = "cpu"  # what a function runs on that belongs to no tool type
+#: What a function runs on that belongs to no tool type.
+UNCLAIMED = "cpu"
 
 #: Why a run is left out of which functions alone do not tell what waits for what.
 REPEATED = "it ran a function more than once, and no graph tells in which order"
@@ -113,4 +114,4 @@ def _told(runs: Sequence[Mapping[str, Seen]], after: str) -> tuple[str, ...] | N
 
 def _resource(function: str, tool_types: ToolTypes) -> str:
     tool_type = tool_types.for_function(function)
-    return _UNCLAIMED if tool_type is None else str(tool_type.resource)
+    return UNCLAIMED if tool_type is None else str(tool_type.resource)

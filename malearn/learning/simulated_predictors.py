@@ -33,7 +33,15 @@ from malearn.kernel.workflows.workflow_checkpoints import Checkpoints
 from malearn.kernel.workflows.workflow_hints import HintsSoFar
 from malearn.learning.traces import TaskTrace, WorkflowTrace
 
-__all__ = ["Constants", "Malearn", "MovingAverage", "Noisy", "Predictor", "SimulatedWorkflow"]
+__all__ = [
+    "Constants",
+    "Malearn",
+    "MovingAverage",
+    "Noisy",
+    "Predictor",
+    "SimulatedWorkflow",
+    "late_if_independent",
+]
 
 _ALPHA = 0.3  # of the moving average: as `function_ema` of `evaluate`, its best on the traces
 
@@ -42,7 +50,7 @@ _ALPHA = 0.3  # of the moving average: as `function_ema` of `evaluate`, its best
 class SimulatedWorkflow:
     """One workflow in a simulation: what has become of its tasks so far.
 
-    `running` says when tasks started, `ended` holds the records of finished ones, with simulated
+    `running` says when tasks started, `done` holds the records of finished ones, with simulated
     times; `hints` is what it has told so far, `expected` the latest prediction of each open task,
     `left` that of the whole.
     """
@@ -371,6 +379,14 @@ class Malearn:
         return vector
 
 
+def late_if_independent(path: Iterable[Prediction], room: float) -> float:
+    """How likely the tasks of a `path` take together over `room` seconds more than is expected of
+    them, if the error of none tells anything of another's: their variances add up."""
+    sigma = math.sqrt(sum(((task.high - task.seconds) / Z80) ** 2 for task in path))
+    # 1 − Φ(room ÷ σ); the complementary function keeps small probabilities accurate.
+    return float(room < 0.0) if not sigma else 0.5 * math.erfc(room / sigma / math.sqrt(2.0))
+
+
 def _plain(live: SimulatedWorkflow, now: float) -> WorkflowPrediction:
     tasks = dict(live.expected)
     for task_id, started in live.running.items():
@@ -379,13 +395,11 @@ def _plain(live: SimulatedWorkflow, now: float) -> WorkflowPrediction:
         left = max(one.seconds - (now - started), 0.0)
         tasks[task_id] = Prediction(left, left, left + one.high - one.seconds, one.source)
     seconds, critical = _path(live.workflow, tasks)
-    variance = sum(((tasks[i].high - tasks[i].seconds) / Z80) ** 2 for i in critical)
     work, left_tasks = workflow_estimate.totals(live.workflow, tasks)
     late = None
     if live.workflow.deadline is not None:
-        room, sigma = live.workflow.deadline - now - seconds, math.sqrt(variance)
-        # 1 − Φ(room ÷ σ); the complementary function keeps small probabilities accurate.
-        late = float(room < 0.0) if not sigma else 0.5 * math.erfc(room / sigma / math.sqrt(2.0))
+        room = live.workflow.deadline - now - seconds
+        late = late_if_independent((tasks[i] for i in critical), room)
     return WorkflowPrediction(seconds, seconds, seconds, work, late, left_tasks, critical, tasks)
 
 

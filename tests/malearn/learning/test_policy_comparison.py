@@ -7,8 +7,10 @@ import math
 import msgspec
 import pytest
 
+from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record
 from malearn.kernel.tool_types import declared
+from malearn.kernel.workflows.remaining import Z80
 from malearn.learning import knowledge, policy_comparison, simulation
 from malearn.learning.knowledge import Probed
 from malearn.learning.policy_comparison import Comparison, Settings
@@ -18,6 +20,7 @@ from malearn.learning.simulated_predictors import (
     Noisy,
     Predictor,
     SimulatedWorkflow,
+    late_if_independent,
 )
 from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
 
@@ -249,6 +252,15 @@ def seen(predictor: Predictor, *tasks: float) -> list[tuple[float, float]]:
     arrivals = [(1e3 * n, workflow(f"w{n}", ("step", s))) for n, s in enumerate(tasks)]
     simulation.simulate(arrivals, "fcfs", predictor, {}, probe=probe)
     return said
+
+
+def test_errors_of_independent_tasks_add_up_by_their_squares() -> None:
+    """Deviations of 3 and 4 s make 5; one of them is missed by 16 % of outcomes, two by 2."""
+    path = [Prediction(40.0, 0.0, 40.0 + Z80 * sigma, "model") for sigma in (3.0, 4.0)]
+    late = [late_if_independent(path, room) for room in (0.0, 5.0, 10.0, -5.0)]
+    assert late == pytest.approx([0.5, 0.1587, 0.0228, 0.8413], abs=1e-4)
+    certain = [Prediction(40.0, 40.0, 40.0, "model")]
+    assert [late_if_independent(certain, room) for room in (-0.1, 0.0, 0.1)] == [1.0, 0.0, 0.0]
 
 
 def test_what_baselines_expect_of_a_running_task_shrinks_to_nothing() -> None:

@@ -34,11 +34,16 @@ def edges(found: Traces) -> dict[str, dict[str, tuple[str, str, frozenset[str]]]
     }
 
 
+def ingest(home: Path, *logs: Path) -> None:
+    """Take `logs` into the datasets of `home`, one after the other."""
+    for log in logs:
+        for batch in run_logs.read([log]):
+            Ingest(Home.find(home), declared()).take(batch, "log")
+
+
 def test_workflows_of_logs_are_those_of_their_dataset(tmp_path: Path) -> None:
     log = write_log(tmp_path, 1)
-    ingest = Ingest(Home.find(tmp_path), declared())
-    for batch in run_logs.read([log]):
-        ingest.take(batch, "log")
+    ingest(tmp_path, log)
     found = dataset_workflows.read(Home.find(tmp_path), declared())
     assert edges(found) == edges(traces.read([log]))
     assert len(found.runs) == 3, "cut into parts that teach each other"
@@ -52,9 +57,7 @@ def test_what_was_skipped_within_no_time_is_replayed_as_from_its_log(tmp_path: P
     for line, end in ((first, first["data"]["start_time"]), (last, 1e300)):
         line["data"] |= {"end_time": end, "status": "skipped"}
     log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    ingest = Ingest(Home.find(tmp_path), declared())
-    for batch in run_logs.read([log]):
-        ingest.take(batch, "log")
+    ingest(tmp_path, log)
     found, logged = dataset_workflows.read(Home.find(tmp_path), declared()), traces.read([log])
     assert edges(found) == edges(logged)
     assert found.skipped == logged.skipped == {"a task has no plausible times": 1}
@@ -81,9 +84,7 @@ def test_workflows_whose_claimed_tasks_all_failed_are_replayed_as_from_their_log
     # Another has no times at all.
     lines.append({"task_id": f"{RUN}-task2_llm_process_short", "data": {}})
     log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    ingest = Ingest(Home.find(tmp_path), declared())
-    for batch in run_logs.read([log]):
-        ingest.take(batch, "log")
+    ingest(tmp_path, log)
     found, logged = dataset_workflows.read(Home.find(tmp_path), declared()), traces.read([log])
     assert edges(found) == edges(logged)
     assert edges(found).keys() > failed
@@ -98,8 +99,7 @@ def test_failed_workflows_older_than_what_is_read_are_counted(tmp_path: Path) ->
         for line in lines:
             line["data"] |= {"status": "failed"} if failed else {}
         log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-        for batch in run_logs.read([log]):
-            Ingest(Home.find(tmp_path), declared()).take(batch, "log")
+        ingest(tmp_path, log)
     skipped = Counter[str]()
     found = dataset_workflows.workflows(Home.find(tmp_path), declared(), skipped, rows=10)
     assert found
@@ -109,9 +109,7 @@ def test_failed_workflows_older_than_what_is_read_are_counted(tmp_path: Path) ->
 
 def test_what_was_known_of_a_task_is_reported_by_its_predecessor_again(tmp_path: Path) -> None:
     log = write_log(tmp_path, 1)
-    ingest = Ingest(Home.find(tmp_path), declared())
-    for batch in run_logs.read([log]):
-        ingest.take(batch, "log")
+    ingest(tmp_path, log)
     found = dataset_workflows.read(Home.find(tmp_path), declared())
     logged = {t.task_id: t for r in traces.read([log]).runs for w in r.workflows
               for t in w.tasks.values()}  # fmt: skip
@@ -176,10 +174,7 @@ def test_a_home_without_datasets_is_refused(tmp_path: Path) -> None:
 
 def test_recent_executions_alone_calibrate_whole_workflows(tmp_path: Path) -> None:
     """What a model carries: predictions of workflows, replayed without knowing what followed."""
-    ingest = Ingest(Home.find(tmp_path), declared())
-    for number in range(1, 6):
-        for batch in run_logs.read([write_log(tmp_path, number)]):
-            ingest.take(batch, "log")
+    ingest(tmp_path, *(write_log(tmp_path, number) for number in range(1, 6)))
     found = dataset_workflows.workflows(Home.find(tmp_path), declared())
     scores = replayed_workflows.scores(found, declared())
     assert len(scores) == 94  # two each, of all but the first third

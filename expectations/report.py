@@ -161,7 +161,7 @@ def _numbers(found: Findings) -> list[tuple[int, str]]:
     normal = sum(n for _, n in found.reasons(normal=True))
     other = sum(n for _, n in found.reasons(normal=False))
     return [
-        (found.records, "records read"),
+        (found.records, "record read" if found.records == 1 else "records read"),
         (found.records - normal - other, "accepted"),
         (other, "rejected, to look at"),
         (normal, "rejected, as is normal"),

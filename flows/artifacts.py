@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_UI_URL
 
+from malearn.kernel import text
 from malearn.kernel.tool_types import ToolType
 from malearn.lifecycle import mlflow_pages
 
@@ -45,7 +46,7 @@ def training(trained: Trained, tool_type: ToolType, trigger: str) -> None:
     links.append(f"[Validation report of the data]({validation_page()})")
     lines = [
         f"# {trained.tool_type}: {title}",
-        f"{trained.rows:,} executions in the dataset. Trigger: {trigger}.",
+        f"{text.counted(trained.rows, 'execution')} in the dataset. Trigger: {trigger}.",
         "\n".join(details),
         "\n".join(f"- {sentence}" for sentence in trained.schema_changes),
         " · ".join(links),

@@ -22,7 +22,7 @@ from malearn.data.dataset import Dataset
 from malearn.data.quarantine import QuarantineFilter
 from malearn.data.rejections import Rejections
 from malearn.flows.quarantine import revalidate
-from malearn.kernel import generic
+from malearn.kernel import generic, text
 from malearn.kernel.errors import InputError, MalearnError, without_password
 from malearn.kernel.home import Home
 from malearn.kernel.onnx import onnx_model
@@ -74,9 +74,9 @@ def repair(home: Home) -> Iterator[Finding]:
         if report.failure:
             yield Finding(subject, "problem", report.failure)
         elif report.damage:
-            outcome = f"{report.rows:,} rows can be read, {report.lost:,} are lost"
+            outcome = f"{text.counted(report.rows, 'row')} can be read, {report.lost:,} lost"
             if report.recovered:
-                outcome += f", {report.recovered:,} were found in files of earlier versions"
+                outcome += f", {report.recovered:,} found in files of earlier versions"
             what = "; ".join(report.damage)
             aside = storage.root(home) / tables.DAMAGED
             detail = f"{what}: {outcome}; what cannot be read is kept in {aside}"
@@ -85,7 +85,8 @@ def repair(home: Home) -> Iterator[Finding]:
     done = revalidate(home, which, lambda _: None)
     if done.retried:
         accepted = sum(done.accepted.values())
-        detail = f"{accepted:,} of {done.retried:,} rows that waited for the repair were accepted"
+        retried = text.counted(done.retried, "row")
+        detail = f"accepted {accepted:,} of {retried} that waited for the repair"
         yield Finding("quarantine", "ok", detail)
 
 
@@ -193,7 +194,9 @@ def _cache() -> Finding:
         return Finding("cache", "warning", f"{detail}; chmod go-w it, or set MALEARN_CACHE")
     files = [file for file in place.rglob("*.onnx") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    return Finding("cache", "ok", f"{place}: {len(files)} models, {size / 1e6:.1f} MB")
+    return Finding(
+        "cache", "ok", f"{place}: {text.counted(len(files), 'model')}, {size / 1e6:.1f} MB"
+    )
 
 
 def _production(types: Mapping[str, ToolType]) -> Iterator[Finding]:
@@ -235,4 +238,4 @@ def _table(name: str, open_table: Callable[[], Dataset | Rejections]) -> Finding
         )
     except MalearnError as error:
         return Finding(subject, "problem", str(error))
-    return Finding(subject, "ok", f"{rows:,} rows" if rows else "nothing yet")
+    return Finding(subject, "ok", text.counted(rows, "row") if rows else "nothing yet")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from malearn.data import run_logs, short_paths
 from malearn.data.maze import reader
+from malearn.kernel import text
 from malearn.kernel.errors import InputError
 from malearn.kernel.reading import joining
 from malearn.kernel.records import Execution
@@ -51,7 +52,8 @@ def evaluate(
     if len(latest) <= score_from:
         raise InputError(
             ", ".join(names.values()),
-            f"{len(latest)} executions can be replayed, none is left to score from {score_from} on",
+            f"{text.counted(len(latest), 'execution')} can be replayed, "
+            f"none is left to score from {score_from} on",
         )
     return evaluation.evaluate(
         [execution for execution, _ in latest.values()],

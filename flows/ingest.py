@@ -32,6 +32,7 @@ from malearn.data.maze.store import RunFolder
 from malearn.data.stream import Stream, existing
 from malearn.flows import artifacts, failure, figures, news, parameters, progress
 from malearn.flows.history_backfill import backfill, known_functions
+from malearn.kernel import text
 from malearn.kernel.errors import BatchRefused, InputError, without_password
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
@@ -108,7 +109,7 @@ def ingest(
         # What came by the stream its schedulers have remembered themselves.
         remember(ingestion, {n for n, counts in found.tool_types.items() if counts.accepted}, url)
     progress.finished(
-        f"Ingested {report.records:,} records: {report.accepted:,} accepted, "
+        f"Ingested {text.counted(report.records, 'record')}: {report.accepted:,} accepted, "
         f"{report.accounted - report.accepted:,} kept out"
     )
     return report
@@ -193,11 +194,11 @@ def publish(validator: _RecordingValidator, report: IngestReport, home: Home) ->
     )
     html = expectations.html_report(found)
     page = validation_pages.write(home, f"validation-{now:%Y%m%dT%H%M%S}.html", html)
-    text = expectations.markdown_report(found)
+    markdown = expectations.markdown_report(found)
     create_markdown_artifact(
-        f"{text}\n\nPage: `{page}`\n",
+        f"{markdown}\n\nPage: `{page}`\n",
         key=artifacts.VALIDATION,
-        description=f"{report.records:,} records in, {report.accepted:,} accepted",
+        description=f"{text.counted(report.records, 'record')} in, {report.accepted:,} accepted",
     )
 
 

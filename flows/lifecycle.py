@@ -20,7 +20,7 @@ from malearn.flows import artifacts, failure, parameters, progress, task_runner
 from malearn.flows.ingest import ingest
 from malearn.flows.retrain import RetrainOutcome, due, renew, without_executions
 from malearn.flows.task_runner import TaskRunnerChoice
-from malearn.kernel import generic
+from malearn.kernel import generic, text
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolTypes
 from malearn.lifecycle import mlflow_pages
@@ -141,7 +141,7 @@ def _summary(done: Lifecycle, types: ToolTypes) -> str:
     report = done.ingested
     ranked = sorted(report.rejected.items(), key=lambda item: -item[1])
     lines = [
-        f"# {report.records:,} records in, {report.accepted:,} accepted",
+        f"# {text.counted(report.records, 'record')} in, {report.accepted:,} accepted",
         "",
         *(f"- {n:,} rejected: `{why}`" for why, n in ranked if n),
         "",

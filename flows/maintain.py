@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from malearn.data import maintenance
 from malearn.data.maintenance import Limits, MaintenanceReport
 from malearn.flows import failure, parameters, progress
-from malearn.kernel import generic
+from malearn.kernel import generic, text
 from malearn.kernel.errors import InputError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolTypes
@@ -107,8 +107,8 @@ def maintain(
     )
     progress.finished(
         # Without the last, whose rows are pages of reports.
-        f"Deleted {sum(m.rows_deleted for m in done[:-1]):,} rows, "
-        f"compacted {sum(m.files_compacted for m in done):,} files, "
+        f"Deleted {text.counted(sum(m.rows_deleted for m in done[:-1]), 'row')}, "
+        f"compacted {text.counted(sum(m.files_compacted for m in done), 'file')}, "
         f"vacuumed {sum(m.files_vacuumed for m in done):,}"
     )
     return done

@@ -19,7 +19,7 @@ from malearn.data.dataset import Dataset
 from malearn.flows import failure, figures, news, parameters, progress, workflow_progress
 from malearn.flows.retrain import RetrainOutcome, renew
 from malearn.flows.train import load, workflow_scores
-from malearn.kernel import generic
+from malearn.kernel import generic, text
 from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -172,7 +172,8 @@ def chart(report: MonitorReport, tool_type: ToolType) -> str:
         "error_over_time": plots.error_over_time(
             report.actual,
             {"production": ours, **others},
-            f"{tool_type.name}: error over time, the newest {report.rows} executions",
+            f"{tool_type.name}: error over time, "
+            f"the newest {text.counted(report.rows, 'execution')}",
         ),
         "predicted_against_actual": plots.predicted_against_actual(
             report.actual,
@@ -230,7 +231,8 @@ def _described(name: str, watched: MonitorOutcome) -> str:
     if watched.retrained:
         lines.append(f"- retrained: {watched.retrained}")
     if report.scores:
-        lines += ["", f"Replayed on {report.rows} executions that no earlier check had scored.", ""]
+        replayed = text.counted(report.rows, "execution")
+        lines += ["", f"Replayed on {replayed} that no earlier check had scored.", ""]
         lines += _table(
             ("predictor", "MAE, s", "median error", "pairwise accuracy"),
             [

@@ -8,6 +8,7 @@ from malearn import expectations
 from malearn.data import outliers, quarantine
 from malearn.data.ingest import Ingest
 from malearn.data.quarantine import QuarantineFilter, RetryReport
+from malearn.kernel import text
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import ToolType
@@ -20,7 +21,8 @@ def revalidate(home: Home, which: QuarantineFilter, progress: Callable[[str], No
     done = RetryReport()
     for part in quarantine.retry(Ingest(home, which.tool_types, _each, outliers.fence), which):
         done += part
-        progress(f"Revalidated {done.retried:,} rows: {sum(done.accepted.values()):,} accepted")
+        accepted = sum(done.accepted.values())
+        progress(f"Revalidated {text.counted(done.retried, 'row')}: {accepted:,} accepted")
     return done
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from malearn import __version__
 from malearn.data.dataset import Dataset
 from malearn.flows import console
-from malearn.kernel import generic
+from malearn.kernel import generic, text
 from malearn.kernel.home import Home
 from malearn.operations.upgrade import upgrade
 from malearn.platform import Platform
@@ -97,10 +97,12 @@ def _work(redis_url: str, shown: console.Progress) -> None:
     def show(finished: int, total: int) -> None:
         # Where stderr is not a terminal each of these is a line.
         if finished % 20 == 0 or finished == total:
-            shown.step(f"Executing a small real workload: {finished} of {total} tasks")
+            shown.step(
+                f"Executing a small real workload: {finished} of {text.counted(total, 'task')}"
+            )
 
     records = workload.execute(redis_url, progress=show)
-    shown.done(f"Executed a small real workload: {records} records in Redis")
+    shown.done(f"Executed a small real workload: {text.counted(records, 'record')} in Redis")
 
 
 def _ask(home: Home, platform: Platform) -> dict[str, PredictorAnswer]:

@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from malearn.data import execution_window
 from malearn.data.dataset import Dataset
 from malearn.flows import artifacts, failure, moments, parameters, progress
-from malearn.kernel import generic
+from malearn.kernel import generic, text
 from malearn.kernel.errors import MalearnError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -128,8 +128,8 @@ def _line(trained: Trained) -> str:
     fit = decision is not None and decision.promote
     best = decision.candidate if decision else trained.family
     return (
-        f"{trained.tool_type}: trained on {trained.rows:,} executions, {best} is best "
-        f"and {'passes' if fit else 'does not pass'} the gate"
+        f"{trained.tool_type}: trained on {text.counted(trained.rows, 'execution')}, "
+        f"{best} is best and {'passes' if fit else 'does not pass'} the gate"
     )
 
 

@@ -16,7 +16,7 @@ from malearn.data.ingest_report import IngestReport
 from malearn.data.maze import reader, store
 from malearn.data.maze.cursor import Cursor
 from malearn.flows.console import Progress
-from malearn.kernel import generic
+from malearn.kernel import generic, text
 from malearn.kernel.home import Home
 
 __all__ = ["watch", "watch_maze"]
@@ -39,7 +39,7 @@ def watch(home: Home, url: str, shown: Progress, *, enable: bool) -> IngestRepor
         for batch in source.batches():
             report += ingestion.take(batch, "redis")
             shown.step(
-                f"Watching: {report.records:,} records, {report.accepted:,} accepted"
+                _progress(report)
                 + (f", {source.missed:,} gone before they could be read" if source.missed else "")
             )
     return report
@@ -63,10 +63,15 @@ def watch_maze(
                 for batch, done in reader.read(folders, types, cursor):
                     report += ingestion.take(batch, "Maze")
                     done()
-                shown.step(f"Watching: {report.records:,} records, {report.accepted:,} accepted")
+                shown.step(_progress(report))
             # Not sleep(): a signal ends the wait.
             if stop.wait(seconds):
                 return report
+
+
+def _progress(report: IngestReport) -> str:
+    records = text.counted(report.records, "record")
+    return f"Watching: {records}, {report.accepted:,} accepted"
 
 
 @contextmanager

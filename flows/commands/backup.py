@@ -9,6 +9,7 @@ import typer
 
 from malearn.flows.commands import output
 from malearn.flows.commands.options import HomeOption, JsonOption
+from malearn.kernel import text
 from malearn.kernel.home import Home
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def backup(
     for sentence in done.left_out:
         output.note(sentence)
     value = _described(file, done)
-    shown_as = f"Wrote {len(done.files):,} files, {done.size / 1e6:,.1f} MB, to {file}; verified."
+    written = f"{text.counted(len(done.files), 'file')}, {done.size / 1e6:,.1f} MB"
+    shown_as = f"Wrote {written}, to {file}; verified."
     output.result(value, as_json, lambda: typer.echo(shown_as))
 
 
@@ -55,8 +57,9 @@ def restore(
     place = Home.find(home)
     with console.progress() as shown:
         done = restoring.restore(file, place, shown.step)
-    text = f"Restored {len(done.files):,} files, {done.size / 1e6:,.1f} MB, to {place.root}."
-    output.result(_described(file, done), as_json, lambda: typer.echo(text))
+    restored = f"{text.counted(len(done.files), 'file')}, {done.size / 1e6:,.1f} MB"
+    shown_as = f"Restored {restored}, to {place.root}."
+    output.result(_described(file, done), as_json, lambda: typer.echo(shown_as))
 
 
 def _described(file: Path, manifest: Manifest) -> dict[str, Any]:

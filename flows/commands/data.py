@@ -11,6 +11,7 @@ import typer
 from malearn.flows.commands import options, output, servers
 from malearn.flows.commands.command import Command
 from malearn.flows.commands.options import HomeOption, JsonOption, ToolArgument
+from malearn.kernel import text
 from malearn.kernel.home import Home
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ def export_dataset(
     rows = write(file, version)
     value = {"tool_type": tool_type.name, "rows": rows, "file": str(file)}
     output.result(
-        value, as_json, lambda: typer.echo(f"Wrote {rows:,} rows of {tool_type.name} to {file}")
+        value,
+        as_json,
+        lambda: typer.echo(f"Wrote {text.counted(rows, 'row')} of {tool_type.name} to {file}"),
     )
 
 

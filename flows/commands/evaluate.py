@@ -15,6 +15,7 @@ from malearn.flows.commands.options import (
     MoreLogsArgument,
     RunLogsOption,
 )
+from malearn.kernel import text
 from malearn.kernel.home import Home
 
 __all__ = ["evaluate"]
@@ -100,9 +101,11 @@ def evaluate(
             cadence=every,
             production=production,
             # In steps of 200: off a terminal each step is a line.
-            progress=lambda at, total: shown.step(f"Replaying: {at // 200 * 200} of {total} tasks"),
+            progress=lambda at, total: shown.step(
+                f"Replaying: {at // 200 * 200} of {text.counted(total, 'task')}"
+            ),
         )
-        shown.done(f"Replayed {len(done.executions)} tasks")
+        shown.done(f"Replayed {text.counted(len(done.executions), 'task')}")
     if predictions is not None:
         predictions_file.write(predictions, done)
     # First the result, which took minutes; an MLflow that does not answer must not cost it.

@@ -114,7 +114,7 @@ def simulate(
             found,
             settings,
             types,
-            lambda at, total: shown.step(f"Simulating: {at} of {total} runs"),
+            lambda at, total: shown.step(f"Simulating: {at} of {text.counted(total, 'run')}"),
         )
         shown.done(f"Simulated {text.counted(done.workflows, 'workflow')}")
     for why, count in found.skipped.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from malearn.flows.report import tables
+from malearn.kernel import text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +19,9 @@ def show_evaluation(evaluation: Evaluation) -> None:
     """Print errors per tool type and predictor, and the pairwise ranking accuracy."""
     console = tables.console()
     for tool_type in evaluation.tool_types:
-        tables.line(console, f"{tool_type}, {len(evaluation.rows(tool_type)):,} tasks", "bold")
+        tables.line(
+            console, f"{tool_type}, {text.counted(len(evaluation.rows(tool_type)), 'task')}", "bold"
+        )
         table = tables.table("predictor", "MAE, s", "median error", "R²", "within interval")
         # Best first, so that a reader sees what malearn is behind or ahead of.
         ranked = sorted(evaluation.scores(tool_type).items(), key=lambda item: item[1].mae)

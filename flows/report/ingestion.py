@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from malearn.flows.report import tables
+from malearn.kernel import text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +37,7 @@ def ingested(report: IngestReport) -> dict[str, Any]:
 def show_ingested(report: IngestReport, console: Console | None = None) -> None:
     """Print what became of the records."""
     console = console or tables.console()
-    tables.line(console, f"{report.records:,} records", "bold")
+    tables.line(console, text.counted(report.records, "record"), "bold")
     table = tables.table("tool type", "accepted", "quarantined", "outliers", "dataset")
     for name, counts in report.tool_types.items():
         numbers = (counts.accepted, counts.quarantined, counts.outliers)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from malearn.flows.report import tables
+from malearn.kernel import text
 
 if TYPE_CHECKING:
     from malearn.data.quarantine import Overview, RetryReport
@@ -86,7 +87,7 @@ def show_revalidated(done: RetryReport) -> None:
     if done.not_retryable:
         tables.line(
             console,
-            f"{done.not_retryable:,} malformed records cannot be revalidated.",
+            f"{text.counted(done.not_retryable, 'malformed record')} cannot be revalidated.",
             "dim",
         )
 

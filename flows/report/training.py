@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from malearn.flows.report import tables
+from malearn.kernel import text
 from malearn.learning.gate import GateCheck
 
 if TYPE_CHECKING:
@@ -55,13 +56,16 @@ def show_found(tool_type: str, results: Sequence[Found]) -> None:
     """Print what searches found, and whether it is better than what is declared."""
     console = tables.console()
     for one in results:
+        trials = text.counted(one.trials, "trial")
         verdict = (
-            f"MAE {one.error:.3g} s after {one.trials} trials, declared {one.declared_error:.3g} s"
+            f"MAE {one.error:.3g} s after {trials}, declared {one.declared_error:.3g} s"
             if one.better
-            else f"nothing better than the declared ones in {one.trials} trials "
+            else f"nothing better than the declared ones in {trials} "
             f"(MAE {one.declared_error:.3g} s)"
         )
-        title = f"{tool_type}, {one.family}: {verdict}, on {one.rows} validation rows"
+        title = (
+            f"{tool_type}, {one.family}: {verdict}, on {text.counted(one.rows, 'validation row')}"
+        )
         tables.line(console, title, "bold")
         if one.better:
             for name, value in one.parameters.items():

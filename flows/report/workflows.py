@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import asdict
 
 from malearn.flows.report import tables
+from malearn.kernel import text
 
 if TYPE_CHECKING:
     from malearn.kernel.workflows.workflow_status import WorkflowStatus
@@ -51,8 +52,11 @@ def show_workflows(found: Sequence[WorkflowStatus]) -> None:
     if any(status.expected_end[0] < now for status in found):
         tables.line(console, "An expected end with ! has passed: the workflow is overdue.", "dim")
     if ages := [age for status in found if (age := now - status.updated) > _FRESH]:
-        which = f"{len(ages)} of {len(found)} estimates, the oldest {tables.age(max(ages))} ago"
-        tables.line(console, f"Made over a minute ago: {which}. No scheduler asked since.", "dim")
+        which = f"{len(ages)} of {text.counted(len(found), 'estimate')}"
+        oldest = f"the oldest {tables.age(max(ages))} ago"
+        tables.line(
+            console, f"Made over a minute ago: {which}, {oldest}. No scheduler asked since.", "dim"
+        )
 
 
 def show_workflow(status: WorkflowStatus) -> None:
@@ -61,7 +65,7 @@ def show_workflow(status: WorkflowStatus) -> None:
     expected, low, high = status.expected_end
     tables.line(console, f"{tables.name(status.run_id)}: {status.progress:.0%} done", "bold")
     more = f", {status.unseen} more expected to be added" if status.unseen else ""
-    tables.line(console, f"  {status.done} of {status.tasks} tasks finished{more}")
+    tables.line(console, f"  {status.done} of {text.counted(status.tasks, 'task')} finished{more}")
     if status.ended is not None:
         tables.line(console, f"  ended at {_clock(status.ended)}")
         return

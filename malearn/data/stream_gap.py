@@ -62,7 +62,10 @@ def find(
         cause = "this home reads the stream for the first time; they were removed before"
     else:
         cause = f"somebody trimmed it (XTRIM, or a MAXLEN below {state.limit:,})"
-    return StreamGap(lost, f"{lost:,} entries left the stream before they were read; {cause}")
+    entries = "1 entry left the stream before it was read"
+    if lost > 1:
+        entries = f"{lost:,} entries left the stream before they were read"
+    return StreamGap(lost, f"{entries}; {cause}")
 
 
 def unknown_before(created: int, before: int) -> StreamGap | None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from malearn.kernel import text
 from malearn.learning import stack
 from malearn.learning.metrics import Scores
 
@@ -105,8 +106,9 @@ def decide(candidate: str, scores: Mapping[str, Scores]) -> Decision:
 
 def _rows(n: int) -> GateCheck:
     enough = n >= FEWEST_ROWS
-    few = f"only {n} test rows; at least {FEWEST_ROWS} are required"
-    return GateCheck("rows", enough, f"{n} test rows" if enough else few)
+    rows = text.counted(n, "test row")
+    few = f"only {rows}; at least {FEWEST_ROWS} are required"
+    return GateCheck("rows", enough, rows if enough else few)
 
 
 def _error(candidate: str, own: Scores, name: str, competitor: Scores) -> GateCheck:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel import text
 from malearn.kernel.errors import ExportError, TrainingError
 from malearn.kernel.tool_types import ToolTypes
 from malearn.learning import baselines, export, gate, recipes, regressor, stack, windows
@@ -142,14 +143,14 @@ def select(
     if not tried:
         need = min(model_families.get(name).fewest_rows for name in names)
         return NothingSelected(
-            f"{len(rows)} rows, {len(cut.train)} of them in the train window; at least {need} "
-            "are required there"
+            f"{text.counted(len(rows), 'row')}, {len(cut.train)} of them in the train window; "
+            f"at least {need} are required there"
         )
     candidates, failed = _candidates(tried, cut, prove, progress)
     chosen = _choose(candidates)
     scores = _competitors(rows, cut.test, tool_types, incumbent)
     scores[chosen.recipe.name] = chosen.test
-    progress(f"{chosen.recipe.name} on all {len(rows)} rows")
+    progress(f"{chosen.recipe.name} on all {text.counted(len(rows), 'row')}")
     decision = gate.decide(chosen.recipe.name, scores)
     if left_out is not None:
         detail = f"not compared with {left_out.name}, which was trained on the test window"

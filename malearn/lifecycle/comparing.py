@@ -10,6 +10,7 @@ import numpy as np
 from malearn.data import execution_window
 from malearn.data.dataset import Dataset
 from malearn.data.execution_window import ExecutionWindow
+from malearn.kernel import text
 from malearn.kernel.errors import InputError
 from malearn.kernel.estimation.intervals import State
 from malearn.kernel.names import Names
@@ -54,7 +55,8 @@ def compare(
     if len(newest) < _FEWEST:
         raise InputError(
             tool_type.name,
-            f"has {len(newest)} executions to compare on; at least {_FEWEST} are required",
+            f"has {text.counted(len(newest), 'execution')} to compare on; "
+            f"at least {_FEWEST} are required",
         )
     seen = (
         len(newest) - windows.unseen(newest, until[0]),

@@ -20,6 +20,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from malearn.kernel import text
 from malearn.kernel.errors import ArtifactRefused, RegistryError
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.onnx.onnx_model import OnnxModel
@@ -138,7 +139,7 @@ def check(
     new = [i for i, e in enumerate(rows.executions) if e.start >= since and e.end > scored_until]
     new = new[-WINDOW:]
     if len(new) < FEWEST_ROWS:
-        why = f"{len(new)} new executions; a check needs {FEWEST_ROWS}"
+        why = f"{text.counted(len(new), 'new execution')}; a check needs {FEWEST_ROWS}"
         return report(_nothing(why, state))
     scored = rows.rows(np.array(new, dtype=np.intp))
     predicted = _predictions(rows, new, scored, models, tool_types)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from malearn.kernel import text
 from malearn.kernel.errors import ArtifactRefused, ExportError, RegistryError
 from malearn.kernel.onnx import onnx_model, onnx_trial
 from malearn.kernel.workflows.workflow_calibration import Outcome
@@ -60,7 +61,8 @@ class OnnxVerification:
         return version, _check(
             faithful,
             f"its ONNX file {'equals' if faithful else 'differs from'} the trainer's model on "
-            f"{len(rows)} real rows (largest difference {error:.1e} of a prediction)",
+            f"{text.counted(len(rows), 'real row')} "
+            f"(largest difference {error:.1e} of a prediction)",
         )
 
     def _both(self, version: Version) -> tuple[Version, bytes, str]:

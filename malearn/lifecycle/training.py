@@ -14,6 +14,7 @@ import numpy as np
 
 from malearn.data import schema_diff
 from malearn.data.schema_diff import SchemaDiff
+from malearn.kernel import text
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
 from malearn.kernel.workflows.workflow_calibration import Outcome
@@ -269,8 +270,9 @@ def _description(selected: Selection, source: DatasetVersion) -> str:
     """Of the whole retraining, as one paragraph of Markdown."""
     rows, cut = selected.rows, selected.windows
     newest = f"the newest of {source.total:,}, " if source.total > len(rows) else ""
+    candidates = text.counted(len(selected.candidates), "candidate")
     return (
-        f"{len(selected.candidates)} candidates on {len(rows)} {rows.tool_type.name} executions "
+        f"{candidates} on {len(rows)} {rows.tool_type.name} executions "
         f"({newest}{source.described}): fitted on {len(cut.train)}, chosen on a validation "
         f"window of {len(cut.validation)}, tested on the newest {len(cut.test)}."
     )
@@ -286,7 +288,7 @@ def _summary(selected: Selection, source: DatasetVersion) -> str:
     functions = len({e.function for e in rows.executions})
     return (
         f"**{selected.chosen.recipe.name}**, fitted on {len(rows):,} {rows.tool_type.name} "
-        f"executions of {functions} function{'s' if functions > 1 else ''}, from {first} to {last} "
+        f"executions of {text.counted(functions, 'function')}, from {first} to {last} "
         f"UTC ({source.described}). Fitted without the test window, the newest "
         f"{test.n}, it had there a mean absolute error of {test.mae:.3g} s, a median error of "
         f"{test.median_ape:.0%} and a pairwise accuracy of {test.pairwise_accuracy:.0%}."

@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from malearn.data.dataset import Dataset
+from malearn.data.ingest_report import IngestReport
+from malearn.flows import report
+from malearn.flows.commands import app
 from malearn.kernel.home import Home
 from malearn.kernel.records import Execution
 from malearn.kernel.tool_types import declared
@@ -79,3 +83,16 @@ def test_a_terminal_without_utf8_gets_what_it_can_show(stored: Home, cli: Cli) -
     assert done.stdout.endswith("- ????.csv\n")
     done = cli(*words, "--json", PYTHONIOENCODING="latin-1")
     assert json.loads(done.stdout)["file"] == "to – файл.csv"
+
+
+def test_one_of_a_kind_is_no_plural(
+    stored: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = Dataset.open(stored, declared()["speech_process"])
+    words = ["data", "export", "speech_process", "--home", str(stored.root)]
+    for version, rows in ((dataset.version - 1, "1 row"), (dataset.version, "2 rows")):
+        file = tmp_path / f"{version}.csv"
+        done = CliRunner().invoke(app, [*words, "-o", str(file), "--version", str(version)])
+        assert done.stdout == f"Wrote {rows} of speech_process to {file}\n"
+    report.show_ingested(IngestReport(1, {"duplicate": 1}))
+    assert capsys.readouterr().out.startswith("1 record\n")

@@ -42,7 +42,7 @@ def test_what_is_damaged_or_away_is_named(stored: Home, cli: Cli) -> None:
 
     done = cli("doctor", "--repair", "--home", stored.root)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 rows can be read, 2 are lost" in done.stdout
+    assert "0 rows can be read, 2 lost" in done.stdout
 
 
 def test_what_others_can_read_is_named_and_closed(stored: Home, cli: Cli) -> None:

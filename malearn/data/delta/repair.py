@@ -22,6 +22,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from malearn.data.delta import durability
+from malearn.kernel import text
 from malearn.kernel.errors import DatasetError
 
 __all__ = ["DAMAGED", "Damage", "find_and_mend", "unreferenced"]
@@ -139,7 +140,9 @@ def _drop_lost_files(table: Path) -> tuple[int, list[str]]:
         if file.exists():
             _move_aside(file)
         lost += rows
-        sentences.append(f"file {file.name} with {rows:,} rows {state}{_contents(action)}")
+        sentences.append(
+            f"file {file.name} with {text.counted(rows, 'row')} {state}{_contents(action)}"
+        )
     if sentences:
         # Delta's FSCK drops files that are not there, which is why broken ones were moved.
         opened.repair()

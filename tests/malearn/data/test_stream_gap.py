@@ -121,6 +121,9 @@ def test_a_deletion_is_told_from_a_trim(
     add(redis_client, range(6, 9))
     redis_client.xtrim(STREAM, maxlen=1, approximate=False)
     assert "somebody trimmed it" in drain(home, redis_url).gaps[0]
+    add(redis_client, range(9, 11))
+    redis_client.xtrim(STREAM, maxlen=1, approximate=False)
+    assert "1 entry left the stream before it was read" in drain(home, redis_url).gaps[0]
 
 
 def test_a_stream_four_fifths_full_is_a_warning(

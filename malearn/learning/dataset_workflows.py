@@ -43,10 +43,11 @@ _OLDER = "it is older than the tasks that are read of the datasets"
 
 @dataclass(slots=True)
 class _Task:
-    """One task of a run. `before` are the ids of those it waited for, None where none says;
-    `named` the functions that it named."""
+    """One task of a run. `seconds` are those for which it held a slot, `before` the ids of those
+    it waited for, None where none says; `named` the functions that it named."""
 
     record: Record
+    seconds: float
     resource: str
     before: tuple[str, ...] | None
     named: tuple[str, ...]
@@ -148,7 +149,8 @@ def _claimed(dataset: Dataset, tool_types: ToolTypes, rows: int) -> Iterator[_Ta
         context = {**serve, **own}
         # Remembered: a tool type may claim a function by more than its name.
         tool_types.for_task(one.function, resource, context.get("model"), context.get("backend"))
-        yield _Task(record, resource, one.predecessors, one.successors, serve, True)
+        seconds = traces.seconds_held(one.start, one.end)
+        yield _Task(record, seconds, resource, one.predecessors, one.successors, serve, True)
 
 
 def _record(one: Execution, own: Mapping[str, object]) -> Record:
@@ -182,7 +184,8 @@ def _rejected(row: RejectedRow, tool_types: ToolTypes) -> _Task | None:
         end = float(kept.get("end_time", kept.get("end")))
     except (ValueError, TypeError, AttributeError):
         return None
-    if math.isnan(traces.seconds_held(start, end)):
+    seconds = traces.seconds_held(start, end)
+    if math.isnan(seconds):
         return None
     named = kept.get("succ_task_feat") or kept.get("successors") or ()
     functions = tuple(name for name in named if isinstance(name, str) and name)
@@ -198,7 +201,8 @@ def _rejected(row: RejectedRow, tool_types: ToolTypes) -> _Task | None:
     # It held a slot for its seconds, which teach where nothing is wrong with them.
     teaches = one.reason in (RejectReason.NO_FEATURES, RejectReason.UNMAPPED_FUNCTION)
     unsuccessful = one.reason in (RejectReason.SOFT_FAILED, RejectReason.SKIPPED)
-    return _Task(record, resource_name(resource), ids, functions, {}, teaches, unsuccessful)
+    resource = resource_name(resource)
+    return _Task(record, seconds, resource, ids, functions, {}, teaches, unsuccessful)
 
 
 def _dict(named: Any, name: str) -> dict[str, object]:
@@ -278,7 +282,7 @@ def _trace(
         i: TaskTrace(
             i,
             t.record.function,
-            traces.seconds_held(t.record.start, t.record.end),
+            t.seconds,
             reports[i] if t.teaches else None,
             t.unsuccessful,
         )

@@ -93,7 +93,7 @@ def train(
     names = [types[name].name for name in tools or types]
     for name in names:  # before any server is started
         families.check(types[name])
-    chosen = [options.family(name) for name in family] if family else None
+    chosen = options.families(family)
     with servers.running(options.writable(place)):
         from malearn.flows.train import train as flow
 

@@ -22,6 +22,7 @@ __all__ = [
     "ToolArgument",
     "ToolsArgument",
     "at_least",
+    "families",
     "family",
     "maze_stores",
     "moment",
@@ -133,6 +134,15 @@ def family(name: str) -> str:
     if name not in families.SHIPPED and name not in (known := families.known()):
         raise typer.BadParameter(f"--family must be one of {', '.join(known)}, not '{name}'")
     return families.get(name).name
+
+
+def families(names: list[str] | None) -> list[str] | None:
+    """The names of model families, None for none, after the same check of each."""
+    chosen = [family(name) for name in names or ()]
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise typer.BadParameter(f"--family names {name} twice")
+    return chosen or None
 
 
 def run_logs(files: list[Path]) -> list[Path]:

@@ -134,14 +134,19 @@ def _settings(slots: str, loads: list[str], seeds: int, deadline: float) -> Sett
         if name in limits:
             raise typer.BadParameter(f"--slots names {name} twice")
         limits[name] = count
-    chosen = tuple(None if load == _RECORDED else _load(load) for load in loads)
+    chosen: list[float | None] = []
+    for given in loads:
+        load = None if given == _RECORDED else _load(given)
+        if load in chosen:
+            raise typer.BadParameter(f"--load names {given} twice")
+        chosen.append(load)
     from malearn.learning.policy_comparison import Settings
 
     # The load is a share of these slots: GPUs are what schedulers are short of.
     resource = "gpu" if "gpu" in limits else next(iter(limits))
     # The first is shown; the others tell whether the result hangs on it.
     deadlines = (deadline, 0.75 * deadline, 1.5 * deadline)
-    return Settings(limits, resource, chosen, seeds, deadlines)
+    return Settings(limits, resource, tuple(chosen), seeds, deadlines)
 
 
 def _slots(part: str) -> tuple[str, int]:

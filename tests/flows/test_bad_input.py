@@ -164,6 +164,7 @@ def test_a_declaration_that_does_not_hold_together_is_refused(
         ("data", "maintain", "--unused-hours", "nan"),
         ("data", "maintain", "--keep-rows", "1.5"),
         ("train", "--family", "forest"),
+        ("train", "--family", "linear", "--family", "linear"),
         ("tuned", "llm_process", "--family", "forest"),
     ],
 )

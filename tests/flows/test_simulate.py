@@ -76,6 +76,8 @@ def test_people_read_a_table(place: Path) -> None:
         (["--slots", "gpu=8,gpu=4"], "--slots names gpu twice"),
         (["--slots", "gpu=8,io=1,GPU=8"], "--slots names gpu twice"),
         (["--load", "much"], "--load must be a number of at least 0.01 or 'recorded', not 'much'"),
+        (["--load", "0.9", "--load", "1.1", "--load", "0.90"], "--load names 0.90 twice"),
+        (["--load", "recorded", "--load", "recorded"], "--load names recorded twice"),
         (["--load", "1e-300"], "--load must be a number of at least 0.01 or 'recorded'"),
         (["--seeds", "0"], "must be 1 or more"),
         (["--deadline", "nan"], "must be 0.1 or more, not nan"),

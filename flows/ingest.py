@@ -122,7 +122,7 @@ def take_files(ingestion: Ingest, files: Sequence[Path]) -> IngestReport:
     report = IngestReport()
     for batch in run_logs.read(files):
         report += ingestion.take(batch, ", ".join(file.name for file in files))
-        get_run_logger().info("%d records read, %d accepted", report.records, report.accepted)
+        _log_progress(report, "record")
     return report
 
 
@@ -132,7 +132,7 @@ def take_table(ingestion: Ingest, file: Path, tool_type: str) -> IngestReport:
     report = IngestReport()
     for batch in csv_files.read(file, ingestion.tool_types[tool_type]):
         report += ingestion.take(batch, file.name)
-        get_run_logger().info("%d rows read, %d accepted", report.records, report.accepted)
+        _log_progress(report, "row")
     return report
 
 
@@ -148,8 +148,13 @@ def take_maze(
         # Moves the cursor, once the batch is in the dataset: after a kill it is read again, and the
         # rows that are known count as duplicates.
         done()
-        get_run_logger().info("%d records read, %d accepted", report.records, report.accepted)
+        _log_progress(report, "record")
     return report
+
+
+def _log_progress(report: IngestReport, noun: str) -> None:
+    read = text.counted(report.records, noun)
+    get_run_logger().info("%s read, %d accepted", read, report.accepted)
 
 
 # A Redis that is restarted answers again by then; files are not retried, as nothing mends them.
@@ -163,7 +168,9 @@ def drain_stream(ingestion: Ingest, url: str) -> IngestReport:
                 get_run_logger().warning("%s", warning)
             for part in ingestion.drain(stream):
                 report += part
-                get_run_logger().info("%d stream entries read", report.records)
+                get_run_logger().info(
+                    "%s read from the stream", text.counted(report.records, "record")
+                )
     return report
 
 
@@ -173,7 +180,7 @@ def scan_results(ingestion: Ingest, url: str) -> IngestReport:
     report = IngestReport()
     for batch in redis_scan.scan(url, ingestion.tool_types, ends=ingestion.ends):
         report += ingestion.take(batch, "redis")
-        get_run_logger().info("%d results read, %d accepted", report.records, report.accepted)
+        _log_progress(report, "result")
     return report
 
 

@@ -7,6 +7,7 @@ import math
 import threading
 import time
 
+from malearn.kernel import text
 from malearn.kernel.errors import without_password
 from malearn.kernel.names import Names
 from malearn.kernel.onnx.onnx_model import OnnxModel
@@ -234,7 +235,7 @@ class Assembly:
         if self._learning is not None:
             self._learning.close(timeout)
         if (lost := self.collector.dropped) > 0:
-            _log.warning("%d finished tasks could not be sent to Redis", lost)
+            _log.warning("%s could not be sent to Redis", text.counted(lost, "finished task"))
 
     def _on_record(self, task_id: str, function: str | None, raw: bytes) -> None:
         self.complete(completions.read(task_id, raw, function))

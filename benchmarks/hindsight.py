@@ -17,12 +17,11 @@ malearn, at all loads and seeds of the figures.
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +29,16 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import GroupKFold
 from xgboost import XGBRegressor
 
-from benchmarks import whole_paths
+from benchmarks import bar_share, whole_paths
+from benchmarks.bar_share import Makers, Totals
 from malearn.kernel.features import FeatureSchema
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolTypes
 from malearn.kernel.workflows.remaining import Z80
-from malearn.learning import knowledge, policy_comparison, simulation
+from malearn.learning import knowledge, policy_comparison
 from malearn.learning.knowledge import Knowledge
 from malearn.learning.policy_comparison import Settings
-from malearn.learning.simulated_predictors import Constants, Noisy, Predictor
+from malearn.learning.simulated_predictors import Noisy
 from malearn.learning.traces import RunTrace, WorkflowTrace
 
 __all__ = ["earlier", "table"]
@@ -47,8 +47,6 @@ _POLICIES = ("aged", "srw", "triage")
 _FOLDS = 10
 #: Median seconds of earlier runs on the same inputs and backend, by task.
 _Earlier = Mapping[str, float]
-#: By policy, predictor and seed: seconds from arrival to end, missed deadlines under triage.
-_Totals = dict[tuple[str, str, int], float]
 
 BAR = "the bar on inputs that ran before, hindsight on others"
 MEDIAN = "medians of inputs that ran before, hindsight on others"
@@ -100,10 +98,7 @@ def table(
         (known, sigmas[known.run.name], hindsight[known.run.name], tool_types, settings)
         for known in knowledge.at_each_run(runs, tool_types, slots)
     )
-    totals: _Totals = defaultdict(float)
-    for found in policy_comparison.in_processes(_of_run, jobs, settings.workers):
-        for key, value in found.items():
-            totals[key] += value
+    totals = bar_share.added(policy_comparison.in_processes(_of_run, jobs, settings.workers))
     yield "| Share of the bar's gain | `aged` | `srw` | `triage` |"
     yield "| --- | --- | --- | --- |"
     for name in (BAR, MEDIAN, "malearn"):
@@ -120,44 +115,25 @@ def table(
             yield f"{name}, {where}: median error of the path {error:.3f}"
 
 
-def _share(totals: _Totals, policy: str, name: str, seeds: int) -> str:
+def _share(totals: Totals, policy: str, name: str, seeds: int) -> str:
     """The share over all seeds, and the standard error of the mean of each seed's."""
-
-    def share(some: Sequence[int]) -> float:
-        default, ours, bar = (
-            sum(totals[policy, who, seed] for seed in some) for who in ("default", name, "bar")
-        )
-        return (default - ours) / ((default - bar) or math.nan)
-
-    each = [share([seed]) for seed in range(seeds)]
+    each = [bar_share.share(totals, policy, name, [seed]) for seed in range(seeds)]
     error = statistics.stdev(each) / math.sqrt(seeds) if seeds > 1 else math.nan
-    return f"{100 * share(range(seeds)):.1f} % ± {100 * error:.1f}"
+    share = bar_share.share(totals, policy, name, range(seeds))
+    return f"{100 * share:.1f} % ± {100 * error:.1f}"
 
 
 def _of_run(
     known: Knowledge, sigma: float, hindsight: Known, tool_types: ToolTypes, settings: Settings
-) -> _Totals:
+) -> Totals:
     models = known.load(tool_types)
-    makers: dict[str, Callable[[int], Predictor]] = {
-        "default": lambda seed: Constants(),
-        "bar": lambda seed: Noisy(sigma, seed),
+    makers: Makers = {
+        **bar_share.ends_of_the_scale(sigma),
         BAR: lambda seed: Hindsight(sigma, seed, hindsight, medians=False),
         MEDIAN: lambda seed: Hindsight(sigma, seed, hindsight, medians=True),
         "malearn": lambda seed: known.malearn(tool_types, models),
     }
-    found: _Totals = defaultdict(float)
-    slots = settings.slots[settings.resource]
-    for load, seed in itertools.product(settings.loads, range(settings.seeds)):
-        assert load is not None
-        arrivals = knowledge.poisson(known.run, load, slots, settings.resource, seed, known.begins)
-        for (name, make), policy in itertools.product(makers.items(), _POLICIES):
-            done = simulation.simulate(
-                arrivals, policy, make(seed), settings.slots, settings.deadlines[0]
-            )
-            found[policy, name, seed] += sum(
-                one.late if policy == "triage" else one.seconds for one in done
-            )
-    return dict(found)
+    return bar_share.simulated(known, makers, replace(settings, policies=_POLICIES))
 
 
 def earlier(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, _Earlier]:

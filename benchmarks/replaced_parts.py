@@ -6,7 +6,6 @@ docs/scheduling.md: the share of the bar's gain under each policy, at loads 0.9 
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 from collections import defaultdict
@@ -15,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from benchmarks import hindsight
+from benchmarks import bar_share, hindsight
+from benchmarks.bar_share import Makers, Totals
 from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolTypes
@@ -23,7 +23,6 @@ from malearn.learning import knowledge, policy_comparison, simulated_predictors,
 from malearn.learning.knowledge import Knowledge
 from malearn.learning.policy_comparison import Settings
 from malearn.learning.simulated_predictors import (
-    Constants,
     Malearn,
     Noisy,
     Predictor,
@@ -33,16 +32,15 @@ from malearn.learning.traces import RunTrace, TaskTrace
 
 __all__ = ["PARTS", "table"]
 
-_LOADS, _SEEDS, _SLOTS = (0.9, 1.1), (0, 1, 2), {"gpu": 8}
 _POLICIES = ("triage", "srw", "aged")
+_SETTINGS = Settings(loads=(0.9, 1.1), policies=_POLICIES)
+_GPUS = _SETTINGS.slots["gpu"]
 
 #: Its own prediction and the bar's of one task, and whether the model answered, knowing its inputs;
 #: what stands in for its own.
 _Part = Callable[[Prediction, Prediction, bool], Prediction]
 #: What is added up instead of the prediction of a workflow's task.
 _Replace = Callable[[SimulatedWorkflow, str, Prediction], Prediction]
-#: Seconds by policy and predictor, missed deadlines under triage.
-_Totals = dict[tuple[str, str], float]
 
 
 def _with_spread(one: Prediction, other: Prediction) -> Prediction:
@@ -77,43 +75,26 @@ def table(
     asked = hindsight.earlier(runs, sigmas)
     jobs = (
         (known, sigmas[known.run.name], tool_types, asked[known.run.name])
-        for known in knowledge.at_each_run(runs, tool_types, _SLOTS["gpu"])
+        for known in knowledge.at_each_run(runs, tool_types, _GPUS)
     )
-    totals: _Totals = defaultdict(float)
-    for found in policy_comparison.in_processes(_of_run, jobs, workers or Settings().workers):
-        for key, value in found.items():
-            totals[key] += value
+    found = policy_comparison.in_processes(_of_run, jobs, workers or _SETTINGS.workers)
+    totals, seeds = bar_share.added(found), range(_SETTINGS.seeds)
     yield "| Share of the bar's gain | fewer misses, `triage` | mean, `srw` | mean, `aged` |"
     yield "| --- | --- | --- | --- |"
     for name in (*PARTS, _ASKED, _LEVELS, _INDEPENDENT):
-        cells = [_share(totals, policy, name) for policy in _POLICIES]
+        cells = [bar_share.share(totals, policy, name, seeds) for policy in _POLICIES]
         yield f"| {name} | {' | '.join(f'{100 * cell:.0f} %' for cell in cells)} |"
-
-
-def _share(totals: _Totals, policy: str, name: str) -> float:
-    default, bar = totals[policy, "default"], totals[policy, "bar"]
-    # Of few runs the bar may miss as many deadlines as constants.
-    return (default - totals[policy, name]) / ((default - bar) or math.nan)
 
 
 def _of_run(
     known: Knowledge, sigma: float, tool_types: ToolTypes, asked: Collection[str]
-) -> _Totals:
-    makers = _makers(known, sigma, tool_types, asked)
-    found: _Totals = defaultdict(float)
-    for load, seed in itertools.product(_LOADS, _SEEDS):
-        arrivals = knowledge.poisson(known.run, load, _SLOTS["gpu"], "gpu", seed, known.begins)
-        for (name, make), policy in itertools.product(makers.items(), _POLICIES):
-            done = simulation.simulate(arrivals, policy, make(seed), _SLOTS, 2.0)
-            found[policy, name] += sum(
-                one.late if policy == "triage" else one.seconds for one in done
-            )
-    return dict(found)
+) -> Totals:
+    return bar_share.simulated(known, _makers(known, sigma, tool_types, asked), _SETTINGS)
 
 
 def _makers(
     known: Knowledge, sigma: float, tool_types: ToolTypes, asked: Collection[str]
-) -> dict[str, Callable[[int], Predictor]]:
+) -> Makers:
     """The predictors of one run by their names in the table, each made for a seed."""
     models = known.load(tool_types)
     off = _level_errors(known, tool_types, models)
@@ -124,8 +105,7 @@ def _makers(
         )
 
     return {
-        "default": lambda seed: Constants(),
-        "bar": lambda seed: Noisy(sigma, seed),
+        **bar_share.ends_of_the_scale(sigma),
         **{name: part(replace) for name, replace in PARTS.items()},
         _ASKED: lambda seed: Replaced(
             tool_types, *known.learnt(), models, replace=_where_asked(asked, Noisy(sigma, seed))
@@ -216,6 +196,6 @@ def _level_errors(
 ) -> dict[str, float]:
     """By function the median of log true over predicted seconds in that run, executed alone."""
     noting = LevelErrors(tool_types, *known.learnt(), models)
-    arrivals = knowledge.poisson(known.run, 1.0, _SLOTS["gpu"], "gpu", 0, known.begins)
+    arrivals = knowledge.poisson(known.run, 1.0, _GPUS, "gpu", 0, known.begins)
     simulation.simulate(arrivals, "fcfs", noting, {})
     return {function: statistics.median(some) for function, some in noting.errors.items()}

@@ -95,7 +95,8 @@ class RedisWorker:
 
     @property
     def workflow_dropped(self) -> int:
-        """What of workflows found no room while Redis took none; 0 where there is none."""
+        """What of workflows found no room while Redis took none, or was unsent at the end; 0 where
+        there is no Redis."""
         return self._workflows.dropped if self._connect is not None else 0
 
     def start(self) -> None:
@@ -127,6 +128,7 @@ class RedisWorker:
         self.expired += len(self._to_read)
         self._to_read.clear()
         self._collector.close()
+        self._workflows.close()
         self.pool.clear()
 
     def abandon(self) -> None:

@@ -38,7 +38,8 @@ class Stats:
     refuses now, in words, None where it refuses nothing. `functions` are remembered, each of their
     contexts counted, `functions_forgotten` had to make room for others; `skipped` are entries of
     the stream that were passed over because too many came at once; `workflow_dropped` counts what
-    of workflows (statuses, scores, hints, shapes, outcomes) found no room while Redis took none.
+    of workflows (statuses, scores, hints, shapes, outcomes) found no room while Redis took none,
+    or was unsent when the predictor was closed.
     """
 
     calls: int

@@ -84,10 +84,25 @@ class WorkflowPublisher:
     @property
     def dropped(self) -> int:
         """How many statuses, scores, hints, shapes and outcomes found no room while Redis took
-        none."""
+        none, or were unsent at the end."""
         if not self._sends:
             return 0
         return self._dropped + self._tracker.dropped + self._history.unshared_dropped
+
+    def close(self) -> None:
+        """Count everything unsent as dropped."""
+        if not self._sends:
+            return
+        tracker, history = self._tracker, self._history
+        # Of a workflow that changed again the earlier status is not wanted any more.
+        runs = {*list(self._statuses), *tracker.discard_changed()}
+        untaken = (
+            tracker.take_unshared(),
+            history.take_followed(),
+            tracker.take_shapes(ending=True),
+            history.take_outcomes(),
+        )
+        self._dropped += len(runs) + sum(map(len, (*self._waiting, *untaken)))
 
     def abandon(self) -> None:
         """After a fork: what waits is the parent's to send."""

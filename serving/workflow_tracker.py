@@ -287,6 +287,13 @@ class WorkflowTracker:
             taken = [self._changed.pop(run) for run in list(self._changed)[:most]]
             return [self._status(tracked) for tracked in taken]
 
+    def discard_changed(self) -> list[str]:
+        """Forget which workflows have changed since they were taken; returns their ids."""
+        with self._lock:
+            runs = list(self._changed)
+            self._changed.clear()
+            return runs
+
     def in_progress(self, most: int) -> list[WorkflowStatus]:
         """Up to so many workflows that have tasks left, those asked about last."""
         with self._lock:

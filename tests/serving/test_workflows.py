@@ -956,6 +956,36 @@ def test_what_finds_no_room_while_redis_is_away_is_counted(
     assert p.stats().workflow_dropped >= 300 - 256
 
 
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_is_unsent_when_a_predictor_is_closed_is_counted(
+    predictor: Build, record: Any, own_redis: Any, killed: bool
+) -> None:
+    p = predictor(own_redis.url)
+    assert p.wait_until_ready()
+    own_redis.kill() if killed else own_redis.pause()
+    for number in range(20):
+        run = f"{number:036d}"
+        p.estimate_workflow(workflow(run=run), now=NOW)
+        report(p, record, run, read=0.5, left_toy_process=1.0, right=9.0, fuse=9.0)
+    p.estimate_workflow(discovered(RUN, "plan"), now=NOW)
+    report(p, record, plan=1.0)
+    assert p.stats().workflow_dropped == 0
+    p.close(0.3)
+    # Statuses, scores and a shape; and what followed hints, where that was learnt by then.
+    assert p.stats().workflow_dropped >= 21 + 20 + 1
+
+
+def test_nothing_is_unsent_where_redis_takes_it_before_the_end(
+    predictor: Build, record: Any, redis_url: str
+) -> None:
+    p = predictor(redis_url)
+    p.estimate_workflow(workflow(), now=NOW)
+    report(p, record, read=0.5, left_toy_process=1.0, right=9.0, fuse=9.0)
+    p.estimate_workflow(discovered(f"{1:036d}", "plan"), now=NOW)
+    p.close(60.0)
+    assert p.stats().workflow_dropped == 0
+
+
 @pytest.mark.parametrize(
     "now", ["x", datetime.now(UTC), 10**400, math.inf, -math.inf, math.nan, 1e300, [], object()]
 )

@@ -68,7 +68,7 @@ class Assembly:
         self.collector = Collector(
             self._refusals,
             on_entry=self._learning.add if self._learning else None,
-            sends=given.collects,
+            sends=given.sends,
             names=names,
         )
         self.completions = CompletionHandler(

@@ -46,9 +46,9 @@ class Collector:
     """A bounded queue in front of the stream.
 
     `capacity` counts tasks waiting; `stream_length` is about how many entries the stream keeps
-    (`$MALEARN_STREAM_LENGTH`). Without `sends` there is no Redis, and nothing is taken.
-    What Redis refuses to write is counted in `refusals`. `on_entry` is called on the background
-    thread with each entry of the stream, before it is sent.
+    (`$MALEARN_STREAM_LENGTH`). `on_entry` is called on the background thread with each entry of the
+    stream, before it is sent. Without `sends` none is; without either, nothing is taken.
+    What Redis refuses to write is counted in `refusals`.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Collector:
 
     def put(self, task: CompletedTask) -> None:
         """Take one finished task. The newest is dropped while there is no room."""
-        if not self._sends:
+        if not self._sends and self._on_entry is None:
             return
         # Without a lock: `append` and `popleft` of a deque are atomic, and a few tasks above the
         # capacity do no harm.
@@ -106,7 +106,8 @@ class Collector:
             except (ValueError, TypeError):  # names that are no text, or no UTF-8
                 self.dropped += 1
                 continue
-            encoded[one.stream].append(one)
+            if self._sends:
+                encoded[one.stream].append(one)
             # Before it is sent: learning in this process must not depend on Redis.
             if self._on_entry is not None:
                 self._on_entry(one.stream_entry)

@@ -48,8 +48,6 @@ class Settings:
     shares: bool
 
     def __post_init__(self) -> None:
-        if self.model_dir is not None and not self.shares:
-            raise InputError("shares", "a predictor with a model_dir reports what it learns from")
         if self.model_dir is None:
             self._check_unused()
         _check_seconds("budget", self.budget, 0.0, _LONGEST_BUDGET)
@@ -67,9 +65,9 @@ class Settings:
                 )
 
     @property
-    def collects(self) -> bool:
-        """Whether what is reported is encoded: to be sent, or to be learnt from here."""
-        return (bool(self.redis_url) and self.shares) or self.model_dir is not None
+    def sends(self) -> bool:
+        """Whether what is reported is sent to Redis."""
+        return bool(self.redis_url) and self.shares
 
     def arguments(self) -> Mapping[str, Any]:
         """What builds the same predictor elsewhere, where other variables may be set."""

@@ -18,7 +18,7 @@ from malearn.flows import maze_progress
 from malearn.flows.commands import app
 from malearn.flows.maze_gauges import MazeGauges
 from malearn.kernel import generic
-from malearn.kernel.errors import InputError, WorkflowError
+from malearn.kernel.errors import WorkflowError
 from malearn.kernel.home import Home
 from malearn.kernel.tool_types import declared
 from malearn.kernel.workflows.workflow_status import WorkflowStatus
@@ -226,11 +226,6 @@ def test_maze_goes_with_workflows_and_a_directory_that_is_no_store_is_named(tmp_
         refused = CliRunner().invoke(app, [*words, "--maze", str(tmp_path)])
         assert refused.exit_code == 1
         assert "is no Maze run store" in refused.output
-
-
-def test_a_predictor_that_does_not_share_cannot_learn_by_itself(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="shares"):
-        DAGTaskPredictor("", model_dir=tmp_path, shares=False)
 
 
 def test_gauges_show_runs_in_progress_and_forget_those_that_are_over(

@@ -79,7 +79,9 @@ class WorkflowTracker:
     """Threads may share it; its lock is held for microseconds, never for I/O.
 
     A discovered workflow all of whose known tasks have ended, and of which more were expected, is
-    over once it has not gone on for `pause` seconds.
+    over once it has not gone on for `pause` seconds. Here these are `monotonic`'s: it is published
+    as ended, and shared, though nobody asks any more. Whether its shape teaches what to expect of
+    others goes by the caller's clock, on which a replay's hours may pass in a second.
     """
 
     def __init__(self, pause: float = workflow_shapes.PAUSE) -> None:

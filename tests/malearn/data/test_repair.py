@@ -75,10 +75,10 @@ DAMAGES: list[tuple[Callable[[Path], None], str, int]] = [
     (ruin_the_checkpoint, "could not be read; the log is used instead", 0),
     (
         lose_a_file,
-        "with 1 rows was missing: task run24-speech_process, ended 1970-01-01 00:00:26",
+        "with 1 row was missing: task run24-speech_process, ended 1970-01-01 00:00:26",
         1,
     ),
-    (ruin_a_file, "with 1 rows could not be read", 1),
+    (ruin_a_file, "with 1 row could not be read", 1),
 ]
 
 

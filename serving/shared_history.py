@@ -23,7 +23,7 @@ from malearn.kernel.estimation.estimator import Basis, Estimator
 from malearn.kernel.estimation.history import FUNCTIONS, History
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.workflows.unsuccessful_tasks import TaskOutcome, UnsuccessfulTasks
-from malearn.kernel.workflows.workflow_hints import Followed, Hint, WorkflowHints
+from malearn.kernel.workflows.workflow_hints import Followed, Hint, HintEffect, WorkflowHints
 from malearn.serving.generational_cache import GenerationalCache
 
 __all__ = ["FUNCTIONS_SETTING", "SharedHistory", "function_limit", "identity"]
@@ -119,7 +119,7 @@ class SharedHistory:
         with self._lock:
             return [self._estimator.outcome_effect(*task) for task in tasks]
 
-    def hint_effects(self, functions: Iterable[str], hint: Hint) -> dict[str, float]:
+    def hint_effects(self, functions: Iterable[str], hint: Hint) -> dict[str, HintEffect]:
         """As `Estimator.hint_effect`, by function."""
         with self._lock:
             return {one: self._estimator.hint_effect(one, hint) for one in functions}

@@ -18,6 +18,7 @@ from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolType, ToolTypes, default_seconds
 from malearn.kernel.workflow import Workflow, WorkflowPrediction
 from malearn.kernel.workflows import workflow_hints
+from malearn.kernel.workflows.workflow_hints import HintEffect
 from malearn.serving import requests
 from malearn.serving.answering import Answer, Answerer
 from malearn.serving.predecessor_cache import PredecessorCache
@@ -196,12 +197,12 @@ class WorkflowEstimator:
         effects = self._hint_effects(plan)
         for task_ids, key in plan.unknown:
             prediction, reason = shared[key]
-            yield (
-                task_ids,
-                (workflow_hints.applied(prediction, effects.get(key[0], 0.0)), reason),
-            )
+            effect = effects.get(key[0])
+            if effect is not None:
+                prediction = workflow_hints.applied(prediction, effect)
+            yield task_ids, (prediction, reason)
 
-    def _hint_effects(self, plan: _Plan) -> dict[str, float]:
+    def _hint_effects(self, plan: _Plan) -> dict[str, HintEffect]:
         """What the beginning of the workflow says of tasks whose inputs are not known."""
         hint = self._tracker.hint(plan.workflow) if plan.unknown else None
         if hint is None:

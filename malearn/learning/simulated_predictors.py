@@ -341,8 +341,7 @@ class Malearn:
         self._bases.pop(task_id, None)
         hint = live.hints.latest
         if hint is not None:
-            effect = self._known.hint_effect(task.function, hint)
-            answer = workflow_hints.applied(answer, effect)
+            answer = workflow_hints.applied(answer, self._known.hint_effect(task.function, hint))
         live.expected[task_id] = answer
 
     def _answer(

@@ -22,7 +22,7 @@ from malearn.kernel.prediction import Prediction, Source
 
 __all__ = ["AnswerExplanation", "ModelAnswer", "explain", "mixing"]
 
-_LEVEL = FEATURES.index("level")
+_LEVEL, _SAME = FEATURES.index("level"), FEATURES.index("same_count")
 _STATES = {
     "cold": "the function was hardly known",
     "in_doubt": "it was in doubt which level holds",
@@ -165,9 +165,12 @@ def _interval(basis: Basis, prediction: Prediction, model: ModelAnswer) -> str:
     width = basis.width
     # The same condition as in `estimator.answer`, which chose the interval described here.
     if width.calibrated and prediction.source != "heuristic":
+        # As in `Width.of_repeats`.
+        repeated = math.expm1(basis.snapshot[_SAME]) > 1.5
+        whose = "the function, and of these inputs" if repeated else "the function"
         return (
             f"{ends} encloses 80 % of this tool type's latest outcomes when {_STATES[width.state]};"
-            f" it is scaled to the usual error of the function, {math.expm1(width.scale):.0%}"
+            f" it is scaled to the usual error of {whose}, {math.expm1(width.scale):.0%}"
         )
     if prediction.source == "model" and model.calibration is not None:
         return f"{ends} encloses 80 % of the outcomes in the model's test window"

@@ -34,7 +34,7 @@ from malearn.kernel.estimation.model_weights import ModelWeights
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.prediction import Prediction, Source
 from malearn.kernel.workflows.unsuccessful_tasks import TaskOutcome, UnsuccessfulTasks
-from malearn.kernel.workflows.workflow_hints import Hint, WorkflowHints
+from malearn.kernel.workflows.workflow_hints import Hint, HintEffect, WorkflowHints
 
 __all__ = ["Basis", "Estimator", "answer", "at_bound"]
 
@@ -108,11 +108,11 @@ def answer_many(
 ) -> list[Prediction]:
     """As `answer`, one for each of `bases`, which `look_up_many` gave for one function and context.
 
-    They share their width, so what follows from it is worked out once.
+    All whose inputs were not seen before share their width, so what follows from it is worked out
+    once.
     """
-    width = bases[0].width
-    factors = intervals.from_width(width) if width.calibrated else calibration
-    low, high, confidence = factors or intervals.ASSUMED[_MODEL]
+    width: Width | None = None
+    low = high = confidence = math.nan
     # What lies between needs no second look; NaN does not.
     least, most = model_range[0] * _WITHIN, model_range[1] / _WITHIN
     least, most = max(least, 0.0), min(most, math.inf)
@@ -121,6 +121,10 @@ def answer_many(
         if least < seconds < most:
             if basis.model_weight != 1.0:
                 seconds = model_weights.mixed(basis.seconds, seconds, basis.model_weight)
+            if basis.width is not width:
+                width = basis.width
+                factors = intervals.from_width(width) if width.calibrated else calibration
+                low, high, confidence = factors or intervals.ASSUMED[_MODEL]
             one = Prediction(
                 seconds, seconds * low, seconds * high, _MODEL, model_version, confidence
             )
@@ -166,8 +170,9 @@ class Estimator:
         `features` are numbers in declared order, NaN where missing. `tool_type` is empty where
         nobody claims the function.
         """
-        snapshot = self._history.snapshot(function, tool_type, features, context)
-        return self._bases(function, tool_type, context, (snapshot[_LEVEL],), snapshot)[0]
+        snapshot, *repeats = self._history.look_up(function, tool_type, features, context)
+        levels = (snapshot[_LEVEL],)
+        return self._bases(function, tool_type, context, levels, (repeats,), snapshot)[0]
 
     def look_up_many(
         self,
@@ -180,9 +185,9 @@ class Estimator:
 
         Their snapshots are not part of the bases, but stand in one table, one row each.
         """
-        snapshots = self._history.snapshots(function, tool_type, features, context)
+        snapshots, repeats = self._history.look_up_many(function, tool_type, features, context)
         levels = snapshots[:, _LEVEL].tolist()
-        return self._bases(function, tool_type, context, levels), snapshots
+        return self._bases(function, tool_type, context, levels, repeats.tolist()), snapshots
 
     def explain(
         self, basis: Basis, features: Sequence[float] = (), context: tuple[str, ...] = ()
@@ -206,8 +211,8 @@ class Estimator:
         self._history.observe(observation)
         return above
 
-    def hint_effect(self, function: str, hint: Hint) -> float:
-        """What `hint` adds to the log-seconds of a task whose own inputs are not known."""
+    def hint_effect(self, function: str, hint: Hint) -> HintEffect:
+        """What `hint` does to the answer for a task whose own inputs are not known."""
         return self._hints.effect(function, hint)
 
     def observe_unsuccessful(self, observation: Observation, hints: Sequence[Hint]) -> float | None:
@@ -298,14 +303,17 @@ class Estimator:
         tool_type: str,
         context: tuple[str, ...],
         levels: Sequence[float],
+        repeats: Iterable[Sequence[float]],
         snapshot: tuple[float, ...] = (),
     ) -> list[Basis]:
         """One for each of `levels`, which stand in the snapshots of tasks of one function and
-        context: these share all else, but for a `snapshot` that only one of them has."""
+        context, and of `repeats`, how often its inputs were seen and their usual miss: these share
+        all else, but for a `snapshot` that only one of them has."""
         # The state is part of the basis: the outcome is to calibrate the state that was answered
         # in, not the one that holds when it is known.
         state, apart = self._history.state(function, tool_type, context)
         width = self._intervals.width(function, tool_type, state, apart)
+        widths = [width if seen < 2.0 else width.of_repeats(seen, miss) for seen, miss in repeats]
         weight = self._weights.weight(function, tool_type)
         found = self._history.levels_seconds(function, context, levels)
         # NaN where the function is known, but nothing was observed under this tool type, of which
@@ -313,7 +321,7 @@ class Estimator:
         if found and found[0] == found[0]:
             return [
                 Basis(function, tool_type, snapshot, "function_history", seconds, width, weight)
-                for seconds in found
+                for seconds, width in zip(found, widths, strict=True)
             ]
         source: Source = "tool_history"
         seconds = self._history.tool_seconds(tool_type) if tool_type else None

@@ -5,7 +5,8 @@ units of what this function lately missed by, as the wanted share of this tool
 type's latest predictions in the same state did; feedback holds the share where it
 is wanted. Nothing is assumed about the distribution of errors, nor that it stays
 what it was. States are calibrated apart (Mondrian conformal prediction), so that
-an interval is wider while it is in doubt which level holds, and only then.
+an interval is wider while it is in doubt which level holds, and only then. Inputs that were seen
+before have a usual miss of their own, which their function's is mixed with.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "Intervals",
     "State",
     "Width",
+    "among_repeats",
     "calibrated",
     "confidence",
     "from_width",
@@ -55,6 +57,8 @@ _WINDOW, _ENOUGH = 200, 10  # latest errors that count; so many stand for quanti
 # … and until there are so many, its interval is no narrower than that of all states.
 _SPEAKS_ALONE = 40
 _ASSUMED_REACH = 2.0  # scales, until enough outcomes say otherwise
+# Of the same inputs: own misses that what is usual of any is worth, and own ones that count.
+_USUAL_WORTH, _MOST_REPEATS = 4.0, 20.0
 _TAIL = (1.0 - COVERAGE) / 2.0  # share of outcomes that either side is to leave out
 # Adaptive conformal inference: each outcome moves the share left out by this much of its miss,
 # within limits, so that cover holds while errors drift and no spell of luck closes an interval.
@@ -71,6 +75,13 @@ def from_width(width: Width) -> Factors:
     return math.exp(-width.low), math.exp(width.high), confidence(width.low + width.high)
 
 
+def among_repeats(usual: float, seen: float, own: float) -> float:
+    """What inputs seen before usually miss: between their `own`, of `seen` executions, and what is
+    `usual` of any."""
+    known = min(seen - 1.0, _MOST_REPEATS)  # of the first one there was nothing to miss
+    return usual if known < 1.0 else (known * own + _USUAL_WORTH * usual) / (known + _USUAL_WORTH)
+
+
 def calibrated(calibration: Mapping[str, float] | None) -> Factors:
     """Factors and confidence of a model, from its metadata's `{"low": factor, "high": factor}`."""
     low, high, assumed = ASSUMED["model"]
@@ -84,8 +95,9 @@ def calibrated(calibration: Mapping[str, float] | None) -> Factors:
 class Width(msgspec.Struct, frozen=True, gc=False):
     """How far an interval reaches below and above its prediction, in log-seconds.
 
-    `scale` is the usual miss that both are multiples of, `state` the one they are calibrated
-    for. `calibrated` says whether enough outcomes stand behind them.
+    `scale` is the usual miss that both are multiples of, of which `apart` is owed to the doubt
+    about levels; `state` is the one they are calibrated for. `calibrated` says whether enough
+    outcomes stand behind them.
     """
 
     low: float
@@ -93,10 +105,20 @@ class Width(msgspec.Struct, frozen=True, gc=False):
     scale: float
     state: State = "steady"
     calibrated: bool = False
+    apart: float = 0.0
 
     def around(self, seconds: float) -> tuple[float, float]:
         """`low` and `high`, in seconds."""
         return seconds * math.exp(-self.low), seconds * math.exp(self.high)
+
+    def of_repeats(self, seen: float, miss: float) -> Width:
+        """The width for inputs that were `seen` so often, and usually missed by `miss`."""
+        if seen < 2.0:
+            return self
+        usual = among_repeats(self.scale - self.apart, seen, miss)
+        scale = max(usual, _LEAST) + self.apart
+        by = scale / self.scale
+        return Width(self.low * by, self.high * by, scale, self.state, self.calibrated, self.apart)
 
 
 class _Quantiles:
@@ -191,14 +213,15 @@ class Intervals:
             scale = max(scale, tool.first)
         scale = max(scale, _LEAST) + apart
         if tool is None:
-            return Width(_ASSUMED_REACH * scale, _ASSUMED_REACH * scale, scale, state)
+            reach = _ASSUMED_REACH * scale
+            return Width(reach, reach, scale, state, apart=apart)
         found = tool.states.get(state, tool.all)
         if not found.enough:
             found = tool.all
         low, high = found.low, found.high
         if not found.speaks_alone:
             low, high = max(low, tool.all.low), max(high, tool.all.high)
-        return Width(low * scale, high * scale, scale, state, found.enough)
+        return Width(low * scale, high * scale, scale, state, found.enough, apart)
 
     def learn(
         self, function: str, tool_type: str, actual: float, predicted: float, given: Width

@@ -6,28 +6,32 @@ a file holds, how long a question is) tells more: the same question asked again 
 about as long as it took them before, and a like one about as long. So what was announced first is
 the workflow's *hint* from then on. The effect of hints on every function that follows is remembered
 like that of inputs, above the function's level. How much of it holds is learnt per function, and
-over all.
+over all. So is how far they usually missed it after the same hint, by which the answer is the surer
+or the less sure.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from typing import Self
 
 import msgspec
 
 from malearn.kernel import features, text
-from malearn.kernel.estimation import experts, input_effects
+from malearn.kernel.estimation import experts, input_effects, intervals
 from malearn.kernel.estimation.experts import ExpertErrors
 from malearn.kernel.estimation.input_effects import InputEffects
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record
 from malearn.kernel.workflow import Workflow
+from malearn.kernel.workflows import remaining
 
 __all__ = [
     "Followed",
     "Hint",
+    "HintEffect",
     "HintsSoFar",
     "WorkflowHints",
     "applied",
@@ -40,6 +44,8 @@ __all__ = [
 _REMEMBERED = 1024  # functions, each after one announcer; the one seen longest ago goes first
 _MOST_VALUES = 64  # of a hint
 _PRIOR = 0.5
+# Mean absolute errors up to the end of an interval that encloses 80 % of a normal distribution.
+_REACH = remaining.Z80 * math.sqrt(math.pi / 2.0)
 _FARTHEST = 20.0  # log-seconds: what is beyond somebody else has written
 
 
@@ -148,10 +154,31 @@ def hint_of_shape(workflow: Workflow) -> Hint | None:
     return Hint("", ((digest, "shape"),), (1.0,))
 
 
-def applied(prediction: Prediction, effect: float) -> Prediction:
-    """`prediction`, of a task whose inputs are not known, with a hint's effect on log-seconds."""
+class HintEffect(msgspec.Struct, frozen=True, gc=False):
+    """What a hint does to an answer: what it adds to the log-seconds; and how often the same hint
+    was seen, and by how much the function usually missed what it took after it, in log-seconds."""
+
+    log_seconds: float = 0.0
+    seen: float = 0.0
+    miss: float = 0.0
+
+
+def applied(prediction: Prediction, effect: HintEffect) -> Prediction:
+    """`prediction`, of a task whose inputs are not known, with a hint's effect."""
     # Effects are learnt above the level of a function, so they hold for answers from it alone.
-    return prediction.shifted(effect) if prediction.source == "function_history" else prediction
+    if prediction.source != "function_history":
+        return prediction
+    shifted = prediction.shifted(effect.log_seconds)
+    if effect.seen < 2.0:
+        return shifted
+    reach = _REACH * effect.miss
+    low, high = (
+        intervals.among_repeats(abs(math.log(end / shifted.seconds)), effect.seen, reach)
+        for end in (shifted.low, shifted.high)
+    )
+    seconds, confidence = shifted.seconds, intervals.confidence(low + high)
+    low, high = seconds * math.exp(-low), seconds * math.exp(high)
+    return Prediction(seconds, low, high, shifted.source, shifted.model_version, confidence)
 
 
 class _Effects:
@@ -177,13 +204,14 @@ class WorkflowHints:
         self._effects: dict[_Key, _Effects] = {}
         self._errors = ExpertErrors()
 
-    def effect(self, function: str, hint: Hint) -> float:
-        """What to add to the log-seconds that `function` takes whatever its inputs."""
+    def effect(self, function: str, hint: Hint) -> HintEffect:
+        """What `hint` does to what `function` takes whatever its inputs."""
         found = self._effects.get(_key(function, hint))
         if found is None:
-            return 0.0
-        effect = _raw(found.inputs, hint)
-        return experts.second_weight(found.errors, self._errors) * effect if effect else 0.0
+            return _NO_EFFECT
+        raw = _raw(found.inputs, hint)
+        weight = experts.second_weight(found.errors, self._errors) if raw.log_seconds else 0.0
+        return HintEffect(weight * raw.log_seconds, raw.seen, raw.miss)
 
     def learn(self, function: str, hint: Hint, above: float) -> None:
         """`function` took so much more, in log-seconds, than was expected whatever its inputs."""
@@ -192,7 +220,7 @@ class WorkflowHints:
         self._effects[key] = found  # the one seen last stands last
         if len(self._effects) > _REMEMBERED:
             del self._effects[next(iter(self._effects))]
-        effect = _raw(found.inputs, hint)
+        effect = _raw(found.inputs, hint).log_seconds
         if effect:
             for errors in (found.errors, self._errors):
                 errors.learn(abs(above), abs(above - effect))
@@ -201,13 +229,17 @@ class WorkflowHints:
             found.inputs.learn(x, identity, above)
 
 
-def _raw(inputs: InputEffects, hint: Hint) -> float:
+_NO_EFFECT = HintEffect()
+
+
+def _raw(inputs: InputEffects, hint: Hint) -> HintEffect:
+    """The effect as if all of it held."""
     x, identity = input_effects.encode(hint.values)
     if x is None:
-        return 0.0
-    effect, same, _ = inputs.effect(x, identity)
+        return _NO_EFFECT
+    effect, same, _, miss = inputs.effect(x, identity)
     # Of identical hints a few are needed; similar ones are shrunk by `InputEffects` itself.
-    return effect * same / (same + _PRIOR) if same else effect
+    return HintEffect(effect * same / (same + _PRIOR) if same else effect, same, miss)
 
 
 def _key(function: str, hint: Hint) -> _Key:

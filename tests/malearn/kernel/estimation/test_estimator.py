@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
 import pytest
 
 from malearn.kernel.estimation import estimator
@@ -109,3 +111,45 @@ def test_errors_of_as_many_functions_are_remembered_as_the_owner_says() -> None:
             known.learn(basis, 9.0, actual)
     erring, calm = known.look_up("f0", "tool"), known.look_up("f1", "tool")
     assert erring.width.scale > 2.0 * calm.width.scale
+
+
+def after_repeats() -> tuple[Estimator, dict[float, list[bool]]]:
+    """What is known of a function of which the inputs 1 take 20 seconds each time and the inputs
+    900 anything around it; and whether outcomes of each lay within the interval given."""
+    known, chance = Estimator(), random.Random(3)
+    inside: dict[float, list[bool]] = {1.0: [], 900.0: []}
+    for number in range(400):
+        for length, spread in ((1.0, 0.02), (900.0, 0.3)):
+            basis = known.look_up("f", "t", (length,))
+            prediction = estimator.answer(basis, 15.0)
+            actual = 20.0 * math.exp(chance.gauss(0.0, spread))
+            inside[length].append(prediction.low <= actual <= prediction.high)
+            known.learn(basis, prediction.seconds, actual)
+            known.observe(Observation("f", "t", 99.0 * number, 99.0 * number + actual, (length,)))
+    return known, inside
+
+
+def test_inputs_that_take_as_long_each_time_get_a_narrower_interval_than_those_that_vary() -> None:
+    known, inside = after_repeats()
+    steady, varying, new = (known.look_up("f", "t", (x,)).width for x in (1.0, 900.0, 77.0))
+    assert steady.high < 0.6 * new.high
+    assert varying.high > 1.2 * new.high
+    both = [one for row in inside.values() for one in row[100:]]
+    assert sum(both) / len(both) == pytest.approx(0.8, abs=0.03)
+    # Of one function's interval for all inputs these would be nearly all and about 60 %.
+    assert sum(inside[900.0][100:]) / 300 > 0.68
+
+
+def test_many_at_once_get_the_answers_that_each_would_get() -> None:
+    known, _ = after_repeats()
+    features = [(1.0,), (77.0,), (900.0,), (1.0,), (math.nan,)]
+    bases, _ = known.look_up_many("f", "t", np.array(features))
+    each = [known.look_up("f", "t", one) for one in features]
+    assert [one.width for one in bases] == [one.width for one in each]
+    models = [19.0, 21.0, 30.0, 1e6, 18.0]
+    limits = (1.0, 1_000.0)
+    together = estimator.answer_many(bases, 15.0, models, 3, None, limits)
+    assert together == [
+        estimator.answer(basis, 15.0, model, 3, None, limits)
+        for basis, model in zip(bases, models, strict=True)
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record
 from malearn.kernel.workflow import Workflow
 from malearn.kernel.workflows import workflow_hints
-from malearn.kernel.workflows.workflow_hints import HintsSoFar
+from malearn.kernel.workflows.workflow_hints import HintEffect, HintsSoFar
 
 ASKED = {"short": 10.0, "long": 900.0}
 TOOK = {"short": 20.0, "long": 32.0}
@@ -41,7 +42,8 @@ def known(questions: list[str]) -> Estimator:
 def test_a_workflow_that_began_alike_tells_what_a_later_task_takes() -> None:
     estimator = known(["short", "long"] * 10)
     plain = estimator.look_up("fuse", "t").seconds
-    hinted = {one: plain * math.exp(estimator.hint_effect("fuse", hint(one))) for one in TOOK}
+    effects = {one: estimator.hint_effect("fuse", hint(one)).log_seconds for one in TOOK}
+    hinted = {one: plain * math.exp(effect) for one, effect in effects.items()}
     off = sum(abs(math.log(hinted[one] / TOOK[one])) for one in TOOK)
     assert off < 0.4 * sum(abs(math.log(plain / TOOK[one])) for one in TOOK)
 
@@ -52,7 +54,7 @@ def test_what_was_learnt_holds_in_another_process(tmp_path: Path) -> None:
     pickled.write_bytes(pickle.dumps((estimator, hint("long"))))
     script = (
         "import pickle, sys; known, hint = pickle.load(open(sys.argv[1], 'rb')); "
-        "print(known.hint_effect('fuse', hint))"
+        "print(known.hint_effect('fuse', hint).log_seconds)"
     )
     for seed in ("1", "2"):
         there = subprocess.run(
@@ -62,7 +64,8 @@ def test_what_was_learnt_holds_in_another_process(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        assert float(there.stdout) == estimator.hint_effect("fuse", hint("long")) > 0.0
+        effect = estimator.hint_effect("fuse", hint("long")).log_seconds
+        assert float(there.stdout) == effect > 0.0
 
 
 def test_the_functions_of_a_workflow_are_a_hint_whatever_its_ids_and_their_order() -> None:
@@ -79,7 +82,7 @@ def test_the_functions_of_a_workflow_are_a_hint_whatever_its_ids_and_their_order
 
 
 def test_a_hint_says_nothing_of_a_function_that_never_followed_it() -> None:
-    assert known(["short", "long"] * 5).hint_effect("other", hint("long")) == 0.0
+    assert known(["short", "long"] * 5).hint_effect("other", hint("long")) == HintEffect()
 
 
 def test_what_announces_no_number_is_no_hint() -> None:
@@ -88,10 +91,29 @@ def test_what_announces_no_number_is_no_hint() -> None:
 
 def test_an_answer_keeps_its_interval_and_one_that_no_history_gave_stays() -> None:
     history = Prediction(10.0, 8.0, 12.0, "function_history")
-    moved = workflow_hints.applied(history, math.log(2.0))
+    moved = workflow_hints.applied(history, HintEffect(math.log(2.0)))
     assert (moved.seconds, moved.low, moved.high) == pytest.approx((20.0, 16.0, 24.0))
     model = Prediction(10.0, 8.0, 12.0, "model", 3)
-    assert workflow_hints.applied(model, 1.0) is model
+    assert workflow_hints.applied(model, HintEffect(1.0)) is model
+
+
+def test_after_a_hint_that_the_same_always_followed_an_answer_is_surer() -> None:
+    estimator, chance = Estimator(), random.Random(3)
+    for number in range(40):
+        start = 100.0 * number
+        for question, spread in (("short", 0.02), ("long", 0.8)):
+            seconds = TOOK[question] * math.exp(chance.gauss(0.0, spread))
+            estimator.observe(Observation("fuse", "t", start, start + seconds), [hint(question)])
+    answer = Prediction(25.0, 15.0, 40.0, "function_history", confidence=0.8)
+    steady, varying = (
+        workflow_hints.applied(answer, estimator.hint_effect("fuse", hint(one)))
+        for one in ("short", "long")
+    )
+    assert steady.high / steady.low < 0.8 * answer.high / answer.low
+    assert varying.high / varying.low > 1.2 * answer.high / answer.low
+    assert steady.confidence > varying.confidence
+    for one in (steady, varying):
+        assert one.low < one.seconds < one.high
 
 
 def test_until_anything_is_announced_the_shape_is_the_hint_and_both_are_learnt_from() -> None:

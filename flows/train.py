@@ -163,7 +163,7 @@ def load(
         # Rows are in the order of their start, so these are the first ones.
         first = sum(e.start < since for e in rows.executions)
     if newest_rows is not None:
-        limits["data_rows"] = f"the newest {newest_rows:,} rows"
+        limits["data_rows"] = f"the newest {text.counted(newest_rows, 'row')}"
         first = max(first, len(rows) - newest_rows)
     if first:
         rows = rows.rows(np.arange(first, len(rows)))

@@ -96,13 +96,14 @@ class WorkflowPublisher:
         tracker, history = self._tracker, self._history
         # Of a workflow that changed again the earlier status is not wanted any more.
         runs = {*list(self._statuses), *tracker.discard_changed()}
-        untaken = (
+        unsent: tuple[Sequence[object], ...] = (
+            *self._waiting,
             tracker.take_unshared(),
             history.take_followed(),
             tracker.take_shapes(ending=True),
             history.take_outcomes(),
         )
-        self._dropped += len(runs) + sum(map(len, (*self._waiting, *untaken)))
+        self._dropped += len(runs) + sum(map(len, unsent))
 
     def abandon(self) -> None:
         """After a fork: what waits is the parent's to send."""

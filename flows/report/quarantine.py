@@ -54,7 +54,7 @@ def show_quarantined(found: Overview) -> None:
             # Text, not markup: a cause quotes what records hold.
             table.add_row(Text(f"  {cause}"), f"{n:,}")
         if (more := len(group.by) - _CAUSES) > 0:
-            table.add_row(Text(f"  and {more:,} others", "dim"), "")
+            table.add_row(Text(f"  and {text.counted(more, 'other')}", "dim"), "")
     console.print(table)
     console.print()
     if found.newest:

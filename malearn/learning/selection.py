@@ -128,8 +128,8 @@ def select(
         unseen = windows.unseen(rows, incumbent.trained_until)
         if unseen < gate.FEWEST_ROWS and not explore:
             return NothingSelected(
-                f"{unseen} executions have started since {incumbent.name} was trained; at least "
-                f"{gate.FEWEST_ROWS} are required to compare another model with it"
+                f"{text.counted(unseen, 'execution')} started since {incumbent.name} was trained; "
+                f"at least {gate.FEWEST_ROWS} are required to compare another model with it"
             )
         if unseen < gate.FEWEST_ROWS:
             incumbent, left_out = None, incumbent

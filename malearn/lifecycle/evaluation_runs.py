@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from malearn.kernel import text
 from malearn.kernel.names import Names
 from malearn.learning import plots, scheduling_plots, state_plots
 from malearn.learning.evaluation import Evaluation
@@ -82,14 +83,14 @@ def log_evaluation(evaluation: Evaluation, name: str) -> str:
                 [evaluation.executions[i].function for i in rows],
                 actual,
                 ours,
-                f"{tool_type}: levels believed, over {len(rows)} tasks",
+                f"{tool_type}: levels believed, over {text.counted(len(rows), 'task')}",
                 [evaluation.ours.levels[i] for i in rows],
             )
             inside[tool_type] = evaluation.inside(tool_type)
             figures[f"error_over_time_{tool_type}"] = plots.error_over_time(
                 actual,
                 {who: p[rows] for who, p in evaluation.predicted.items()},
-                f"{tool_type}: how far off, over {len(rows)} tasks",
+                f"{tool_type}: how far off, over {text.counted(len(rows), 'task')}",
             )
         figures["coverage_over_time"] = plots.coverage_over_time(
             inside, "Outcomes within the 80 % interval, over time"

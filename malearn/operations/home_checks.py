@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from malearn.kernel import home_format
+from malearn.kernel import home_format, text
 from malearn.kernel.home import Home
 from malearn.operations.finding import Finding
 from malearn.operations.restore import STAGING
@@ -47,7 +47,8 @@ def repair(home: Home) -> Iterator[Finding]:
     for path in exposed:
         path.chmod(stat.S_IMODE(path.stat().st_mode) & ~_OPEN)
     if exposed:
-        detail = f"{len(exposed):,} files and directories are now their owner's alone"
+        what = text.counted(len(exposed), "path")
+        detail = f"what others could read is now its owner's alone: {what}"
         yield Finding("rights", "ok", detail)
     staging = home.state / "backup"
     # Only under the lock: another process may be making a backup now.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
+from malearn.kernel import text
 from malearn.kernel.estimation import history
 from malearn.kernel.onnx import onnx_model
 from malearn.kernel.tool_types import ToolType, ToolTypes
@@ -262,7 +263,7 @@ def test_a_training_that_nothing_new_could_judge_registers_nothing(
     trained = train(rows)
     assert trained.version is None
     assert trained.why == (
-        "0 executions have started since incumbent v1 was trained; at least "
+        "0 executions started since incumbent v1 was trained; at least "
         f"{gate.FEWEST_ROWS} are required to compare another model with it"
     )
 
@@ -349,7 +350,7 @@ def test_too_few_rows_register_nothing_and_say_how_many_are_needed(
     trained = train(unheard.rows(np.arange(count)))
     assert (trained.version, trained.decision, trained.run_id) == (None, None, None)
     need = min(FAMILIES[name].fewest_rows for name in USUAL)
-    assert trained.why.startswith(f"{count} rows, ")
+    assert trained.why.startswith(f"{text.counted(count, 'row')}, ")
     assert trained.why.endswith(f" in the train window; at least {need} are required there")
     assert registry.versions(unheard.tool_type) == []
     assert mlflow.get_experiment_by_name(unheard.tool_type.registered_model) is None

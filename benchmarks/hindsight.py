@@ -31,6 +31,7 @@ from xgboost import XGBRegressor
 
 from benchmarks import bar_share, whole_paths
 from benchmarks.bar_share import Makers, Totals
+from malearn.kernel.estimation import intervals
 from malearn.kernel.features import FeatureSchema
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolTypes
@@ -45,8 +46,9 @@ __all__ = ["earlier", "table"]
 
 _POLICIES = ("aged", "srw", "triage")
 _FOLDS = 10
-#: Median seconds of earlier runs on the same inputs and backend, by task.
-_Earlier = Mapping[str, float]
+#: By task: seconds, and the factor up to the end of an 80 % interval.
+_Said = Mapping[str, tuple[float, float]]
+_MEAN_ERROR = math.sqrt(2.0 / math.pi)  # of a normal distribution, in σ
 
 BAR = "the bar on inputs that ran before, hindsight on others"
 MEDIAN = "medians of inputs that ran before, hindsight on others"
@@ -56,12 +58,12 @@ MEDIAN = "medians of inputs that ran before, hindsight on others"
 class Known:
     """What hindsight knows of one run's tasks, by their ids.
 
-    `earlier` are median seconds on the same inputs and backend, where these ran before; `fitted`
-    the seconds and the factor up to the end of an 80 % interval that the regressions say.
+    `earlier` is what is said by earlier runs of the same inputs on the same backend, where there
+    are any, `fitted` by the regressions.
     """
 
-    earlier: _Earlier
-    fitted: Mapping[str, tuple[float, float]]
+    earlier: _Said
+    fitted: _Said
 
 
 class Hindsight(Noisy):
@@ -73,13 +75,17 @@ class Hindsight(Noisy):
 
     def drawn(self, trace: WorkflowTrace, task_id: str) -> Prediction:
         bar = super().drawn(trace, task_id)
-        earlier = self._known.earlier.get(task_id)
-        if earlier is not None:
-            return bar.shifted(math.log(earlier / bar.seconds)) if self._medians else bar
-        # No regression is fitted to what belongs to no tool type, or ended without success: of
-        # that the bar's is taken, which is more than hindsight could know. Most of it takes
-        # milliseconds, but some tasks take seconds.
-        seconds, factor = self._known.fitted.get(task_id, (bar.seconds, bar.high / bar.seconds))
+        said = self._known.earlier.get(task_id)
+        if said is None:
+            said = self._known.fitted.get(task_id)
+        elif not self._medians:
+            return bar
+        if said is None:
+            # No regression is fitted to what belongs to no tool type, or ended without success: of
+            # that the bar's is taken, which is more than hindsight could know. Most of it takes
+            # milliseconds, but some tasks take seconds.
+            return bar
+        seconds, factor = said
         return Prediction(seconds, seconds / factor, seconds * factor, "model")
 
 
@@ -136,10 +142,10 @@ def _of_run(
     return bar_share.simulated(known, makers, replace(settings, policies=_POLICIES))
 
 
-def earlier(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, _Earlier]:
-    """By run and task: the median of what the same query's task took in earlier runs on a backend
-    of the same noise."""
-    found: dict[str, _Earlier] = {}
+def earlier(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, _Said]:
+    """By run: the median of what the same query's task took in earlier runs on a backend of the
+    same noise, and its interval, by how far these lay from it."""
+    found: dict[str, _Said] = {}
     before: dict[tuple[str, str, float], list[float]] = defaultdict(list)
     for run in runs:
         sigma = sigmas[run.name]
@@ -150,7 +156,7 @@ def earlier(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, 
             if workflow.query
         }
         found[run.name] = {
-            task_id: math.exp(statistics.median(before[key]))
+            task_id: _of_repeats(before[key], sigma)
             for task_id, key in keys.items()
             if before.get(key)
         }
@@ -159,6 +165,15 @@ def earlier(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, 
                 if task_id in keys:
                     before[keys[task_id]].append(math.log(task.seconds))
     return found
+
+
+def _of_repeats(taken: Sequence[float], sigma: float) -> tuple[float, float]:
+    """Of log-seconds that the same inputs took: the median, and the factor of the interval."""
+    middle, error = statistics.median(taken), _MEAN_ERROR * sigma
+    if len(taken) > 1:
+        own = math.fsum(abs(one - middle) for one in taken) / (len(taken) - 1)
+        error = intervals.among_repeats(error, len(taken), own)
+    return math.exp(middle), math.exp(Z80 * error / _MEAN_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +189,7 @@ class _Row:
     log_seconds: float
 
 
-def _fitted(
-    runs: Sequence[RunTrace], sigmas: Mapping[str, float], tool_types: ToolTypes
-) -> dict[str, tuple[float, float]]:
+def _fitted(runs: Sequence[RunTrace], sigmas: Mapping[str, float], tool_types: ToolTypes) -> _Said:
     """By task: seconds as told from all other queries, and the factor of the 80 % interval."""
     rows: dict[str, list[_Row]] = defaultdict(list)
     for run in runs:
@@ -201,8 +214,7 @@ def _fitted(
     for some in rows.values():
         expected = _out_of_fold(some)
         errors = [abs(one.log_seconds - said) for one, said in zip(some, expected, strict=True)]
-        # Of a normal distribution the mean absolute error is 0.8 σ.
-        factor = math.exp(Z80 * 1.25 * statistics.fmean(errors))
+        factor = math.exp(Z80 * statistics.fmean(errors) / _MEAN_ERROR)
         for one, said in zip(some, expected, strict=True):
             found[one.task_id] = math.exp(said), factor
     return found

@@ -172,7 +172,7 @@ def _of_repeats(taken: Sequence[float], sigma: float) -> tuple[float, float]:
     middle, error = statistics.median(taken), _MEAN_ERROR * sigma
     if len(taken) > 1:
         own = math.fsum(abs(one - middle) for one in taken) / (len(taken) - 1)
-        error = intervals.among_repeats(error, len(taken), own)
+        error = intervals.among_repeats(error, own, len(taken))
     return math.exp(middle), math.exp(Z80 * error / _MEAN_ERROR)
 
 

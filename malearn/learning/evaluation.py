@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel.estimation import estimator
+from malearn.kernel.estimation import estimator, input_effects
 from malearn.kernel.estimation.estimator import Basis, Estimator
 from malearn.kernel.estimation.history import BelievedLevel
 from malearn.kernel.estimation.intervals import Intervals, State, Width
@@ -307,8 +307,10 @@ def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tupl
             ended, said, given = executions[j], float(predicted[j]), widths[j]
             seen.add(ended.tool_type)
             if given is not None:
-                intervals.learn(ended.function, ended.tool_type, ended.seconds, said, given)
+                inputs = input_effects.encode(ended.serve)[1]
+                intervals.learn(ended.function, ended.tool_type, ended.seconds, said, given, inputs)
         width = intervals.width(task.function, task.tool_type)
+        width = intervals.of_inputs(width, task.function, input_effects.encode(task.serve)[1])
         low[i], high[i] = width.around(float(predicted[i]))
         # The first answers of a tool type are assumptions: their errors say nothing of later ones.
         widths.append(width if task.tool_type in seen else None)

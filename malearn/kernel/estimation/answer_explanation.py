@@ -165,8 +165,8 @@ def _interval(basis: Basis, prediction: Prediction, model: ModelAnswer) -> str:
     width = basis.width
     # The same condition as in `estimator.answer`, which chose the interval described here.
     if width.calibrated and prediction.source != "heuristic":
-        # As in `Width.of_repeats`.
-        repeated = math.expm1(basis.snapshot[_SAME]) > 1.5
+        # As in `Intervals.of_inputs`.
+        repeated = math.expm1(basis.snapshot[_SAME]) > 0.5
         whose = "the function, and of these inputs" if repeated else "the function"
         return (
             f"{ends} encloses 80 % of this tool type's latest outcomes when {_STATES[width.state]};"

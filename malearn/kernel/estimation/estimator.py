@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from malearn.kernel.estimation import intervals, model_weights
+from malearn.kernel.estimation import input_effects, intervals, model_weights
 from malearn.kernel.estimation.explanation import LevelExplanation, Term
 from malearn.kernel.estimation.history import FEATURES, FUNCTIONS, BelievedLevel, History
 from malearn.kernel.estimation.intervals import Factors, Intervals, Width
@@ -46,7 +46,8 @@ class Basis(msgspec.Struct, frozen=True, gc=False):
     none of them where it was looked up together with others.
     `source` and `seconds` are what answers where no model does; NaN seconds, and the source
     "heuristic", where neither function nor tool type were ever seen. `model_weight`, above 0 and
-    at most 1, is how much a model's answer counts beside `seconds`.
+    at most 1, is how much a model's answer counts beside `seconds`. `inputs` identify the task's
+    features among others of the function; empty where none are known, or the function is not.
     """
 
     function: str
@@ -56,6 +57,7 @@ class Basis(msgspec.Struct, frozen=True, gc=False):
     seconds: float
     width: Width
     model_weight: float = 1.0
+    inputs: bytes = b""
 
 
 def answer(
@@ -170,9 +172,9 @@ class Estimator:
         `features` are numbers in declared order, NaN where missing. `tool_type` is empty where
         nobody claims the function.
         """
-        snapshot, *repeats = self._history.look_up(function, tool_type, features, context)
-        levels = (snapshot[_LEVEL],)
-        return self._bases(function, tool_type, context, levels, (repeats,), snapshot)[0]
+        snapshot = self._history.snapshot(function, tool_type, features, context)
+        levels, inputs = (snapshot[_LEVEL],), (input_effects.encode(features)[1],)
+        return self._bases(function, tool_type, context, levels, inputs, snapshot)[0]
 
     def look_up_many(
         self,
@@ -185,9 +187,9 @@ class Estimator:
 
         Their snapshots are not part of the bases, but stand in one table, one row each.
         """
-        snapshots, repeats = self._history.look_up_many(function, tool_type, features, context)
-        levels = snapshots[:, _LEVEL].tolist()
-        return self._bases(function, tool_type, context, levels, repeats.tolist()), snapshots
+        snapshots = self._history.snapshots(function, tool_type, features, context)
+        levels, inputs = snapshots[:, _LEVEL].tolist(), input_effects.identities(features)
+        return self._bases(function, tool_type, context, levels, inputs), snapshots
 
     def explain(
         self, basis: Basis, features: Sequence[float] = (), context: tuple[str, ...] = ()
@@ -265,7 +267,14 @@ class Estimator:
                 predicted,
                 actual,
             )
-            self._intervals.learn(basis.function, basis.tool_type, actual, predicted, basis.width)
+            self._intervals.learn(
+                basis.function,
+                basis.tool_type,
+                actual,
+                predicted,
+                basis.width,
+                basis.inputs,
+            )
 
     @property
     def functions(self) -> tuple[int, int]:
@@ -303,25 +312,34 @@ class Estimator:
         tool_type: str,
         context: tuple[str, ...],
         levels: Sequence[float],
-        repeats: Iterable[Sequence[float]],
+        inputs: Sequence[bytes],
         snapshot: tuple[float, ...] = (),
     ) -> list[Basis]:
         """One for each of `levels`, which stand in the snapshots of tasks of one function and
-        context, and of `repeats`, how often its inputs were seen and their usual miss: these share
-        all else, but for a `snapshot` that only one of them has."""
+        context, and of `inputs`: these share all else, but for a `snapshot` that only one of them
+        has."""
         # The state is part of the basis: the outcome is to calibrate the state that was answered
         # in, not the one that holds when it is known.
         state, apart = self._history.state(function, tool_type, context)
         width = self._intervals.width(function, tool_type, state, apart)
-        widths = [width if seen < 2.0 else width.of_repeats(seen, miss) for seen, miss in repeats]
+        of_inputs = self._intervals.of_inputs
         weight = self._weights.weight(function, tool_type)
         found = self._history.levels_seconds(function, context, levels)
         # NaN where the function is known, but nothing was observed under this tool type, of which
         # all levels are NaN then: the declaration has changed since.
         if found and found[0] == found[0]:
             return [
-                Basis(function, tool_type, snapshot, "function_history", seconds, width, weight)
-                for seconds, width in zip(found, widths, strict=True)
+                Basis(
+                    function,
+                    tool_type,
+                    snapshot,
+                    "function_history",
+                    seconds,
+                    of_inputs(width, function, one),
+                    weight,
+                    one,
+                )
+                for seconds, one in zip(found, inputs, strict=True)
             ]
         source: Source = "tool_history"
         seconds = self._history.tool_seconds(tool_type) if tool_type else None

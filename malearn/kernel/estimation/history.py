@@ -183,7 +183,7 @@ class History:
                 _, level, _ = self._expected(function, tool, context)
             else:
                 level = self._level(line, tool)
-            effect, *_ = inputs.effect(x, key, level)
+            effect = inputs.effect(x, key, level)[0]
         if line is None:
             line = self._tracker.new_state(function, tool, context, value, effect * tool.worth)
         else:
@@ -237,36 +237,23 @@ class History:
         All NaN while the tool type is unknown; a function not seen yet starts from
         what new functions of its tool type took.
         """
-        return self.look_up(function, tool_type, features, context)[0]
-
-    def look_up(
-        self,
-        function: str,
-        tool_type: str,
-        features: Sequence[float] = (),
-        context: tuple[str, ...] = (),
-    ) -> tuple[tuple[float, ...], float, float]:
-        """What `snapshot` gives; how often these very inputs were seen; and their usual miss.
-
-        The latter in log-seconds, as in `InputEffects.effect`.
-        """
         tool = self._tools.get(tool_type)
         if tool is None:
-            return _UNKNOWN, 0.0, 0.0
+            return _UNKNOWN
         known = self._functions.get(function)
         if known is None:
             level = self._tracker.cluster + tool.level + self._tracker.start(None, tool, context)
-            return (level, 0.0, _NAN, 0.0, 0.0, _NAN, _NAN), 0.0, 0.0
-        effect = same = mass = miss = 0.0
+            return (level, 0.0, _NAN, 0.0, 0.0, _NAN, _NAN)
+        effect = same = mass = 0.0
         x, key = input_effects.encode(features)
         outlook = self._outlook(function, tool_type, context, known, tool)
         line, inputs = outlook.line, outlook.inputs
         if x is not None and inputs is not None:
-            effect, same, mass, miss = inputs.effect(x, key, outlook.level)
+            effect, same, mass = inputs.effect(x, key, outlook.level)
             effect *= outlook.worth
         level = outlook.level + effect
         median, mean = (_NAN, _NAN) if line is None else (line.median, line.mean)
-        snapshot = (
+        return (
             level,
             effect,
             outlook.scale,
@@ -275,30 +262,25 @@ class History:
             median - level,
             mean - level,
         )
-        return snapshot, same, miss
 
-    def look_up_many(
+    def snapshots(
         self,
         function: str,
         tool_type: str,
         features: Table,
         context: tuple[str, ...] = (),
-    ) -> tuple[Table, Table]:
-        """As `look_up`, for each of `features`, which are of tasks of one function and context.
-
-        A row of snapshots each, and one of how often these inputs were seen and their usual miss.
-        """
+    ) -> Table:
+        """As `snapshot`, one row for each of `features`: tasks of one function and context."""
         plain = np.array(self.snapshot(function, tool_type, (), context))
         found = np.repeat(plain[None, :], len(features), axis=0)
-        repeats = np.zeros((len(features), 2))
         known = self._functions.get(function)
         tool = self._tools.get(tool_type)
         if known is None or tool is None:
-            return found, repeats
+            return found
         outlook = self._outlook(function, tool_type, context, known, tool)
         inputs = outlook.inputs
         if inputs is None:
-            return found, repeats
+            return found
         # As `encode`: missing numbers count as 0, and a row without any number has no inputs.
         missing = np.isnan(features)
         rows = np.where(missing, 0.0, features)
@@ -306,11 +288,11 @@ class History:
         effects[missing.all(axis=1)] = 0.0
         effect = effects[:, 0] * outlook.worth
         found[:, _EFFECT] = effect
-        found[:, _COUNTS] = np.log1p(effects[:, 1:3])
+        found[:, _COUNTS] = np.log1p(effects[:, 1:])
         found[:, _LEVEL] += effect
         # They are relative to the level, which the effect has just moved.
         found[:, _BESIDE_LEVEL] -= effect[:, None]
-        return found, effects[:, 1::2]
+        return found
 
     def function_seconds(
         self, function: str, features: Sequence[float] = (), context: tuple[str, ...] = ()
@@ -375,7 +357,7 @@ class History:
         x, key = input_effects.encode(features)
         if x is None or outlook.inputs is None:
             return LevelExplanation(terms, (), ())
-        effect, same, *_ = outlook.inputs.effect(x, key, outlook.level)
+        effect, same, _ = outlook.inputs.effect(x, key, outlook.level)
         inputs = (Term("inputs", "similar inputs", effect * outlook.worth),)
         # As in `InputEffects.effect`: where identical inputs are known they alone answer.
         similar = (

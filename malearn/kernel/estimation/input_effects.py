@@ -3,9 +3,8 @@
 Residuals are log-seconds above the level of their time, so that they survive a change of level.
 The last are kept in a ring that is searched for similar inputs. Of identical inputs the time
 itself is remembered as well, with the level at which it was taken: what a level has moved since by
-less than a change of conditions is mostly noise of other inputs, and is followed by half. So is by
-how much they usually miss it: the same question may take as long each time, or twice as long every
-other time. Memory is bounded: what was used longest ago goes first.
+less than a change of conditions is mostly noise of other inputs, and is followed by half. Memory is
+bounded: what was used longest ago goes first.
 """
 
 from __future__ import annotations
@@ -19,15 +18,12 @@ from numpy.typing import NDArray
 
 from malearn.kernel.estimation.robust import clip_step
 
-__all__ = ["InputEffects", "encode", "logarithms"]
+__all__ = ["InputEffects", "encode", "identities", "logarithms"]
 
 _EFFECT_RATE = 0.3  # by which identical inputs move towards their latest duration
 # A level that has moved by so many log-seconds has changed, and identical inputs move along; of
 # smaller moves they follow this share.
 _CHANGED, _FOLLOWED = 0.5, 0.5
-# By which the usual miss of identical inputs takes in the latest one, and log-seconds that count of
-# it: one outlier must not decide for long.
-_MISS_RATE, _MOST_MISS = 0.1, 1.0
 _REMEMBERED = 128  # for similar inputs
 _IDENTICAL = 512  # for identical ones
 _EXACT, _NEAR, _WIDTH, _FARTHEST, _PRIOR = 4.0, 2.0, 0.1, 2.0, 1.0  # see `InputEffects.similar`
@@ -46,6 +42,15 @@ def encode(features: Sequence[float]) -> tuple[list[float] | None, bytes]:
         return None, b""
     # The bytes of a row of float64, since `effects` cuts its keys out of such a matrix.
     return x, array("d", x).tobytes()
+
+
+def identities(rows: Table) -> list[bytes]:
+    """What identifies each of several rows of features, as `encode` does; empty where all are
+    missing."""
+    missing = np.isnan(rows)
+    raw, size = np.where(missing, 0.0, rows).tobytes(), rows.shape[1] * rows.itemsize
+    nothing = np.atleast_1d(missing.all(axis=1)).tolist()
+    return [b"" if none else raw[row * size : (row + 1) * size] for row, none in enumerate(nothing)]
 
 
 def logarithms(x: Sequence[float]) -> list[float]:
@@ -70,9 +75,8 @@ class InputEffects:
     )
 
     def __init__(self) -> None:
-        # Log-seconds and the level that they were taken at, both smoothed, the count, and the usual
-        # miss.
-        self._identical: dict[bytes, tuple[float, float, float, float]] = {}
+        # Log-seconds and the level that they were taken at, both smoothed, and the count.
+        self._identical: dict[bytes, tuple[float, float, float]] = {}
         self._clear(0)
 
     def __getstate__(self) -> dict[str, object]:
@@ -87,22 +91,20 @@ class InputEffects:
 
     def effect(
         self, x: Sequence[float], key: bytes, level: float = 0.0
-    ) -> tuple[float, float, float, float]:
-        """Effect on log-seconds, times seen exactly so, the weight of what was similar, and by how
-        much these inputs usually missed what they had taken before.
+    ) -> tuple[float, float, float]:
+        """Effect on log-seconds, times seen exactly so, and the weight of what was similar.
 
-        `level` is the one above which the effect is wanted; it and the miss are log-seconds. Of
-        what was not seen twice the miss is 0.
+        `level` is the one above which the effect is wanted, in log-seconds.
         """
         identical = self._identical.get(key)
         if identical is not None:
-            return _above(level, identical), identical[2], 0.0, identical[3]
+            return _above(level, identical), identical[2], 0.0
         effect, mass = self.similar(x)
-        return effect, 0.0, mass, 0.0
+        return effect, 0.0, mass
 
     def effects(self, rows: Table, level: float = 0.0) -> Table:
         """As `effect`, one row for each of `rows`."""
-        found = np.zeros((len(rows), 4))
+        found = np.zeros((len(rows), 3))
         raw, size = rows.tobytes(), rows.shape[1] * rows.itemsize
         unseen = []
         for row in range(len(rows)):
@@ -110,10 +112,10 @@ class InputEffects:
             if identical is None:
                 unseen.append(row)
             else:
-                found[row] = _above(level, identical), identical[2], 0.0, identical[3]
+                found[row, :2] = _above(level, identical), identical[2]
         # There is nothing to compare with before the first `learn`, or at another width.
         if unseen and 0 < rows.shape[1] == len(self._scale):
-            found[unseen, :3:2] = self._similar_many(rows[unseen])
+            found[unseen, ::2] = self._similar_many(rows[unseen])
         return found
 
     def count(self, key: bytes) -> int:
@@ -214,20 +216,17 @@ class InputEffects:
         """These inputs had this effect above `level`."""
         identical = self._identical.pop(key, None)
         if identical is None:
-            identical = effect + level, level, 1.0, 0.0
+            identical = effect + level, level, 1.0
             if len(self._identical) >= _IDENTICAL:
                 del self._identical[next(iter(self._identical))]
         else:
-            usual, at, count, miss = identical
-            missed = min(abs(effect - _above(level, identical)), _MOST_MISS)
-            # Of the first one there is no miss.
-            miss += max(_MISS_RATE, 1.0 / count) * (missed - miss)
+            usual, at, count = identical
             if abs(level - at) >= _CHANGED:
                 usual, at = usual + level - at, level
             # A plain mean of the first few, exponential smoothing from then on.
             rate = max(_EFFECT_RATE, 1.0 / (count + 1.0))
             usual += rate * (effect + level - usual)
-            identical = usual, at + rate * (level - at), count + 1.0, miss
+            identical = usual, at + rate * (level - at), count + 1.0
         self._identical[key] = identical  # the most recently used last
         self._place(logarithms(x), clip_step(effect))
 
@@ -290,8 +289,8 @@ def _decay(width: int) -> float:
     return -_FARTHEST / (_WIDTH * max(width, 1))
 
 
-def _above(level: float, identical: tuple[float, float, float, float]) -> float:
+def _above(level: float, identical: tuple[float, float, float]) -> float:
     """The effect above `level` of inputs whose log-seconds and level are remembered."""
-    usual, at, _, _ = identical
+    usual, at, _ = identical
     moved = level - at
     return usual - at if abs(moved) >= _CHANGED else usual - at - (1.0 - _FOLLOWED) * moved

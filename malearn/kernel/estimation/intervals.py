@@ -6,7 +6,8 @@ type's latest predictions in the same state did; feedback holds the share where 
 is wanted. Nothing is assumed about the distribution of errors, nor that it stays
 what it was. States are calibrated apart (Mondrian conformal prediction), so that
 an interval is wider while it is in doubt which level holds, and only then. Inputs that were seen
-before have a usual miss of their own, which their function's is mixed with.
+before have a usual miss of their own, which their function's is mixed with: some take as long each
+time, others vary.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Literal
 
 import msgspec
@@ -57,8 +58,10 @@ _WINDOW, _ENOUGH = 200, 10  # latest errors that count; so many stand for quanti
 # … and until there are so many, its interval is no narrower than that of all states.
 _SPEAKS_ALONE = 40
 _ASSUMED_REACH = 2.0  # scales, until enough outcomes say otherwise
-# Of the same inputs: own misses that what is usual of any is worth, and own ones that count.
-_USUAL_WORTH, _MOST_REPEATS = 4.0, 20.0
+# Of the same inputs: own misses that what is usual of any is worth, and own ones that count; and
+# how many inputs are remembered.
+_USUAL_WORTH, _MOST_REPEATS, _INPUTS = 4.0, 20.0, 16_384
+_WIDEST = _BLIND  # log-seconds: beyond it an end says nothing, and far beyond it overflows
 _TAIL = (1.0 - COVERAGE) / 2.0  # share of outcomes that either side is to leave out
 # Adaptive conformal inference: each outcome moves the share left out by this much of its miss,
 # within limits, so that cover holds while errors drift and no spell of luck closes an interval.
@@ -75,11 +78,11 @@ def from_width(width: Width) -> Factors:
     return math.exp(-width.low), math.exp(width.high), confidence(width.low + width.high)
 
 
-def among_repeats(usual: float, seen: float, own: float) -> float:
-    """What inputs seen before usually miss: between their `own`, of `seen` executions, and what is
-    `usual` of any."""
-    known = min(seen - 1.0, _MOST_REPEATS)  # of the first one there was nothing to miss
-    return usual if known < 1.0 else (known * own + _USUAL_WORTH * usual) / (known + _USUAL_WORTH)
+def among_repeats(usual: float, own: float, count: float) -> float:
+    """What inputs seen before usually miss: between their `own`, the mean of `count` misses, and
+    what is `usual` of any."""
+    count = min(count, _MOST_REPEATS)
+    return (count * own + _USUAL_WORTH * usual) / (count + _USUAL_WORTH)
 
 
 def calibrated(calibration: Mapping[str, float] | None) -> Factors:
@@ -111,14 +114,12 @@ class Width(msgspec.Struct, frozen=True, gc=False):
         """`low` and `high`, in seconds."""
         return seconds * math.exp(-self.low), seconds * math.exp(self.high)
 
-    def of_repeats(self, seen: float, miss: float) -> Width:
-        """The width for inputs that were `seen` so often, and usually missed by `miss`."""
-        if seen < 2.0:
-            return self
-        usual = among_repeats(self.scale - self.apart, seen, miss)
-        scale = max(usual, _LEAST) + self.apart
+    def scaled(self, scale: float) -> Width:
+        """The same with another usual miss, beside what is owed to doubt."""
+        scale = max(scale, _LEAST) + self.apart
         by = scale / self.scale
-        return Width(self.low * by, self.high * by, scale, self.state, self.calibrated, self.apart)
+        low, high = min(self.low * by, _WIDEST), min(self.high * by, _WIDEST)
+        return Width(low, high, scale, self.state, self.calibrated, self.apart)
 
 
 class _Quantiles:
@@ -187,11 +188,12 @@ class Intervals:
     The misses of `functions` are remembered at most; the one seen longest ago goes first.
     """
 
-    __slots__ = ("_functions", "_most", "_tools")
+    __slots__ = ("_functions", "_inputs", "_most", "_tools")
 
     def __init__(self, functions: int = FUNCTIONS) -> None:
         self._most = functions
         self._functions: dict[str, tuple[float, int]] = {}  # usual miss, how many
+        self._inputs: dict[tuple[str, Hashable], tuple[float, int]] = {}  # the same
         self._tools: dict[str, _Tool] = {}
 
     def width(
@@ -213,7 +215,7 @@ class Intervals:
             scale = max(scale, tool.first)
         scale = max(scale, _LEAST) + apart
         if tool is None:
-            reach = _ASSUMED_REACH * scale
+            reach = min(_ASSUMED_REACH * scale, _WIDEST)
             return Width(reach, reach, scale, state, apart=apart)
         found = tool.states.get(state, tool.all)
         if not found.enough:
@@ -221,12 +223,30 @@ class Intervals:
         low, high = found.low, found.high
         if not found.speaks_alone:
             low, high = max(low, tool.all.low), max(high, tool.all.high)
-        return Width(low * scale, high * scale, scale, state, found.enough, apart)
+        low, high = min(low * scale, _WIDEST), min(high * scale, _WIDEST)
+        return Width(low, high, scale, state, found.enough, apart)
+
+    def of_inputs(self, width: Width, function: str, inputs: Hashable) -> Width:
+        """The `width` of a prediction for `function`, for these `inputs`: the same where nothing
+        came of any prediction for them yet, and where they are not known (None, or empty)."""
+        known = self._inputs.get((function, inputs)) if inputs else None
+        if known is None:
+            return width
+        return width.scaled(among_repeats(width.scale - width.apart, *known))
 
     def learn(
-        self, function: str, tool_type: str, actual: float, predicted: float, given: Width
+        self,
+        function: str,
+        tool_type: str,
+        actual: float,
+        predicted: float,
+        given: Width,
+        inputs: Hashable = None,
     ) -> None:
-        """What came of a prediction, both in seconds, and the width that was given with it."""
+        """What came of a prediction, both in seconds, and the width that was given with it.
+
+        `inputs` tells those of the task from others; None, or empty, where they were not known.
+        """
         error = math.log(actual / predicted)
         miss = abs(error)
         tool = self._tools.get(tool_type)
@@ -252,6 +272,15 @@ class Intervals:
         self._functions[function] = (own + max(_FUNCTION_RATE, 1.0 / count) * (held - own), count)
         if len(self._functions) > self._most:
             del self._functions[next(iter(self._functions))]
+        if inputs:
+            self._learn_inputs((function, inputs), held)
+
+    def _learn_inputs(self, key: tuple[str, Hashable], miss: float) -> None:
+        own, count = self._inputs.pop(key, (0.0, 0))
+        count += 1
+        self._inputs[key] = own + max(_FUNCTION_RATE, 1.0 / count) * (miss - own), count
+        if len(self._inputs) > _INPUTS:
+            del self._inputs[next(iter(self._inputs))]
 
 
 def _factor(value: object, otherwise: float, *, below: bool) -> float:

@@ -162,7 +162,7 @@ def _raw(found: _Effects, features: Sequence[float], succeeded: bool) -> float:
     x, key = input_effects.encode(features)
     effect, same = 0.0, 0.0
     if x is not None:
-        effect, same, *_ = found.inputs.effect(x, key)
+        effect, same, _ = found.inputs.effect(x, key)
     # What has never succeeded, as what is always skipped, will not for other inputs either. Similar
     # inputs count up to a factor of 7, since they are made for noise.
     never = not (succeeded or found.succeeded)

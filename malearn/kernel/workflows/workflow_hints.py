@@ -23,10 +23,10 @@ from malearn.kernel import features, text
 from malearn.kernel.estimation import experts, input_effects, intervals
 from malearn.kernel.estimation.experts import ExpertErrors
 from malearn.kernel.estimation.input_effects import InputEffects
+from malearn.kernel.estimation.intervals import Intervals, Width
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.records import Record
 from malearn.kernel.workflow import Workflow
-from malearn.kernel.workflows import remaining
 
 __all__ = [
     "Followed",
@@ -44,8 +44,6 @@ __all__ = [
 _REMEMBERED = 1024  # functions, each after one announcer; the one seen longest ago goes first
 _MOST_VALUES = 64  # of a hint
 _PRIOR = 0.5
-# Mean absolute errors up to the end of an interval that encloses 80 % of a normal distribution.
-_REACH = remaining.Z80 * math.sqrt(math.pi / 2.0)
 _FARTHEST = 20.0  # log-seconds: what is beyond somebody else has written
 
 
@@ -155,12 +153,11 @@ def hint_of_shape(workflow: Workflow) -> Hint | None:
 
 
 class HintEffect(msgspec.Struct, frozen=True, gc=False):
-    """What a hint does to an answer: what it adds to the log-seconds; and how often the same hint
-    was seen, and by how much the function usually missed what it took after it, in log-seconds."""
+    """What a hint does to an answer: what it adds to the log-seconds; and how far from it the
+    truth may lie, None where too little came of such answers."""
 
     log_seconds: float = 0.0
-    seen: float = 0.0
-    miss: float = 0.0
+    width: Width | None = None
 
 
 def applied(prediction: Prediction, effect: HintEffect) -> Prediction:
@@ -168,17 +165,12 @@ def applied(prediction: Prediction, effect: HintEffect) -> Prediction:
     # Effects are learnt above the level of a function, so they hold for answers from it alone.
     if prediction.source != "function_history":
         return prediction
-    shifted = prediction.shifted(effect.log_seconds)
-    if effect.seen < 2.0:
-        return shifted
-    reach = _REACH * effect.miss
-    low, high = (
-        intervals.among_repeats(abs(math.log(end / shifted.seconds)), effect.seen, reach)
-        for end in (shifted.low, shifted.high)
-    )
-    seconds, confidence = shifted.seconds, intervals.confidence(low + high)
-    low, high = seconds * math.exp(-low), seconds * math.exp(high)
-    return Prediction(seconds, low, high, shifted.source, shifted.model_version, confidence)
+    answer, width = prediction.shifted(effect.log_seconds), effect.width
+    if width is None:
+        return answer
+    low, high = width.around(answer.seconds)
+    confidence = intervals.confidence(width.low + width.high)
+    return Prediction(answer.seconds, low, high, answer.source, answer.model_version, confidence)
 
 
 class _Effects:
@@ -198,29 +190,36 @@ _Key = tuple[str, str, tuple[tuple[str, str], ...]]
 class WorkflowHints:
     """What hints were followed by. Not thread-safe: its owner serialises calls."""
 
-    __slots__ = ("_effects", "_errors")
+    __slots__ = ("_effects", "_errors", "_intervals")
 
     def __init__(self) -> None:
         self._effects: dict[_Key, _Effects] = {}
         self._errors = ExpertErrors()
+        self._intervals = Intervals()
 
     def effect(self, function: str, hint: Hint) -> HintEffect:
         """What `hint` does to what `function` takes whatever its inputs."""
         found = self._effects.get(_key(function, hint))
         if found is None:
             return _NO_EFFECT
-        raw = _raw(found.inputs, hint)
-        weight = experts.second_weight(found.errors, self._errors) if raw.log_seconds else 0.0
-        return HintEffect(weight * raw.log_seconds, raw.seen, raw.miss)
+        width = self._width(function, hint)
+        return HintEffect(self._log_seconds(found, hint), width if width.calibrated else None)
 
     def learn(self, function: str, hint: Hint, above: float) -> None:
         """`function` took so much more, in log-seconds, than was expected whatever its inputs."""
         key = _key(function, hint)
-        found = self._effects.pop(key, None) or _Effects()
+        found = self._effects.pop(key, None)
+        if found is None:
+            found = _Effects()
+        else:
+            said, width = self._log_seconds(found, hint), self._width(function, hint)
+            self._intervals.learn(
+                function, _stage(hint), math.exp(above), math.exp(said), width, hint
+            )
         self._effects[key] = found  # the one seen last stands last
         if len(self._effects) > _REMEMBERED:
             del self._effects[next(iter(self._effects))]
-        effect = _raw(found.inputs, hint).log_seconds
+        effect = _raw(found.inputs, hint)
         if effect:
             for errors in (found.errors, self._errors):
                 errors.learn(abs(above), abs(above - effect))
@@ -228,18 +227,31 @@ class WorkflowHints:
         if x is not None:
             found.inputs.learn(x, identity, above)
 
+    def _log_seconds(self, found: _Effects, hint: Hint) -> float:
+        effect = _raw(found.inputs, hint)
+        return experts.second_weight(found.errors, self._errors) * effect if effect else 0.0
+
+    def _width(self, function: str, hint: Hint) -> Width:
+        width = self._intervals.width(function, _stage(hint))
+        return self._intervals.of_inputs(width, function, hint)
+
 
 _NO_EFFECT = HintEffect()
 
 
-def _raw(inputs: InputEffects, hint: Hint) -> HintEffect:
-    """The effect as if all of it held."""
+def _stage(hint: Hint) -> str:
+    """What the errors of answers by `hint` are calibrated with."""
+    return "announced" if hint.announcer else "shape"
+
+
+def _raw(inputs: InputEffects, hint: Hint) -> float:
+    """The effect as if all of it held, in log-seconds."""
     x, identity = input_effects.encode(hint.values)
     if x is None:
-        return _NO_EFFECT
-    effect, same, _, miss = inputs.effect(x, identity)
+        return 0.0
+    effect, same, _ = inputs.effect(x, identity)
     # Of identical hints a few are needed; similar ones are shrunk by `InputEffects` itself.
-    return HintEffect(effect * same / (same + _PRIOR) if same else effect, same, miss)
+    return effect * same / (same + _PRIOR) if same else effect
 
 
 def _key(function: str, hint: Hint) -> _Key:

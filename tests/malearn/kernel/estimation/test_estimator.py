@@ -136,8 +136,20 @@ def test_inputs_that_take_as_long_each_time_get_a_narrower_interval_than_those_t
     assert varying.high > 1.2 * new.high
     both = [one for row in inside.values() for one in row[100:]]
     assert sum(both) / len(both) == pytest.approx(0.8, abs=0.03)
-    # Of one function's interval for all inputs these would be nearly all and about 60 %.
-    assert sum(inside[900.0][100:]) / 300 > 0.68
+
+
+def test_no_interval_is_wider_than_a_factor_of_100_either_way() -> None:
+    known = Estimator()
+    for number in range(20):
+        basis = known.look_up("f", "t", (1.0,))
+        seconds = 20.0 * math.exp(-9.0 if number == 14 else 0.01 * (number % 3))
+        known.learn(basis, estimator.answer(basis, 15.0).seconds, seconds)
+        start = 99.0 * number
+        known.observe(Observation("f", "t", start, start + seconds, (1.0,)))
+        for features in ((1.0,), (5.0,), ()):
+            answer = estimator.answer(known.look_up("f", "t", features), 15.0)
+            assert answer.seconds / 101.0 < answer.low <= answer.seconds
+            assert answer.seconds <= answer.high < answer.seconds * 101.0
 
 
 def test_many_at_once_get_the_answers_that_each_would_get() -> None:

@@ -205,7 +205,7 @@ def test_many_at_once_are_told_what_each_would_be(
     for function, context in itertools.product("abcd", [(), ("x", ""), ("x", "y"), ("z", "y")]):
         tool = "t1" if function == "a" else "t2"
         each = [history.snapshot(function, tool, features, context) for features in asked]
-        together = history.look_up_many(function, tool, np.array(asked), context)[0]
+        together = history.snapshots(function, tool, np.array(asked), context)
         np.testing.assert_allclose(together, each, rtol=1e-4, atol=1e-4)
 
 

@@ -8,11 +8,13 @@ import pickle
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from malearn.kernel.estimation import estimator
 from malearn.kernel.estimation.estimator import Estimator
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.prediction import Prediction
@@ -32,17 +34,17 @@ def hint(question: str) -> workflow_hints.Hint:
 
 
 def known(questions: list[str]) -> Estimator:
-    estimator = Estimator()
+    learnt = Estimator()
     for number, question in enumerate(questions):
         start = 100.0 * number
-        estimator.observe(Observation("fuse", "t", start, start + TOOK[question]), [hint(question)])
-    return estimator
+        learnt.observe(Observation("fuse", "t", start, start + TOOK[question]), [hint(question)])
+    return learnt
 
 
 def test_a_workflow_that_began_alike_tells_what_a_later_task_takes() -> None:
-    estimator = known(["short", "long"] * 10)
-    plain = estimator.look_up("fuse", "t").seconds
-    effects = {one: estimator.hint_effect("fuse", hint(one)).log_seconds for one in TOOK}
+    learnt = known(["short", "long"] * 10)
+    plain = learnt.look_up("fuse", "t").seconds
+    effects = {one: learnt.hint_effect("fuse", hint(one)).log_seconds for one in TOOK}
     hinted = {one: plain * math.exp(effect) for one, effect in effects.items()}
     off = sum(abs(math.log(hinted[one] / TOOK[one])) for one in TOOK)
     assert off < 0.4 * sum(abs(math.log(plain / TOOK[one])) for one in TOOK)
@@ -50,8 +52,8 @@ def test_a_workflow_that_began_alike_tells_what_a_later_task_takes() -> None:
 
 def test_what_was_learnt_holds_in_another_process(tmp_path: Path) -> None:
     """Whose hashes of texts are others: a simulation hands what it knows to its workers."""
-    estimator, pickled = known(["short", "long"] * 10), tmp_path / "known"
-    pickled.write_bytes(pickle.dumps((estimator, hint("long"))))
+    learnt, pickled = known(["short", "long"] * 10), tmp_path / "known"
+    pickled.write_bytes(pickle.dumps((learnt, hint("long"))))
     script = (
         "import pickle, sys; known, hint = pickle.load(open(sys.argv[1], 'rb')); "
         "print(known.hint_effect('fuse', hint).log_seconds)"
@@ -64,7 +66,7 @@ def test_what_was_learnt_holds_in_another_process(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        effect = estimator.hint_effect("fuse", hint("long")).log_seconds
+        effect = learnt.hint_effect("fuse", hint("long")).log_seconds
         assert float(there.stdout) == effect > 0.0
 
 
@@ -98,22 +100,44 @@ def test_an_answer_keeps_its_interval_and_one_that_no_history_gave_stays() -> No
 
 
 def test_after_a_hint_that_the_same_always_followed_an_answer_is_surer() -> None:
-    estimator, chance = Estimator(), random.Random(3)
+    learnt, chance = Estimator(), random.Random(3)
     for number in range(40):
         start = 100.0 * number
         for question, spread in (("short", 0.02), ("long", 0.8)):
             seconds = TOOK[question] * math.exp(chance.gauss(0.0, spread))
-            estimator.observe(Observation("fuse", "t", start, start + seconds), [hint(question)])
-    answer = Prediction(25.0, 15.0, 40.0, "function_history", confidence=0.8)
+            learnt.observe(Observation("fuse", "t", start, start + seconds), [hint(question)])
+    answer = Prediction(25.0, 1.0, 400.0, "function_history", confidence=0.1)
     steady, varying = (
-        workflow_hints.applied(answer, estimator.hint_effect("fuse", hint(one)))
+        workflow_hints.applied(answer, learnt.hint_effect("fuse", hint(one)))
         for one in ("short", "long")
     )
-    assert steady.high / steady.low < 0.8 * answer.high / answer.low
-    assert varying.high / varying.low > 1.2 * answer.high / answer.low
+    assert math.log(steady.high / steady.low) < 0.6 * math.log(varying.high / varying.low)
     assert steady.confidence > varying.confidence
     for one in (steady, varying):
         assert one.low < one.seconds < one.high
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        lambda chance: 5.0 if chance.random() < 0.3 else 1.0,
+        lambda chance: 12.0 if chance.random() < 0.5 else 1.0,
+        lambda chance: math.exp(chance.gauss(0.0, 1.0)),
+    ],
+    ids=["some five times as long", "half twelve times as long", "very wide"],
+)
+def test_four_of_five_outcomes_lie_within_hinted_answers_however_they_spread(
+    factor: Callable[[random.Random], float],
+) -> None:
+    known, chance, inside = Estimator(), random.Random(3), list[bool]()
+    for number in range(600):
+        plain = estimator.answer(known.look_up("fuse", "t"), 15.0)
+        said = workflow_hints.applied(plain, known.hint_effect("fuse", hint("short")))
+        seconds = 20.0 * factor(chance) * math.exp(chance.gauss(0.0, 0.05))
+        inside.append(said.low <= seconds <= said.high)
+        start = 1_000.0 * number
+        known.observe(Observation("fuse", "t", start, start + seconds), [hint("short")])
+    assert sum(inside[100:]) / 500 == pytest.approx(0.8, abs=0.05)
 
 
 def test_until_anything_is_announced_the_shape_is_the_hint_and_both_are_learnt_from() -> None:

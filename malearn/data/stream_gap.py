@@ -62,10 +62,8 @@ def find(
         cause = "this home reads the stream for the first time; they were removed before"
     else:
         cause = f"somebody trimmed it (XTRIM, or a MAXLEN below {state.limit:,})"
-    entries = "1 entry left the stream before it was read"
-    if lost > 1:
-        entries = f"{lost:,} entries left the stream before they were read"
-    return StreamGap(lost, f"{entries}; {cause}")
+    entries, they = ("1 entry", "it was") if lost == 1 else (f"{lost:,} entries", "they were")
+    return StreamGap(lost, f"{entries} left the stream before {they} read; {cause}")
 
 
 def unknown_before(created: int, before: int) -> StreamGap | None:

@@ -298,6 +298,7 @@ def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tupl
     `executions` in order of their start.
     """
     intervals = Intervals()
+    inputs = [input_effects.encode(task.serve)[1] for task in executions]
     widths: list[Width | None] = []
     seen: set[str] = set()
     low, high = np.empty(len(predicted)), np.empty(len(predicted))
@@ -307,10 +308,11 @@ def intervals_around(executions: Sequence[Execution], predicted: Vector) -> tupl
             ended, said, given = executions[j], float(predicted[j]), widths[j]
             seen.add(ended.tool_type)
             if given is not None:
-                inputs = input_effects.encode(ended.serve)[1]
-                intervals.learn(ended.function, ended.tool_type, ended.seconds, said, given, inputs)
+                intervals.learn(
+                    ended.function, ended.tool_type, ended.seconds, said, given, inputs[j]
+                )
         width = intervals.width(task.function, task.tool_type)
-        width = intervals.of_inputs(width, task.function, input_effects.encode(task.serve)[1])
+        width = intervals.of_inputs(width, task.function, inputs[i])
         low[i], high[i] = width.around(float(predicted[i]))
         # The first answers of a tool type are assumptions: their errors say nothing of later ones.
         widths.append(width if task.tool_type in seen else None)

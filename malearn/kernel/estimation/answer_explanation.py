@@ -22,7 +22,7 @@ from malearn.kernel.prediction import Prediction, Source
 
 __all__ = ["AnswerExplanation", "ModelAnswer", "explain", "mixing"]
 
-_LEVEL, _SAME = FEATURES.index("level"), FEATURES.index("same_count")
+_LEVEL = FEATURES.index("level")
 _STATES = {
     "cold": "the function was hardly known",
     "in_doubt": "it was in doubt which level holds",
@@ -165,9 +165,7 @@ def _interval(basis: Basis, prediction: Prediction, model: ModelAnswer) -> str:
     width = basis.width
     # The same condition as in `estimator.answer`, which chose the interval described here.
     if width.calibrated and prediction.source != "heuristic":
-        # As in `Intervals.of_inputs`.
-        repeated = math.expm1(basis.snapshot[_SAME]) > 0.5
-        whose = "the function, and of these inputs" if repeated else "the function"
+        whose = "the function, and of these inputs" if width.of_inputs else "the function"
         return (
             f"{ends} encloses 80 % of this tool type's latest outcomes when {_STATES[width.state]};"
             f" it is scaled to the usual error of {whose}, {math.expm1(width.scale):.0%}"

@@ -172,8 +172,9 @@ class Estimator:
         `features` are numbers in declared order, NaN where missing. `tool_type` is empty where
         nobody claims the function.
         """
-        snapshot = self._history.snapshot(function, tool_type, features, context)
-        levels, inputs = (snapshot[_LEVEL],), (input_effects.encode(features)[1],)
+        encoded = input_effects.encode(features)
+        snapshot = self._history.snapshot_of(function, tool_type, encoded, context)
+        levels, inputs = (snapshot[_LEVEL],), (encoded[1],)
         return self._bases(function, tool_type, context, levels, inputs, snapshot)[0]
 
     def look_up_many(
@@ -187,8 +188,9 @@ class Estimator:
 
         Their snapshots are not part of the bases, but stand in one table, one row each.
         """
-        snapshots = self._history.snapshots(function, tool_type, features, context)
-        levels, inputs = snapshots[:, _LEVEL].tolist(), input_effects.identities(features)
+        encoded = input_effects.encode_rows(features)
+        snapshots = self._history.snapshots_of(function, tool_type, encoded, context)
+        levels, inputs = snapshots[:, _LEVEL].tolist(), encoded[1]
         return self._bases(function, tool_type, context, levels, inputs), snapshots
 
     def explain(

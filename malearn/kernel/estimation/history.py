@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.estimation import experts, input_effects
 from malearn.kernel.estimation.explanation import LevelExplanation, SimilarInputs, Term
-from malearn.kernel.estimation.input_effects import InputEffects
+from malearn.kernel.estimation.input_effects import Encoded, EncodedRows, InputEffects
 from malearn.kernel.estimation.intervals import FUNCTIONS, State
 from malearn.kernel.estimation.level_state import (
     LEAST_SCALE,
@@ -234,6 +234,14 @@ class History:
     ) -> tuple[float, ...]:
         """`FEATURES` of a task of `function` with these `features` that starts now in `context`.
 
+        As `snapshot_of`."""
+        return self.snapshot_of(function, tool_type, input_effects.encode(features), context)
+
+    def snapshot_of(
+        self, function: str, tool_type: str, encoded: Encoded, context: tuple[str, ...]
+    ) -> tuple[float, ...]:
+        """The same, of features that were encoded already.
+
         All NaN while the tool type is unknown; a function not seen yet starts from
         what new functions of its tool type took.
         """
@@ -245,7 +253,7 @@ class History:
             level = self._tracker.cluster + tool.level + self._tracker.start(None, tool, context)
             return (level, 0.0, _NAN, 0.0, 0.0, _NAN, _NAN)
         effect = same = mass = 0.0
-        x, key = input_effects.encode(features)
+        x, key = encoded
         outlook = self._outlook(function, tool_type, context, known, tool)
         line, inputs = outlook.line, outlook.inputs
         if x is not None and inputs is not None:
@@ -263,16 +271,12 @@ class History:
             mean - level,
         )
 
-    def snapshots(
-        self,
-        function: str,
-        tool_type: str,
-        features: Table,
-        context: tuple[str, ...] = (),
+    def snapshots_of(
+        self, function: str, tool_type: str, encoded: EncodedRows, context: tuple[str, ...]
     ) -> Table:
-        """As `snapshot`, one row for each of `features`: tasks of one function and context."""
+        """As `snapshot_of`, one row for each of `encoded`: tasks of one function and context."""
         plain = np.array(self.snapshot(function, tool_type, (), context))
-        found = np.repeat(plain[None, :], len(features), axis=0)
+        found = np.repeat(plain[None, :], len(encoded[1]), axis=0)
         known = self._functions.get(function)
         tool = self._tools.get(tool_type)
         if known is None or tool is None:
@@ -281,11 +285,7 @@ class History:
         inputs = outlook.inputs
         if inputs is None:
             return found
-        # As `encode`: missing numbers count as 0, and a row without any number has no inputs.
-        missing = np.isnan(features)
-        rows = np.where(missing, 0.0, features)
-        effects = inputs.effects(rows, outlook.level)
-        effects[missing.all(axis=1)] = 0.0
+        effects = inputs.effects(encoded, outlook.level)
         effect = effects[:, 0] * outlook.worth
         found[:, _EFFECT] = effect
         found[:, _COUNTS] = np.log1p(effects[:, 1:])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from malearn.kernel.estimation.robust import clip_step
 
-__all__ = ["InputEffects", "encode", "identities", "logarithms"]
+__all__ = ["Encoded", "EncodedRows", "InputEffects", "encode", "encode_rows", "logarithms"]
 
 _EFFECT_RATE = 0.3  # by which identical inputs move towards their latest duration
 # A level that has moved by so many log-seconds has changed, and identical inputs move along; of
@@ -30,27 +30,34 @@ _EXACT, _NEAR, _WIDTH, _FARTHEST, _PRIOR = 4.0, 2.0, 0.1, 2.0, 1.0  # see `Input
 _AT_ONCE = 256  # features whose differences from the ring stay in a processor's cache
 
 Table = NDArray[np.float64]
+#: Features of one task, 0 where missing, and what identifies them; None and b"" where all are.
+Encoded = tuple[list[float] | None, bytes]
+#: The same of several, one row each; what identifies a row is empty where all of it is missing.
+EncodedRows = tuple[Table, list[bytes]]
+
 _log1p = math.log1p
 # Of 0 to `_REMEMBERED` + 2: look-ups need logarithms of small counts only.
 _LOGARITHMS = [-math.inf, *map(math.log, range(1, _REMEMBERED + 3))]
 
 
-def encode(features: Sequence[float]) -> tuple[list[float] | None, bytes]:
-    """Features, 0 where missing, and what identifies them; None where all are missing."""
+def encode(features: Sequence[float]) -> Encoded:
+    """The features of one task, NaN where missing, as they are compared."""
     x = [value if value == value else 0.0 for value in features]
     if not any(x) and not any(value == value for value in features):
         return None, b""
-    # The bytes of a row of float64, since `effects` cuts its keys out of such a matrix.
+    # The bytes of a row of float64: `encode_rows` cuts them out of such a matrix.
     return x, array("d", x).tobytes()
 
 
-def identities(rows: Table) -> list[bytes]:
-    """What identifies each of several rows of features, as `encode` does; empty where all are
-    missing."""
-    missing = np.isnan(rows)
-    raw, size = np.where(missing, 0.0, rows).tobytes(), rows.shape[1] * rows.itemsize
-    nothing = np.atleast_1d(missing.all(axis=1)).tolist()
-    return [b"" if none else raw[row * size : (row + 1) * size] for row, none in enumerate(nothing)]
+def encode_rows(features: Table) -> EncodedRows:
+    """As `encode`, one row for each of `features`."""
+    missing = np.isnan(features)
+    rows = np.where(missing, 0.0, features)
+    raw, size = rows.tobytes(), rows.shape[1] * rows.itemsize
+    nothing = np.all(missing, axis=1)
+    return rows, [
+        b"" if none else raw[row * size : (row + 1) * size] for row, none in enumerate(nothing)
+    ]
 
 
 def logarithms(x: Sequence[float]) -> list[float]:
@@ -102,13 +109,15 @@ class InputEffects:
         effect, mass = self.similar(x)
         return effect, 0.0, mass
 
-    def effects(self, rows: Table, level: float = 0.0) -> Table:
-        """As `effect`, one row for each of `rows`."""
+    def effects(self, encoded: EncodedRows, level: float = 0.0) -> Table:
+        """As `effect`, one row for each of `encoded`; none of a row of which all is missing."""
+        rows, keys = encoded
         found = np.zeros((len(rows), 3))
-        raw, size = rows.tobytes(), rows.shape[1] * rows.itemsize
         unseen = []
-        for row in range(len(rows)):
-            identical = self._identical.get(raw[row * size : (row + 1) * size])
+        for row, key in enumerate(keys):
+            if not key:
+                continue
+            identical = self._identical.get(key)
             if identical is None:
                 unseen.append(row)
             else:

@@ -100,7 +100,7 @@ class Width(msgspec.Struct, frozen=True, gc=False):
 
     `scale` is the usual miss that both are multiples of, of which `apart` is owed to the doubt
     about levels; `state` is the one they are calibrated for. `calibrated` says whether enough
-    outcomes stand behind them.
+    outcomes stand behind them, `of_inputs` whether the usual miss is that of the same inputs, too.
     """
 
     low: float
@@ -109,17 +109,19 @@ class Width(msgspec.Struct, frozen=True, gc=False):
     state: State = "steady"
     calibrated: bool = False
     apart: float = 0.0
+    of_inputs: bool = False
 
     def around(self, seconds: float) -> tuple[float, float]:
         """`low` and `high`, in seconds."""
         return seconds * math.exp(-self.low), seconds * math.exp(self.high)
 
-    def scaled(self, scale: float) -> Width:
-        """The same with another usual miss, beside what is owed to doubt."""
-        scale = max(scale, _LEAST) + self.apart
+    def among_repeats(self, own: float, count: int) -> Width:
+        """The same for inputs for which `count` predictions missed by `own` in the mean."""
+        usual = among_repeats(self.scale - self.apart, own, count)
+        scale = max(usual, _LEAST) + self.apart
         by = scale / self.scale
         low, high = min(self.low * by, _WIDEST), min(self.high * by, _WIDEST)
-        return Width(low, high, scale, self.state, self.calibrated, self.apart)
+        return Width(low, high, scale, self.state, self.calibrated, self.apart, of_inputs=True)
 
 
 class _Quantiles:
@@ -230,9 +232,7 @@ class Intervals:
         """The `width` of a prediction for `function`, for these `inputs`: the same where nothing
         came of any prediction for them yet, and where they are not known (None, or empty)."""
         known = self._inputs.get((function, inputs)) if inputs else None
-        if known is None:
-            return width
-        return width.scaled(among_repeats(width.scale - width.apart, *known))
+        return width if known is None else width.among_repeats(*known)
 
     def learn(
         self,

@@ -165,12 +165,14 @@ def applied(prediction: Prediction, effect: HintEffect) -> Prediction:
     # Effects are learnt above the level of a function, so they hold for answers from it alone.
     if prediction.source != "function_history":
         return prediction
-    answer, width = prediction.shifted(effect.log_seconds), effect.width
-    if width is None:
+    answer = prediction.shifted(effect.log_seconds)
+    if effect.width is None:
         return answer
-    low, high = width.around(answer.seconds)
-    confidence = intervals.confidence(width.low + width.high)
-    return Prediction(answer.seconds, low, high, answer.source, answer.model_version, confidence)
+    seconds = answer.seconds
+    low, high, confidence = intervals.from_width(effect.width)
+    return Prediction(
+        seconds, seconds * low, seconds * high, answer.source, answer.model_version, confidence
+    )
 
 
 class _Effects:

@@ -123,5 +123,11 @@ def test_the_interval_says_what_it_is_calibrated_on() -> None:
         known.learn(basis, 5.0, task.end - task.start)
         known.observe(task)
     assert "of this tool type's latest outcomes" in explained(known, task).interval
+    assert "usual error of the function, and of these inputs" in explained(known, task).interval
+    # They ran, but no answer for them was ever compared with what came of it.
+    other = msgspec.structs.replace(task, features=(77.0, 1.0))
+    known.observe(other)
+    assert "usual error of the function, " in explained(known, other).interval
+    assert "of these inputs" not in explained(known, other).interval
     fresh = explained(Estimator(), task, seconds=3.0, calibration=(0.8, 1.2, 0.9))
     assert "model's test window" in fresh.interval

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from malearn.kernel.estimation import input_effects
 from malearn.kernel.estimation.history import FEATURES, History
 from malearn.kernel.estimation.observation import Observation
 from malearn.kernel.estimation.replay import replay
@@ -205,7 +206,8 @@ def test_many_at_once_are_told_what_each_would_be(
     for function, context in itertools.product("abcd", [(), ("x", ""), ("x", "y"), ("z", "y")]):
         tool = "t1" if function == "a" else "t2"
         each = [history.snapshot(function, tool, features, context) for features in asked]
-        together = history.snapshots(function, tool, np.array(asked), context)
+        rows = input_effects.encode_rows(np.array(asked))
+        together = history.snapshots_of(function, tool, rows, context)
         np.testing.assert_allclose(together, each, rtol=1e-4, atol=1e-4)
 
 

@@ -20,7 +20,7 @@ from malearn.kernel.estimation.robust import clip_step
 
 __all__ = ["Encoded", "EncodedRows", "InputEffects", "encode", "encode_rows", "logarithms"]
 
-_EFFECT_RATE = 0.3  # by which identical inputs move towards their latest duration
+_EFFECT_RATE = 0.15  # by which identical inputs move towards their latest duration
 # A level that has moved by so many log-seconds has changed, and identical inputs move along; of
 # smaller moves they follow this share.
 _CHANGED, _FOLLOWED = 0.5, 0.5
@@ -101,7 +101,8 @@ class InputEffects:
     ) -> tuple[float, float, float]:
         """Effect on log-seconds, times seen exactly so, and the weight of what was similar.
 
-        `level` is the one above which the effect is wanted, in log-seconds.
+        `level` is the one above which the effect is wanted, in log-seconds. After a change of it,
+        all that was seen before counts once.
         """
         identical = self._identical.get(key)
         if identical is not None:
@@ -128,7 +129,7 @@ class InputEffects:
         return found
 
     def count(self, key: bytes) -> int:
-        """How often these very inputs were seen, as far as they are remembered."""
+        """How often these very inputs were seen, as `effect` counts; 0 if not remembered."""
         identical = self._identical.get(key)
         return 0 if identical is None else int(identical[2])
 
@@ -231,7 +232,9 @@ class InputEffects:
         else:
             usual, at, count = identical
             if abs(level - at) >= _CHANGED:
-                usual, at = usual + level - at, level
+                # Each function moves by its own ratio, and its inputs by theirs: all that was seen
+                # before is worth one execution since.
+                usual, at, count = usual + level - at, level, 1.0
             # A plain mean of the first few, exponential smoothing from then on.
             rate = max(_EFFECT_RATE, 1.0 / (count + 1.0))
             usual += rate * (effect + level - usual)

@@ -1,7 +1,7 @@
 """How far anyone could go: the same simulation, predicted with hindsight.
 
 The bar, `noise_limited`, knows true seconds but for noise, also of inputs that have never run.
-Here two predictors know nothing of a task itself, but all else there is, more than any scheduler
+Here three predictors know nothing of a task itself, but all else there is, more than any scheduler
 has: the inputs of every task when its workflow arrives, and the whole log, its future included.
 
 - Of what ran before on the same inputs and backend: what the bar says, or the median of what it
@@ -10,9 +10,11 @@ has: the inputs of every task when its workflow arrives, and the whole log, its 
   the features, the function, the kind of workflow and what the same inputs took on another
   backend, around the function's median on this one. Both are fitted to all other queries of the
   log, those to come included.
+- The third is the second with one thing less: how long a function takes on a backend, it knows only
+  once the function has run there. Until then malearn's own prediction stands, and malearn adds up.
 
 `python -m benchmarks scheduling --part hindsight` prints what they get of the bar's gain, beside
-malearn, at all loads and seeds of the figures.
+malearn, at all loads, by what could be known of the runs.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,7 @@ from xgboost import XGBRegressor
 
 from benchmarks import bar_share, whole_paths
 from benchmarks.bar_share import Makers, Totals
+from benchmarks.replacing import Replacing
 from malearn.kernel.estimation import intervals
 from malearn.kernel.features import FeatureSchema
 from malearn.kernel.prediction import Prediction
@@ -39,10 +43,10 @@ from malearn.kernel.workflows.remaining import Z80
 from malearn.learning import knowledge, policy_comparison
 from malearn.learning.knowledge import Knowledge
 from malearn.learning.policy_comparison import Settings
-from malearn.learning.simulated_predictors import Noisy
-from malearn.learning.traces import RunTrace, WorkflowTrace
+from malearn.learning.simulated_predictors import Noisy, SimulatedWorkflow
+from malearn.learning.traces import RunTrace, TaskTrace, WorkflowTrace
 
-__all__ = ["earlier", "table"]
+__all__ = ["by_novelty", "earlier", "table"]
 
 _POLICIES = ("aged", "srw", "triage")
 _FOLDS = 10
@@ -52,6 +56,7 @@ _MEAN_ERROR = math.sqrt(2.0 / math.pi)  # of a normal distribution, in σ
 
 BAR = "the bar on inputs that ran before, hindsight on others"
 MEDIAN = "medians of inputs that ran before, hindsight on others"
+LEVELS = "the same, but of functions that have run on the backend only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +64,16 @@ class Known:
     """What hindsight knows of one run's tasks, by their ids.
 
     `earlier` is what is said by earlier runs of the same inputs on the same backend, where there
-    are any, `fitted` by the regressions.
+    are any, `fitted` by the regressions. `ran` are the functions that earlier runs had on it.
     """
 
     earlier: _Said
     fitted: _Said
+    ran: frozenset[str]
+
+    def said(self, task_id: str) -> tuple[float, float] | None:
+        """What is said of a task, by whichever says most; None where nothing is."""
+        return self.earlier.get(task_id) or self.fitted.get(task_id)
 
 
 class Hindsight(Noisy):
@@ -75,11 +85,9 @@ class Hindsight(Noisy):
 
     def drawn(self, trace: WorkflowTrace, task_id: str) -> Prediction:
         bar = super().drawn(trace, task_id)
-        said = self._known.earlier.get(task_id)
-        if said is None:
-            said = self._known.fitted.get(task_id)
-        elif not self._medians:
+        if not self._medians and task_id in self._known.earlier:
             return bar
+        said = self._known.said(task_id)
         if said is None:
             # No regression is fitted to what belongs to no tool type, or ended without success: of
             # that the bar's is taken, which is more than hindsight could know. Most of it takes
@@ -89,27 +97,49 @@ class Hindsight(Noisy):
         return Prediction(seconds, seconds / factor, seconds * factor, "model")
 
 
+class OnceRun(Replacing):
+    """Malearn's predictor, with hindsight of functions once they have run on the backend."""
+
+    def __init__(self, *own: Any, known: Known) -> None:
+        super().__init__(*own, replace=self._replaced)
+        self._hindsight, self._ran = known, set(known.ran)
+
+    def ended(self, live: SimulatedWorkflow, task: TaskTrace, start: float, end: float) -> None:
+        super().ended(live, task, start, end)
+        self._ran.add(task.function)
+
+    def _replaced(self, live: SimulatedWorkflow, task_id: str, own: Prediction) -> Prediction:
+        said = self._hindsight.said(task_id)
+        if said is None or live.workflow.tasks[task_id].function not in self._ran:
+            return own
+        seconds, factor = said
+        return Prediction(seconds, seconds / factor, seconds * factor, own.source)
+
+
 def table(
     runs: Sequence[RunTrace],
     tool_types: ToolTypes,
     settings: Settings,
 ) -> Iterator[str]:
-    """The rows of the table, in Markdown, at the loads and seeds of `settings`."""
+    """The rows of the tables, in Markdown, at the loads and seeds of `settings`."""
     sigmas = policy_comparison.noise(runs, tool_types)
     fitted = _fitted(runs, sigmas, tool_types)
-    before = earlier(runs, sigmas)
-    hindsight = {run.name: Known(before[run.name], fitted) for run in runs}
+    before, ran = earlier(runs, sigmas), _ran_before(runs, sigmas)
+    hindsight = {run.name: Known(before[run.name], fitted, ran[run.name]) for run in runs}
     slots = settings.slots[settings.resource]
     jobs = (
         (known, sigmas[known.run.name], hindsight[known.run.name], tool_types, settings)
         for known in knowledge.at_each_run(runs, tool_types, slots)
     )
-    totals = bar_share.added(policy_comparison.in_processes(_of_run, jobs, settings.workers))
-    yield "| Share of the bar's gain | `aged` | `srw` | `triage` |"
-    yield "| --- | --- | --- | --- |"
-    for name in (BAR, MEDIAN, "malearn"):
-        shares = " | ".join(_share(totals, policy, name, settings.seeds) for policy in _POLICIES)
-        yield f"| {name} | {shares} |"
+    by_run = list(policy_comparison.in_processes(_of_run, jobs, settings.workers))
+    names = [run.name for run in runs]
+    for group, some in {"all": names, **by_novelty(runs, sigmas)}.items():
+        totals = bar_share.added(by_run[names.index(name)] for name in some)
+        yield f"| Share of the bar's gain, {group}, {len(some)} runs | `aged` | `srw` | `triage` |"
+        yield "| --- | --- | --- | --- |"
+        for name in (BAR, MEDIAN, LEVELS, "malearn"):
+            shares = (_share(totals, policy, name, settings.seeds) for policy in _POLICIES)
+            yield f"| {name} | {' | '.join(shares)} |"
     for name in (BAR, MEDIAN):
         medians = name == MEDIAN
 
@@ -137,6 +167,7 @@ def _of_run(
         **bar_share.ends_of_the_scale(sigma),
         BAR: lambda seed: Hindsight(sigma, seed, hindsight, medians=False),
         MEDIAN: lambda seed: Hindsight(sigma, seed, hindsight, medians=True),
+        LEVELS: lambda seed: OnceRun(tool_types, *known.learnt(), models, known=hindsight),
         "malearn": lambda seed: known.malearn(tool_types, models),
     }
     return bar_share.simulated(known, makers, replace(settings, policies=_POLICIES))
@@ -164,6 +195,36 @@ def earlier(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, 
             for task_id, task in workflow.tasks.items():
                 if task_id in keys:
                     before[keys[task_id]].append(math.log(task.seconds))
+    return found
+
+
+def by_novelty(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, list[str]]:
+    """The runs by what could be known of them: the bar knows new queries as well as old ones."""
+    groups: dict[str, list[str]] = {}
+    seen: dict[float, set[str]] = {}
+    for run in runs:
+        asked = [query for w in run.workflows if (query := w.query)]
+        known = seen.setdefault(sigmas[run.name], set())
+        if not known:
+            group = "the first run on its backend"
+        elif sum(query in known for query in asked) > len(asked) / 2:
+            group = "most queries seen before on its backend"
+        else:
+            group = "most queries new to its backend"
+        groups.setdefault(group, []).append(run.name)
+        known.update(asked)
+    return groups
+
+
+def _ran_before(runs: Sequence[RunTrace], sigmas: Mapping[str, float]) -> dict[str, frozenset[str]]:
+    """By run: the functions of earlier runs on a backend of the same noise."""
+    found: dict[str, frozenset[str]] = {}
+    before: dict[float, frozenset[str]] = defaultdict(frozenset)
+    for run in runs:
+        found[run.name] = before[sigmas[run.name]]
+        before[sigmas[run.name]] |= {
+            task.function for workflow in run.workflows for task in workflow.tasks.values()
+        }
     return found
 
 

@@ -16,6 +16,7 @@ import msgspec
 
 from benchmarks import bar_share, hindsight
 from benchmarks.bar_share import Makers, Totals
+from benchmarks.replacing import Replace, Replacing
 from malearn.kernel.onnx.onnx_model import OnnxModel
 from malearn.kernel.prediction import Prediction
 from malearn.kernel.tool_types import ToolTypes
@@ -39,8 +40,6 @@ _GPUS = _SETTINGS.slots["gpu"]
 #: Its own prediction and the bar's of one task, and whether the model answered, knowing its inputs;
 #: what stands in for its own.
 _Part = Callable[[Prediction, Prediction, bool], Prediction]
-#: What is added up instead of the prediction of a workflow's task.
-_Replace = Callable[[SimulatedWorkflow, str, Prediction], Prediction]
 
 
 def _with_spread(one: Prediction, other: Prediction) -> Prediction:
@@ -100,30 +99,30 @@ def _makers(
     off = _level_errors(known, tool_types, models)
 
     def part(replace: _Part) -> Callable[[int], Predictor]:
-        return lambda seed: Replaced(
+        return lambda seed: Replacing(
             tool_types, *known.learnt(), models, replace=_by_bar(replace, Noisy(sigma, seed))
         )
 
     return {
         **bar_share.ends_of_the_scale(sigma),
         **{name: part(replace) for name, replace in PARTS.items()},
-        _ASKED: lambda seed: Replaced(
+        _ASKED: lambda seed: Replacing(
             tool_types, *known.learnt(), models, replace=_where_asked(asked, Noisy(sigma, seed))
         ),
-        _LEVELS: lambda seed: Replaced(
+        _LEVELS: lambda seed: Replacing(
             tool_types, *known.learnt(), models, replace=_corrected_by(off)
         ),
         _INDEPENDENT: lambda seed: Independent(tool_types, *known.learnt(), models),
     }
 
 
-def _by_bar(replace: _Part, bar: Noisy) -> _Replace:
+def _by_bar(replace: _Part, bar: Noisy) -> Replace:
     return lambda live, task_id, own: replace(
         own, bar.drawn(live.trace, task_id), own.source == "model"
     )
 
 
-def _where_asked(asked: Collection[str], bar: Noisy) -> _Replace:
+def _where_asked(asked: Collection[str], bar: Noisy) -> Replace:
     """The bar's seconds of what could be known: inputs that ran before on the same backend."""
 
     def replaced(live: SimulatedWorkflow, task_id: str, own: Prediction) -> Prediction:
@@ -134,7 +133,7 @@ def _where_asked(asked: Collection[str], bar: Noisy) -> _Replace:
     return replaced
 
 
-def _corrected_by(off: Mapping[str, float]) -> _Replace:
+def _corrected_by(off: Mapping[str, float]) -> Replace:
     """Each function's predictions times the exponential of what it is `off`, in log-seconds."""
 
     def corrected(live: SimulatedWorkflow, task_id: str, own: Prediction) -> Prediction:
@@ -144,23 +143,6 @@ def _corrected_by(off: Mapping[str, float]) -> _Replace:
         )
 
     return corrected
-
-
-class Replaced(Malearn):
-    """Malearn's predictor; what `replace` gives is added up instead of its own predictions.
-
-    What it learns of tasks, it learns from its own.
-    """
-
-    def __init__(self, *own: Any, replace: _Replace) -> None:
-        super().__init__(*own)
-        self._replace = replace
-
-    def combine(self, live: SimulatedWorkflow, now: float) -> None:
-        own = live.expected
-        live.expected = {i: self._replace(live, i, one) for i, one in own.items()}
-        super().combine(live, now)
-        live.expected = own
 
 
 class Independent(Malearn):

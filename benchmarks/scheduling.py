@@ -47,7 +47,7 @@ _WITHOUT = ("fcfs", "arrival", "fewest_tasks", "edf")
 _FIRST_OF_NEW_BACKEND = "run16.jsonl"
 _ORDERS = range(1, 6)
 #: With three seeds the shares of a gain have a standard error of 2 points by chance alone.
-_SEEDS, _SEEDS_OF_CHANGES = 6, 4
+_SEEDS, _SEEDS_OF_CHANGES, _SEEDS_OF_HINDSIGHT = 6, 4, 12
 _HOUR = 3600.0
 _MOST_SECONDS = 600.0
 _CLOCK = 1_754_100_000.0
@@ -202,22 +202,9 @@ def _by_seed(done: Comparison, policy: str, *, late: bool = False) -> str:
 
 
 def _by_novelty(done: Comparison, runs: Sequence[RunTrace]) -> Iterator[str]:
-    """The shares by what could be known: the bar knows new queries as well as old ones."""
+    """The shares by what could be known."""
     sigmas = policy_comparison.noise(runs, tool_types.declared())
-    groups: dict[str, list[str]] = {}
-    seen: dict[float, set[str]] = {}
-    for run in runs:
-        asked = [query for w in run.workflows if (query := w.query)]
-        known = seen.setdefault(sigmas[run.name], set())
-        if not known:
-            group = "the first run on its backend"
-        elif sum(query in known for query in asked) > len(asked) / 2:
-            group = "most queries seen before on its backend"
-        else:
-            group = "most queries new to its backend"
-        groups.setdefault(group, []).append(run.name)
-        known.update(asked)
-    for group, names in groups.items():
+    for group, names in hindsight.by_novelty(runs, sigmas).items():
         shares = [
             f"{policy} {done.share_of_gain(policy, late=policy == 'triage', runs=names).mean:.2f}"
             for policy in ("aged", "srw", "triage")
@@ -245,7 +232,7 @@ def _hindsight() -> Iterator[Figure]:
     """The table of docs/scheduling.md that says how far anyone could go."""
     runs = _runs()
     if runs:
-        settings = Settings(loads=_LOADS, seeds=_SEEDS)
+        settings = Settings(loads=_LOADS, seeds=_SEEDS_OF_HINDSIGHT)
         print("\n".join(hindsight.table(runs, tool_types.declared(), settings)), flush=True)
     yield from ()
 

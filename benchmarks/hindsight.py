@@ -154,7 +154,9 @@ def table(
 def _share(totals: Totals, policy: str, name: str, seeds: int) -> str:
     """The share over all seeds, and the standard error of the mean of each seed's."""
     each = [bar_share.share(totals, policy, name, [seed]) for seed in range(seeds)]
-    error = statistics.stdev(each) / math.sqrt(seeds) if seeds > 1 else math.nan
+    # Of few runs the bar may gain nothing with some seed, of which there is no share.
+    each = [share for share in each if math.isfinite(share)]
+    error = statistics.stdev(each) / math.sqrt(len(each)) if len(each) > 1 else math.nan
     share = bar_share.share(totals, policy, name, range(seeds))
     return f"{100 * share:.1f} % ± {100 * error:.1f}"
 

@@ -20,7 +20,7 @@ from malearn.kernel.estimation.robust import clip_step
 
 __all__ = ["Encoded", "EncodedRows", "InputEffects", "encode", "encode_rows", "logarithms"]
 
-_EFFECT_RATE = 0.15  # by which identical inputs move towards their latest duration
+_RATE = 0.15  # by which identical inputs move towards their latest duration, unless said otherwise
 # A level that has moved by so many log-seconds has changed, and identical inputs move along; of
 # smaller moves they follow this share.
 _CHANGED, _FOLLOWED = 0.5, 0.5
@@ -66,12 +66,16 @@ def logarithms(x: Sequence[float]) -> list[float]:
 
 
 class InputEffects:
-    """The effects that inputs had on one function: identical ones, and the last ones in a ring."""
+    """The effects that inputs had on one function: identical ones, and the last ones in a ring.
+
+    `rate` is the share by which identical inputs, seen often, move towards their latest effect.
+    """
 
     __slots__ = (
         "_farthest",
         "_identical",
         "_logs",
+        "_rate",
         "_room",
         "_scale",
         "_scaled",
@@ -81,7 +85,8 @@ class InputEffects:
         "_total",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, rate: float = _RATE) -> None:
+        self._rate = rate
         # Log-seconds and the level that they were taken at, both smoothed, and the count.
         self._identical: dict[bytes, tuple[float, float, float]] = {}
         self._clear(0)
@@ -236,7 +241,7 @@ class InputEffects:
                 # before is worth one execution since.
                 usual, at, count = usual + level - at, level, 1.0
             # A plain mean of the first few, exponential smoothing from then on.
-            rate = max(_EFFECT_RATE, 1.0 / (count + 1.0))
+            rate = max(self._rate, 1.0 / (count + 1.0))
             usual += rate * (effect + level - usual)
             identical = usual, at + rate * (level - at), count + 1.0
         self._identical[key] = identical  # the most recently used last

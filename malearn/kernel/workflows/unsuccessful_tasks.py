@@ -26,6 +26,9 @@ __all__ = ["TaskOutcome", "UnsuccessfulTasks", "decode", "encode"]
 _REMEMBERED = 1024  # functions; the one that ended longest ago goes first
 _MOST_VALUES = 256  # features of one task
 _PRIOR = 0.5
+# By which identical inputs move towards their latest effect: quicker than what they take, since
+# effects are above answers, which move themselves.
+_RATE = 0.3
 _BEFORE = 3  # successes of the same inputs before they failed first that count
 _FARTHEST = 12.0  # log-seconds: a millisecond instead of minutes, or days instead of a second
 
@@ -98,7 +101,7 @@ class _Effects:
     __slots__ = ("count", "errors", "inputs", "succeeded", "usual")
 
     def __init__(self) -> None:
-        self.inputs = InputEffects()
+        self.inputs = InputEffects(_RATE)
         self.errors = ExpertErrors()
         self.usual, self.count = 0.0, 0
         self.succeeded = False

@@ -6,7 +6,7 @@ bar is `noise_limited`: true seconds times the noise that is measured on the sam
 backend. Whole workflows are scored as executed alone, at arrival and half way along their true
 critical path. Changes of backend: run 16, and the first run on another backend in five orders of
 the same runs, drawn at random. `--part replaced` prints which part of its predictions malearn
-lacks, `--part hindsight` how far anyone could go.
+lacks, `--part hindsight` how far anyone could go, over twelve seeds.
 """
 
 from __future__ import annotations

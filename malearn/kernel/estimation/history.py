@@ -232,15 +232,14 @@ class History:
         features: Sequence[float] = (),
         context: tuple[str, ...] = (),
     ) -> tuple[float, ...]:
-        """`FEATURES` of a task of `function` with these `features` that starts now in `context`.
-
-        As `snapshot_of`."""
+        """`FEATURES` of a task of `function` with these `features` that starts now in `context`:
+        see `snapshot_of`."""
         return self.snapshot_of(function, tool_type, input_effects.encode(features), context)
 
     def snapshot_of(
         self, function: str, tool_type: str, encoded: Encoded, context: tuple[str, ...]
     ) -> tuple[float, ...]:
-        """The same, of features that were encoded already.
+        """As `snapshot`, of features that were encoded already.
 
         All NaN while the tool type is unknown; a function not seen yet starts from
         what new functions of its tool type took.
